@@ -1,0 +1,89 @@
+# Everything is done by `make`: it sets up its own virtual environments and needs nothing but Python 3.11 or newer.
+#
+#   make convert   checkpoints -> Keras files, checked        make test   the tests
+#
+# PYTHON=python3.12 make ...   chooses the interpreter.
+# Without a network: run `make wheelhouse` where there is one and copy the folder here; it is used when it exists.
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+# The newest Keras 2 lives in TensorFlow 2.15, which runs on Python 3.9 to 3.11.
+PYTHON_KERAS2 ?= $(shell for p in python3.11 python3.10 python3.9 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 9) <= sys.version_info < (3, 12))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+VENV_KERAS2 ?= .venv-keras2
+BIN := $(VENV)/bin
+WHEELS := $(if $(wildcard wheelhouse),--no-index --find-links wheelhouse)
+PIP_INSTALL = -m pip install --quiet --disable-pip-version-check $(WHEELS)
+NO_PACKAGES = { echo "The packages could not be installed (see above). Without a network, run 'make wheelhouse' on a \
+	machine of the same kind that has one, copy the folder wheelhouse/ here, and run this again."; exit 3; }
+
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+export PYTHONWARNINGS ?= ignore::DeprecationWarning
+export KERAS2_PYTHON := $(abspath $(VENV_KERAS2))/bin/python
+
+.PHONY: help convert fetch verify test test-all lint format bench wheelhouse clean
+.DEFAULT_GOAL := help
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+convert: $(VENV)/.convert  ## fetch or find the checkpoints, convert them to .h5, check them (TO="h5 keras" for more)
+	@$(BIN)/ferplus convert-all $(addprefix --to ,$(TO))
+
+fetch: $(VENV)/.convert  ## download the FERPlus checkpoints (NAMES="senet50_vggface2" for others)
+	@$(BIN)/ferplus fetch $(NAMES)
+
+verify: $(VENV)/.convert  ## check the files in weights/output again
+	@$(BIN)/ferplus verify all
+
+test: $(VENV)/.dev $(VENV_KERAS2)/.ready  ## run the tests (under 10 minutes)
+	@$(BIN)/python -m pytest
+
+test-all: $(VENV)/.dev $(VENV_KERAS2)/.ready  ## run the tests, the long ones too
+	@$(BIN)/python -m pytest -m 'slow or not slow'
+
+lint: $(VENV)/.dev  ## style, types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+format: $(VENV)/.dev  ## rewrite the code in the project's style
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+bench: $(VENV)/.dev  ## measure speed and memory: the README's figures
+	@$(BIN)/python -m benchmarks.convert_speed && $(BIN)/python -m benchmarks.inference
+
+wheelhouse: $(VENV)/.python  ## download every package, for machines without a network
+	@$(BIN)/python -m pip download --quiet -d wheelhouse -c constraints.txt setuptools wheel '.[verify,dev]'
+	@if [ -n "$(PYTHON_KERAS2)" ]; then $(PYTHON_KERAS2) -m pip download --quiet -d wheelhouse -c constraints-keras2.txt \
+		'tensorflow==2.15.1'; fi
+	@du -sh wheelhouse
+
+clean:  ## remove environments, caches and converted files; downloads stay
+	rm -rf $(VENV) $(VENV_KERAS2) weights/output build *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- environments: each stamp file says that a step was finished, so that an interrupted one is done again ---
+
+$(VENV)/.python:
+	@[ -n "$(PYTHON)" ] || { echo "Python 3.11 or newer is needed and was not found. Name one: make PYTHON=/path/to/python3"; exit 2; }
+	@echo "setting up $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv --clear $(VENV) || { echo "$(PYTHON) could not make an environment; Debian and Ubuntu need: \
+		apt install python3-venv"; exit 2; }
+	@touch $@
+
+$(VENV)/.convert: $(VENV)/.python constraints.txt pyproject.toml
+	@echo "installing NumPy, h5py, Keras, TensorFlow and PyTorch into $(VENV) (one to five minutes, once)"
+	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt setuptools wheel || $(NO_PACKAGES)
+	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e '.[verify]' || $(NO_PACKAGES)
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.convert
+	@echo "installing the test tools into $(VENV)"
+	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e '.[verify,dev]' || $(NO_PACKAGES)
+	@touch $@
+
+$(VENV_KERAS2)/.ready: constraints-keras2.txt
+	@if [ -z "$(PYTHON_KERAS2)" ]; then echo "no Python 3.9 to 3.11 for Keras 2.15: its tests will be reported as skipped"; \
+	else echo "setting up $(VENV_KERAS2) with TensorFlow 2.15 (Keras 2)" && $(PYTHON_KERAS2) -m venv --clear $(VENV_KERAS2) && \
+		{ $(VENV_KERAS2)/bin/python $(PIP_INSTALL) -c constraints-keras2.txt 'tensorflow==2.15.1' || $(NO_PACKAGES); }; fi
+	@mkdir -p $(VENV_KERAS2) && touch $@
