@@ -1,0 +1,46 @@
+"""Samuel Albanie's FERPlus networks in Keras: graphs, preprocessing, labels.
+
+    import ferplus_keras
+    model = ferplus_keras.ResNet50(weights="weights/output/resnet50_ferplus.h5")
+    ferplus_keras.decode_predictions(model.predict(ferplus_keras.preprocess_input(images)))
+
+Names are loaded on first use: neither Keras nor a backend is imported by ``import ferplus_keras`` itself.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "ResNet50": "ferplus_keras.graph",
+    "SeNet50": "ferplus_keras.graph",
+    "build": "ferplus_keras.graph",
+    "load_weights": "ferplus_keras.graph",
+    "architecture": "ferplus_keras.architecture",
+    "preprocess_input": "ferplus_keras.preprocessing",
+    "load_image": "ferplus_keras.preprocessing",
+    "EMOTIONS": "ferplus_keras.emotions",
+    "decode_predictions": "ferplus_keras.emotions",
+}
+__all__ = [*_HOME, "__version__"]
+
+if TYPE_CHECKING:
+    from ferplus_keras import architecture as architecture
+    from ferplus_keras.emotions import EMOTIONS as EMOTIONS
+    from ferplus_keras.emotions import decode_predictions as decode_predictions
+    from ferplus_keras.graph import ResNet50 as ResNet50
+    from ferplus_keras.graph import SeNet50 as SeNet50
+    from ferplus_keras.graph import build as build
+    from ferplus_keras.graph import load_weights as load_weights
+    from ferplus_keras.preprocessing import load_image as load_image
+    from ferplus_keras.preprocessing import preprocess_input as preprocess_input
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(_HOME[name])
+    return module if name == "architecture" else getattr(module, name)

@@ -1,0 +1,372 @@
+"""The networks as data: every layer of every variant, once, in order.
+
+Everything else is derived from the table that :func:`architecture` returns: the Keras graph
+(:mod:`ferplus_keras.keras_plan`), the PyTorch reference (``verify.references.torch_module``), the set of
+tensors a checkpoint must hold and their names in every file format (``convert.matching``), and the points
+where two runs are compared (``verify.parity``).
+
+The geometry and the layer names are those of Samuel Albanie's ``resnet50_ferplus_dag`` and
+``senet50_ferplus_dag``: Caffe-style bottlenecks, a stage's stride on the *first* 1x1 convolution, and a first
+max pooling that rounds its output size up. This module imports the standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+NETWORKS = ("resnet50", "senet50")
+
+#: Side of the square input image, in pixels. The published networks take no other size.
+INPUT_SIZE = 224
+
+#: Epsilon inside the square root of every batch normalisation (PyTorch's and MatConvNet's default; Keras's is 1e-3).
+BATCHNORM_EPSILON = 1e-5
+
+#: Keras's share of the old running statistics; PyTorch calls ``1 - 0.9 = 0.1`` the momentum.
+BATCHNORM_MOMENTUM = 0.9
+
+#: Width of the features that enter the head.
+FEATURES = 2048
+
+#: Rate of the published networks' dropout during their FERPlus fine-tuning.
+PUBLISHED_DROPOUT = 0.5
+
+Shape = tuple[int, ...]
+
+
+# --- the operations -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One operation. ``inputs`` are names of earlier layers; the layer's output goes by its own name."""
+
+    name: str
+    inputs: tuple[str, ...]
+
+    @property
+    def parameters(self) -> dict[str, Shape]:
+        """Role -> shape of each array the layer owns. Kernels are height x width x in x out, as Keras has them."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Input(Layer):
+    """The image: RGB, 0..255 less the mean (see :mod:`ferplus_keras.preprocessing`), height x width x 3."""
+
+
+@dataclass(frozen=True)
+class Conv(Layer):
+    """Convolution with a square kernel and ``padding`` zeros on each of the four sides."""
+
+    in_channels: int
+    out_channels: int
+    kernel: int = 1
+    stride: int = 1
+    padding: int = 0
+    bias: bool = False
+
+    @property
+    def parameters(self) -> dict[str, Shape]:
+        shapes: dict[str, Shape] = {"kernel": (self.kernel, self.kernel, self.in_channels, self.out_channels)}
+        if self.bias:
+            shapes["bias"] = (self.out_channels,)
+        return shapes
+
+
+@dataclass(frozen=True)
+class BatchNorm(Layer):
+    channels: int
+
+    @property
+    def parameters(self) -> dict[str, Shape]:
+        # The order is Keras's own (gamma, beta, mean, variance), in which its files store them.
+        return dict.fromkeys(("gamma", "beta", "moving_mean", "moving_variance"), (self.channels,))
+
+
+@dataclass(frozen=True)
+class ReLU(Layer):
+    pass
+
+
+@dataclass(frozen=True)
+class Sigmoid(Layer):
+    pass
+
+
+@dataclass(frozen=True)
+class MaxPool(Layer):
+    """Max pooling without padding whose output size is rounded *up* (Caffe's rule, PyTorch's ``ceil_mode``)."""
+
+    kernel: int = 3
+    stride: int = 2
+
+
+@dataclass(frozen=True)
+class AveragePool(Layer):
+    """Average over a ``kernel`` x ``kernel`` window, stride 1; at 224 x 224 the window is the whole map."""
+
+    kernel: int = 7
+
+
+@dataclass(frozen=True)
+class GlobalPool(Layer):
+    """Average over the whole map, which stays 1 x 1 x channels: the squeeze of squeeze-and-excitation."""
+
+    channels: int
+
+
+@dataclass(frozen=True)
+class Scale(Layer):
+    """The first input (a map) times the second (1 x 1 x channels): the excitation."""
+
+
+@dataclass(frozen=True)
+class Add(Layer):
+    """Sum of the two inputs: the residual."""
+
+
+@dataclass(frozen=True)
+class Dropout(Layer):
+    rate: float
+
+
+@dataclass(frozen=True)
+class Linear(Layer):
+    """The head: a 1 x 1 convolution over the 1 x 1 x 2048 features, in other words a dense layer.
+
+    The kernel is kept as features x units; a checkpoint may hold it as a 1 x 1 convolution or as a matrix.
+    """
+
+    in_channels: int
+    units: int
+    bias: bool = True
+
+    @property
+    def parameters(self) -> dict[str, Shape]:
+        shapes: dict[str, Shape] = {"kernel": (self.in_channels, self.units)}
+        if self.bias:
+            shapes["bias"] = (self.units,)
+        return shapes
+
+
+# --- heads and whole networks -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Head:
+    """What stands on the 2048 features: a classifier, an embedding, or nothing.
+
+    ``classifier`` (with bias) is the name in the FERPlus and the VGGFace2 networks; ``feat_extract`` (without
+    bias) is the one in VGGFace2's 128-D and 256-D embedding networks.
+    """
+
+    kind: str  # "classifier", "embedding" or "none"
+    units: int = 0
+
+    @property
+    def layer_name(self) -> str | None:
+        return {"classifier": "classifier", "embedding": "feat_extract", "none": None}[self.kind]
+
+    def __str__(self) -> str:
+        return {
+            "classifier": f"{self.units} classes",
+            "embedding": f"{self.units}-D embedding",
+            "none": "no head",
+        }[self.kind]
+
+
+NO_HEAD = Head("none")
+
+
+def classifier(units: int) -> Head:
+    """A classifier over ``units`` classes: 8 emotions, VGGFace2's 8631 identities, or your own."""
+    if units < 1:
+        raise ValueError(f"a classifier needs at least one class, not {units}")
+    return Head("classifier", units)
+
+
+def embedding(units: int) -> Head:
+    """A bias-free projection to ``units`` dimensions; VGGFace2 publishes 128 and 256."""
+    if units < 1:
+        raise ValueError(f"an embedding needs at least one dimension, not {units}")
+    return Head("embedding", units)
+
+
+#: The eight emotions.
+FERPLUS_HEAD = classifier(8)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A row of bottleneck blocks that share their width. The first block carries stride and projection."""
+
+    number: int
+    blocks: int
+    mid: int
+    out: int
+    stride: int
+
+
+STAGES = (
+    Stage(2, blocks=3, mid=64, out=256, stride=1),
+    Stage(3, blocks=4, mid=128, out=512, stride=2),
+    Stage(4, blocks=6, mid=256, out=1024, stride=2),
+    Stage(5, blocks=3, mid=512, out=2048, stride=2),
+)
+
+#: Squeeze-and-excitation narrows the channels by this factor.
+SE_REDUCTION = 16
+
+#: Where the published FERPlus networks had dropout while they were fine-tuned (after these layers).
+DROPOUT_AFTER = {
+    "resnet50": ("conv5_3_3x3", "conv5_3_1x1_increase"),
+    "senet50": ("conv5_3_1x1_down", "conv5_3_1x1_up"),
+}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network and its head: the ordered layers, from ``data`` to the last."""
+
+    network: str
+    head: Head
+    layers: tuple[Layer, ...]
+
+    @cached_property
+    def by_name(self) -> dict[str, Layer]:
+        return {layer.name: layer for layer in self.layers}
+
+    @property
+    def output(self) -> str:
+        """Name of the layer whose output is the network's: ``classifier``, ``feat_extract`` or the last ReLU."""
+        return self.layers[-1].name
+
+    @cached_property
+    def parameters(self) -> dict[str, dict[str, Shape]]:
+        """Layer -> role -> shape, of every layer that owns arrays, in order."""
+        return {layer.name: layer.parameters for layer in self.layers if layer.parameters}
+
+    @property
+    def parameter_count(self) -> int:
+        """Trainable numbers: everything but the moving statistics (FACTS.md's 23,524,424 and 26,055,416)."""
+        total = 0
+        for roles in self.parameters.values():
+            for role, shape in roles.items():
+                if not role.startswith("moving_"):
+                    size = 1
+                    for extent in shape:
+                        size *= extent
+                    total += size
+        return total
+
+    def __str__(self) -> str:
+        return f"{self.network}, {self.head}"
+
+
+@lru_cache(maxsize=64)
+def architecture(network: str, head: Head = FERPLUS_HEAD, dropout: float = 0.0) -> Architecture:
+    """The table of ``network`` ("resnet50" or "senet50") with ``head``.
+
+    ``dropout`` > 0 puts dropout layers of that rate where the published FERPlus networks had them
+    (:data:`DROPOUT_AFTER`; theirs was 0.5). Dropout owns no arrays and does nothing at inference.
+    """
+    if network not in NETWORKS:
+        raise ValueError(f"unknown network {network!r}: choose from {', '.join(NETWORKS)}")
+    if not 0.0 <= dropout < 1.0:
+        raise ValueError(f"dropout is a rate of at least 0 and below 1, not {dropout}")
+    layers = list(_body(network))
+    if head.kind != "none":
+        assert head.layer_name is not None
+        layers.append(AveragePool("pool5_7x7_s1", (layers[-1].name,)))
+        layers.append(Linear(head.layer_name, ("pool5_7x7_s1",), FEATURES, head.units, bias=head.kind == "classifier"))
+    if dropout:
+        layers = list(_with_dropout(layers, DROPOUT_AFTER[network], dropout))
+    return Architecture(network, head, tuple(layers))
+
+
+def _body(network: str) -> Iterator[Layer]:
+    yield Input("data", ())
+    yield Conv("conv1_7x7_s2", ("data",), 3, 64, kernel=7, stride=2, padding=3)
+    yield BatchNorm("conv1_7x7_s2_bn", ("conv1_7x7_s2",), 64)
+    yield ReLU("conv1_relu_7x7_s2", ("conv1_7x7_s2_bn",))
+    yield MaxPool("pool1_3x3_s2", ("conv1_relu_7x7_s2",))
+    source, channels = "pool1_3x3_s2", 64
+    for stage in STAGES:
+        for block in range(1, stage.blocks + 1):
+            name = f"conv{stage.number}_{block}"
+            stride = stage.stride if block == 1 else 1
+            yield from _bottleneck(name, source, channels, stage, stride, first=block == 1, network=network)
+            source, channels = f"{name}_relu", stage.out
+
+
+def _bottleneck(
+    name: str, source: str, channels: int, stage: Stage, stride: int, *, first: bool, network: str
+) -> Iterator[Layer]:
+    # The stride sits on the first 1x1 convolution, as in Caffe's ResNet; torchvision and keras.applications v1.5
+    # have it on the 3x3, and a port that mixes the two has the right shapes and the wrong values.
+    yield from _conv_bn(f"{name}_1x1_reduce", source, channels, stage.mid, stride=stride)
+    yield ReLU(f"{name}_1x1_reduce_relu", (f"{name}_1x1_reduce_bn",))
+    yield from _conv_bn(f"{name}_3x3", f"{name}_1x1_reduce_relu", stage.mid, stage.mid, kernel=3, padding=1)
+    yield ReLU(f"{name}_3x3_relu", (f"{name}_3x3_bn",))
+    yield from _conv_bn(f"{name}_1x1_increase", f"{name}_3x3_relu", stage.mid, stage.out)
+    main = f"{name}_1x1_increase_bn"
+    if network == "senet50":
+        squeezed = stage.out // SE_REDUCTION
+        yield GlobalPool(f"{name}_global_pool", (main,), stage.out)
+        yield Conv(f"{name}_1x1_down", (f"{name}_global_pool",), stage.out, squeezed, bias=True)
+        yield ReLU(f"{name}_1x1_down_relu", (f"{name}_1x1_down",))
+        yield Conv(f"{name}_1x1_up", (f"{name}_1x1_down_relu",), squeezed, stage.out, bias=True)
+        yield Sigmoid(f"{name}_prob", (f"{name}_1x1_up",))
+        yield Scale(f"{name}_scale", (main, f"{name}_prob"))
+        main = f"{name}_scale"
+    shortcut = source
+    if first:
+        yield from _conv_bn(f"{name}_1x1_proj", source, channels, stage.out, stride=stride)
+        shortcut = f"{name}_1x1_proj_bn"
+    yield Add(name, (main, shortcut))
+    yield ReLU(f"{name}_relu", (name,))
+
+
+def _conv_bn(
+    name: str, source: str, in_channels: int, out_channels: int, *, kernel: int = 1, stride: int = 1, padding: int = 0
+) -> Iterator[Layer]:
+    yield Conv(name, (source,), in_channels, out_channels, kernel, stride, padding)
+    yield BatchNorm(f"{name}_bn", (name,), out_channels)
+
+
+def _with_dropout(layers: list[Layer], after: tuple[str, ...], rate: float) -> Iterator[Layer]:
+    """The same layers with a dropout behind each of ``after``, the consumers rewired to it."""
+    renamed: dict[str, str] = {}
+    for layer in layers:
+        inputs = tuple(renamed.get(name, name) for name in layer.inputs)
+        yield layer if inputs == layer.inputs else _rewired(layer, inputs)
+        if layer.name in after:
+            renamed[layer.name] = f"{layer.name}_drop"
+            yield Dropout(f"{layer.name}_drop", (layer.name,), rate)
+
+
+def _rewired(layer: Layer, inputs: tuple[str, ...]) -> Layer:
+    from dataclasses import replace
+
+    return replace(layer, inputs=inputs)
+
+
+# --- names in PyTorch files -------------------------------------------------------------------------------------
+
+#: Role -> suffix in a PyTorch state dict. Source: torch.nn.Conv2d, Linear and BatchNorm2d.
+TORCH_SUFFIX = {
+    "kernel": "weight",
+    "bias": "bias",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+
+
+def torch_name(layer: str, role: str) -> str:
+    """The state-dict name of an array, for example ``conv1_7x7_s2_bn.running_var``."""
+    return f"{layer}.{TORCH_SUFFIX[role]}"

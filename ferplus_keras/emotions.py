@@ -1,0 +1,28 @@
+"""The eight FERPlus classes, in the networks' order, and predictions made readable."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+#: Order of the logits. Source: Microsoft's FERPlus columns, which Albanie's networks keep.
+EMOTIONS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
+
+
+def decode_predictions(
+    predictions: Any, top: int = 3, labels: tuple[str, ...] = EMOTIONS
+) -> list[list[tuple[str, float]]]:
+    """The ``top`` classes of each row of ``predictions`` (images x classes), best first, as (name, score).
+
+    Like ``keras.applications``' function of that name. Scores are returned as they are, so probabilities stay
+    probabilities and logits stay logits. Raises ``ValueError`` when the width is not the number of labels.
+    """
+    scores = np.asarray(predictions)
+    if scores.ndim != 2 or scores.shape[1] != len(labels):
+        raise ValueError(
+            f"decode_predictions takes an array of images x {len(labels)} classes ({', '.join(labels)}); "
+            f"it was given the shape {scores.shape}"
+        )
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    return [[(labels[index], float(row[index])) for index in best] for row, best in zip(scores, order, strict=True)]
