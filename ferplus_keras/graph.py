@@ -1,0 +1,212 @@
+"""The Keras models: the plan of :mod:`ferplus_keras.keras_plan` made live, on whichever backend Keras runs.
+
+``ResNet50`` and ``SeNet50`` have the signature and the behaviour of ``keras.applications``' models. Every layer is
+a stock Keras layer, so the models can be saved, loaded, cut and fine-tuned without this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from ferplus_keras import architecture as arch
+from ferplus_keras.architecture import INPUT_SIZE, NO_HEAD, Architecture, classifier, embedding
+from ferplus_keras.keras_files import open_keras_file
+from ferplus_keras.keras_plan import keras_plan
+
+#: Below this side the last stage has nothing left to look at (five halvings); keras.applications has the same bound.
+MIN_SIZE = 32
+
+Activation = str | Callable[..., Any] | None
+
+
+def ResNet50(  # noqa: N802  (the name people know from keras.applications)
+    include_top: bool = True,
+    weights: str | Path | None = None,
+    input_tensor: Any = None,
+    input_shape: tuple[int | None, int | None, int] | None = None,
+    pooling: str | None = None,
+    classes: int = 8,
+    classifier_activation: Activation = "softmax",
+    name: str = "resnet50",
+    *,
+    embedding_size: int | None = None,
+    dropout: float = 0.0,
+) -> keras.Model:
+    """Albanie's ResNet50 for images preprocessed by :func:`ferplus_keras.preprocess_input`.
+
+    Args:
+        include_top: whether the classifier (and ``classifier_activation``) stand on the features.
+        weights: path of a converted file (``.h5``, ``.weights.h5``, ``.keras``), or None for random weights. With
+            ``include_top=False`` the file's head, if it has one, is left out; everything else must match by name.
+        input_tensor: a Keras tensor to build upon.
+        input_shape: height, width, 3. Default 224 x 224, or any size when there is no top. Channels come last.
+        pooling: without top: None for the 4-D feature map, "avg" or "max" for 2048 features.
+        classes: number of classes of the top.
+        classifier_activation: what follows the logits, as a layer called "prob"; None returns the logits.
+        name: the model's name.
+        embedding_size: a bias-free projection to that many dimensions in place of the classifier, as in
+            VGGFace2's 128-D and 256-D networks.
+        dropout: rate of the dropout where the published FERPlus networks had it (theirs: 0.5).
+
+    Returns:
+        A ``keras.Model``; its layers have Albanie's names (``conv2_1_1x1_reduce``, ``classifier``).
+
+    Raises:
+        ValueError: on arguments that do not go together.
+        ferplus_keras.errors.BadInputError: when the file is damaged or does not match, layer by layer.
+    """
+    return build(
+        "resnet50", include_top, weights, input_tensor, input_shape, pooling, classes, classifier_activation, name,
+        embedding_size=embedding_size, dropout=dropout,
+    )  # fmt: skip
+
+
+def SeNet50(  # noqa: N802
+    include_top: bool = True,
+    weights: str | Path | None = None,
+    input_tensor: Any = None,
+    input_shape: tuple[int | None, int | None, int] | None = None,
+    pooling: str | None = None,
+    classes: int = 8,
+    classifier_activation: Activation = "softmax",
+    name: str = "senet50",
+    *,
+    embedding_size: int | None = None,
+    dropout: float = 0.0,
+) -> keras.Model:
+    """Albanie's SE-ResNet50; the arguments are those of :func:`ResNet50`."""
+    return build(
+        "senet50", include_top, weights, input_tensor, input_shape, pooling, classes, classifier_activation, name,
+        embedding_size=embedding_size, dropout=dropout,
+    )  # fmt: skip
+
+
+def build(
+    network: str,
+    include_top: bool = True,
+    weights: str | Path | None = None,
+    input_tensor: Any = None,
+    input_shape: tuple[int | None, int | None, int] | None = None,
+    pooling: str | None = None,
+    classes: int = 8,
+    classifier_activation: Activation = "softmax",
+    name: str | None = None,
+    *,
+    embedding_size: int | None = None,
+    dropout: float = 0.0,
+) -> keras.Model:
+    """The model of ``network`` ("resnet50" or "senet50"); the other arguments are those of :func:`ResNet50`."""
+    if weights is not None and not Path(weights).is_file():
+        raise ValueError(
+            f"weights is None or the path of a converted file, and there is no file {str(weights)!r}; "
+            "`ferplus convert` makes one from a PyTorch checkpoint"
+        )
+    if embedding_size is not None and not include_top:
+        raise ValueError("embedding_size asks for a top and include_top=False for none: choose one")
+    if include_top and pooling is not None:
+        raise ValueError("pooling is for include_top=False; the top does its own pooling")
+    head = NO_HEAD
+    if include_top:
+        head = classifier(classes) if embedding_size is None else embedding(embedding_size)
+    model = model_from_architecture(
+        arch.architecture(network, head, dropout),
+        input_tensor=input_tensor,
+        input_shape=_checked_shape(input_shape, input_tensor, include_top),
+        pooling=pooling,
+        activation=classifier_activation,
+        name=name or network,
+    )
+    if weights is not None:
+        load_weights(model, weights, skip_head=not include_top)
+    return model
+
+
+def model_from_architecture(
+    architecture: Architecture,
+    *,
+    input_tensor: Any = None,
+    input_shape: tuple[int | None, int | None, int] = (INPUT_SIZE, INPUT_SIZE, 3),
+    pooling: str | None = None,
+    activation: Activation = "softmax",
+    name: str | None = None,
+) -> keras.Model:
+    """The Keras model of any architecture table. Weights are random until they are set."""
+    tensors: dict[str, Any] = {}
+    plan = keras_plan(architecture, input_shape=input_shape, activation=activation, pooling=pooling)
+    for layer in plan:
+        if layer.class_name == "InputLayer":
+            tensors[layer.name] = _input(layer.name, input_shape, input_tensor)
+            continue
+        inputs = [tensors[source] for source in layer.inputs]
+        instance = getattr(keras.layers, layer.class_name)(**layer.config, name=layer.name)
+        tensors[layer.name] = instance(inputs if len(inputs) > 1 else inputs[0])
+    inputs = tensors["data"]
+    if input_tensor is not None and keras.backend.is_keras_tensor(input_tensor):
+        inputs = keras.utils.get_source_inputs(input_tensor)
+    return keras.Model(inputs, tensors[plan[-1].name], name=name or architecture.network)
+
+
+def load_weights(model: keras.Model, path: str | Path, *, skip_head: bool = False) -> None:
+    """Set every weight of ``model`` from the Keras file at ``path``, by layer name; all or nothing.
+
+    Unlike ``model.load_weights(path, by_name=True)`` this cannot match nothing in silence: each layer of the model
+    that owns weights must stand in the file with the same shapes, and each layer of the file must have a place in
+    the model, but for the head when ``skip_head`` says so. Raises :class:`BadInputError` naming the first few.
+    """
+    from ferplus_keras.errors import BadInputError
+
+    wanted = {layer.name: layer for layer in model.layers if layer.weights}
+    with open_keras_file(path) as file:
+        heads = {"classifier", "feat_extract"} if skip_head else set()
+        problems = [f"{name} is not in the file" for name in wanted if name not in file.layers]
+        problems += [f"{name} is not in the model" for name in file.layers if name not in wanted and name not in heads]
+        values: dict[str, list[np.ndarray]] = {}
+        for name, layer in wanted.items():
+            stored = list(file.layers.get(name, {}).values())
+            want = [tuple(weight.shape) for weight in layer.weights]
+            have = [tuple(array.shape) for array in stored]
+            if name in file.layers and want != have:
+                problems.append(f"{name} has the shapes {have} in the file and {want} in the model")
+            elif name in file.layers:
+                values[name] = [array.read() for array in stored]
+        if problems:
+            more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+            raise BadInputError(
+                f"{path} does not fit the model {model.name!r}: {'; '.join(problems[:3])}{more}. "
+                "`ferplus inspect` says what the file holds; nothing was loaded."
+            )
+    for name, arrays in values.items():
+        wanted[name].set_weights(arrays)
+
+
+def _input(name: str, shape: tuple[int | None, int | None, int], tensor: Any) -> Any:
+    if tensor is None:
+        return keras.Input(shape, name=name)
+    if keras.backend.is_keras_tensor(tensor):
+        return tensor
+    return keras.Input(tensor=tensor, shape=shape, name=name)
+
+
+def _checked_shape(
+    shape: tuple[int | None, int | None, int] | None, tensor: Any, include_top: bool
+) -> tuple[int | None, int | None, int]:
+    if shape is None and tensor is not None:
+        shape = tuple(tensor.shape[1:])
+    if shape is None:
+        return (INPUT_SIZE, INPUT_SIZE, 3) if include_top else (None, None, 3)
+    if len(shape) != 3 or shape[-1] != 3:
+        raise ValueError(
+            f"input_shape is (height, width, 3) with the channels last, not {tuple(shape)}; these networks take "
+            "RGB, and a grey image is repeated to three channels"
+        )
+    for side in shape[:2]:
+        if side is not None and side < MIN_SIZE:
+            raise ValueError(f"input_shape must be at least {MIN_SIZE} x {MIN_SIZE}, not {shape[0]} x {shape[1]}")
+    if include_top and None in shape:
+        raise ValueError(f"with a top the input size must be given in full, not {tuple(shape)}")
+    return tuple(shape)  # type: ignore[return-value]

@@ -1,0 +1,325 @@
+"""Reading the arrays of any Keras weight file by name, with h5py alone: no Keras, and nothing in the file is run.
+
+Four kinds of file, told apart by what they hold and not by how they are called:
+
+* ``h5-model``: a whole model in HDF5, from Keras 1 to 3 (arrays under ``model_weights``);
+* ``h5-weights``: a legacy weights file (``layer_names`` at the root);
+* ``weights.h5``: Keras 3's own weights (arrays under ``layers/<class>_<n>/vars/<i>``);
+* ``keras``: Keras 3's zip of ``config.json`` and ``model.weights.h5``.
+
+HDF5 can point outside itself (external links, external and virtual datasets) and can declare arrays that are not
+there; all of it is refused before anything is read.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import h5py
+import numpy as np
+
+from ferplus_keras.errors import BadInputError
+
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+
+#: Root attribute (HDF5), zip member (.keras) and metadata key (.safetensors) under which our provenance stands.
+PROVENANCE_KEY = "ferplus_keras"
+PROVENANCE_MEMBER = f"{PROVENANCE_KEY}.json"
+
+#: The roles, in the order of ``vars/<i>``, of the layer classes that these networks use.
+ROLES = {
+    "conv2d": ("kernel", "bias"),
+    "dense": ("kernel", "bias"),
+    "batch_normalization": ("gamma", "beta", "moving_mean", "moving_variance"),
+}
+
+#: No array of these networks is larger than 2.4 million (8631 x 2048: 17.7 million) numbers; 2 GiB is a bomb.
+MAX_ARRAY_BYTES = 1 << 31
+MAX_CONFIG_BYTES = 64 << 20
+MAX_GROUPS = 100_000
+
+
+class StoredArray:
+    """An array in an open HDF5 file: shape and type known, the numbers read when asked for."""
+
+    def __init__(self, dataset: h5py.h5d.DatasetID) -> None:
+        self._dataset = dataset
+        self.shape: tuple[int, ...] = dataset.shape
+        self.dtype: np.dtype = dataset.dtype
+
+    @property
+    def offset(self) -> int | None:
+        """Where its plain, contiguous bytes begin in the HDF5 file; None when it is chunked, filtered or empty."""
+        offset: int | None = self._dataset.get_offset()
+        return offset
+
+    def read(self) -> np.ndarray:
+        array: np.ndarray = h5py.Dataset(self._dataset)[()]
+        return array
+
+
+@dataclass
+class KerasFile:
+    """An open Keras file. ``layers`` maps layer name -> role -> array, in the file's order."""
+
+    kind: str
+    layers: dict[str, dict[str, StoredArray]]
+    config: dict[str, Any] | None = None
+    keras_version: str | None = None
+    provenance: dict[str, Any] | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def config_layers(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """(name, class name, config) of each layer of the model's graph; empty for a file of weights alone."""
+        return _config_layers(self.config)
+
+
+@contextmanager
+def open_keras_file(path: str | Path) -> Iterator[KerasFile]:
+    """Open the Keras file at ``path``; its datasets can be read until the block ends.
+
+    Raises :class:`BadInputError` when the file is none of the four kinds, is damaged, or points outside itself.
+    """
+    path = Path(path)
+    with path.open("rb") as stream:
+        head = stream.read(8)
+        if head[:4] == b"PK\x03\x04":
+            with _open_zip(path, stream) as opened:
+                yield opened
+        elif head == HDF5_MAGIC:
+            with _open_hdf5(path, stream) as h5:
+                yield _read_hdf5(path, h5)
+        else:
+            raise BadInputError(
+                f"{path} is not a Keras file: it starts with {head!r}, neither HDF5 nor a zip archive. "
+                "Give a .h5, .weights.h5 or .keras file."
+            )
+
+
+@contextmanager
+def _open_hdf5(path: Path, stream: IO[bytes]) -> Iterator[h5py.File]:
+    try:
+        # A path lets HDF5 read by itself, without a Python call for each block; a zip member has no path.
+        h5 = h5py.File(path if getattr(stream, "name", None) == str(path) else stream, "r")
+    except OSError as error:
+        raise BadInputError(
+            f"{path} is a damaged HDF5 file ({_first_line(error)}). It was probably cut short: copy or "
+            "download it again."
+        ) from None
+    with h5:
+        try:
+            yield h5
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+            raise BadInputError(
+                f"{path} is a damaged HDF5 file ({_first_line(error)}). Copy or download it again."
+            ) from error
+
+
+@contextmanager
+def _open_zip(path: Path, stream: IO[bytes]) -> Iterator[KerasFile]:
+    try:
+        archive = zipfile.ZipFile(stream)
+    except zipfile.BadZipFile as error:
+        raise BadInputError(
+            f"{path} is a damaged zip archive ({error}). It was probably cut short: copy or download it again."
+        ) from None
+    with archive:
+        names = set(archive.namelist())
+        if not {"config.json", "model.weights.h5"} <= names:
+            raise BadInputError(
+                f"{path} is a zip archive but no .keras file: config.json and model.weights.h5 are not both in it. "
+                "A PyTorch checkpoint is also a zip archive: name it .pth."
+            )
+        for member in archive.infolist():
+            # Keras stores without compression. A compressed array of that size would have to be inflated in memory
+            # by a size that only the file itself vouches for.
+            if member.compress_type != zipfile.ZIP_STORED and member.filename == "model.weights.h5":
+                raise BadInputError(f"{path}: model.weights.h5 is compressed, which Keras never does. Save it again.")
+        try:
+            config = _json_member(archive, path, "config.json")
+            metadata = _json_member(archive, path, "metadata.json") if "metadata.json" in names else {}
+            provenance = _json_member(archive, path, PROVENANCE_MEMBER) if PROVENANCE_MEMBER in names else None
+            # One copy in memory, its checksum verified by the way; a zip member itself cannot seek backwards fast.
+            with io.BytesIO(archive.read("model.weights.h5")) as inner, _open_hdf5(path, inner) as h5:
+                classes = [(name, class_name) for name, class_name, _ in _config_layers(config)]
+                layers = _read_vars(path, h5, counted_names(classes))
+                version = metadata.get("keras_version")
+                yield KerasFile("keras", layers, config, version, provenance)
+        except zipfile.BadZipFile as error:
+            raise BadInputError(f"{path} is damaged ({error}). Copy or download it again.") from None
+
+
+def _read_hdf5(path: Path, h5: h5py.File) -> KerasFile:
+    provenance = None
+    if PROVENANCE_KEY in h5.attrs:
+        provenance = _json(path, _text(h5.attrs[PROVENANCE_KEY]), "the provenance attribute")
+    if "layer_names" in h5.attrs or "layer_names0" in h5.attrs:
+        return KerasFile("h5-weights", _read_legacy(path, h5), None, _text(h5.attrs.get("keras_version")), provenance)
+    if "model_weights" in h5:
+        config = None
+        if "model_config" in h5.attrs:
+            config = _json(path, _text(h5.attrs["model_config"]), "model_config")
+        weights = h5["model_weights"]
+        version = _text(h5.attrs.get("keras_version") or weights.attrs.get("keras_version"))
+        return KerasFile("h5-model", _read_legacy(path, weights), config, version, provenance)
+    if "layers" in h5 or "_layer_checkpoint_dependencies" in h5:
+        return KerasFile("weights.h5", _read_vars(path, h5, {}), None, None, provenance)
+    raise BadInputError(
+        f"{path} is an HDF5 file but no Keras file: it has neither model_weights, layer_names nor layers, "
+        f"but {', '.join(sorted(h5)[:5]) or 'nothing'}."
+    )
+
+
+def _read_legacy(path: Path, group: h5py.Group) -> dict[str, dict[str, StoredArray]]:
+    stored = _index(path, group)
+    layers: dict[str, dict[str, StoredArray]] = {}
+    for layer in _name_list(group, "layer_names"):
+        if layer not in group:
+            raise BadInputError(f"{path}: the layer {layer!r} is announced but not there. The file is damaged.")
+        arrays: dict[str, StoredArray] = {}
+        names = _name_list(group[layer], "weight_names")
+        for name in names:
+            if f"{layer}/{name}" not in stored:
+                raise BadInputError(f"{path}: the array {layer}/{name} is announced but not there; it is damaged.")
+            arrays[name.rsplit("/", 1)[-1].split(":")[0]] = stored[f"{layer}/{name}"]
+        if len(arrays) != len(names):
+            raise BadInputError(f"{path}: layer {layer!r} has two weights of one name in {names}.")
+        if arrays:
+            layers[layer] = arrays
+    return layers
+
+
+def _name_list(group: h5py.Group, attribute: str) -> list[str]:
+    """A list of names from an attribute, or from its chunks ``attribute0``, ``attribute1``... (split at 64 KiB)."""
+    if attribute in group.attrs:
+        return [_text(name) for name in group.attrs[attribute]]
+    names: list[str] = []
+    chunk = 0
+    while f"{attribute}{chunk}" in group.attrs:
+        names += [_text(name) for name in group.attrs[f"{attribute}{chunk}"]]
+        chunk += 1
+    return names
+
+
+def _read_vars(path: Path, h5: h5py.File, names: dict[str, str]) -> dict[str, dict[str, StoredArray]]:
+    """Arrays of Keras 3's layout. The layer's name is in the file (Keras >= 3.6), or follows from ``names``."""
+    by_group: dict[str, dict[int, StoredArray]] = {}
+    for where, array in _index(path, h5).items():
+        group, _, key = where.rpartition("/")
+        if group.endswith("/vars") and key.isdigit():
+            by_group.setdefault(group, {})[int(key)] = array
+    layers: dict[str, dict[str, StoredArray]] = {}
+    for group, numbered in by_group.items():
+        counted = group.split("/")[-2]
+        roles = ROLES.get(re.sub(r"_\d+$", "", counted), ())
+        name = _text(h5[group].attrs.get("name")) or names.get(counted, counted)
+        layers[name] = {
+            roles[number] if number < len(roles) else str(number): numbered[number] for number in sorted(numbered)
+        }
+    return layers
+
+
+def counted_names(classes: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """``conv2d_3`` -> layer name, for (name, class) pairs in model order: how Keras 3 addresses layers in a file."""
+    counts: dict[str, int] = {}
+    result: dict[str, str] = {}
+    for name, class_name in classes:
+        snake = re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", class_name).lower()
+        snake = re.sub(r"_(\d)", r"\1", snake)  # Conv2D is conv2d, GlobalAveragePooling2D ..._pooling2d
+        number = counts.get(snake, 0)
+        counts[snake] = number + 1
+        result[snake if number == 0 else f"{snake}_{number}"] = name
+    return result
+
+
+def _config_layers(config: dict[str, Any] | None) -> list[tuple[str, str, dict[str, Any]]]:
+    inner = (config or {}).get("config")
+    layers = inner.get("layers") if isinstance(inner, dict) else inner  # Keras 1's Sequential: the list itself
+    if not isinstance(layers, list):
+        return []
+    result = []
+    for layer in layers:
+        if isinstance(layer, dict) and isinstance(layer.get("config"), dict):
+            name = layer.get("name") or layer["config"].get("name")
+            result.append((str(name), str(layer.get("class_name")), layer["config"]))
+    return result
+
+
+def _index(path: Path, root: h5py.Group) -> dict[str, StoredArray]:
+    """Every array under ``root`` by its path from there. Follows no link; refuses all but plain data."""
+    found: dict[str, StoredArray] = {}
+    pending: list[tuple[str, h5py.h5g.GroupID]] = [("", root.id)]
+    groups = 0
+    while pending:
+        prefix, group = pending.pop()
+        groups += 1
+        if groups > MAX_GROUPS:
+            raise BadInputError(f"{path}: its groups form a loop or are far too many. The file is not a model.")
+        for raw in group:
+            where = prefix + raw.decode("utf-8", "replace")
+            if group.links.get_info(raw).type != h5py.h5l.TYPE_HARD:
+                raise BadInputError(
+                    f"{path}: {where} is a link and not data; a weights file has none. "
+                    "Do not load it; get the file from its author again."
+                )
+            item = h5py.h5o.open(group, raw)
+            if isinstance(item, h5py.h5g.GroupID):
+                pending.append((f"{where}/", item))
+            elif isinstance(item, h5py.h5d.DatasetID):
+                _refuse_foreign(path, where, item)
+                found[where] = StoredArray(item)
+    return found
+
+
+def _refuse_foreign(path: Path, where: str, dataset: h5py.h5d.DatasetID) -> None:
+    creation = dataset.get_create_plist()
+    if creation.get_external_count() or creation.get_layout() == h5py.h5d.VIRTUAL:
+        raise BadInputError(f"{path}: the array {where} lies in another file; a weights file carries its own data.")
+    dtype, shape = dataset.dtype, dataset.shape
+    if dtype.kind in "SO":  # strings: Keras's own bookkeeping, never read as weights
+        return
+    if shape is None or dtype.kind not in "fiub":
+        raise BadInputError(f"{path}: {where} holds {dtype} and no numbers.")
+    size = math.prod(shape)
+    if size * dtype.itemsize > MAX_ARRAY_BYTES:
+        raise BadInputError(
+            f"{path}: the array {where} claims the shape {shape}, more than 2 GiB. It is not one of these networks."
+        )
+    if size and not dataset.get_storage_size():
+        raise BadInputError(f"{path}: the array {where} has the shape {shape} and no data. The file is damaged.")
+
+
+def _json_member(archive: zipfile.ZipFile, path: Path, name: str) -> dict[str, Any]:
+    if archive.getinfo(name).file_size > MAX_CONFIG_BYTES:
+        raise BadInputError(f"{path}: {name} would be {archive.getinfo(name).file_size:,} bytes of JSON: refused.")
+    return _json(path, archive.read(name).decode("utf-8", "replace"), name)
+
+
+def _json(path: Path, text: str | None, what: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text or "")
+    except (ValueError, RecursionError):
+        raise BadInputError(f"{path}: {what} is not valid JSON. The file is damaged.") from None
+    if not isinstance(value, dict):
+        raise BadInputError(f"{path}: {what} is JSON but no object. The file is damaged.")
+    return value
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes | np.bytes_) else str(value)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0]
