@@ -1,0 +1,1 @@
+"""Checkpoints into Keras files and back: readers, one neutral form, writers. See ``docs/architecture.md``."""

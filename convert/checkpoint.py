@@ -1,0 +1,147 @@
+"""The neutral checkpoint that stands between every reader and every writer.
+
+``layer name -> role -> array``; the roles are Keras's (``kernel``, ``bias``, ``gamma``, ``beta``, ``moving_mean``,
+``moving_variance``), kernels are height x width x in x out, the head's kernel is features x units. Beside the
+arrays: which network it is, and where it came from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ferplus_keras import __version__
+from ferplus_keras.architecture import Architecture, Head, architecture
+from ferplus_keras.emotions import EMOTIONS
+from ferplus_keras.errors import BadInputError
+from ferplus_keras.preprocessing import PUBLISHED
+
+Arrays = dict[str, dict[str, np.ndarray]]
+
+#: The word that every file with made-up weights carries in its name and in its provenance.
+STANDIN = "standin"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that was read: its name (no folder), size in bytes, SHA-256, and format."""
+
+    name: str
+    size: int
+    sha256: str
+    format: str
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the numbers of a file come from and how they are to be used. Written into every file, as JSON."""
+
+    source: Source  #: the file this one was made from
+    origin: Source  #: the first file of the chain; equal to ``source`` after one conversion
+    network: str
+    head: str
+    units: int
+    dropout: float = 0.0
+    output: str = "logits"  #: what the file's last layer yields: "logits", "probabilities", "embedding", "features"
+    labels: tuple[str, ...] | None = None
+    preprocessing: dict[str, Any] = field(default_factory=PUBLISHED.as_dict)
+    standin: bool = False
+    #: What a round trip to PyTorch must give back and Keras has no place for: the BatchNorm step counters.
+    #: An int when all 53 are alike, a dict by layer otherwise; None where the source had none.
+    num_batches_tracked: int | dict[str, int] | None = None
+    #: "conv" (units, 2048, 1, 1) or "linear" (units, 2048): the form of the head in the PyTorch source.
+    torch_head: str = "conv"
+    notes: tuple[str, ...] = ()
+    tool: str = f"ferplus-keras {__version__}"
+    schema: int = 1
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Provenance:
+        """The inverse of :meth:`to_json`. Raises ``ValueError`` when a field is missing or of the wrong kind."""
+        known = {key: value for key, value in data.items() if key in cls.__dataclass_fields__}
+        try:
+            for key in ("source", "origin"):
+                known[key] = Source(**known[key])
+            for key in ("labels", "notes"):
+                if known.get(key) is not None:
+                    known[key] = tuple(map(str, known[key]))
+            result = cls(**known)
+            architecture(result.network, Head(result.head, result.units), result.dropout)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"not a provenance record: {error}") from None
+        return result
+
+
+@dataclass
+class Checkpoint:
+    """A network's arrays, complete and checked against its architecture (see :mod:`convert.matching`)."""
+
+    architecture: Architecture
+    arrays: Arrays
+    provenance: Provenance
+
+    @property
+    def parameter_bytes(self) -> int:
+        """Size of all arrays in memory, in bytes."""
+        return sum(array.nbytes for roles in self.arrays.values() for array in roles.values())
+
+
+def labels_for(head: Head) -> tuple[str, ...] | None:
+    """The class names that go with ``head``: eight classes are FERPlus's; other heads bring no names of their own."""
+    return EMOTIONS if head.kind == "classifier" and head.units == len(EMOTIONS) else None
+
+
+def with_output(provenance: Provenance, *, probabilities: bool) -> Provenance:
+    """``provenance`` of a file whose last layer is, or is not, the softmax."""
+    output = {"embedding": "embedding", "none": "features"}.get(provenance.head)
+    return replace(provenance, output=output or ("probabilities" if probabilities else "logits"))
+
+
+# --- the bytes of a source file ---------------------------------------------------------------------------------
+
+
+class MappedFile:
+    """A file mapped into memory read-only: nothing is copied until it is needed. ``view`` is its bytes."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            with self.path.open("rb") as stream:
+                self.size = os.fstat(stream.fileno()).st_size
+                self.view: mmap.mmap | bytes = (
+                    mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if self.size else b""
+                )
+        except IsADirectoryError:
+            raise BadInputError(f"{path} is a folder; name a checkpoint file in it.") from None
+        except FileNotFoundError:
+            raise BadInputError(f"There is no file {path}. Check the name, or run `ferplus fetch`.") from None
+        except OSError as error:
+            raise BadInputError(f"{path} cannot be read: {error.strerror}.") from None
+
+    def sha256(self) -> str:
+        """Hexadecimal SHA-256 of the whole file."""
+        return hashlib.sha256(self.view).hexdigest()
+
+    def release(self) -> None:
+        """Let the pages go that were read so far; they come back from the file when they are read again."""
+        if isinstance(self.view, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            self.view.madvise(mmap.MADV_DONTNEED)
+
+
+def sha256_of(path: str | Path) -> str:
+    """Hexadecimal SHA-256 of the file at ``path``, read in pieces of 8 MiB."""
+    digest, piece = hashlib.sha256(), bytearray(8 << 20)
+    with Path(path).open("rb", buffering=0) as stream:
+        while count := stream.readinto(piece):
+            digest.update(memoryview(piece)[:count])
+    return digest.hexdigest()

@@ -1,0 +1,92 @@
+"""A mismatch between a file and an architecture, made readable: one table, regular names folded into one row."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sized
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Mismatch:
+    """Everything wrong with a file's arrays, in both directions. Falsy when nothing is."""
+
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
+    wrong_shape: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
+    bad_values: list[tuple[str, str]] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unexpected or self.wrong_shape or self.bad_values)
+
+    def summary(self) -> str:
+        """For instance ``3 missing, 1 unexpected``."""
+        counts: dict[str, Sized] = {
+            "missing": self.missing,
+            "unexpected": self.unexpected,
+            "of the wrong shape": self.wrong_shape,
+            "with impossible values": self.bad_values,
+        }
+        return ", ".join(f"{len(items)} {what}" for what, items in counts.items() if items)
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """(problem, tensors, detail), one row for each fold."""
+        rows = [("missing", names, "") for names in fold(self.missing)]
+        for shape in dict.fromkeys(shape for _, shape in self.unexpected):
+            names = [name for name, its in self.unexpected if its == shape]
+            rows += [("unexpected", folded, f"shape {shape}") for folded in fold(names)]
+        for key in dict.fromkeys((have, want) for _, have, want in self.wrong_shape):
+            names = [name for name, have, want in self.wrong_shape if (have, want) == key]
+            rows += [("wrong shape", folded, f"is {key[0]}, must be {key[1]}") for folded in fold(names)]
+        for problem in dict.fromkeys(problem for _, problem in self.bad_values):
+            names = [name for name, its in self.bad_values if its == problem]
+            rows += [("bad values", folded, problem) for folded in fold(names)]
+        return rows
+
+    def table(self, limit: int = 40) -> str:
+        """The rows as text, at most ``limit`` of them and a count of the rest."""
+        rows = self.rows()
+        shown = [("problem", "tensors", ""), *rows[:limit]]
+        widths = [max(len(row[column]) for row in shown) for column in (0, 1)]
+        lines = [
+            f"  {problem:<{widths[0]}}  {names:<{widths[1]}}  {detail}".rstrip() for problem, names, detail in shown
+        ]
+        if len(rows) > limit:
+            lines.append(f"  ... and {len(rows) - limit} more rows")
+        return "\n".join(lines)
+
+
+def fold(names: Iterable[str]) -> list[str]:
+    """Names that differ in their numbers only, or in their last part only, become one entry with a count.
+
+    >>> fold(["conv2_1_bn.weight", "conv2_1_bn.bias", "conv2_2_bn.weight", "conv2_2_bn.bias", "fc.weight"])
+    ['conv2_{1,2}_bn.{weight,bias} (4)', 'fc.weight']
+    """
+    by_suffix: dict[str, list[str]] = {}  # layer -> last parts
+    for name in names:
+        layer, _, suffix = re.match(r"(.*?)([./]?)([^./]*)$", name).groups()  # type: ignore[union-attr]
+        by_suffix.setdefault(layer + _, []).append(suffix)
+    groups: dict[tuple[str, tuple[str, ...]], list[str]] = {}  # (pattern, last parts) -> layers
+    for layer, suffixes in by_suffix.items():
+        pattern = re.sub(r"(?<=_)\d+(?=_|\.|/|$)|(?<=\.)\d+(?=\.)|(?<=conv)\d+(?=_)", "#", layer)
+        groups.setdefault((pattern, tuple(suffixes)), []).append(layer)
+    entries = []
+    for (_, tails), layers in groups.items():
+        count = len(tails) * len(layers)
+        tail = tails[0] if len(tails) == 1 else "{" + ",".join(tails) + "}"
+        entries.append(_braced(layers) + tail + (f" ({count})" if count > 1 else ""))
+    return entries
+
+
+def _braced(layers: list[str]) -> str:
+    """``conv2_1_bn.`` and ``conv3_1_bn.`` as ``conv{2,3}_1_bn.``"""
+    if len(layers) == 1:
+        return layers[0]
+    split = [re.split(r"(\d+)", layer) for layer in layers]
+    if len({len(parts) for parts in split}) > 1:
+        return f"{layers[0]}...{layers[-1]}"
+    result = ""
+    for values in zip(*split, strict=True):
+        unique = list(dict.fromkeys(values))
+        result += unique[0] if len(unique) == 1 else "{" + ",".join(unique) + "}"
+    return result

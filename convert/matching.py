@@ -1,0 +1,230 @@
+"""Hold a file's arrays against an architecture, both ways: every array consumed, every slot filled, values possible."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from convert.checkpoint import Arrays
+from convert.layouts import LAYOUTS, STEP_COUNTER, Slot, head_kernel_name, head_units, layer_of
+from convert.match_report import Mismatch
+from ferplus_keras.architecture import (
+    BATCHNORM_EPSILON,
+    NETWORKS,
+    NO_HEAD,
+    Architecture,
+    Head,
+    architecture,
+    classifier,
+    embedding,
+)
+from ferplus_keras.errors import BadInputError
+
+#: Value of a missing array that was allowed by name: what a fresh layer has. A kernel has no such value.
+NEUTRAL_VALUES = {"gamma": 1.0, "beta": 0.0, "moving_mean": 0.0, "moving_variance": 1.0, "bias": 0.0}
+
+#: The array whose name shows what stands before every name: "module." of DataParallel, "_orig_mod." of torch.compile.
+FIRST_KERNEL = {"torch": "conv1_7x7_s2.weight", "keras": "conv1_7x7_s2/kernel"}
+
+
+@dataclass
+class NamedArrays:
+    """What a reader found: arrays by the file's own names, not yet held against anything.
+
+    ``layout`` is "torch" or "keras". A "bfloat16" in ``dtypes`` says that the array holds raw 16-bit patterns.
+    """
+
+    format: str
+    layout: str
+    arrays: dict[str, np.ndarray]
+    dtypes: dict[str, str]
+    notes: list[str] = field(default_factory=list)
+    provenance: dict[str, Any] | None = None
+    output: str | None = None  # "logits" or "probabilities" where the file says so
+    dropout: float = 0.0
+    standin: bool = False  # the file itself says that its weights are made up
+
+
+@dataclass
+class Match:
+    """The outcome: arrays in the neutral form, and what was noteworthy on the way."""
+
+    architecture: Architecture
+    arrays: Arrays
+    num_batches_tracked: int | dict[str, int] | None
+    torch_head: str
+    notes: list[str]
+
+
+def match(
+    found: NamedArrays,
+    where: str,
+    *,
+    network: str = "auto",
+    allow_missing: Iterable[str] = (),
+    allow_unexpected: Iterable[str] = (),
+) -> Match:
+    """``found`` as the arrays of a network, or a :class:`BadInputError` with a table of everything that is wrong.
+
+    Args:
+        found: a reader's arrays.
+        where: the file's name for messages.
+        network: "resnet50", "senet50", or "auto" to recognise it.
+        allow_missing, allow_unexpected: names or shell patterns of arrays whose absence or presence is meant.
+            A missing array gets a fresh layer's value; a kernel can never be missing.
+    """
+    arrays, notes = _without_prefix(found)
+    expected_architecture = recognise(arrays, found.layout, where, network=network, dropout=found.dropout)
+    slots = LAYOUTS[found.layout](expected_architecture)
+    mismatch = Mismatch()
+    neutral: Arrays = {layer: {} for layer in expected_architecture.parameters}
+    counters: dict[str, int] = {}
+    torch_head = "conv"
+    for name, slot in slots.items():
+        array = arrays.pop(name, None)
+        if array is None:
+            if slot.role in NEUTRAL_VALUES and _named(name, allow_missing):
+                neutral[slot.layer][slot.role] = np.full(slot.neutral, NEUTRAL_VALUES[slot.role], np.float32)
+                notes.append(f"{name} is missing and was set to {NEUTRAL_VALUES[slot.role]:g}, as asked")
+            else:
+                mismatch.missing.append(name)
+        elif not slot.accepts(array.shape):
+            mismatch.wrong_shape.append((name, array.shape, slot.shape))
+        else:
+            if found.layout == "torch" and slot.role == "kernel" and array.ndim == 2:
+                torch_head = "linear"
+            values, problem = _values(array, found.dtypes.get(name, str(array.dtype)), slot)
+            if problem:
+                mismatch.bad_values.append((name, problem))
+            neutral[slot.layer][slot.role] = slot.to_neutral(values)
+    for name in list(arrays):
+        layer, _, last = name.rpartition(".")
+        if found.layout == "torch" and last == STEP_COUNTER and "gamma" in neutral.get(layer, {}):
+            counter = arrays.pop(name)
+            if counter.size != 1 or counter.dtype.kind not in "iu":
+                mismatch.wrong_shape.append((name, counter.shape, ()))
+            else:
+                counters[layer] = int(counter.reshape(-1)[0])
+        elif _named(name, allow_unexpected):
+            arrays.pop(name)
+            notes.append(f"{name} was left out, as asked")
+        else:
+            mismatch.unexpected.append((name, arrays[name].shape))
+    if mismatch:
+        raise BadInputError(
+            f"{where} is not a complete {expected_architecture.network} checkpoint: {mismatch.summary()}. "
+            "If that is meant, name the tensors with --allow-missing or --allow-unexpected.",
+            details=f"{where} against {expected_architecture}:\n{mismatch.table()}",
+        )
+    notes += _dtype_notes(found, slots)
+    return Match(expected_architecture, neutral, _folded(counters), torch_head, notes)
+
+
+def recognise(
+    arrays: dict[str, np.ndarray], layout: str, where: str, *, network: str = "auto", dropout: float = 0.0
+) -> Architecture:
+    """The architecture that ``arrays`` belong to, told from names and from the head's shape.
+
+    Raises :class:`BadInputError` when no tensor of these networks is there, saying what the names look like.
+    """
+    layers = {layer_of(name, layout) for name in arrays}
+    if "conv1_7x7_s2" not in layers and not any(layer.startswith("conv2_1_1x1_") for layer in layers):
+        raise BadInputError(f"{where} is not one of Albanie's networks: {_looks_like(arrays)}")
+    if network == "auto":
+        network = "senet50" if any(layer.endswith("_1x1_down") for layer in layers) else "resnet50"
+    elif network not in NETWORKS:
+        raise BadInputError(f"There is no network {network!r}: choose auto, {' or '.join(NETWORKS)}.")
+    return architecture(network, _head(arrays, layout), dropout)
+
+
+def _head(arrays: dict[str, np.ndarray], layout: str) -> Head:
+    for head in (classifier, embedding):
+        name = head(1).layer_name
+        assert name is not None
+        kernel = arrays.get(head_kernel_name(name, layout))
+        if kernel is not None and kernel.ndim in (2, 4) and head_units(kernel.shape, layout) > 0:
+            return head(head_units(kernel.shape, layout))
+    return NO_HEAD
+
+
+def _looks_like(arrays: dict[str, np.ndarray]) -> str:
+    names = list(arrays)
+    if not names:
+        return "it holds no tensor."
+    shown = ", ".join(names[:3])
+    if any(name.endswith(("layer1.0.conv1.weight", "layer1.0.bn1.weight")) for name in names):
+        return (
+            f"its names ({shown}, ...) are torchvision's ResNet, whose geometry differs (stride on the 3x3, padded "
+            "pooling), so its weights would give wrong results here. Use Albanie's resnet50_ferplus_dag.pth."
+        )
+    if any(name.startswith(("conv1/7x7_s2", "conv2_1_1x1_reduce/")) or "/7x7_s2" in name for name in names):
+        return f"its names ({shown}, ...) are keras_vggface's, which this version does not read yet."
+    return (
+        f"it has {len(names)} tensors named {shown}, ..., and none called conv1_7x7_s2. "
+        "`ferplus inspect` lists what it holds."
+    )
+
+
+def _without_prefix(found: NamedArrays) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The arrays without what stands before every name (``module.``, ``model.backbone.``), and a note about it."""
+    marker = FIRST_KERNEL[found.layout]
+    prefixes = [name.removesuffix(marker) for name in found.arrays if name.endswith(marker)]
+    prefix = min(prefixes, key=len, default="")
+    if not prefix or not prefix.endswith((".", "/")):
+        return dict(found.arrays), list(found.notes)
+    arrays = {name.removeprefix(prefix): array for name, array in found.arrays.items()}
+    for name in list(found.dtypes):
+        found.dtypes[name.removeprefix(prefix)] = found.dtypes[name]
+    return arrays, [*found.notes, f"the names began with {prefix!r}, which was taken off"]
+
+
+def _values(array: np.ndarray, dtype: str, slot: Slot) -> tuple[np.ndarray, str]:
+    """``array`` as float32, and what is impossible about its numbers ("" when nothing is)."""
+    if dtype == "bfloat16":
+        array = (array.astype(np.uint32) << 16).view(np.float32)
+    elif array.dtype.kind != "f":
+        return np.zeros(array.shape, np.float32), f"holds {dtype}, not floating-point numbers"
+    finite = np.isfinite(array)
+    if not finite.all():
+        nans = int(np.isnan(array).sum())
+        return array.astype(np.float32, copy=False), _count(nans, "NaN", array.size - int(finite.sum()) - nans)
+    with np.errstate(over="ignore"):
+        values = array.astype(np.float32, copy=False)
+    if values is not array and not np.isfinite(values).all():
+        return values, "has numbers too large for float32"
+    if slot.role == "moving_variance" and values.size:
+        # Negative variances are legal in MatConvNet's files, as long as the square root exists.
+        lowest = float(values.min())
+        if lowest + BATCHNORM_EPSILON <= 0:
+            return values, f"variance + epsilon is not positive (lowest variance {lowest:.3g})"
+    return values, ""
+
+
+def _count(nans: int, what: str, infinities: int) -> str:
+    parts = [f"{nans:,} {what}" if nans else "", f"{infinities:,} infinite" if infinities else ""]
+    return "has " + " and ".join(part for part in parts if part)
+
+
+def _dtype_notes(found: NamedArrays, slots: dict[str, Slot]) -> list[str]:
+    notes = []
+    for dtype in sorted({found.dtypes[name] for name in slots if name in found.dtypes} - {"float32"}):
+        names = [name for name in slots if found.dtypes.get(name) == dtype]
+        exact = "rounded to the nearest" if dtype == "float64" else "which holds them exactly"
+        notes.append(f"{len(names)} of {len(slots)} tensors were {dtype} and became float32, {exact}")
+    return notes
+
+
+def _folded(counters: dict[str, int]) -> int | dict[str, int] | None:
+    """One number when all 53 counters are alike, as after ordinary training; None when the file had none."""
+    if not counters:
+        return None
+    values = set(counters.values())
+    return values.pop() if len(values) == 1 and len(counters) == 53 else counters
+
+
+def _named(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
