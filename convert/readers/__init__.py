@@ -1,0 +1,137 @@
+"""Files in: bytes -> named arrays (one module a format) -> a checkpoint that is complete and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from convert.checkpoint import STANDIN, Checkpoint, MappedFile, Provenance, Source, labels_for, with_output
+from convert.matching import Match, NamedArrays, match
+from convert.readers.safetensors_file import is_safetensors, read_safetensors
+from convert.readers.torch_file import is_torch_file, read_torch_file
+from ferplus_keras.architecture import architecture
+from ferplus_keras.errors import BadInputError
+
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+
+
+def read_named(file: MappedFile) -> NamedArrays:
+    """The arrays of ``file`` by its own names. The format is told from the content, not from the file's name.
+
+    Raises :class:`BadInputError` when the content is no format that is known, or damaged.
+    """
+    head = bytes(file.view[:512])
+    if head[:8] == HDF5_MAGIC or (head[:4] == b"PK\x03\x04" and _is_keras_zip(file)):
+        from convert.readers.keras import read_keras  # h5py costs 0.1 s, and a PyTorch file does not need it
+
+        return read_keras(file)
+    if is_safetensors(head):
+        return read_safetensors(file)
+    if is_torch_file(head):
+        found = read_torch_file(file)
+        notes = [f"the state dict stood under {' / '.join(found.wrapping)}"] if found.wrapping else []
+        provenance = found.metadata.get("ferplus_keras")
+        return NamedArrays(
+            found.format, "torch", found.tensors, found.dtypes, notes + found.notes,
+            provenance if isinstance(provenance, dict) else None, standin=found.metadata.get(STANDIN) is True,
+        )  # fmt: skip
+    raise BadInputError(f"{file.path} is no checkpoint: {_what_it_is(head, file.size)}")
+
+
+def read_checkpoint(
+    path: str | Path,
+    *,
+    network: str = "auto",
+    allow_missing: Iterable[str] = (),
+    allow_unexpected: Iterable[str] = (),
+) -> Checkpoint:
+    """The checkpoint at ``path``, whatever its format, matched strictly against its architecture.
+
+    Args:
+        path: a ``.pth``, ``.safetensors``, ``.h5``, ``.weights.h5`` or ``.keras`` file.
+        network: "auto" recognises the network; "resnet50" or "senet50" insists.
+        allow_missing, allow_unexpected: see :func:`convert.matching.match`.
+
+    Raises:
+        BadInputError: the file is damaged, unsafe, not one of these networks, or incomplete.
+    """
+    file = MappedFile(path)
+    with ThreadPoolExecutor(1) as pool:
+        digest = pool.submit(file.sha256)  # hashing leaves the interpreter free: the reading goes on meanwhile
+        found = read_named(file)
+        result = match(
+            found, file.path.name, network=network, allow_missing=allow_missing, allow_unexpected=allow_unexpected
+        )
+        source = Source(file.path.name, file.size, digest.result(), found.format)
+    head = result.architecture.head
+    earlier = _earlier(found, file.path)
+    dropout = found.dropout or (earlier.dropout if earlier else 0.0)
+    provenance = Provenance(
+        source=source,
+        origin=earlier.origin if earlier else source,
+        network=result.architecture.network,
+        head=head.kind,
+        units=head.units,
+        dropout=dropout,
+        labels=labels_for(head) if earlier is None or head.units != earlier.units else earlier.labels,
+        standin=found.standin or STANDIN in file.path.name.lower() or bool(earlier and earlier.standin),
+        num_batches_tracked=_step_counters(found, result, earlier),
+        torch_head=earlier.torch_head if found.layout == "keras" and earlier else result.torch_head,
+        notes=tuple(result.notes),
+    )  # fmt: skip
+    output = found.output or (earlier.output if earlier and found.layout == "keras" else "logits")
+    provenance = with_output(provenance, probabilities=output == "probabilities")
+    return Checkpoint(architecture(result.architecture.network, head, dropout), result.arrays, provenance)
+
+
+def _step_counters(found: NamedArrays, result: Match, earlier: Provenance | None) -> int | dict[str, int] | None:
+    """PyTorch's counters: the tensors', or as the Keras file remembers them, or zero for a network born in Keras."""
+    if found.layout == "torch":
+        return result.num_batches_tracked
+    return earlier.num_batches_tracked if earlier else 0
+
+
+def _earlier(found: NamedArrays, path: Path) -> Provenance | None:
+    """The provenance that the file itself carries, when one of our writers made it."""
+    if found.provenance is None:
+        return None
+    try:
+        return Provenance.from_dict(found.provenance)
+    except ValueError as error:
+        found.notes.append(f"its provenance record could not be read and was ignored ({error})")
+        return None
+
+
+def _is_keras_zip(file: MappedFile) -> bool:
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(file.path) as archive:
+            return "model.weights.h5" in archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False  # the PyTorch reader says what is wrong with it
+
+
+def _what_it_is(head: bytes, size: int) -> str:
+    """A guess at what was handed over instead of a checkpoint, and what to do."""
+    text = head.lstrip().lower()
+    if not size:
+        return "it is empty. Copy or download it again."
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return "it is an HTML page, most likely what a dead link answered. Delete it and get the file elsewhere."
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer, not the file itself. Run `git lfs pull` where it came from."
+    if head.startswith(b"\x1f\x8b"):
+        return "it is gzip-compressed. Unpack it first."
+    if head[257:262] == b"ustar":
+        return "it is a tar archive. Unpack it first."
+    if head.startswith((b"MATLAB 5.0", b"MATLAB 7.3")):
+        return "it is a MATLAB file; MatConvNet checkpoints are not read by this version yet."
+    return (
+        f"{size:,} bytes that begin with {head[:8]!r}, neither PyTorch, safetensors, HDF5 nor .keras. "
+        "Check that the download is complete."
+    )
+
+
+__all__ = ["read_checkpoint", "read_named"]

@@ -1,0 +1,301 @@
+"""An interpreter for the part of Python's pickle language that a PyTorch state dict is written in.
+
+A pickle is a program; ``pickle.load`` runs it. This interpreter knows the thirty-odd instructions that build dicts,
+lists, tuples, strings and numbers, and the handful of names that describe a tensor. It never imports a name it is
+given, so a file cannot run code: any other instruction or name ends the reading with an error that says which.
+
+Tensors come out as :class:`TensorRef`: a description (storage, offset, shape, strides), not data. No memory is
+allocated by what the file claims.
+"""
+
+from __future__ import annotations
+
+import io
+import pickletools
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO, Any
+
+
+class UnsafePickleError(Exception):
+    """The pickle asks for something that a state dict never needs. ``name`` says what."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
+class MalformedPickleError(Exception):
+    """The pickle is cut short or makes no sense."""
+
+
+@dataclass(frozen=True)
+class StorageRef:
+    """A flat run of numbers somewhere in the file. ``dtype`` is PyTorch's name, or None for untyped bytes."""
+
+    key: str
+    dtype: str | None
+    count: int  # elements of dtype; bytes when untyped
+    offset: int = 0  # elements to skip: only old files have storages that are views of others
+
+
+@dataclass(frozen=True)
+class TensorRef:
+    """A strided view of a storage. ``offset`` and ``strides`` count elements of ``dtype``."""
+
+    storage: StorageRef
+    dtype: str
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class StateDict(OrderedDict):  # type: ignore[type-arg]
+    """An OrderedDict that keeps what torch hangs on it (``_metadata``) apart from its items."""
+
+    attributes: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Name:
+    """A permitted global: a mark on the stack that only this module knows how to call."""
+
+    qualified: str
+
+
+#: Storage class -> PyTorch dtype name. BFloat16 came later than the rest; the numpy type is the reader's matter.
+STORAGE_DTYPES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+    "UntypedStorage": None,
+}
+DTYPES = frozenset(name for name in STORAGE_DTYPES.values() if name)
+
+_ORDERED_DICT = "collections.OrderedDict"
+_REBUILD_TENSOR = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor_v3")
+_REBUILD_PARAMETER = "torch._utils._rebuild_parameter"
+_SIZE = "torch.Size"
+_CALLABLE = frozenset((_ORDERED_DICT, *_REBUILD_TENSOR, _REBUILD_PARAMETER, _SIZE))
+
+
+def _permitted(module: str, name: str) -> _Name:
+    qualified = f"{module}.{name}"
+    storage = module in ("torch", "torch.storage", "torch.cuda") and name in STORAGE_DTYPES
+    if qualified in _CALLABLE or storage or (module == "torch" and name in DTYPES):
+        return _Name(qualified)
+    raise UnsafePickleError(qualified, f"the pickle names {qualified}, which no state dict needs")
+
+
+_MARK = object()
+
+#: Bounds that no state dict comes near, so that a small hostile file cannot keep us busy.
+MAX_PICKLE_BYTES = 64 << 20
+MAX_INSTRUCTIONS = 5_000_000
+
+
+def load(stream: IO[bytes], storage: Callable[[Any], StorageRef] | None = None) -> Any:
+    """The value of the one pickle that starts at ``stream``'s position; the stream is left right behind it.
+
+    ``storage`` turns a persistent id (torch's way to say "this storage") into a :class:`StorageRef`.
+
+    Raises:
+        UnsafePickleError: an instruction or a name that is not on the list.
+        MalformedPickleError: the pickle is not valid.
+    """
+    try:
+        return _run(stream, storage)
+    except UnsafePickleError:
+        raise
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise MalformedPickleError(f"not a valid pickle: {error or type(error).__name__}") from None
+
+
+def _run(stream: IO[bytes], storage: Callable[[Any], StorageRef] | None) -> Any:
+    stack: list[Any] = []
+    memo: dict[int, Any] = {}
+
+    def pop_mark() -> list[Any]:
+        index = len(stack) - 1
+        while stack[index] is not _MARK:
+            index -= 1
+            if index < 0:
+                raise ValueError("no mark on the stack")
+        items = stack[index + 1 :]
+        del stack[index:]
+        return items
+
+    argument: Any
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        if count > MAX_INSTRUCTIONS:
+            raise UnsafePickleError("length", f"the pickle has more than {MAX_INSTRUCTIONS:,} instructions")
+        match opcode.name:
+            case "PROTO" | "FRAME":
+                pass
+            case "STOP":
+                return stack.pop()
+            case "MARK":
+                stack.append(_MARK)
+            case "NONE":
+                stack.append(None)
+            case "NEWTRUE":
+                stack.append(True)
+            case "NEWFALSE":
+                stack.append(False)
+            case (
+                "BININT" | "BININT1" | "BININT2" | "LONG1" | "LONG4" | "INT" | "LONG" | "BINFLOAT" | "FLOAT"
+                | "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8" | "UNICODE"
+                | "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8" | "BINSTRING" | "SHORT_BINSTRING" | "STRING"
+            ):  # fmt: skip
+                stack.append(argument)
+            case "EMPTY_DICT":
+                stack.append({})
+            case "EMPTY_LIST":
+                stack.append([])
+            case "EMPTY_TUPLE":
+                stack.append(())
+            case "EMPTY_SET":
+                stack.append([])  # order kept, uniqueness not needed: sets only stand among optimizer settings
+            case "TUPLE":
+                stack.append(tuple(pop_mark()))
+            case "TUPLE1":
+                stack.append((stack.pop(),))
+            case "TUPLE2":
+                stack[-2:] = [(stack[-2], stack[-1])]
+            case "TUPLE3":
+                stack[-3:] = [(stack[-3], stack[-2], stack[-1])]
+            case "LIST":
+                stack.append(pop_mark())
+            case "DICT":
+                items = pop_mark()
+                stack.append({_key(key): value for key, value in zip(items[::2], items[1::2], strict=True)})
+            case "APPEND":
+                value = stack.pop()
+                _list(stack[-1]).append(value)
+            case "APPENDS" | "ADDITEMS":
+                items = pop_mark()
+                _list(stack[-1]).extend(items)
+            case "SETITEM":
+                value, key = stack.pop(), stack.pop()
+                _dict(stack[-1])[_key(key)] = value
+            case "SETITEMS":
+                items = pop_mark()
+                _dict(stack[-1]).update((_key(key), value) for key, value in zip(items[::2], items[1::2], strict=True))
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                memo[argument] = stack[-1]
+            case "MEMOIZE":
+                memo[len(memo)] = stack[-1]
+            case "GET" | "BINGET" | "LONG_BINGET":
+                stack.append(memo[argument])
+            case "POP":
+                stack.pop()
+            case "POP_MARK":
+                pop_mark()
+            case "DUP":
+                stack.append(stack[-1])
+            case "GLOBAL":
+                stack.append(_permitted(*argument.split(" ", 1)))
+            case "STACK_GLOBAL":
+                name, module = stack.pop(), stack.pop()
+                stack.append(_permitted(_key(module), _key(name)))
+            case "BINPERSID":
+                if storage is None:
+                    raise UnsafePickleError("BINPERSID", "the pickle refers to a storage where none is expected")
+                stack.append(storage(stack.pop()))
+            case "REDUCE" | "NEWOBJ":
+                arguments, function = stack.pop(), stack.pop()
+                stack.append(_call(function, arguments))
+            case "BUILD":
+                state = stack.pop()
+                if not isinstance(stack[-1], StateDict) or not isinstance(state, dict):
+                    raise UnsafePickleError("BUILD", "the pickle sets the state of an object that is no OrderedDict")
+                stack[-1].attributes = state
+            case other:
+                raise UnsafePickleError(other, f"the pickle uses the instruction {other}, which no state dict needs")
+    raise ValueError("it ends before its end mark")
+
+
+def _list(value: Any) -> list[Any]:
+    if type(value) is not list:
+        raise TypeError("it appends to something that is no list")
+    return value
+
+
+def _dict(value: Any) -> dict[Any, Any]:
+    if not isinstance(value, dict):
+        raise TypeError("it sets an item of something that is no dict")
+    return value
+
+
+def _key(value: Any) -> Any:
+    """``value`` if it may be a key. Tuples may not: hashing a tuple of tuples of tuples can take for ever."""
+    if not isinstance(value, str | int | float | bytes | None):
+        raise TypeError(f"a {type(value).__name__} is used as a key")
+    return value
+
+
+def _call(function: Any, arguments: Any) -> Any:
+    """The result of the permitted ``function``, computed here and not by the named one."""
+    if not isinstance(function, _Name) or not isinstance(arguments, tuple):
+        raise UnsafePickleError("REDUCE", "the pickle calls something that is not a permitted name")
+    name = function.qualified
+    if name == _ORDERED_DICT:
+        pairs = arguments[0] if arguments else ()
+        result = StateDict((_key(key), value) for key, value in pairs)
+        result.attributes = {}
+        return result
+    if name == _SIZE:
+        return tuple(arguments[0])
+    if name == _REBUILD_PARAMETER:
+        tensor = arguments[0]
+        if not isinstance(tensor, TensorRef):
+            raise TypeError("a parameter is made of something that is no tensor")
+        return tensor
+    if name in _REBUILD_TENSOR:
+        return _tensor(name, *arguments)
+    raise UnsafePickleError(name, f"the pickle calls {name}, which no state dict needs")
+
+
+def _tensor(name: str, storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> TensorRef:
+    if not isinstance(storage, StorageRef):
+        raise TypeError("a tensor is made of something that is no storage")
+    dtype = storage.dtype
+    if name.endswith("_v3"):  # (..., requires_grad, backward_hooks, dtype): untyped storage, the dtype beside it
+        dtype = rest[2].qualified.removeprefix("torch.")
+    if dtype is None:
+        raise TypeError("a tensor has a storage without a dtype")
+    shape, strides = tuple(shape), tuple(strides)
+    numbers = (offset, *shape, *strides)
+    if len(shape) != len(strides) or any(type(number) is not int or number < 0 for number in numbers):
+        raise ValueError("a tensor whose shape, strides and offset are not whole numbers that go together")
+    return TensorRef(storage, dtype, offset, shape, strides)
+
+
+def storage_from_id(identifier: Any) -> StorageRef:
+    """The storage that torch's persistent id describes: ("storage", class, key, location, count[, view])."""
+    kind, storage_class, key, _location, count, *view = identifier
+    if kind not in ("storage", b"storage") or not isinstance(storage_class, _Name):
+        raise ValueError("a persistent id that is no storage")
+    if type(count) is not int or count < 0 or not isinstance(key, str | int):
+        raise ValueError("a storage without a size or a key")
+    dtype = STORAGE_DTYPES[storage_class.qualified.rsplit(".", 1)[-1]]
+    root, offset = str(key), 0
+    if view and view[0] is not None:  # (key of the view, offset, size): the old format's views into a root storage
+        _view_key, offset, size = view[0]
+        if any(type(number) is not int or number < 0 for number in (offset, size)) or offset + size > count:
+            raise ValueError("a storage view that leaves its storage")
+        count = offset + size
+    return StorageRef(root, dtype, count, offset)
+
+
+def loads(data: bytes, storage: Callable[[Any], StorageRef] | None = None) -> Any:
+    """:func:`load` from bytes."""
+    return load(io.BytesIO(data), storage)

@@ -1,0 +1,65 @@
+"""``.safetensors``: the safetensors library checks the file, the arrays then lie directly on its bytes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from convert.checkpoint import MappedFile
+from convert.matching import NamedArrays
+from ferplus_keras.errors import BadInputError
+from ferplus_keras.keras_files import PROVENANCE_KEY
+
+#: safetensors' dtype names -> (PyTorch's name, numpy type of the bytes). Source: the format's documentation.
+DTYPES = {
+    "F64": ("float64", "<f8"),
+    "F32": ("float32", "<f4"),
+    "F16": ("float16", "<f2"),
+    "BF16": ("bfloat16", "<u2"),
+    "I64": ("int64", "<i8"),
+    "I32": ("int32", "<i4"),
+    "I16": ("int16", "<i2"),
+    "I8": ("int8", "i1"),
+    "U8": ("uint8", "u1"),
+    "BOOL": ("bool", "?"),
+}
+
+
+def is_safetensors(head: bytes) -> bool:
+    """Whether a file that starts with ``head`` (9 bytes do) may be safetensors: a header length, then JSON."""
+    return len(head) >= 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100 << 20
+
+
+def read_safetensors(file: MappedFile) -> NamedArrays:
+    """The tensors of a ``.safetensors`` file by name. Raises :class:`BadInputError` on a damaged one."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file.path, framework="numpy"):
+            pass  # opening validates lengths, offsets and overlaps
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BadInputError(
+            f"{file.path} is a damaged safetensors file ({error}). Copy or download it again."
+        ) from None
+    length = int.from_bytes(file.view[:8], "little")
+    header: dict[str, Any] = json.loads(file.view[8 : 8 + length])
+    metadata = header.pop("__metadata__", {})
+    arrays: dict[str, np.ndarray] = {}
+    dtypes: dict[str, str] = {}
+    for name, entry in header.items():
+        if entry["dtype"] not in DTYPES:
+            raise BadInputError(
+                f"{file.path}: the tensor {name} has the type {entry['dtype']}; save it as float32 and try again."
+            )
+        dtypes[name], numpy_dtype = DTYPES[entry["dtype"]]
+        start = 8 + length + entry["data_offsets"][0]
+        arrays[name] = np.ndarray(tuple(entry["shape"]), numpy_dtype, buffer=file.view, offset=start)
+    provenance = None
+    if PROVENANCE_KEY in metadata:
+        try:
+            provenance = json.loads(metadata[PROVENANCE_KEY])
+        except ValueError:
+            raise BadInputError(f"{file.path}: its {PROVENANCE_KEY} metadata is not valid JSON.") from None
+    return NamedArrays("safetensors", "torch", arrays, dtypes, provenance=provenance)

@@ -1,0 +1,314 @@
+"""PyTorch's two file formats, read without PyTorch and without copying: named arrays over the mapped file.
+
+* The zip format (torch >= 1.6): ``<top>/data.pkl`` describes the tensors, ``<top>/data/<key>`` are the storages,
+  stored without compression, so an array can lie directly on the file's bytes.
+* The old format (what Albanie's files are in): five pickles one after the other (magic number, protocol version,
+  system information, the object, the storage keys), then for each key its element count and its bytes.
+
+Every size is held against the file before an array is made over it. What a tensor *is* (its dtype, shape, strides)
+comes from :mod:`convert.readers.pickle_subset`, which runs no code.
+"""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from convert.checkpoint import MappedFile
+from convert.readers import pickle_subset
+from convert.readers.pickle_subset import (
+    MalformedPickleError,
+    StateDict,
+    StorageRef,
+    TensorRef,
+    UnsafePickleError,
+    storage_from_id,
+)
+from ferplus_keras.errors import BadInputError
+
+#: First pickle of an old-format file. Source: torch/serialization.py.
+MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
+PROTOCOL_VERSION = 1001
+
+#: How to get a state dict out of a file that holds more than that.
+HOW_TO_SAVE = (
+    "On a machine where it can be loaded and is trusted, save the state dict alone: "
+    "torch.save(model.state_dict(), 'state_dict.pth')."
+)
+
+#: The numpy type of the bytes. numpy has no bfloat16: its 16 bits are widened where they are used.
+NUMPY_DTYPES = {name: np.dtype(name) for name in pickle_subset.DTYPES if name != "bfloat16"} | {
+    "bfloat16": np.dtype("uint16")
+}
+
+
+@dataclass
+class TorchFile:
+    """What a PyTorch file holds, without its wrapping: ``tensors`` by name, as views of the file.
+
+    ``dtypes`` has PyTorch's name of each tensor's type; a ``bfloat16`` tensor's array is its raw 16 bits.
+    """
+
+    format: str  # "torch-zip" or "torch-legacy"
+    tensors: dict[str, np.ndarray]
+    dtypes: dict[str, str]
+    wrapping: tuple[str, ...] = ()  # keys that led to the state dict, such as ("state_dict",)
+    metadata: dict[str, Any] = field(default_factory=dict)  # torch's _metadata
+    notes: list[str] = field(default_factory=list)
+
+
+def is_torch_file(head: bytes) -> bool:
+    """Whether a file that starts with ``head`` (16 bytes do) may be one of PyTorch's two formats."""
+    return head[:4] == b"PK\x03\x04" or (head[:1] == b"\x80" and 2 <= head[1] <= 5 if len(head) > 1 else False)
+
+
+def read_torch_file(file: MappedFile) -> TorchFile:
+    """The tensors of a ``.pth``, ``.pt``, ``.bin`` or ``.ckpt`` file.
+
+    Raises :class:`BadInputError` on anything that is not a state dict (however wrapped) in one of the two formats.
+    """
+    try:
+        reader = _read_zip if file.view[:4] == b"PK\x03\x04" else _read_legacy
+        return reader(file)
+    except UnsafePickleError as error:
+        raise BadInputError(
+            f"{file.path} is not a plain state dict: {error}. A whole pickled model or training state would have to "
+            f"run its author's code to be read, so it is refused. {HOW_TO_SAVE}"
+        ) from None
+    except MalformedPickleError as error:
+        raise BadInputError(
+            f"{file.path} is damaged or no PyTorch checkpoint ({error}). Copy or download it again."
+        ) from None
+
+
+# --- the zip format -----------------------------------------------------------------------------------------------
+
+
+def _read_zip(file: MappedFile) -> TorchFile:
+    try:
+        archive = zipfile.ZipFile(file.view if hasattr(file.view, "read") else file.path)  # type: ignore[arg-type]
+    except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, OSError) as error:
+        raise BadInputError(
+            f"{file.path} is a damaged zip archive ({error}); it was probably cut short. Copy or download it again."
+        ) from None
+    members = {info.filename: info for info in archive.infolist()}
+    pickles = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
+    if any(name.endswith("/constants.pkl") for name in members):
+        raise BadInputError(
+            f"{file.path} is a TorchScript archive (a program), not a state dict. Load it with torch.jit.load where it "
+            "is trusted and save its state: torch.save(module.state_dict(), 'state_dict.pth')."
+        )
+    if len(pickles) != 1:
+        raise BadInputError(
+            f"{file.path} is a zip archive but no PyTorch checkpoint: there is no data.pkl in it, but "
+            f"{', '.join(sorted(members)[:4]) or 'nothing'}. If it is an archive of a checkpoint, unpack it first."
+        )
+    top = pickles[0].rsplit("/", 1)[0]
+    spans = {name: _member_span(file, info) for name, info in members.items()}
+
+    def raw(name: str) -> memoryview:
+        start, size = spans[name]
+        return memoryview(file.view)[start : start + size]
+
+    if spans[pickles[0]][1] > pickle_subset.MAX_PICKLE_BYTES:
+        raise BadInputError(f"{file.path}: its data.pkl is {spans[pickles[0]][1]:,} bytes long, no state dict's is.")
+    big_endian = f"{top}/byteorder" in members and bytes(raw(f"{top}/byteorder")) == b"big"
+    value = pickle_subset.loads(bytes(raw(pickles[0])), storage_from_id)
+
+    def span(storage: StorageRef) -> tuple[int, int]:
+        name = f"{top}/data/{storage.key}"
+        if name not in spans:
+            raise BadInputError(f"{file.path}: the storage {name} is missing from the archive; the file is damaged.")
+        return spans[name]
+
+    result = _collect(file, "torch-zip", value, span, big_endian)
+    result.notes += _check_crcs(file, members, raw)
+    return result
+
+
+def _member_span(file: MappedFile, info: zipfile.ZipInfo) -> tuple[int, int]:
+    """Start and length of a member's bytes in the file, checked to lie in it."""
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise BadInputError(
+            f"{file.path}: {info.filename} is compressed, which PyTorch never does (claimed size "
+            f"{info.file_size:,} bytes). If the checkpoint was zipped once more, unpack it; else save it again."
+        )
+    header = bytes(file.view[info.header_offset : info.header_offset + 30])
+    if len(header) < 30 or header[:4] != b"PK\x03\x04":
+        raise BadInputError(f"{file.path}: the entry {info.filename} is damaged. Copy or download the file again.")
+    name_length, extra_length = struct.unpack("<HH", header[26:30])
+    start = info.header_offset + 30 + name_length + extra_length
+    if info.file_size != info.compress_size or start + info.file_size > file.size:
+        raise BadInputError(
+            f"{file.path}: the entry {info.filename} claims {info.file_size:,} bytes and the file does not have them. "
+            "It was cut short: copy or download it again."
+        )
+    return start, info.file_size
+
+
+def _check_crcs(file: MappedFile, members: dict[str, zipfile.ZipInfo], raw: Any) -> list[str]:
+    """Hold every member against its CRC-32. torch itself does not look; a flipped bit in a weight shows only here."""
+    names = [name for name, info in members.items() if info.file_size]
+    with ThreadPoolExecutor(2) as pool:
+        wrong = [name for name, crc in zip(names, pool.map(lambda name: zlib.crc32(raw(name)), names), strict=True)
+                 if crc != members[name].CRC]  # fmt: skip
+    if not wrong:
+        return []
+    storages = [name for name in names if "/data/" in name]
+    if set(storages) <= set(wrong):
+        # torch.serialization.set_crc32_options(False) writes placeholders: nothing to check against.
+        return ["the file was saved without checksums (torch's set_crc32_options(False)); its bytes are unverified"]
+    raise BadInputError(
+        f"{file.path} is damaged: {len(wrong)} of {len(names)} entries do not have the checksum they were saved with, "
+        f"the first {wrong[0]}. Copy or download it again."
+    )
+
+
+# --- the old format -----------------------------------------------------------------------------------------------
+
+
+def _read_legacy(file: MappedFile) -> TorchFile:
+    import io
+
+    stream: Any = io.BytesIO(file.view) if isinstance(file.view, bytes) else file.view
+    stream.seek(0)
+    first = pickle_subset.load(stream)
+    if first != MAGIC_NUMBER:
+        raise BadInputError(
+            f"{file.path} is a pickle but no PyTorch checkpoint: it does not start with torch's magic number. A pickle "
+            f"is a program; it was not run. {HOW_TO_SAVE}"
+        )
+    version = pickle_subset.load(stream)
+    if version != PROTOCOL_VERSION:
+        raise BadInputError(
+            f"{file.path} has PyTorch's protocol version {version!r}; only {PROTOCOL_VERSION} is known."
+        )
+    pickle_subset.load(stream)  # sizes of C types on the writing machine; the data do not depend on them
+    storages: dict[str, StorageRef] = {}
+
+    def remember(identifier: Any) -> StorageRef:
+        storage = storage_from_id(identifier)
+        storages.setdefault(storage.key, storage)
+        return storage
+
+    value = pickle_subset.load(stream, remember)  # type: ignore[arg-type]
+    keys = pickle_subset.load(stream)
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise MalformedPickleError("the list of storage keys is no list of names")
+    spans = _legacy_spans(file, stream.tell(), keys, storages)
+
+    def span(storage: StorageRef) -> tuple[int, int]:
+        if storage.key not in spans:
+            raise BadInputError(f"{file.path}: the storage {storage.key} is missing; the file is damaged.")
+        return spans[storage.key]
+
+    return _collect(file, "torch-legacy", value, span, big_endian=False)
+
+
+def _legacy_spans(
+    file: MappedFile, position: int, keys: list[str], storages: dict[str, StorageRef]
+) -> dict[str, tuple[int, int]]:
+    spans: dict[str, tuple[int, int]] = {}
+    for index, key in enumerate(keys):
+        header = bytes(file.view[position : position + 8])
+        if len(header) < 8:
+            raise _cut_short(file, f"storage {index + 1} of {len(keys)} is missing")
+        (count,) = struct.unpack("<q", header)
+        storage = storages.get(key)
+        if storage is None or storage.dtype is None:
+            raise BadInputError(f"{file.path}: the storage {key} is not described; the file is damaged.")
+        size = count * NUMPY_DTYPES[storage.dtype].itemsize
+        if count < 0 or position + 8 + size > file.size:
+            raise _cut_short(file, f"storage {index + 1} of {len(keys)} claims {count:,} elements")
+        spans[key] = (position + 8, size)
+        position += 8 + size
+    if position != file.size:
+        raise BadInputError(
+            f"{file.path} has {file.size - position:,} bytes behind its last storage that nothing accounts for. "
+            "It is damaged: copy or download it again."
+        )
+    return spans
+
+
+def _cut_short(file: MappedFile, what: str) -> BadInputError:
+    return BadInputError(
+        f"{file.path} was cut short: {what}, and the file ends after {file.size:,} bytes. Copy or download it again."
+    )
+
+
+# --- from descriptions to arrays ----------------------------------------------------------------------------------
+
+#: Keys under which training scripts keep the state dict, tried in this order when several are there.
+WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params")
+
+
+def _collect(file: MappedFile, format: str, value: Any, span: Any, big_endian: bool) -> TorchFile:
+    state, wrapping = _unwrap(file, value)
+    tensors: dict[str, np.ndarray] = {}
+    dtypes: dict[str, str] = {}
+    notes: list[str] = []
+    for name, ref in state.items():
+        if isinstance(ref, TensorRef):
+            tensors[str(name)] = _array(file, str(name), ref, span, big_endian)
+            dtypes[str(name)] = ref.dtype
+        else:
+            notes.append(f"{name}: a {type(ref).__name__}, no tensor; left alone")
+    metadata = getattr(state, "attributes", {}).get("_metadata")
+    return TorchFile(format, tensors, dtypes, wrapping, metadata if isinstance(metadata, dict) else {}, notes)
+
+
+def _unwrap(file: MappedFile, value: Any) -> tuple[dict[Any, Any], tuple[str, ...]]:
+    """The dict of tensors in ``value``, and the keys that lead to it."""
+    path: list[str] = []
+    while isinstance(value, dict):
+        if any(isinstance(item, TensorRef) for item in value.values()):
+            holders = [key for key in WRAPPERS if _holds_tensors(value.get(key))]
+            if not holders:
+                return value, tuple(path)
+        inner = [key for key in WRAPPERS if isinstance(value.get(key), dict)]
+        if not inner:
+            inner = [key for key, item in value.items() if _holds_tensors(item)]
+        if len(inner) != 1 and not (inner and inner[0] in WRAPPERS):
+            break
+        path.append(str(inner[0]))
+        value = value[inner[0]]
+        if len(path) > 5:
+            break
+    kind = type(value).__name__
+    if isinstance(value, dict):
+        shown = ", ".join(str(key)[:40] for key in list(value)[:6]) or "nothing"
+        kind = f"dict with {shown}"
+    elif isinstance(value, TensorRef):
+        kind = "single tensor"
+    raise BadInputError(f"{file.path} holds no state dict but a {kind}. {HOW_TO_SAVE}")
+
+
+def _holds_tensors(value: Any) -> bool:
+    return isinstance(value, dict) and any(isinstance(item, TensorRef) for item in value.values())
+
+
+def _array(file: MappedFile, name: str, ref: TensorRef, span: Any, big_endian: bool) -> np.ndarray:
+    """A read-only numpy view of the file's bytes: strided, typed, and inside its storage."""
+    start, size = span(ref.storage)
+    dtype = NUMPY_DTYPES[ref.dtype].newbyteorder(">" if big_endian else "<")
+    storage_item = NUMPY_DTYPES[ref.storage.dtype].itemsize if ref.storage.dtype else 1
+    first = (ref.storage.offset * storage_item) + ref.offset * dtype.itemsize
+    span_items = 1 + sum((extent - 1) * stride for extent, stride in zip(ref.shape, ref.strides, strict=True))
+    needed = 0 if 0 in ref.shape else span_items * dtype.itemsize
+    available = min(size, (ref.storage.offset + ref.storage.count) * storage_item if ref.storage.count else size)
+    if (ref.storage.offset + ref.storage.count) * storage_item > size or first + needed > available:
+        raise BadInputError(
+            f"{file.path}: the tensor {name} of shape {ref.shape} reaches beyond its storage of {size:,} bytes. "
+            "The file is damaged: copy or download it again."
+        )
+    strides = tuple(stride * dtype.itemsize for stride in ref.strides)
+    return np.ndarray(ref.shape, dtype, buffer=file.view, offset=start + first, strides=strides)
+
+
+__all__ = ["HOW_TO_SAVE", "StateDict", "TorchFile", "is_torch_file", "read_torch_file"]
