@@ -1,0 +1,142 @@
+"""Files out: one writer a format; each result is read back, compared bit for bit, and only then given its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convert.checkpoint import STANDIN, Checkpoint, MappedFile, sha256_of, with_output
+from convert.layouts import LAYOUTS, STEP_COUNTER, Slot
+from convert.readers import read_named
+from convert.writers.atomic import atomic_path, flush
+from ferplus_keras.errors import BadInputError, OutputError
+
+#: Bytes of the new file that may be in memory at once while it is compared.
+RELEASE_EVERY = 16 << 20
+
+
+@dataclass(frozen=True)
+class Format:
+    """A target format: its name on the command line, its suffix, and the module and function that write it."""
+
+    name: str
+    suffix: str
+    writer: str  # "module:function", imported when it is used
+
+    def write(self, checkpoint: Checkpoint, path: Path, **options: Any) -> None:
+        from importlib import import_module
+
+        module, function = self.writer.split(":")
+        writer: Callable[..., None] = getattr(import_module(module), function)
+        writer(checkpoint, path, **options)
+
+
+#: By suffix, the longer first: ``x.weights.h5`` also ends in ``.h5``.
+FORMATS = {
+    format.name: format
+    for format in (
+        Format("weights.h5", ".weights.h5", "convert.writers.keras_native:write_keras_weights"),
+        Format("h5", ".h5", "convert.writers.keras_h5:write_h5"),
+        Format("keras", ".keras", "convert.writers.keras_native:write_keras"),
+        Format("pth", ".pth", "convert.writers.torch_files:write_pth"),
+        Format("safetensors", ".safetensors", "convert.writers.torch_files:write_safetensors"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Written:
+    """A finished file."""
+
+    path: Path
+    format: str
+    size: int
+    sha256: str
+
+
+def format_of(path: str | Path) -> Format:
+    """The format that a file name asks for. Raises :class:`BadInputError` when its suffix is none of ours."""
+    name = Path(path).name.lower()
+    for format in FORMATS.values():
+        if name.endswith(format.suffix):
+            return format
+    if name.endswith(".hdf5"):
+        return FORMATS["h5"]
+    raise BadInputError(
+        f"{path}: no format goes by that name. Targets end in {', '.join(f.suffix for f in FORMATS.values())}."
+    )
+
+
+def write(checkpoint: Checkpoint, path: str | Path, *, logits: bool = False) -> Written:
+    """Write ``checkpoint`` to ``path`` in the format of its name.
+
+    The bytes go to a temporary file, are read back by the reader of that format and compared bit for bit, and only
+    then take the target's name. ``logits`` leaves the softmax out of a Keras model.
+
+    Raises :class:`OutputError` when the file cannot be written or does not read back as it should.
+    """
+    path, format = Path(path), format_of(path)
+    if checkpoint.provenance.standin and STANDIN not in path.name.lower():
+        better = path.name[: -len(format.suffix)] + f"-{STANDIN}{format.suffix}"
+        raise BadInputError(
+            f"{checkpoint.provenance.source.name} is a stand-in with made-up weights, and every file derived from it "
+            f"says so in its name: call the target {better} instead of {path.name}."
+        )
+    has_softmax = format.name in ("h5", "keras", "weights.h5") and not logits
+    labelled = replace(checkpoint, provenance=with_output(checkpoint.provenance, probabilities=has_softmax))
+    activation = "softmax" if has_softmax else None
+    with atomic_path(path) as temporary:
+        format.write(labelled, temporary, activation=activation, model_name=_model_name(labelled))
+        with ThreadPoolExecutor(2) as pool:  # the disk, the hash and the comparison do not wait for each other
+            flushed = pool.submit(flush, temporary)
+            digest = pool.submit(sha256_of, temporary)
+            compare(labelled, temporary, path)
+            flushed.result()
+            written = Written(path, format.name, temporary.stat().st_size, digest.result())
+    return written
+
+
+def compare(checkpoint: Checkpoint, path: Path, shown: Path) -> None:
+    """Read ``path`` and hold every array against ``checkpoint``, bit for bit. Raises :class:`OutputError`."""
+    file = MappedFile(path)
+    found = read_named(file)
+    layout = LAYOUTS[found.layout](checkpoint.architecture)
+    names = {name for name in found.arrays if not name.endswith(STEP_COUNTER)}
+    if names != set(layout):
+        raise OutputError(f"{shown}: the file just written does not hold the arrays it should. It was discarded.")
+    compared = 0
+
+    def differs(slot: Slot) -> bool:
+        nonlocal compared
+        wanted = checkpoint.arrays[slot.layer][slot.role]
+        equal = np.array_equal(slot.to_neutral(found.arrays[slot.name]).view(np.uint32), wanted.view(np.uint32))
+        compared += wanted.nbytes
+        if compared > RELEASE_EVERY:
+            compared = 0
+            file.release()
+        return not equal
+
+    with ThreadPoolExecutor(2) as pool:
+        wrong = [
+            slot.name for slot, bad in zip(layout.values(), pool.map(differs, layout.values()), strict=True) if bad
+        ]
+    if wrong:
+        raise OutputError(
+            f"{shown}: {wrong[0]} reads back with other bits than were written ({len(wrong)} such arrays). The disk or "
+            "the memory is at fault; the file was discarded."
+        )
+
+
+def _model_name(checkpoint: Checkpoint) -> str:
+    purpose = {"classifier": "ferplus" if checkpoint.provenance.labels else f"{checkpoint.provenance.units}",
+               "embedding": f"{checkpoint.provenance.units}d", "none": "notop"}[checkpoint.provenance.head]  # fmt: skip
+    suffix = f"_{STANDIN}" if checkpoint.provenance.standin else ""
+    return f"{checkpoint.architecture.network}_{purpose}{suffix}"
+
+
+__all__ = ["FORMATS", "Format", "Written", "compare", "format_of", "write"]

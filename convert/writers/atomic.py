@@ -1,0 +1,46 @@
+"""Writing a file so that the old one survives whatever happens: temporary name, flush to disk, rename."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ferplus_keras.errors import OutputError
+
+
+@contextmanager
+def atomic_path(target: str | Path) -> Iterator[Path]:
+    """A path beside ``target`` to write to; becomes ``target`` when the block ends well, and is removed otherwise.
+
+    The temporary name keeps the target's suffixes, because Keras chooses the format by them. Raises
+    :class:`OutputError` on a full disk, a missing permission, or a folder that cannot be made.
+    """
+    target = Path(target)
+    temporary = target.with_name(f".partial-{os.getpid()}-{target.name}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            raise OutputError(f"{target} is a folder; give the name of the file to write.")
+        yield temporary
+        temporary.replace(target)
+    except OSError as error:
+        raise OutputError(_sentence(target, error)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Wait until the file's bytes are on the disk, so that the rename cannot outlive them."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def _sentence(target: Path, error: OSError) -> str:
+    kept = " The file that was there before is unchanged." if target.is_file() else " Nothing was written."
+    if error.errno == errno.ENOSPC or "No space left" in str(error) or "errno = 28" in str(error):
+        return f"{target} could not be written: the disk is full. Free about 250 MB and run the command again.{kept}"
+    reason = error.strerror or (str(error).splitlines() or [type(error).__name__])[0]
+    return f"{target} could not be written: {reason}. Choose another place or mend that one.{kept}"

@@ -1,0 +1,68 @@
+"""``X.pth`` and ``X.safetensors``: back to PyTorch, under Albanie's names and in his shapes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convert.checkpoint import Checkpoint
+from convert.layouts import STEP_COUNTER, torch_layout
+from ferplus_keras.architecture import BatchNorm
+from ferplus_keras.errors import OutputError
+from ferplus_keras.keras_files import PROVENANCE_KEY
+
+
+def torch_arrays(checkpoint: Checkpoint) -> Iterator[tuple[str, np.ndarray]]:
+    """The state dict as arrays, in PyTorch's order, with the step counters and the head's form of the source."""
+    counters = checkpoint.provenance.num_batches_tracked
+    for name, slot in torch_layout(checkpoint.architecture).items():
+        array = slot.from_neutral(checkpoint.arrays[slot.layer][slot.role])
+        if slot.others and checkpoint.provenance.torch_head == "linear":
+            array = array.reshape(slot.others[0])
+        yield name, array
+        layer = checkpoint.architecture.by_name[slot.layer]
+        if isinstance(layer, BatchNorm) and slot.role == "moving_variance" and counters is not None:
+            count = counters.get(slot.layer) if isinstance(counters, dict) else counters
+            if count is not None:
+                yield f"{slot.layer}.{STEP_COUNTER}", np.array(count, np.int64)
+
+
+def write_pth(checkpoint: Checkpoint, path: Path, **_: Any) -> None:
+    """Write a state dict with ``torch.save``.
+
+    The provenance rides in ``_metadata``, which ``load_state_dict`` looks into for version numbers only.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise OutputError(
+            ".pth files are written by PyTorch, which is not installed. Install torch, or write .safetensors, which "
+            "PyTorch also reads (safetensors.torch.load_file)."
+        ) from None
+    state: OrderedDict[str, Any] = OrderedDict()
+    for name, array in torch_arrays(checkpoint):
+        state[name] = torch.from_numpy(np.array(array))  # a copy: the source is a read-only file mapping
+    state._metadata = OrderedDict({PROVENANCE_KEY: _plain(asdict(checkpoint.provenance))})  # type: ignore[attr-defined]
+    torch.save(state, path)
+
+
+def write_safetensors(checkpoint: Checkpoint, path: Path, **_: Any) -> None:
+    """Write ``.safetensors``; the provenance stands in the header's metadata."""
+    from safetensors.numpy import save_file
+
+    metadata = {"format": "pt", PROVENANCE_KEY: checkpoint.provenance.to_json()}
+    save_file(dict(torch_arrays(checkpoint)), path, metadata=metadata)
+
+
+def _plain(value: Any) -> Any:
+    """``value`` of dicts, lists, strings and numbers alone, so that ``torch.load(weights_only=True)`` takes it."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
