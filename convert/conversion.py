@@ -1,0 +1,101 @@
+"""One source, any number of targets: the reading is done once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from convert.checkpoint import Checkpoint, Provenance
+from convert.readers import read_checkpoint
+from convert.writers import FORMATS, Written, format_of, write
+from ferplus_keras.architecture import NO_HEAD, architecture
+from ferplus_keras.errors import BadInputError
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a conversion read and wrote."""
+
+    source: Path
+    provenance: Provenance
+    written: tuple[Written, ...]
+    seconds: float
+
+
+def convert(
+    source: str | Path,
+    targets: Iterable[str | Path],
+    *,
+    network: str = "auto",
+    logits: bool | None = None,
+    dropout: float | None = None,
+    top: bool = True,
+    allow_missing: Iterable[str] = (),
+    allow_unexpected: Iterable[str] = (),
+    progress: Callable[[str], None] = lambda _line: None,
+) -> Conversion:
+    """Convert ``source`` to every one of ``targets``, whose names choose the formats.
+
+    Args:
+        source: a checkpoint in any format that is read.
+        targets: files to write; each is replaced only when the new one is complete and reads back bit for bit.
+        network: "auto", "resnet50" or "senet50".
+        logits: leave the softmax out of Keras models. None: as in the source when that is a Keras model, else False.
+        dropout: rate of the published networks' dropout layers in Keras models. None: as in the source.
+        top: False leaves the head out.
+        allow_missing, allow_unexpected: see :func:`convert.matching.match`.
+        progress: called with a line of text when a step begins.
+
+    Raises:
+        BadInputError: the source cannot be converted; nothing was written.
+        OutputError: a target cannot be written; those before it are complete.
+    """
+    start = time.perf_counter()
+    source, paths = Path(source), [Path(target) for target in targets]
+    for path in paths:
+        format_of(path)
+        if path.resolve() == source.resolve():
+            raise BadInputError(f"{path} is both source and target. Give the target another name.")
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise BadInputError("Two targets have the same name; each needs its own.")
+    progress(f"reading {source}")
+    checkpoint = read_checkpoint(
+        source, network=network, allow_missing=allow_missing, allow_unexpected=allow_unexpected
+    )
+    checkpoint = _changed(checkpoint, dropout, top)
+    if logits is None:
+        from_keras = checkpoint.provenance.source.format in ("h5-model", "keras")
+        logits = from_keras and checkpoint.provenance.output == "logits"
+    written = []
+    for path in paths:
+        progress(f"writing {path}")
+        written.append(write(checkpoint, path, logits=logits))
+    return Conversion(source, checkpoint.provenance, tuple(written), time.perf_counter() - start)
+
+
+def _changed(checkpoint: Checkpoint, dropout: float | None, top: bool) -> Checkpoint:
+    table, arrays, provenance = checkpoint.architecture, checkpoint.arrays, checkpoint.provenance
+    if not top:
+        table = architecture(table.network, NO_HEAD, provenance.dropout)
+        arrays = {layer: arrays[layer] for layer in table.parameters}
+        provenance = replace(provenance, head="none", units=0, labels=None)
+    if dropout is not None:
+        table = architecture(table.network, table.head, dropout)
+        provenance = replace(provenance, dropout=dropout)
+    return Checkpoint(table, arrays, provenance)
+
+
+def default_target(source: str | Path, format: str) -> Path:
+    """Where a conversion to ``format`` goes when no target is named: beside the source, under its name."""
+    source = Path(source)
+    stem = source.name
+    for suffix in (*(each.suffix for each in FORMATS.values()), source.suffix):
+        if suffix and stem.lower().endswith(suffix):
+            stem = stem[: -len(suffix)]
+            break
+    return source.with_name(stem + FORMATS[format].suffix)
+
+
+__all__ = ["Conversion", "convert", "default_target"]

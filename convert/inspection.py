@@ -1,0 +1,96 @@
+"""What a file is: format, network, head, types, provenance, and everything that is wrong with it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from convert.checkpoint import MappedFile, Provenance
+from convert.layouts import STEP_COUNTER
+from convert.matching import match
+from convert.readers import read_named
+from ferplus_keras.errors import BadInputError
+
+#: How many of a foreign file's tensors are listed.
+LISTED = 12
+
+
+def inspect(path: str | Path) -> dict[str, Any]:
+    """Everything that can be said of the checkpoint or Keras file at ``path``, as plain data.
+
+    Raises :class:`BadInputError` only when the file is no checkpoint at all; what is wrong with a checkpoint stands
+    under ``problems``.
+    """
+    file = MappedFile(path)
+    found = read_named(file)
+    result: dict[str, Any] = {
+        "file": str(path),
+        "size": file.size,
+        "sha256": file.sha256(),
+        "format": found.format,
+        "tensors": sum(not name.endswith(f".{STEP_COUNTER}") for name in found.arrays),
+        "step_counters": sum(name.endswith(f".{STEP_COUNTER}") for name in found.arrays),
+        "dtypes": dict(Counter(found.dtypes.values())),
+        "network": None,
+        "head": None,
+        "parameters": None,
+        "output": found.output,
+        "standin": found.standin or "standin" in file.path.name.lower(),
+        "notes": found.notes,
+        "provenance": found.provenance,
+        "problems": "",
+    }
+    if found.provenance is not None:
+        try:
+            result["provenance"] = asdict(earlier := Provenance.from_dict(found.provenance))
+            result["standin"] = result["standin"] or earlier.standin
+            result["output"] = result["output"] or earlier.output
+        except ValueError as error:
+            result["problems"] = f"the provenance record is not valid ({error})"
+    try:
+        matched = match(found, file.path.name)
+    except BadInputError as error:
+        result["problems"] = "\n".join(filter(None, (result["problems"], error.details, str(error))))
+        shapes = {name: list(array.shape) for name, array in found.arrays.items()}
+        result["listing"] = dict(list(shapes.items())[:LISTED])
+        return result
+    result |= {
+        "network": matched.architecture.network,
+        "head": str(matched.architecture.head),
+        "parameters": matched.architecture.parameter_count,
+        "notes": matched.notes,
+    }
+    return result
+
+
+def as_text(result: dict[str, Any]) -> str:
+    """:func:`inspect`'s result for a person."""
+    standin = "  (STAND-IN: made-up weights)" if result["standin"] else ""
+    dtypes = ", ".join(f"{count} {dtype}" for dtype, count in result["dtypes"].items())
+    rows = [
+        ("file", result["file"] + standin),
+        ("size", f"{result['size']:,} bytes"),
+        ("sha256", result["sha256"]),
+        ("format", result["format"]),
+        ("network", result["network"] or "not recognised"),
+        ("head", result["head"]),
+        ("output", result["output"]),
+        ("parameters", f"{result['parameters']:,}" if result["parameters"] else None),
+        ("tensors", f"{result['tensors']} and {result['step_counters']} step counters ({dtypes})"),
+    ]
+    if provenance := result["provenance"]:
+        source, origin = provenance["source"], provenance["origin"]
+        rows.append(("made from", f"{source['name']} ({source['format']}, sha256 {source['sha256'][:12]}...)"))
+        if origin != source:
+            rows.append(("originally", f"{origin['name']} ({origin['format']}, sha256 {origin['sha256'][:12]}...)"))
+        rows.append(("made by", provenance["tool"]))
+        if provenance["labels"]:
+            rows.append(("labels", ", ".join(provenance["labels"])))
+        pre = provenance["preprocessing"]
+        rows.append(("input", f"{pre['channel_order']}, {pre['pixel_range']} less {pre['mean']}, {pre['resize']}"))
+    rows += [("note", note) for note in result["notes"]]
+    rows += [("tensor", f"{name} {tuple(shape)}") for name, shape in result.get("listing", {}).items()]
+    text = "\n".join(f"{label:<11} {value}" for label, value in rows if value)
+    return f"{text}\n{result['problems']}" if result["problems"] else f"{text}\nproblems    none"

@@ -1,0 +1,74 @@
+"""``weights/manifest.toml`` as typed data: the known checkpoints and where their files belong."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ferplus_keras.architecture import NO_HEAD, Head, classifier, embedding
+from ferplus_keras.errors import BadInputError
+
+#: Folder of the manifest, the downloads and the outputs. The variable moves it, for instance to a larger disk.
+WEIGHTS_VARIABLE = "FERPLUS_WEIGHTS"
+
+
+@dataclass(frozen=True)
+class Known:
+    """A published checkpoint: its file, its network, and where it is cited."""
+
+    name: str
+    file: str
+    network: str
+    head: Head
+    urls: tuple[str, ...]
+    cited: str
+    default: bool = False
+    dropout: float = 0.0
+    accuracy: dict[str, float] | None = None  # split -> published FERPlus accuracy in percent
+    size: int | None = None
+    sha256: str | None = None
+
+
+def weights_folder() -> Path:
+    """``$FERPLUS_WEIGHTS``, or the ``weights`` folder of the checkout that this package was installed from."""
+    if folder := os.environ.get(WEIGHTS_VARIABLE):
+        return Path(folder)
+    return Path(__file__).resolve().parent.parent / "weights"
+
+
+def downloads_folder() -> Path:
+    """Where fetched and hand-placed checkpoints lie."""
+    return weights_folder() / "downloads"
+
+
+def output_folder() -> Path:
+    """Where ``make convert`` puts its results."""
+    return weights_folder() / "output"
+
+
+def read_manifest(path: Path | None = None) -> dict[str, Known]:
+    """The manifest by name. Raises :class:`BadInputError` when it is not valid, naming the entry."""
+    path = path or weights_folder() / "manifest.toml"
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInputError(
+            f"There is no manifest at {path}. Run from a checkout of the project, or set {WEIGHTS_VARIABLE} to its "
+            "weights folder."
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInputError(f"{path} is not valid TOML: {error}.") from None
+    return {name: _known(path, name, entry) for name, entry in raw.items()}
+
+
+def _known(path: Path, name: str, entry: Any) -> Known:
+    try:
+        fields = dict(entry)
+        kind, units = fields.pop("head"), fields.pop("units", 0)
+        head = NO_HEAD if kind == "none" else {"classifier": classifier, "embedding": embedding}[kind](units)
+        return Known(name, head=head, urls=tuple(fields.pop("urls")), **fields)
+    except (TypeError, ValueError, KeyError) as error:
+        raise BadInputError(f"{path}: the entry [{name}] is not valid ({error}).") from None

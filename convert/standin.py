@@ -1,0 +1,101 @@
+"""Stand-ins: checkpoints of the published size, names and file format whose weights are made up, and say so.
+
+Where no published file can be had, the whole road can still be walked and measured. Kernels are He-initialised from
+a seed; the BatchNorm statistics come from a real forward pass over images with natural statistics, so that
+activations are as large as in a trained network and a mistake anywhere shows in the logits. Nothing else is real:
+the predictions mean nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from convert.checkpoint import STANDIN
+from convert.manifest import Known
+from convert.writers.atomic import atomic_path, flush
+from ferplus_keras.architecture import Architecture, BatchNorm, Conv, Linear, architecture, torch_name
+
+if TYPE_CHECKING:
+    import torch
+
+#: Images of the one calibration pass. Batch statistics of fewer are noisy in the last stage's 7 x 7 maps.
+CALIBRATION_IMAGES = 16
+
+#: Spread of the made-up logits: wide enough for decisions that rounding does not turn.
+LOGIT_STD = 2.5
+
+
+def standin_path(known: Known, folder: Path) -> Path:
+    """The stand-in's file name for a known checkpoint: ``resnet50_ferplus_dag-standin.pth``."""
+    published = Path(known.file)
+    return folder / f"{published.stem}-{STANDIN}{published.suffix}"
+
+
+def write_standin(known: Known, path: Path, *, seed: int = 0, legacy: bool = True) -> None:
+    """Write a stand-in for ``known`` to ``path``, in the old torch.save format unless ``legacy`` is False.
+
+    Needs PyTorch. The same seed gives the same kernels everywhere; the BatchNorm statistics are sums over a forward
+    pass and may differ in the last bits between machines. Raises :class:`OutputError` when it cannot be written.
+    """
+    import torch
+
+    from verify.images import natural_images
+    from verify.references.torch_module import ReferenceNetwork
+
+    table = architecture(known.network, known.head)
+    module = ReferenceNetwork(table)
+    module.load_state_dict(_made_up(table, seed), strict=False)
+    images = natural_images(CALIBRATION_IMAGES, seed=seed + 1)
+    with torch.no_grad():
+        for layer in module.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.momentum = 1.0  # the statistics of this one batch, not a mixture with the initial 0 and 1
+        features: list[torch.Tensor] = []
+        module.train()
+        module(images, observe=lambda name, value: features.append(value) if name == "pool5_7x7_s1" else None)
+        if features:
+            _spread_logits(module, table.output, features[0])
+        for name, buffer in module.named_buffers():
+            if name.endswith("num_batches_tracked"):
+                buffer.fill_(0)  # as in files that were imported from MatConvNet and never trained in PyTorch
+    state = module.state_dict()
+    state._metadata[STANDIN] = True  # type: ignore[attr-defined]  # survives a change of the file's name
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary, _use_new_zipfile_serialization=not legacy)
+        flush(temporary)
+
+
+def _made_up(table: Architecture, seed: int) -> dict[str, torch.Tensor]:
+    import torch
+
+    generator = np.random.default_rng(seed)
+    state = {}
+    for layer in table.layers:
+        if isinstance(layer, Conv | Linear):
+            fan_in = layer.in_channels * (layer.kernel**2 if isinstance(layer, Conv) else 1)
+            kernel = layer.kernel if isinstance(layer, Conv) else 1
+            units = layer.out_channels if isinstance(layer, Conv) else layer.units
+            values = generator.normal(0.0, np.sqrt(2.0 / fan_in), (units, layer.in_channels, kernel, kernel))
+            state[torch_name(layer.name, "kernel")] = values
+            if layer.bias:
+                state[torch_name(layer.name, "bias")] = generator.normal(0.0, 0.1, units)
+        elif isinstance(layer, BatchNorm):
+            # Away from 1 and 0, so that swapped or forgotten parameters are seen. Blocks add little to what they are
+            # given, as in trained networks: with gamma near 1 throughout, 16 blocks would amplify rounding tenfold.
+            low, high = (0.1, 0.4) if layer.name.endswith("_1x1_increase_bn") else (0.5, 1.5)
+            state[torch_name(layer.name, "gamma")] = generator.uniform(low, high, layer.channels)
+            state[torch_name(layer.name, "beta")] = generator.normal(0.0, 0.2, layer.channels)
+    return {name: torch.from_numpy(np.asarray(values, np.float32)) for name, values in state.items()}
+
+
+def _spread_logits(module: torch.nn.Module, head: str, features: torch.Tensor) -> None:
+    """Scale the head so that the logits of the calibration images are centred and spread by LOGIT_STD."""
+    layer: Any = module.get_submodule(head)
+    logits = layer(features).flatten(1)
+    factor = LOGIT_STD / logits.std(dim=0).mean()
+    layer.weight.mul_(factor)
+    if layer.bias is not None:
+        layer.bias.copy_(-(logits - layer.bias).mean(dim=0) * factor)
