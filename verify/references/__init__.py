@@ -1,0 +1,1 @@
+"""Networks to hold a Keras file against."""
