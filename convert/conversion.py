@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from convert.checkpoint import Checkpoint, Provenance
 from convert.readers import read_checkpoint
-from convert.writers import FORMATS, Written, format_of, write
+from convert.writers import FORMATS, Format, Written, format_of, write
 from ferplus_keras.architecture import NO_HEAD, architecture
 from ferplus_keras.errors import BadInputError
 
@@ -54,16 +55,18 @@ def convert(
     """
     start = time.perf_counter()
     source, paths = Path(source), [Path(target) for target in targets]
+    formats = [format_of(path) for path in paths]
     for path in paths:
-        format_of(path)
         if path.resolve() == source.resolve():
             raise BadInputError(f"{path} is both source and target. Give the target another name.")
     if len({path.resolve() for path in paths}) < len(paths):
         raise BadInputError("Two targets have the same name; each needs its own.")
     progress(f"reading {source}")
-    checkpoint = read_checkpoint(
-        source, network=network, allow_missing=allow_missing, allow_unexpected=allow_unexpected
-    )
+    with ThreadPoolExecutor(1) as pool:
+        pool.map(Format.load, formats)  # importing h5py takes as long as hashing the source, and needs no disk
+        checkpoint = read_checkpoint(
+            source, network=network, allow_missing=allow_missing, allow_unexpected=allow_unexpected
+        )
     checkpoint = _changed(checkpoint, dropout, top)
     if logits is None:
         from_keras = checkpoint.provenance.source.format in ("h5-model", "keras")

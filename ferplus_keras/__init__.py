@@ -14,6 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+#: Root attribute (HDF5), metadata key (.safetensors, .pth) and, with .json, zip member (.keras) of our provenance.
+PROVENANCE_KEY = "ferplus_keras"
+PROVENANCE_MEMBER = f"{PROVENANCE_KEY}.json"
+
 _HOME = {
     "ResNet50": "ferplus_keras.graph",
     "SeNet50": "ferplus_keras.graph",

@@ -52,7 +52,6 @@ class Layer:
         return {}
 
 
-@dataclass(frozen=True)
 class Input(Layer):
     """The image: RGB, 0..255 less the mean (see :mod:`ferplus_keras.preprocessing`), height x width x 3."""
 
@@ -86,12 +85,10 @@ class BatchNorm(Layer):
         return dict.fromkeys(("gamma", "beta", "moving_mean", "moving_variance"), (self.channels,))
 
 
-@dataclass(frozen=True)
 class ReLU(Layer):
     pass
 
 
-@dataclass(frozen=True)
 class Sigmoid(Layer):
     pass
 
@@ -118,12 +115,10 @@ class GlobalPool(Layer):
     channels: int
 
 
-@dataclass(frozen=True)
 class Scale(Layer):
     """The first input (a map) times the second (1 x 1 x channels): the excitation."""
 
 
-@dataclass(frozen=True)
 class Add(Layer):
     """Sum of the two inputs: the residual."""
 

@@ -27,13 +27,10 @@ from typing import IO, Any
 import h5py
 import numpy as np
 
+from ferplus_keras import PROVENANCE_KEY, PROVENANCE_MEMBER
 from ferplus_keras.errors import BadInputError
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-
-#: Root attribute (HDF5), zip member (.keras) and metadata key (.safetensors) under which our provenance stands.
-PROVENANCE_KEY = "ferplus_keras"
-PROVENANCE_MEMBER = f"{PROVENANCE_KEY}.json"
 
 #: The roles, in the order of ``vars/<i>``, of the layer classes that these networks use.
 ROLES = {
@@ -282,9 +279,10 @@ def _index(path: Path, root: h5py.Group) -> dict[str, StoredArray]:
 
 
 def _refuse_foreign(path: Path, where: str, dataset: h5py.h5d.DatasetID) -> None:
-    creation = dataset.get_create_plist()
-    if creation.get_external_count() or creation.get_layout() == h5py.h5d.VIRTUAL:
-        raise BadInputError(f"{path}: the array {where} lies in another file; a weights file carries its own data.")
+    if dataset.get_offset() is None:  # else its bytes lie in this file, in one piece
+        creation = dataset.get_create_plist()
+        if creation.get_external_count() or creation.get_layout() == h5py.h5d.VIRTUAL:
+            raise BadInputError(f"{path}: the array {where} lies in another file; a weights file carries its own data.")
     dtype, shape = dataset.dtype, dataset.shape
     if dtype.kind in "SO":  # strings: Keras's own bookkeeping, never read as weights
         return

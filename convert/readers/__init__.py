@@ -10,6 +10,7 @@ from convert.checkpoint import STANDIN, Checkpoint, MappedFile, Provenance, Sour
 from convert.matching import Match, NamedArrays, match
 from convert.readers.safetensors_file import is_safetensors, read_safetensors
 from convert.readers.torch_file import is_torch_file, read_torch_file
+from ferplus_keras import PROVENANCE_KEY
 from ferplus_keras.architecture import architecture
 from ferplus_keras.errors import BadInputError
 
@@ -31,7 +32,7 @@ def read_named(file: MappedFile) -> NamedArrays:
     if is_torch_file(head):
         found = read_torch_file(file)
         notes = [f"the state dict stood under {' / '.join(found.wrapping)}"] if found.wrapping else []
-        provenance = found.metadata.get("ferplus_keras")
+        provenance = found.metadata.get(PROVENANCE_KEY)
         return NamedArrays(
             found.format, "torch", found.tensors, found.dtypes, notes + found.notes,
             provenance if isinstance(provenance, dict) else None, standin=found.metadata.get(STANDIN) is True,

@@ -9,8 +9,8 @@ import numpy as np
 
 from convert.checkpoint import MappedFile
 from convert.matching import NamedArrays
+from ferplus_keras import PROVENANCE_KEY
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.keras_files import PROVENANCE_KEY
 
 #: safetensors' dtype names -> (PyTorch's name, numpy type of the bytes). Source: the format's documentation.
 DTYPES = {

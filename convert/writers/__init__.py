@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from convert.writers.atomic import atomic_path, flush
 from ferplus_keras.errors import BadInputError, OutputError
 
 #: Bytes of the new file that may be in memory at once while it is compared.
-RELEASE_EVERY = 16 << 20
+RELEASE_EVERY = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,11 @@ class Format:
     suffix: str
     writer: str  # "module:function", imported when it is used
 
-    def write(self, checkpoint: Checkpoint, path: Path, **options: Any) -> None:
-        from importlib import import_module
-
+    def load(self) -> Callable[..., None]:
+        """The function that writes this format."""
         module, function = self.writer.split(":")
         writer: Callable[..., None] = getattr(import_module(module), function)
-        writer(checkpoint, path, **options)
+        return writer
 
 
 #: By suffix, the longer first: ``x.weights.h5`` also ends in ``.h5``.
@@ -91,7 +90,7 @@ def write(checkpoint: Checkpoint, path: str | Path, *, logits: bool = False) -> 
     labelled = replace(checkpoint, provenance=with_output(checkpoint.provenance, probabilities=has_softmax))
     activation = "softmax" if has_softmax else None
     with atomic_path(path) as temporary:
-        format.write(labelled, temporary, activation=activation, model_name=_model_name(labelled))
+        format.load()(labelled, temporary, activation=activation, model_name=_model_name(labelled))
         with ThreadPoolExecutor(2) as pool:  # the disk, the hash and the comparison do not wait for each other
             flushed = pool.submit(flush, temporary)
             digest = pool.submit(sha256_of, temporary)

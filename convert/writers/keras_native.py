@@ -16,8 +16,8 @@ import h5py
 import numpy as np
 
 from convert.checkpoint import Checkpoint
+from ferplus_keras import PROVENANCE_KEY, PROVENANCE_MEMBER
 from ferplus_keras.errors import OutputError
-from ferplus_keras.keras_files import PROVENANCE_KEY, PROVENANCE_MEMBER
 
 
 def write_keras(checkpoint: Checkpoint, path: Path, *, activation: str | None, model_name: str) -> None:

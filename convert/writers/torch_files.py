@@ -12,9 +12,9 @@ import numpy as np
 
 from convert.checkpoint import Checkpoint
 from convert.layouts import STEP_COUNTER, torch_layout
+from ferplus_keras import PROVENANCE_KEY
 from ferplus_keras.architecture import BatchNorm
 from ferplus_keras.errors import OutputError
-from ferplus_keras.keras_files import PROVENANCE_KEY
 
 
 def torch_arrays(checkpoint: Checkpoint) -> Iterator[tuple[str, np.ndarray]]:
