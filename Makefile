@@ -59,7 +59,7 @@ wheelhouse: $(VENV)/.python  ## download every package, for machines without a n
 	@du -sh wheelhouse
 
 clean:  ## remove environments, caches and converted files; downloads stay
-	rm -rf $(VENV) $(VENV_KERAS2) weights/output build *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(VENV_KERAS2) weights/output benchmarks/.work build *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- environments: each stamp file says that a step was finished, so that an interrupted one is done again ---
