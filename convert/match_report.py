@@ -64,8 +64,9 @@ def fold(names: Iterable[str]) -> list[str]:
     """
     by_suffix: dict[str, list[str]] = {}  # layer -> last parts
     for name in names:
-        layer, _, suffix = re.match(r"(.*?)([./]?)([^./]*)$", name).groups()  # type: ignore[union-attr]
-        by_suffix.setdefault(layer + _, []).append(suffix)
+        end = max(name.rfind("."), name.rfind("/")) + 1
+        layer, suffix = (name[:end], name[end:]) if end else (name, "")
+        by_suffix.setdefault(layer, []).append(suffix)
     groups: dict[tuple[str, tuple[str, ...]], list[str]] = {}  # (pattern, last parts) -> layers
     for layer, suffixes in by_suffix.items():
         pattern = re.sub(r"(?<=_)\d+(?=_|\.|/|$)|(?<=\.)\d+(?=\.)|(?<=conv)\d+(?=_)", "#", layer)

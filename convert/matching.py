@@ -132,7 +132,8 @@ def recognise(
     Raises :class:`BadInputError` when no tensor of these networks is there, saying what the names look like.
     """
     layers = {layer_of(name, layout) for name in arrays}
-    if "conv1_7x7_s2" not in layers and not any(layer.startswith("conv2_1_1x1_") for layer in layers):
+    ours = "conv1_7x7_s2" in layers or any(layer.startswith("conv2_1_1x1_") for layer in layers)
+    if not ours or "conv1/7x7_s2" in layers:  # keras_vggface shares some names
         raise BadInputError(f"{where} is not one of Albanie's networks: {_looks_like(arrays)}")
     if network == "auto":
         network = "senet50" if any(layer.endswith("_1x1_down") for layer in layers) else "resnet50"
@@ -198,8 +199,9 @@ def _values(array: np.ndarray, dtype: str, slot: Slot) -> tuple[np.ndarray, str]
         return values, "has numbers too large for float32"
     if slot.role == "moving_variance" and values.size:
         # Negative variances are legal in MatConvNet's files, as long as the square root exists.
-        lowest = float(values.min())
-        if lowest + BATCHNORM_EPSILON <= 0:
+        # In float32, as the layer computes: -1e-5 is a little above that in float32, and the sum is zero all the same.
+        lowest = values.min()
+        if lowest + np.float32(BATCHNORM_EPSILON) <= 0:
             return values, f"variance + epsilon is not positive (lowest variance {lowest:.3g})"
     return values, ""
 

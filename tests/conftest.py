@@ -1,0 +1,85 @@
+"""Fixtures that several test modules share. Large files are made once a session, in the session's own folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("session")
+
+
+@pytest.fixture(scope="session", params=["resnet50", "senet50"])
+def network(request: pytest.FixtureRequest) -> str:
+    """Both networks, one after the other."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="session")
+def standin_pth(network: str, session_folder: Path) -> Path:
+    """A stand-in checkpoint of full size in the old torch.save format: sane activations, made-up weights."""
+    from convert.manifest import read_manifest
+    from convert.standin import standin_path, write_standin
+
+    known = read_manifest()[f"{network}_ferplus"]
+    path = standin_path(known, session_folder)
+    if not path.exists():
+        write_standin(known, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def standin_h5(standin_pth: Path) -> Path:
+    """The stand-in, converted to a whole-model .h5."""
+    from convert.conversion import convert
+
+    path = standin_pth.with_suffix(".h5")
+    if not path.exists():
+        convert(standin_pth, [path])
+    return path
+
+
+@pytest.fixture(scope="session")
+def seeded_pth(session_folder: Path) -> Path:
+    """A ResNet50 with seeded numbers in the zip format. Do not write to it; copy it."""
+    from tests.seeded import save_state, seeded_state
+
+    path = session_folder / "seeded-resnet50.pth"
+    return path if path.exists() else save_state(seeded_state("resnet50"), path)
+
+
+@pytest.fixture(scope="session")
+def keras2() -> Path:
+    """The interpreter of the Keras 2.15 environment, which `make test` sets up."""
+    python = Path(os.environ.get("KERAS2_PYTHON", ROOT / ".venv-keras2" / "bin" / "python"))
+    if not python.exists():
+        pytest.skip(f"no Keras 2.15 environment at {python} (`make test` makes one where Python 3.9 to 3.11 is)")
+    return python
+
+
+def run_python(code: str, *arguments: object, python: object = sys.executable, **environment: str) -> str:
+    """The standard output of ``code`` in a process of its own; fails the test with its error output otherwise."""
+    run = subprocess.run(
+        [str(python), "-c", code, *map(str, arguments)],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment}, cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, f"exit code {run.returncode}\n{run.stdout}\n{run.stderr}"
+    return run.stdout
+
+
+def run_ferplus(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command line as a user has it, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "ferplus_keras.cli", *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, cwd=cwd or ROOT, capture_output=True, text=True,
+    )  # fmt: skip
