@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ferplus_keras.errors import OutputError
+
+#: Bytes that one file and its temporary twin may need; with less left, an unexplained failure is a full disk.
+ROOM = 256 << 20
 
 
 @contextmanager
@@ -32,6 +37,18 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def as_os_error(*kinds: type[Exception]) -> Iterator[None]:
+    """Turn what a library raises when it cannot write into an ``OSError``, with the system's number where it tells."""
+    try:
+        yield
+    except kinds as error:
+        text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        number = re.search(r"(?:errno = |os error |Errno )(\d+)", text)
+        code = int(number.group(1)) if number else None
+        raise (OSError(code, os.strerror(code)) if code else OSError(text)) from error
+
+
 def flush(path: Path) -> None:
     """Wait until the file's bytes are on the disk, so that the rename cannot outlive them."""
     with path.open("rb") as stream:
@@ -40,7 +57,8 @@ def flush(path: Path) -> None:
 
 def _sentence(target: Path, error: OSError) -> str:
     kept = " The file that was there before is unchanged." if target.is_file() else " Nothing was written."
-    if error.errno == errno.ENOSPC or "No space left" in str(error) or "errno = 28" in str(error):
-        return f"{target} could not be written: the disk is full. Free about 250 MB and run the command again.{kept}"
-    reason = error.strerror or (str(error).splitlines() or [type(error).__name__])[0]
+    unsaid = error.errno is None and shutil.disk_usage(target.parent).free < ROOM
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error) or unsaid:
+        return f"{target} could not be written: the disk is full. Free {ROOM >> 20} MB and run the command again.{kept}"
+    reason = os.strerror(error.errno) if error.errno else str(error) or type(error).__name__
     return f"{target} could not be written: {reason}. Choose another place or mend that one.{kept}"

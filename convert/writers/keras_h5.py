@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from convert.checkpoint import Checkpoint
+from convert.writers.atomic import as_os_error
 from ferplus_keras import PROVENANCE_KEY
 from ferplus_keras.architecture import Shape
 from ferplus_keras.keras_plan import KerasLayer, keras_plan
@@ -38,7 +39,7 @@ def write_h5(checkpoint: Checkpoint, path: Path, *, activation: str | None, mode
     plan = keras_plan(checkpoint.architecture, activation=activation)
     config = {"class_name": "Functional", "config": functional_config(plan, model_name)}
     places: list[tuple[int, np.ndarray]] = []
-    with h5py.File(path, "w", meta_block_size=METADATA_BLOCK) as file:
+    with as_os_error(RuntimeError), h5py.File(path, "w", meta_block_size=METADATA_BLOCK) as file:
         file.attrs["keras_version"] = KERAS_VERSION.encode()
         file.attrs["backend"] = b"tensorflow"
         file.attrs["model_config"] = json.dumps(config).encode()

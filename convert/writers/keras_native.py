@@ -16,20 +16,25 @@ import h5py
 import numpy as np
 
 from convert.checkpoint import Checkpoint
+from convert.writers.atomic import as_os_error
 from ferplus_keras import PROVENANCE_KEY, PROVENANCE_MEMBER
 from ferplus_keras.errors import OutputError
 
 
 def write_keras(checkpoint: Checkpoint, path: Path, *, activation: str | None, model_name: str) -> None:
     """Write a whole model as ``.keras``; the provenance becomes a member of the zip, which Keras ignores."""
-    _model(checkpoint, activation, model_name).save(path)
+    model = _model(checkpoint, activation, model_name)
+    with as_os_error(RuntimeError):
+        model.save(path)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(PROVENANCE_MEMBER, checkpoint.provenance.to_json())
 
 
 def write_keras_weights(checkpoint: Checkpoint, path: Path, *, activation: str | None, model_name: str) -> None:
     """Write the weights alone as ``.weights.h5``; the provenance becomes an attribute of the root."""
-    _model(checkpoint, activation, model_name).save_weights(path)
+    model = _model(checkpoint, activation, model_name)
+    with as_os_error(RuntimeError):
+        model.save_weights(path)
     with h5py.File(path, "a") as file:
         file.attrs[PROVENANCE_KEY] = checkpoint.provenance.to_json().encode()
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from convert.checkpoint import Checkpoint
 from convert.layouts import STEP_COUNTER, torch_layout
+from convert.writers.atomic import as_os_error
 from ferplus_keras import PROVENANCE_KEY
 from ferplus_keras.architecture import BatchNorm
 from ferplus_keras.errors import OutputError
@@ -48,15 +49,20 @@ def write_pth(checkpoint: Checkpoint, path: Path, **_: Any) -> None:
     for name, array in torch_arrays(checkpoint):
         state[name] = torch.from_numpy(np.array(array))  # a copy: the source is a read-only file mapping
     state._metadata = OrderedDict({PROVENANCE_KEY: _plain(asdict(checkpoint.provenance))})  # type: ignore[attr-defined]
-    torch.save(state, path)
+    try:
+        torch.save(state, path)
+    except RuntimeError as error:  # "unexpected pos 36471360 vs 36471256": what the system said is lost in torch
+        raise OSError("PyTorch could not write all of it") from error
 
 
 def write_safetensors(checkpoint: Checkpoint, path: Path, **_: Any) -> None:
     """Write ``.safetensors``; the provenance stands in the header's metadata."""
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     metadata = {"format": "pt", PROVENANCE_KEY: checkpoint.provenance.to_json()}
-    save_file(dict(torch_arrays(checkpoint)), path, metadata=metadata)
+    with as_os_error(SafetensorError):
+        save_file(dict(torch_arrays(checkpoint)), path, metadata=metadata)
 
 
 def _plain(value: Any) -> Any:

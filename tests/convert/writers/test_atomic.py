@@ -1,0 +1,100 @@
+"""Whatever happens while a file is written, the old one survives and nothing half-made is left behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from convert.writers.atomic import atomic_path
+from ferplus_keras.errors import OutputError
+from tests.conftest import ROOT, run_ferplus
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name.startswith(".partial")]
+
+
+def test_a_finished_file_takes_the_name(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "er" / "x.h5"
+    with atomic_path(target) as temporary:
+        assert temporary.parent == target.parent and temporary.name.endswith(".h5") and not target.exists()
+        temporary.write_bytes(b"new")
+    assert target.read_bytes() == b"new" and not leftovers(target.parent)
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), OSError(errno.EIO, "broken")])
+def test_an_error_leaves_the_old_file(tmp_path: Path, error: BaseException) -> None:
+    target = tmp_path / "x.h5"
+    target.write_bytes(b"old")
+    with pytest.raises((type(error), OutputError)), atomic_path(target) as temporary:
+        temporary.write_bytes(b"half")
+        raise error
+    assert target.read_bytes() == b"old" and not leftovers(tmp_path)
+
+
+def test_a_full_disk_is_said_in_a_sentence(tmp_path: Path) -> None:
+    target = tmp_path / "x.h5"
+    target.write_bytes(b"old")
+    with pytest.raises(OutputError, match=r"disk is full.*still|disk is full.*unchanged"), atomic_path(target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert target.read_bytes() == b"old"
+
+
+def test_a_folder_in_the_place_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="is a folder"), atomic_path(tmp_path):
+        raise AssertionError("the block must not run")
+
+
+def limited(kilobytes: int, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """The command in a shell that may write files of so many KiB only: a real disk-full, from the kernel."""
+    line = f"trap '' XFSZ; ulimit -f {kilobytes}; exec \"$@\""
+    return subprocess.run(
+        ["bash", "-c", line, "bash", sys.executable, "-m", "ferplus_keras.cli", *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".weights.h5", ".keras", ".pth", ".safetensors"])
+def test_a_file_that_cannot_be_finished_leaves_the_old_one(seeded_pth: Path, tmp_path: Path, suffix: str) -> None:
+    target = tmp_path / f"x{suffix}"
+    target.write_bytes(b"old")
+    run = limited(40_000, "convert", seeded_pth, target)
+    assert run.returncode == 3, run.stderr
+    assert "Traceback" not in run.stderr and "error: " in run.stderr and "unchanged" in run.stderr
+    assert target.read_bytes() == b"old" and not leftovers(tmp_path)
+
+
+def test_the_same_limit_is_no_obstacle_when_it_is_large_enough(seeded_pth: Path, tmp_path: Path) -> None:
+    assert limited(200_000, "convert", seeded_pth, tmp_path / "x.h5").returncode == 0
+
+
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_a_stopped_process_leaves_the_old_file(seeded_pth: Path, tmp_path: Path, stop: int, code: int) -> None:
+    target = tmp_path / "x.h5"
+    target.write_bytes(b"old")
+    for _ in range(20):  # the window is short: until the signal falls into it
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ferplus_keras.cli", "convert", str(seeded_pth), str(target)],
+            env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        deadline = time.monotonic() + 60
+        while not leftovers(tmp_path) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.001)
+        process.send_signal(stop)
+        _, errors = process.communicate()
+        if process.returncode == code:
+            break
+        assert process.returncode == 0, errors  # it was faster than the signal
+        target.write_bytes(b"old")
+    assert process.returncode == code
+    assert target.read_bytes() == b"old" and b"Traceback" not in errors
+    if stop != signal.SIGKILL:  # nobody can tidy up after that one
+        assert not leftovers(tmp_path)
+    assert run_ferplus("convert", seeded_pth, target).returncode == 0 and target.stat().st_size > 90e6
