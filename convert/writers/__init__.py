@@ -19,6 +19,9 @@ from ferplus_keras.errors import BadInputError, OutputError
 #: Bytes of the new file that may be in memory at once while it is compared.
 RELEASE_EVERY = 4 << 20
 
+#: What a file takes beside its numbers, generously: names, shapes, the graph.
+METADATA_BYTES = 2 << 20
+
 
 @dataclass(frozen=True)
 class Format:
@@ -89,7 +92,7 @@ def write(checkpoint: Checkpoint, path: str | Path, *, logits: bool = False) -> 
     has_softmax = format.name in ("h5", "keras", "weights.h5") and not logits
     labelled = replace(checkpoint, provenance=with_output(checkpoint.provenance, probabilities=has_softmax))
     activation = "softmax" if has_softmax else None
-    with atomic_path(path) as temporary:
+    with atomic_path(path, size=checkpoint.parameter_bytes + METADATA_BYTES) as temporary:
         format.load()(labelled, temporary, activation=activation, model_name=_model_name(labelled))
         with ThreadPoolExecutor(2) as pool:  # the disk, the hash and the comparison do not wait for each other
             flushed = pool.submit(flush, temporary)

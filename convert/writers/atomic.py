@@ -17,11 +17,12 @@ ROOM = 256 << 20
 
 
 @contextmanager
-def atomic_path(target: str | Path) -> Iterator[Path]:
+def atomic_path(target: str | Path, size: int = 0) -> Iterator[Path]:
     """A path beside ``target`` to write to; becomes ``target`` when the block ends well, and is removed otherwise.
 
-    The temporary name keeps the target's suffixes, because Keras chooses the format by them. Raises
-    :class:`OutputError` on a full disk, a missing permission, or a folder that cannot be made.
+    The temporary name keeps the target's suffixes, because Keras chooses the format by them. ``size`` is about how
+    many bytes will be written: without room for them nothing is begun, for HDF5 does not survive a disk that fills
+    up under it. Raises :class:`OutputError` on a full disk, a missing permission, or a folder that cannot be made.
     """
     target = Path(target)
     temporary = target.with_name(f".partial-{os.getpid()}-{target.name}")
@@ -29,6 +30,8 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
             raise OutputError(f"{target} is a folder; give the name of the file to write.")
+        if shutil.disk_usage(target.parent).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         yield temporary
         temporary.replace(target)
     except OSError as error:

@@ -47,6 +47,14 @@ def test_a_full_disk_is_said_in_a_sentence(tmp_path: Path) -> None:
     assert target.read_bytes() == b"old"
 
 
+def test_nothing_is_begun_without_room(tmp_path: Path) -> None:
+    target = tmp_path / "x.h5"
+    target.write_bytes(b"old")
+    with pytest.raises(OutputError, match="disk is full"), atomic_path(target, size=1 << 62):
+        raise AssertionError("the block must not run")
+    assert target.read_bytes() == b"old" and list(tmp_path.iterdir()) == [target]
+
+
 def test_a_folder_in_the_place_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="is a folder"), atomic_path(tmp_path):
         raise AssertionError("the block must not run")
