@@ -39,6 +39,9 @@ ROLES = {
     "batch_normalization": ("gamma", "beta", "moving_mean", "moving_variance"),
 }
 
+#: Where the layers' arrays stand in Keras 3's layout; beside them a trained model has its optimizer's and metrics'.
+LAYERS_ROOTS = ("layers/", "_layer_checkpoint_dependencies/")
+
 #: No array of these networks is larger than 2.4 million (8631 x 2048: 17.7 million) numbers; 2 GiB is a bomb.
 MAX_ARRAY_BYTES = 1 << 31
 MAX_CONFIG_BYTES = 64 << 20
@@ -213,7 +216,7 @@ def _read_vars(path: Path, h5: h5py.File, names: dict[str, str]) -> dict[str, di
     by_group: dict[str, dict[int, StoredArray]] = {}
     for where, array in _index(path, h5).items():
         group, _, key = where.rpartition("/")
-        if group.endswith("/vars") and key.isdigit():
+        if group.endswith("/vars") and key.isdigit() and group.startswith(LAYERS_ROOTS):
             by_group.setdefault(group, {})[int(key)] = array
     layers: dict[str, dict[str, StoredArray]] = {}
     for group, numbered in by_group.items():

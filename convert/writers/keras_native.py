@@ -1,13 +1,11 @@
 """``X.keras`` and ``X.weights.h5``: Keras 3's own formats, written by Keras itself.
 
-Their layout changes between Keras versions, so they are left to the library that owns them. Any backend will do;
-where the process has not imported Keras yet, its NumPy backend is taken, which needs neither TensorFlow nor PyTorch.
+Their layout changes between Keras versions, so they are left to the library that owns them, on whatever backend it
+runs. (The command line takes Keras's NumPy backend, which starts fast and needs neither TensorFlow nor PyTorch.)
 """
 
 from __future__ import annotations
 
-import os
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -40,8 +38,6 @@ def write_keras_weights(checkpoint: Checkpoint, path: Path, *, activation: str |
 
 
 def _model(checkpoint: Checkpoint, activation: str | None, model_name: str) -> Any:
-    if "keras" not in sys.modules:
-        os.environ.setdefault("KERAS_BACKEND", "numpy")
     try:
         from ferplus_keras.graph import model_from_architecture
     except ImportError as error:
