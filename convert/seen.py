@@ -1,0 +1,79 @@
+"""``weights/seen.toml``: size and SHA-256 of every checkpoint when it was first seen, held against it ever after.
+
+Nobody publishes hashes of these files. What can be known is whether today's file is the one of last time.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from convert.manifest import Known
+from convert.writers.atomic import atomic_path
+from ferplus_keras.errors import BadInputError, DownloadError
+
+HEADER = (
+    "# Written by `ferplus fetch`: what each checkpoint was when it was first seen here. Later ones must be the same.\n"
+)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One file's size in bytes and hexadecimal SHA-256."""
+
+    size: int
+    sha256: str
+
+
+def check(known: Known, found: Seen, path: Path, record: Path, *, url: str) -> None:
+    """Hold ``found`` (the file at ``path``) against the manifest and the record; a first sight is recorded.
+
+    Raises:
+        DownloadError: the file is another one than the manifest or the record says.
+        BadInputError: the record cannot be read.
+        OutputError: the record cannot be written.
+    """
+    for name, have, want in (("bytes", found.size, known.size), ("SHA-256", found.sha256, known.sha256)):
+        if want is not None and have != want:
+            raise DownloadError(
+                f"{path} is not the published {known.file}: its {name} are {have}, and the manifest says {want}. "
+                "Get the file elsewhere."
+            )
+    entries = _read(record)
+    earlier = entries.get(known.name)
+    if earlier is None:
+        seen = {"file": known.file, "size": found.size, "sha256": found.sha256}
+        entries[known.name] = seen | {"first_seen": date.today().isoformat(), "url": url}
+        _write(record, entries)
+    elif (earlier.get("size"), earlier.get("sha256")) != (found.size, found.sha256):
+        raise DownloadError(
+            f"{path} is another file than the one first seen on {earlier.get('first_seen')}: {found.size:,} bytes with "
+            f"SHA-256 {found.sha256}, not {earlier.get('size'):,} bytes with {earlier.get('sha256')}. If the new one "
+            f"is right, remove the entry [{known.name}] from {record} and run this again."
+        )
+
+
+def _read(record: Path) -> dict[str, dict[str, Any]]:
+    try:
+        entries = tomllib.loads(record.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInputError(f"{record} is not valid TOML ({error}). Mend it, or delete it to begin anew.") from None
+    for name, entry in entries.items():
+        if not isinstance(entry, dict) or not isinstance(entry.get("size"), int):
+            raise BadInputError(f"{record}: the entry [{name}] is not valid. Mend it, or remove it to begin anew.")
+    return entries
+
+
+def _write(record: Path, entries: dict[str, dict[str, Any]]) -> None:
+    tables = [
+        f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in entry.items())
+        for name, entry in entries.items()
+    ]
+    with atomic_path(record) as temporary:  # JSON's strings and integers are TOML's
+        temporary.write_text(HEADER + "\n" + "\n".join(tables), encoding="utf-8")
