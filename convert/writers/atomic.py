@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,9 @@ from ferplus_keras.errors import OutputError
 
 #: Bytes that one file and its temporary twin may need; with less left, an unexplained failure is a full disk.
 ROOM = 256 << 20
+
+UMASK = os.umask(0)  # it cannot be asked for without being set
+os.umask(UMASK)
 
 
 @contextmanager
@@ -33,6 +37,8 @@ def atomic_path(target: str | Path, size: int = 0) -> Iterator[Path]:
         if shutil.disk_usage(target.parent).free < size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         yield temporary
+        # Some libraries make files that nobody else may read; the user's own setting is what counts.
+        temporary.chmod(stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666 & ~UMASK)
         temporary.replace(target)
     except OSError as error:
         raise OutputError(_sentence(target, error)) from error

@@ -29,6 +29,18 @@ def test_a_finished_file_takes_the_name(tmp_path: Path) -> None:
     assert target.read_bytes() == b"new" and not leftovers(target.parent)
 
 
+def test_the_users_own_permissions_hold(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.touch()
+    with atomic_path(tmp_path / "x") as temporary:
+        temporary.touch(0o600)  # as safetensors does
+    assert (tmp_path / "x").stat().st_mode == plain.stat().st_mode
+    (tmp_path / "x").chmod(0o640)
+    with atomic_path(tmp_path / "x") as temporary:
+        temporary.touch()
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o640
+
+
 @pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), OSError(errno.EIO, "broken")])
 def test_an_error_leaves_the_old_file(tmp_path: Path, error: BaseException) -> None:
     target = tmp_path / "x.h5"
