@@ -1,0 +1,174 @@
+"""`make convert`: every default checkpoint of the manifest, from wherever it can be had to checked Keras files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from convert.checkpoint import STANDIN, sha256_of
+from convert.conversion import convert
+from convert.manifest import Known, downloads_folder, output_folder, read_manifest
+from convert.readers import own_provenance
+from convert.standin import standin_path, write_standin
+from convert.writers import FORMATS, Written
+from ferplus_keras.errors import BadInputError, DownloadError
+
+#: Seconds to wait for a server that may have been gone since 2020.
+CONNECT_TIMEOUT = 10.0
+
+
+@dataclass(frozen=True)
+class Made:
+    """One line of the closing table. ``parity`` is the verifier's report on the file."""
+
+    written: Written
+    source: Path
+    standin: bool
+    parity: dict[str, Any]
+
+
+def convert_all(
+    *, formats: tuple[str, ...] = ("h5",), offline: bool = False, say: Callable[[str], None] = print
+) -> list[Made]:
+    """Convert the manifest's default checkpoints into ``weights/output`` and check each result's parity.
+
+    A file in ``weights/downloads`` is used as it is; else it is fetched, unless ``offline``; else a seeded stand-in
+    takes its place and says so in its name. Raises :class:`FerplusError` when a step fails.
+    """
+    start = time.perf_counter()
+    made = []
+    for known in read_manifest().values():
+        if not known.default:
+            continue
+        source = _source(known, offline, say)
+        standin = STANDIN in source.name
+        name = f"{known.name}-{STANDIN}" if standin else known.name
+        targets = [output_folder() / f"{name}{FORMATS[format].suffix}" for format in formats]
+        say(f"{known.name}: converting {source.name} to {', '.join(target.name for target in targets)}")
+        conversion = convert(source, targets)
+        for written in conversion.written:
+            parity: dict[str, Any] = {}
+            if written.format in ("h5", "keras", "weights.h5"):
+                say(f"{known.name}: running {written.path.name} against PyTorch in float64 and float32")
+                parity = parity_in_own_process(written.path, source)
+            made.append(Made(written, source, standin, parity))
+    say(f"done in {time.perf_counter() - start:.0f} s")
+    return made
+
+
+def _source(known: Known, offline: bool, say: Callable[[str], None]) -> Path:
+    from convert.fetch import fetch
+
+    folder = downloads_folder()
+    path = folder / known.file
+    if offline and not path.exists():
+        say(f"{known.name}: {path} is not there and --offline was given")
+    else:
+        try:
+            return fetch(known, folder, timeout=CONNECT_TIMEOUT).path
+        except DownloadError as error:
+            if path.exists():  # a file that is there and wrong is an error, not a reason to make one up
+                raise
+            say(f"{known.name}: {error}")
+    substitute = standin_path(known, folder)
+    if not substitute.exists():
+        say(f"{known.name}: making {substitute.name}, a STAND-IN with made-up weights, of the published size and names")
+        write_standin(known, substitute)
+    say(f"{known.name}: using the STAND-IN {substitute.name}: its predictions mean nothing")
+    return substitute
+
+
+def verify_all(*, say: Callable[[str], None] = print) -> list[Made]:
+    """Check every Keras file in ``weights/output`` against the checkpoint that its provenance names."""
+    made = []
+    for path in sorted(output_folder().glob("*")):
+        if path.name.startswith(".") or not path.name.endswith((".h5", ".keras")):
+            continue
+        provenance = own_provenance(path)
+        if provenance is None:
+            raise BadInputError(f"{path} does not say what it was made from. Run `make convert` again.")
+        source = downloads_folder() / provenance.source.name
+        if not source.exists() or sha256_of(source) != provenance.source.sha256:
+            raise BadInputError(
+                f"{path} was made from {provenance.source.name}, which is not in {downloads_folder()} any more, or is "
+                "another file now. Run `make convert` again."
+            )
+        say(f"{path.name}: against {source.name}")
+        written = Written(path, provenance.source.format, path.stat().st_size, sha256_of(path))
+        made.append(Made(written, source, provenance.standin, parity_in_own_process(path, source)))
+    if not made:
+        raise BadInputError(f"There is no converted file in {output_folder()}. Run `make convert` first.")
+    return made
+
+
+def parity_in_own_process(model: Path, source: Path, backend: str = "tensorflow") -> dict[str, Any]:
+    """The parity report of ``model`` against ``source`` as plain data.
+
+    TensorFlow and PyTorch go into a process of their own: they are large, and they end with it. Raises
+    :class:`FerplusError` when the check cannot be run; a failed check is not an error, the report says so.
+    """
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": backend}
+    command = [sys.executable, "-m", "verify", "parity", str(model), "--against", str(source), "--json"]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    try:
+        report = json.loads(run.stdout)
+    except ValueError:
+        lines = [line for line in run.stderr.strip().splitlines() if line.startswith("error:")]
+        raise BadInputError(
+            f"The parity check of {model} could not be run: {(lines or ['no output'])[-1].removeprefix('error: ')}"
+        ) from None
+    assert isinstance(report, dict)
+    return report
+
+
+def table(made: list[Made]) -> str:
+    """The closing table: file, size, SHA-256, parity, and what to do next."""
+    rows = [("file", "size", "sha256", "float64", "float32", "verdict")]
+    for each in made:
+        figures = {entry["dtype"]: f"{entry['logits']['relative']:.1e}" for entry in each.parity.get("precisions", [])}
+        verdict = {True: "same function", False: "DIFFERENT", None: "bits compared"}[each.parity.get("passed")]
+        rows.append(
+            (
+                _shown(each.written.path), f"{each.written.size / 1e6:.1f} MB", each.written.sha256[:12],
+                figures.get("float64", "-"), figures.get("float32", "-"), verdict,
+            )
+        )  # fmt: skip
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join([*lines, "", *_next_steps(made)])
+
+
+def _next_steps(made: list[Made]) -> list[str]:
+    lines = ["float64, float32: largest difference of a logit from PyTorch's, relative to the largest logit."]
+    standins = [each for each in made if each.standin]
+    if standins:
+        lines.append(f"STAND-INS: {len(standins)} of {len(made)} files have made-up weights. For the real ones, put")
+        files = sorted({each.source.name.replace(f"-{STANDIN}", "") for each in standins})
+        lines += [f"    {_shown(downloads_folder() / file)}" for file in files]
+        lines.append("in place and run `make convert` again.")
+    if made:
+        lines.append(f'Next: keras.models.load_model("{_shown(made[0].written.path)}")')
+    return lines
+
+
+def _shown(path: Path) -> str:
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def failed(made: list[Made]) -> bool:
+    """Whether any file turned out to be another function than its source."""
+    return any(each.parity and not each.parity["passed"] for each in made)
+
+
+__all__ = ["Made", "convert_all", "failed", "parity_in_own_process", "table"]

@@ -1,0 +1,94 @@
+"""`make convert` and `make verify` as one road: find or make the checkpoints, convert, check, say what was done."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import pytest
+
+from tests.conftest import ROOT, run_ferplus
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    shutil.copy(ROOT / "weights" / "manifest.toml", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def converted(weights: Path) -> str:
+    """What `ferplus convert-all --offline` prints when nothing has been downloaded."""
+    run = run_ferplus("convert-all", "--offline", FERPLUS_WEIGHTS=str(weights))
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def test_without_checkpoints_stand_ins_are_made_and_called_so(converted: str, weights: Path) -> None:
+    outputs = sorted(path.name for path in (weights / "output").iterdir())
+    assert outputs == ["resnet50_ferplus-standin.h5", "senet50_ferplus-standin.h5"]
+    assert all("standin" in path.name for path in (weights / "downloads").iterdir())
+    assert "STAND-INS: 2 of 2 files" in converted and "made-up weights" in converted
+    for name in ("resnet50_ferplus_dag.pth", "senet50_ferplus_dag.pth"):
+        assert str(weights / "downloads" / name) in converted  # where a real one is to be put
+
+
+def test_the_table_has_size_hash_and_parity(converted: str, weights: Path) -> None:
+    from convert.checkpoint import sha256_of
+
+    for path in (weights / "output").iterdir():
+        row = next(line for line in converted.splitlines() if line.startswith(str(path)))
+        _, size, unit, sha256, float64, float32, *verdict = row.split()
+        assert float(size) == pytest.approx(path.stat().st_size / 1e6, abs=0.06) and unit == "MB"
+        assert sha256_of(path).startswith(sha256)
+        assert 0 < float(float64) <= 1e-12 and 1e-12 < float(float32) <= 5e-5
+        assert verdict == ["same", "function"]
+    assert "keras.models.load_model(" in converted
+
+
+def test_a_real_file_at_the_named_place_is_used_instead(converted: str, weights: Path, seeded_pth: Path) -> None:
+    place = weights / "downloads" / "resnet50_ferplus_dag.pth"
+    shutil.copy(seeded_pth, place)
+    try:
+        run = run_ferplus("convert-all", "--offline", "--to", "safetensors", "--json", FERPLUS_WEIGHTS=str(weights))
+        made = json.loads(run.stdout)
+        assert [each["standin"] for each in made] == [False, True]
+        assert made[0]["written"]["path"] == str(weights / "output" / "resnet50_ferplus.safetensors")
+    finally:
+        place.unlink()
+
+
+def test_a_wrong_file_at_the_named_place_is_an_error_and_no_reason_to_make_one_up(weights: Path) -> None:
+    place = weights / "downloads" / "resnet50_ferplus_dag.pth"
+    place.parent.mkdir(exist_ok=True)
+    place.write_text("<html>gone</html>")
+    try:
+        run = run_ferplus("convert-all", "--offline", FERPLUS_WEIGHTS=str(weights))
+        assert run.returncode in (2, 4) and "HTML" in run.stderr and "Traceback" not in run.stderr
+        assert place.exists()
+    finally:
+        place.unlink()
+
+
+def test_verify_turns_red_when_a_file_was_changed(converted: str, weights: Path) -> None:
+    path = weights / "output" / "resnet50_ferplus-standin.h5"
+    with h5py.File(path, "r+") as file:
+        file["model_weights/conv4_1_3x3/conv4_1_3x3/kernel:0"][0, 0, 0, 0] += 1.0
+    run = run_ferplus("verify", "all", FERPLUS_WEIGHTS=str(weights))
+    assert run.returncode == 1, run.stderr
+    assert "DIFFERENT" in run.stdout and "do not use it" in run.stderr
+    row = next(line for line in run.stdout.splitlines() if "senet50_ferplus-standin.h5 " in line and "MB" in line)
+    assert row.endswith("same function")
+
+
+def test_verify_refuses_a_file_whose_source_is_gone(converted: str, weights: Path) -> None:
+    source = weights / "downloads" / "senet50_ferplus_dag-standin.pth"
+    kept = source.rename(source.with_suffix(".kept"))
+    try:
+        run = run_ferplus("verify", "all", FERPLUS_WEIGHTS=str(weights))
+        assert run.returncode in (1, 2) and "Run `make convert` again" in run.stderr
+    finally:
+        kept.rename(source)
