@@ -86,6 +86,15 @@ def read_checkpoint(
     return Checkpoint(architecture(result.architecture.network, head, dropout), result.arrays, provenance)
 
 
+def own_provenance(path: str | Path) -> Provenance | None:
+    """What the file at ``path`` says of how it was made; None when none of our writers made it.
+
+    Raises :class:`BadInputError` when the file cannot be read.
+    """
+    file = MappedFile(path)
+    return _earlier(read_named(file), file.path)
+
+
 def _step_counters(found: NamedArrays, result: Match, earlier: Provenance | None) -> int | dict[str, int] | None:
     """PyTorch's counters: the tensors', or as the Keras file remembers them, or zero for a network born in Keras."""
     if found.layout == "torch":
@@ -114,12 +123,16 @@ def _is_keras_zip(file: MappedFile) -> bool:
         return False  # the PyTorch reader says what is wrong with it
 
 
+def looks_like_html(head: bytes) -> bool:
+    """Whether a file that begins with ``head`` is a web page: what dead links answer, with status 200."""
+    return head[:512].lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head"))
+
+
 def _what_it_is(head: bytes, size: int) -> str:
     """A guess at what was handed over instead of a checkpoint, and what to do."""
-    text = head.lstrip().lower()
     if not size:
         return "it is empty. Copy or download it again."
-    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+    if looks_like_html(head):
         return "it is an HTML page, most likely what a dead link answered. Delete it and get the file elsewhere."
     if head.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer, not the file itself. Run `git lfs pull` where it came from."
@@ -135,4 +148,4 @@ def _what_it_is(head: bytes, size: int) -> str:
     )
 
 
-__all__ = ["read_checkpoint", "read_named"]
+__all__ = ["looks_like_html", "own_provenance", "read_checkpoint", "read_named"]
