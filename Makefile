@@ -14,7 +14,7 @@ VENV ?= .venv
 VENV_KERAS2 ?= .venv-keras2
 BIN := $(VENV)/bin
 WHEELS := $(if $(wildcard wheelhouse),--no-index --find-links wheelhouse)
-PIP_INSTALL = -m pip install --quiet --disable-pip-version-check $(WHEELS)
+PIP_INSTALL = -m pip install -qq --disable-pip-version-check $(WHEELS)
 NO_PACKAGES = { echo "The packages could not be installed (see above). Without a network, run 'make wheelhouse' on a \
 	machine of the same kind that has one, copy the folder wheelhouse/ here, and run this again."; exit 3; }
 
@@ -53,9 +53,9 @@ bench: $(VENV)/.dev  ## measure speed and memory: the README's figures
 	@$(BIN)/python -m benchmarks.convert_speed && $(BIN)/python -m benchmarks.inference
 
 wheelhouse: $(VENV)/.python  ## download every package, for machines without a network
-	@$(BIN)/python -m pip download --quiet -d wheelhouse -c constraints.txt setuptools wheel '.[verify,dev]'
-	@if [ -n "$(PYTHON_KERAS2)" ]; then $(PYTHON_KERAS2) -m pip download --quiet -d wheelhouse -c constraints-keras2.txt \
-		'tensorflow==2.15.1'; fi
+	@$(BIN)/python -m pip download -qq -d wheelhouse -c constraints.txt setuptools wheel '.[verify,dev]'
+	@if [ -n "$(PYTHON_KERAS2)" ]; then $(PYTHON_KERAS2) -m pip download -qq -d wheelhouse -c constraints-keras2.txt \
+		'tensorflow==2.15.1' pillow; fi
 	@du -sh wheelhouse
 
 clean:  ## remove environments, caches and converted files; downloads stay
@@ -85,5 +85,5 @@ $(VENV)/.dev: $(VENV)/.convert
 $(VENV_KERAS2)/.ready: constraints-keras2.txt
 	@if [ -z "$(PYTHON_KERAS2)" ]; then echo "no Python 3.9 to 3.11 for Keras 2.15: its tests will be reported as skipped"; \
 	else echo "setting up $(VENV_KERAS2) with TensorFlow 2.15 (Keras 2)" && $(PYTHON_KERAS2) -m venv --clear $(VENV_KERAS2) && \
-		{ $(VENV_KERAS2)/bin/python $(PIP_INSTALL) -c constraints-keras2.txt 'tensorflow==2.15.1' || $(NO_PACKAGES); }; fi
+		{ $(VENV_KERAS2)/bin/python $(PIP_INSTALL) -c constraints-keras2.txt 'tensorflow==2.15.1' pillow || $(NO_PACKAGES); }; fi
 	@mkdir -p $(VENV_KERAS2) && touch $@

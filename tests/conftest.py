@@ -72,7 +72,8 @@ def run_python(code: str, *arguments: object, python: object = sys.executable, *
     """The standard output of ``code`` in a process of its own; fails the test with its error output otherwise."""
     run = subprocess.run(
         [str(python), "-c", code, *map(str, arguments)],
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment}, cwd=ROOT, capture_output=True, text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT), **environment}, cwd=ROOT,
+        capture_output=True, text=True,
     )  # fmt: skip
     assert run.returncode == 0, f"exit code {run.returncode}\n{run.stdout}\n{run.stderr}"
     return run.stdout
