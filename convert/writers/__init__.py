@@ -12,6 +12,7 @@ import numpy as np
 
 from convert.checkpoint import STANDIN, Checkpoint, MappedFile, sha256_of, with_output
 from convert.layouts import LAYOUTS, STEP_COUNTER, Slot
+from convert.matching import NamedArrays
 from convert.readers import read_named
 from convert.writers.atomic import atomic_path, flush
 from ferplus_keras.errors import BadInputError, OutputError
@@ -96,17 +97,18 @@ def write(checkpoint: Checkpoint, path: str | Path, *, logits: bool = False) -> 
         format.load()(labelled, temporary, activation=activation, model_name=_model_name(labelled))
         with ThreadPoolExecutor(2) as pool:  # the disk, the hash and the comparison do not wait for each other
             flushed = pool.submit(flush, temporary)
+            file = MappedFile(temporary)
+            found = read_named(file)
+            # Not before: finding the arrays is the interpreter's work, and a second thread would only be in its way.
             digest = pool.submit(sha256_of, temporary)
-            compare(labelled, temporary, path)
+            compare(labelled, file, found, path)
             flushed.result()
             written = Written(path, format.name, temporary.stat().st_size, digest.result())
     return written
 
 
-def compare(checkpoint: Checkpoint, path: Path, shown: Path) -> None:
-    """Read ``path`` and hold every array against ``checkpoint``, bit for bit. Raises :class:`OutputError`."""
-    file = MappedFile(path)
-    found = read_named(file)
+def compare(checkpoint: Checkpoint, file: MappedFile, found: NamedArrays, shown: Path) -> None:
+    """Hold every array ``found`` in ``file`` against ``checkpoint``, bit for bit. Raises :class:`OutputError`."""
     layout = LAYOUTS[found.layout](checkpoint.architecture)
     names = {name for name in found.arrays if not name.endswith(STEP_COUNTER)}
     if names != set(layout):

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convert.checkpoint import Checkpoint
-from convert.readers import read_checkpoint
+from convert.checkpoint import Checkpoint, MappedFile
+from convert.readers import read_checkpoint, read_named
 from convert.writers import FORMATS, compare, format_of, write
 from ferplus_keras.architecture import FERPLUS_HEAD, NO_HEAD, Head, classifier, embedding
 from ferplus_keras.errors import BadInputError, OutputError
@@ -60,8 +60,9 @@ def test_a_file_with_other_bits_is_discarded(tmp_path: Path) -> None:
         byte = stream.read(1)
         stream.seek(-5, 2)
         stream.write(bytes([byte[0] ^ 1]))
+    file = MappedFile(path)
     with pytest.raises(OutputError, match="other bits"):
-        compare(checkpoint, path, path)
+        compare(checkpoint, file, read_named(file), path)
 
 
 def test_a_writer_that_errs_does_not_replace_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
