@@ -24,5 +24,6 @@ def decode_predictions(
             f"decode_predictions takes an array of images x {len(labels)} classes ({', '.join(labels)}); "
             f"it was given the shape {scores.shape}"
         )
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    # As floats: minus an unsigned integer (a vote count) is a large one, and the order would be wrong.
+    order = np.argsort(-scores.astype(np.float64), axis=1, kind="stable")[:, :top]
     return [[(labels[index], float(row[index])) for index in best] for row, best in zip(scores, order, strict=True)]

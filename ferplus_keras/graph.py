@@ -6,7 +6,7 @@ a stock Keras layer, so the models can be saved, loaded, cut and fine-tuned with
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +113,9 @@ def build(
     head = NO_HEAD
     if include_top:
         head = classifier(classes) if embedding_size is None else embedding(embedding_size)
+    table = arch.architecture(network, head, dropout)
     model = model_from_architecture(
-        arch.architecture(network, head, dropout),
+        table,
         input_tensor=input_tensor,
         input_shape=_checked_shape(input_shape, input_tensor, include_top),
         pooling=pooling,
@@ -122,7 +123,8 @@ def build(
         name=name or network,
     )
     if weights is not None:
-        load_weights(model, weights, skip_head=not include_top)
+        # Layers of the user's that stand before input_tensor may own weights too; the file knows nothing of them.
+        load_weights(model, weights, skip_head=not include_top, layers=table.parameters)
     return model
 
 
@@ -140,27 +142,31 @@ def model_from_architecture(
     plan = keras_plan(architecture, input_shape=input_shape, activation=activation, pooling=pooling)
     for layer in plan:
         if layer.class_name == "InputLayer":
-            tensors[layer.name] = _input(layer.name, input_shape, input_tensor)
+            given = input_tensor is not None
+            tensors[layer.name] = input_tensor if given else keras.Input(input_shape, name=layer.name)
             continue
         inputs = [tensors[source] for source in layer.inputs]
         instance = getattr(keras.layers, layer.class_name)(**layer.config, name=layer.name)
         tensors[layer.name] = instance(inputs if len(inputs) > 1 else inputs[0])
     inputs = tensors["data"]
-    if input_tensor is not None and keras.backend.is_keras_tensor(input_tensor):
+    if input_tensor is not None:
         inputs = keras.utils.get_source_inputs(input_tensor)
     return keras.Model(inputs, tensors[plan[-1].name], name=name or architecture.network)
 
 
-def load_weights(model: keras.Model, path: str | Path, *, skip_head: bool = False) -> None:
+def load_weights(
+    model: keras.Model, path: str | Path, *, skip_head: bool = False, layers: Collection[str] | None = None
+) -> None:
     """Set every weight of ``model`` from the Keras file at ``path``, by layer name; all or nothing.
 
     Unlike ``model.load_weights(path, by_name=True)`` this cannot match nothing in silence: each layer of the model
     that owns weights must stand in the file with the same shapes, and each layer of the file must have a place in
-    the model, but for the head when ``skip_head`` says so. Raises :class:`BadInputError` naming the first few.
+    the model, but for the head when ``skip_head`` says so. ``layers`` names the layers to set where these are not all
+    that own weights. Raises :class:`BadInputError` naming the first few that do not match.
     """
     from ferplus_keras.errors import BadInputError
 
-    wanted = {layer.name: layer for layer in model.layers if layer.weights}
+    wanted = {layer.name: layer for layer in model.layers if layer.weights and (layers is None or layer.name in layers)}
     with open_keras_file(path) as file:
         heads = {"classifier", "feat_extract"} if skip_head else set()
         problems = [f"{name} is not in the file" for name in wanted if name not in file.layers]
@@ -184,29 +190,33 @@ def load_weights(model: keras.Model, path: str | Path, *, skip_head: bool = Fals
         wanted[name].set_weights(arrays)
 
 
-def _input(name: str, shape: tuple[int | None, int | None, int], tensor: Any) -> Any:
-    if tensor is None:
-        return keras.Input(shape, name=name)
-    if keras.backend.is_keras_tensor(tensor):
-        return tensor
-    return keras.Input(tensor=tensor, shape=shape, name=name)
-
-
 def _checked_shape(
     shape: tuple[int | None, int | None, int] | None, tensor: Any, include_top: bool
 ) -> tuple[int | None, int | None, int]:
-    if shape is None and tensor is not None:
-        shape = tuple(tensor.shape[1:])
+    if tensor is not None:
+        shape = _shape_of(tensor, shape)
     if shape is None:
         return (INPUT_SIZE, INPUT_SIZE, 3) if include_top else (None, None, 3)
-    if len(shape) != 3 or shape[-1] != 3:
+    if not isinstance(shape, tuple | list) or len(shape) != 3 or shape[-1] != 3:
         raise ValueError(
-            f"input_shape is (height, width, 3) with the channels last, not {tuple(shape)}; these networks take "
-            "RGB, and a grey image is repeated to three channels"
+            f"the input is (height, width, 3) with the channels last, not {shape}; these networks take RGB, and a "
+            "grey image is repeated to three channels"
         )
     for side in shape[:2]:
         if side is not None and side < MIN_SIZE:
-            raise ValueError(f"input_shape must be at least {MIN_SIZE} x {MIN_SIZE}, not {shape[0]} x {shape[1]}")
+            raise ValueError(f"the input must be at least {MIN_SIZE} x {MIN_SIZE}, not {shape[0]} x {shape[1]}")
     if include_top and None in shape:
         raise ValueError(f"with a top the input size must be given in full, not {tuple(shape)}")
     return tuple(shape)  # type: ignore[return-value]
+
+
+def _shape_of(tensor: Any, shape: tuple[int | None, int | None, int] | None) -> tuple[Any, ...]:
+    """The shape of ``input_tensor`` without the batch; ``shape`` may be given beside it and must agree."""
+    if not keras.backend.is_keras_tensor(tensor):
+        raise ValueError(
+            f"input_tensor is a Keras tensor (keras.Input, or a layer's output), not a {type(tensor).__name__}"
+        )
+    own = tuple(tensor.shape[1:])
+    if shape is not None and shape not in (own, list(own)):
+        raise ValueError(f"input_shape {shape} is not the shape of input_tensor, {own}: leave one of them out")
+    return own

@@ -51,10 +51,11 @@ def preprocess_input(images: Any) -> np.ndarray:
 def load_image(path: str | Path) -> np.ndarray:
     """The picture at ``path`` as RGB bytes, 224 x 224 x 3, ready for :func:`preprocess_input`.
 
-    Resized straight to the square (a face crop is expected), bilinear as in Pillow; grey becomes three channels.
+    Turned upright as its EXIF data say, then resized straight to the square (a face crop is expected), bilinear as in
+    Pillow; grey becomes three channels.
     """
-    from PIL import Image  # heavy, and not needed by those who bring their own pixels
+    from PIL import Image, ImageOps  # heavy, and not needed by those who bring their own pixels
 
     with Image.open(path) as picture:
-        resized = picture.convert("RGB").resize(PUBLISHED.size, Image.Resampling.BILINEAR)
-        return np.asarray(resized)
+        upright = ImageOps.exif_transpose(picture)
+        return np.array(upright.convert("RGB").resize(PUBLISHED.size, Image.Resampling.BILINEAR))

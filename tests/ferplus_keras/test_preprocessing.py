@@ -1,0 +1,153 @@
+"""From pixels to the network's input: the published means, in RGB order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_numpy
+from PIL import Image
+
+from ferplus_keras.preprocessing import PUBLISHED, load_image, preprocess_input
+
+MEAN = (131.0912, 103.8827, 91.4953)  # red, green, blue
+
+
+# --- preprocess_input ---------------------------------------------------------------------------------------------
+
+
+def test_the_published_preprocessing() -> None:
+    assert PUBLISHED.mean == MEAN
+    assert PUBLISHED.channel_order == "RGB"
+    assert (PUBLISHED.pixel_range, PUBLISHED.std, PUBLISHED.size) == ((0.0, 255.0), (1.0, 1.0, 1.0), (224, 224))
+    assert PUBLISHED.as_dict()["mean"] == MEAN
+
+
+def test_each_channel_loses_its_own_mean_and_keeps_its_place() -> None:
+    pixels = np.zeros((2, 4, 5, 3), np.uint8)
+    pixels[..., 0], pixels[..., 1], pixels[..., 2] = 200, 100, 50
+
+    result = preprocess_input(pixels)
+
+    assert result.dtype == np.float32
+    assert result.shape == pixels.shape
+    np.testing.assert_allclose(result[0, 0, 0], (200 - MEAN[0], 100 - MEAN[1], 50 - MEAN[2]), rtol=1e-6)
+    assert np.unique(result.reshape(-1, 3), axis=0).shape == (1, 3)
+
+
+def test_one_image_and_a_batch_give_the_same() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 6, 7, 3), np.uint8)
+    np.testing.assert_array_equal(preprocess_input(pixels)[1], preprocess_input(pixels[1]))
+    np.testing.assert_array_equal(preprocess_input(pixels.tolist()), preprocess_input(pixels))
+
+
+@settings(deadline=None)
+@given(
+    st_numpy.arrays(
+        st.sampled_from([np.uint8, np.int16, np.int64, np.float32, np.float64]),
+        st.tuples(st.integers(1, 4), st.integers(1, 4), st.just(3)),
+        elements=st.integers(0, 255),
+    )
+)
+def test_the_argument_is_left_alone_and_the_type_does_not_matter(pixels: np.ndarray) -> None:
+    before = pixels.copy()
+
+    result = preprocess_input(pixels)
+
+    np.testing.assert_array_equal(pixels, before)
+    assert not np.shares_memory(result, pixels)
+    assert result.dtype == np.float32
+    np.testing.assert_array_equal(result, preprocess_input(before.astype(np.uint8)))
+
+
+@pytest.mark.parametrize("shape", [(224, 224), (224, 224, 1), (224, 224, 4), (3, 224, 224), (1, 1, 8, 8, 3), (3,), ()])
+def test_what_is_no_rgb_image_is_refused_with_its_shape(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="RGB images as height x width x 3") as caught:
+        preprocess_input(np.zeros(shape))
+    assert str(shape) in str(caught.value)
+
+
+# --- load_image ---------------------------------------------------------------------------------------------------
+
+
+def checkerboard(height: int, width: int) -> np.ndarray:
+    """Bytes with structure in both directions, so that a transposed or cropped picture is seen."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    return ((rows * 255) // max(height - 1, 1) // 2 + ((columns * 255) // max(width - 1, 1)) // 2).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("mode", "suffix"), [
+    ("L", ".png"), ("RGB", ".png"), ("RGBA", ".png"), ("P", ".png"), ("1", ".png"), ("RGB", ".jpg"), ("L", ".jpg"),
+    ("CMYK", ".jpg"),
+])  # fmt: skip
+def test_every_kind_of_picture_becomes_224_rgb_bytes(mode: str, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"picture{suffix}"
+    Image.fromarray(checkerboard(48, 60)).convert(mode).save(path)
+
+    for given_path in (path, str(path)):
+        image = load_image(given_path)
+        assert image.shape == (224, 224, 3)
+        assert image.dtype == np.uint8
+    assert int(image.max()) - int(image.min()) > 150, "the picture was lost on the way"
+    assert preprocess_input(image).shape == (224, 224, 3)
+
+
+def test_grey_is_repeated_to_three_channels(tmp_path: Path) -> None:
+    path = tmp_path / "fer0000000.png"  # FER's own kind: 48 x 48, grey
+    Image.fromarray(checkerboard(48, 48)).save(path)
+
+    image = load_image(path)
+
+    np.testing.assert_array_equal(image[..., 0], image[..., 1])
+    np.testing.assert_array_equal(image[..., 0], image[..., 2])
+
+
+def test_red_comes_first(tmp_path: Path) -> None:
+    path = tmp_path / "red.png"
+    Image.new("RGB", (10, 20), (250, 20, 3)).save(path)
+    np.testing.assert_array_equal(load_image(path)[100, 100], (250, 20, 3))
+
+
+def test_the_whole_picture_is_kept_and_resized_bilinearly(tmp_path: Path) -> None:
+    # Straight to the square: no crop, so the four corners of an oblong picture are the result's corners.
+    pixels = np.zeros((40, 80, 3), np.uint8)
+    corners = {(0, 0): 60, (0, -1): 120, (-1, 0): 180, (-1, -1): 240}
+    for (row, column), value in corners.items():
+        pixels[slice(0, 8) if row == 0 else slice(-8, None), slice(0, 8) if column == 0 else slice(-8, None)] = value
+    path = tmp_path / "corners.png"
+    Image.fromarray(pixels).save(path)
+
+    image = load_image(path)
+
+    assert {corner: int(image[corner][0]) for corner in corners} == corners
+    expected = np.asarray(Image.fromarray(pixels).resize((224, 224), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(image, expected)
+    assert (image != np.asarray(Image.fromarray(pixels).resize((224, 224), Image.Resampling.NEAREST))).any()
+
+
+def test_a_picture_of_the_right_size_is_unchanged(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (224, 224, 3), np.uint8)
+    path = tmp_path / "exact.png"
+    Image.fromarray(pixels).save(path)
+    np.testing.assert_array_equal(load_image(path), pixels)
+
+
+def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("not a picture")
+    with pytest.raises(OSError, match="cannot identify"):
+        load_image(tmp_path / "text.png")
+    with pytest.raises(FileNotFoundError):
+        load_image(tmp_path / "absent.png")
+
+
+def test_a_picture_that_lies_on_its_side_is_turned_upright(tmp_path: Path) -> None:
+    upright = Image.fromarray(checkerboard(40, 60))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "turn by 90 degrees to see it": how telephones store what they hold upright
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "phone.png", exif=exif)
+    upright.save(tmp_path / "upright.png")
+    np.testing.assert_array_equal(load_image(tmp_path / "phone.png"), load_image(tmp_path / "upright.png"))
+    load_image(tmp_path / "upright.png")[0, 0] = 0  # the array is the caller's to change
