@@ -152,7 +152,6 @@ def _inspect(options: argparse.Namespace) -> int:
 
 def _fetch(options: argparse.Namespace) -> int:
     from convert.fetch import fetch
-
     from convert.manifest import downloads_folder, read_manifest
     from ferplus_keras.errors import BadInputError, DownloadError
 
