@@ -6,6 +6,7 @@ complete, is a checkpoint, and is the one that was seen before. Files placed by 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -17,12 +18,13 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.message import Message
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 
 from convert import seen
-from convert.checkpoint import MappedFile, sha256_of
+from convert.checkpoint import STANDIN, MappedFile, sha256_of
 from convert.manifest import Known, weights_folder
 from convert.readers import looks_like_html, read_named
 from convert.seen import Seen
@@ -60,7 +62,7 @@ class _NoAnswerError(_UrlError):
 
 
 class _BrokenOffError(_NoAnswerError):
-    """The connection ended too early; trying again is better than the next URL."""
+    """The connection ended within the file; trying again is better than the next URL."""
 
 
 def fetch(
@@ -83,6 +85,7 @@ def fetch(
     Raises:
         DownloadError: no URL had it, or it is not what it should be; nothing was installed.
         OutputError: the disk is full or not writable; what was loaded so far is kept for resuming.
+        BadInputError: the record of first sights is damaged.
     """
     record = record or weights_folder() / "seen.toml"
     target = folder / known.file
@@ -92,11 +95,20 @@ def fetch(
             if target.exists():
                 return _present(known, target, record)
             return _download(known, target, record, progress or (lambda _done, _total: None), timeout)
+    except BrokenPipeError:  # from ``progress``: whoever read it has gone, and no file is at fault
+        raise
     except OSError as error:
-        raise OutputError(
-            f"{target} could not be written: {os.strerror(error.errno) if error.errno else error}. Make room or choose "
-            "another folder with FERPLUS_WEIGHTS, and run this again: it goes on where it stopped."
-        ) from error
+        raise OutputError(_cannot_write(target, error)) from error
+
+
+def _cannot_write(target: Path, error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"{target} could not be written: the disk is full. What was loaded so far is kept beside it: make room, or "
+            "choose another folder with FERPLUS_WEIGHTS, and run this again."
+        )
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return f"{target} could not be written: {reason}. Mend that, or choose another folder with FERPLUS_WEIGHTS."
 
 
 @contextmanager
@@ -124,7 +136,12 @@ def _present(known: Known, target: Path, record: Path) -> Fetched:
 def _the_known_one(known: Known, path: Path, shown: Path, record: Path, url: str) -> Seen:
     """Size and hash of the file at ``path`` (in messages: ``shown``), held against what is known of it."""
     found = Seen(path.stat().st_size, sha256_of(path))
-    seen.check(known, found, shown, record, url=url)
+    published = known.size in (None, found.size) and known.sha256 in (None, found.sha256)
+    if STANDIN in shown.name.lower() and published:
+        return found  # made-up weights; once recorded, they would stand against the real file
+    # Another process may be at another checkpoint, and all of them share the record.
+    with _locked(shown.with_name(".seen.lock")):
+        seen.check(known, found, shown, record, url=url)
     return found
 
 
@@ -154,10 +171,10 @@ class _Part:
         try:
             notes = json.loads(self.notes.read_text())
             self.validator, self.total = str(notes["validator"]), notes["total"]
-            same = notes["url"] == self.url and bool(self.validator) and self.size > 0
+            self.resumed = notes["url"] == self.url and bool(self.validator) and self.size > 0
         except (OSError, ValueError, KeyError, TypeError):
-            same = False
-        if not same:
+            self.resumed = False
+        if not self.resumed:
             self.begin("", None)
 
     def begin(self, validator: str, total: int | None) -> None:
@@ -188,7 +205,7 @@ def _download(known: Known, target: Path, record: Path, progress: Progress, time
         except _BrokenOffError as error:
             raise DownloadError(f"{known.file} from {url}: {error}") from None
         except _UrlError as error:
-            if not isinstance(error, _NoAnswerError):
+            if not isinstance(error, _NoAnswerError) or not part.size:
                 part.discard()
             reasons.append(f"{url}: {error}")
             continue
@@ -217,14 +234,17 @@ def _install(known: Known, part: _Part, target: Path, record: Path) -> Seen:
 
 def _load(part: _Part, progress: Progress, timeout: float) -> None:
     """Bring ``part`` to its full length. Raises :class:`_UrlError`; what was loaded of a good file stays."""
-    with _opened(part, timeout) as response:
+    response = _answer(part, timeout)
+    if response is None:
+        return
+    with response:
         _begin(part, response)
         total = part.total
         if total is not None and total > MAX_BYTES:
             raise _UrlError(f"it would send {total:,} bytes, more than any of these networks has")
         done, last = part.size, 0.0
         with part.path.open("ab") as stream:
-            while piece := _piece(response, done, total):
+            while piece := _piece(response, part, done):
                 if not done and looks_like_html(piece):
                     raise _UrlError("it sent an HTML page and not the file: the link is dead")
                 stream.write(piece)
@@ -236,37 +256,38 @@ def _load(part: _Part, progress: Progress, timeout: float) -> None:
                     progress(done, total)
         if done > MAX_BYTES:
             raise _UrlError(f"it sent more than {MAX_BYTES:,} bytes, more than any of these networks has")
+        if total is not None and done < total:
+            raise _broken_off(part, done)
+        if total is not None and done > total:
+            raise _UrlError(f"it sent more than the {total:,} bytes that it announced")
         if not done:
             raise _UrlError("it sent an empty file")
-        if total is not None and done != total:
-            raise _broken_off(done, total)
         progress(done, done)
 
 
-@contextmanager
-def _opened(part: _Part, timeout: float) -> Iterator[HTTPResponse]:
-    """The server's answer. Every way in which a connection fails becomes a :class:`_UrlError`."""
-    if urllib.parse.urlsplit(part.url).scheme not in WEB:
-        raise _UrlError("it is no web address")
-    request = urllib.request.Request(part.url, headers={"User-Agent": f"ferplus-keras/{__version__}"})
-    request.add_header("Accept-Encoding", "identity")
-    if part.size:
-        request.add_header("Range", f"bytes={part.size}-")
-        request.add_header("If-Range", part.validator)
+def _answer(part: _Part, timeout: float) -> HTTPResponse | None:
+    """The server's answer, or None when it says that ``part`` is all of the file. Raises :class:`_UrlError`."""
     try:
-        response = _opener().open(request, timeout=timeout)
+        if urllib.parse.urlsplit(part.url).scheme not in WEB:
+            raise _UrlError("it is no web address")
+        request = urllib.request.Request(part.url, headers={"User-Agent": f"ferplus-keras/{__version__}"})
+        request.add_header("Accept-Encoding", "identity")
+        if part.size:
+            request.add_header("Range", f"bytes={part.size}-")
+            request.add_header("If-Range", part.validator)
+        response: HTTPResponse = urllib.request.build_opener(_HttpOnly).open(request, timeout=timeout)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and part.size:  # nothing after what we have, which is not all: it never was this file
-            error.close()
-            part.begin("", None)
-            with _opened(part, timeout) as again:
-                yield again
-            return
-        raise _NoAnswerError(f"it answered {error.code} {error.reason}") from None
+        error.close()
+        if error.code != 416 or not part.size:
+            raise _NoAnswerError(f"it answered {error.code} {error.reason}") from None
+        if error.headers.get("Content-Range") == f"bytes */{part.size}":
+            part.total = part.size  # its length was not known when the run that loaded it was stopped
+            return None
+        part.begin("", None)  # nothing after what we have, which is not all: it never was this file
+        return _answer(part, timeout)
     except (urllib.error.URLError, HTTPException, TimeoutError, OSError, ValueError) as error:
         raise _NoAnswerError(_reason(error)) from None
-    with response:
-        yield response
+    return response
 
 
 class _HttpOnly(urllib.request.HTTPRedirectHandler):
@@ -278,45 +299,47 @@ class _HttpOnly(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _opener() -> urllib.request.OpenerDirector:
-    return urllib.request.build_opener(_HttpOnly)
-
-
 def _begin(part: _Part, response: HTTPResponse) -> None:
     """Settle from the headers whether the bytes go on from what is there, and how many they will be."""
     headers = response.headers
     if headers.get("Content-Encoding", "identity").lower() not in ("", "identity"):
-        raise _UrlError(f"it sent the file {headers['Content-Encoding']}-encoded, unasked")
-    if headers.get_content_type() == "text/html":
-        raise _UrlError("it sent an HTML page and not the file: the link is dead")
-    if response.status == 206 and part.size:
-        span = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", headers.get("Content-Range", ""))
-        full = None if span is None else int(span.group(2)) + 1 if span.group(3) == "*" else int(span.group(3))
-        if span is None or int(span.group(1)) != part.size or part.total not in (None, full):
-            raise _UrlError("it went on at another place than asked; what was loaded was dropped: run this again")
-        part.total, part.resumed = full, True
+        raise _NoAnswerError(f"it sent the file {headers['Content-Encoding']}-encoded, unasked")
+    if headers.get_content_type() == "text/html":  # perhaps a hotel's login page: no reason to drop a part
+        raise _NoAnswerError("it sent an HTML page and not the file: the link is dead")
+    if response.status != 206:
+        part.begin(_validator(headers), response.length)
         return
-    # A whole file. Its strong ETag, else its date, tells a later run whether the rest is the rest of the same file;
-    # a weak ETag cannot (RFC 9110, 13.1.5), and without either the next run begins anew.
-    tag = headers.get("ETag", "")
-    length = headers.get("Content-Length", "")
-    part.begin(
-        tag if tag.startswith('"') else headers.get("Last-Modified", ""), int(length) if length.isdigit() else None
-    )
+    span = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", headers.get("Content-Range", ""))
+    full = None if span is None else int(span.group(2)) + 1 if span.group(3) == "*" else int(span.group(3))
+    if span is None or int(span.group(1)) != part.size or part.total not in (None, full):
+        raise _UrlError("it went on at another place than asked; what was loaded was dropped: run this again")
+    part.total = full
 
 
-def _piece(response: HTTPResponse, done: int, total: int | None) -> bytes:
+def _validator(headers: Message) -> str:
+    """What tells a later run whether the rest is the rest of the same file: its strong ETag, else its date.
+
+    A weak ETag cannot (RFC 9110, 13.1.5): files that differ in bytes may share it. Without either the next run begins
+    anew, for halves of two versions would make a file that nobody published.
+    """
+    tag, day = headers.get("ETag", ""), headers.get("Last-Modified", "")
+    return tag if re.fullmatch(r'"[^"\s]*"', tag) else day if day.isprintable() else ""
+
+
+def _piece(response: HTTPResponse, part: _Part, done: int) -> bytes:
     try:
         return response.read1(PIECE)
     except (HTTPException, TimeoutError, OSError):
-        raise _broken_off(done, total) from None
+        raise _broken_off(part, done) from None
 
 
-def _broken_off(done: int, total: int | None) -> _BrokenOffError:
-    whole = f" of {total:,}" if total else ""
-    return _BrokenOffError(
-        f"the connection ended after {done:,}{whole} bytes. They are kept: run this again to go on from there."
-    )
+def _broken_off(part: _Part, done: int) -> _NoAnswerError:
+    if not done:
+        return _NoAnswerError("the connection ended before the first byte")
+    where = f"the connection ended after {done:,}{f' of {part.total:,}' if part.total else ''} bytes"
+    if not part.validator:
+        return _BrokenOffError(f"{where}, and the server offers no way to go on: run this again to start over.")
+    return _BrokenOffError(f"{where}. They are kept: run this again to go on from there.")
 
 
 def _reason(error: Exception) -> str:
