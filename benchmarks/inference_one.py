@@ -41,7 +41,7 @@ def torch_side(path: str, images):
     import torch
 
     from convert.readers import read_checkpoint
-    from verify.parity import reference_module
+    from verify.references.torch_reference import reference_module
 
     module = reference_module(read_checkpoint(path), "float32")
     batch = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,14 +108,18 @@ def verify_all(*, say: Callable[[str], None] = print) -> list[Made]:
     return made
 
 
-def parity_in_own_process(model: Path, source: Path, backend: str = "tensorflow") -> dict[str, Any]:
-    """The parity report of ``model`` against ``source`` as plain data.
+def parity_in_own_process(
+    model: Path, source: Path, backend: str = "tensorflow", options: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The parity report of ``model`` against ``source`` as plain data (docs/parity.md).
 
-    TensorFlow and PyTorch go into a process of their own: they are large, and they end with it. Raises
-    :class:`FerplusError` when the check cannot be run; a failed check is not an error, the report says so.
+    TensorFlow and PyTorch go into a process of their own: they are large, and they end with it. ``options`` are
+    further ones of ``ferplus verify parity``. Raises :class:`FerplusError` when the check cannot be run; a failed
+    check is not an error, the report says so.
     """
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": backend}
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, "-m", "verify", "parity", str(model), "--against", str(source), "--json"]
+    command += ["--backend", backend, *options]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     try:
         report = json.loads(run.stdout)
@@ -132,7 +136,7 @@ def table(made: list[Made]) -> str:
     """The closing table: file, size, SHA-256, parity, and what to do next."""
     rows = [("file", "size", "sha256", "float64", "float32", "verdict")]
     for each in made:
-        figures = {entry["dtype"]: f"{entry['logits']['relative']:.1e}" for entry in each.parity.get("precisions", [])}
+        figures = {run["dtype"]: _figure(run["logits"]) for run in each.parity.get("runs", [])}
         verdict = {True: "same function", False: "DIFFERENT", None: "bits compared"}[each.parity.get("passed")]
         rows.append(
             (
@@ -144,6 +148,10 @@ def table(made: list[Made]) -> str:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join([*lines, "", *_next_steps(made)])
+
+
+def _figure(entry: dict[str, Any]) -> str:
+    return f"{entry['relative']:.1e}" if entry["finite"] else "none"
 
 
 def _next_steps(made: list[Made]) -> list[str]:

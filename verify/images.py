@@ -7,15 +7,59 @@ falls with the square of the frequency; so have these, in many contrasts and col
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ferplus_keras.architecture import INPUT_SIZE
-from ferplus_keras.preprocessing import preprocess_input
+from ferplus_keras.errors import BadInputError
+from ferplus_keras.preprocessing import load_image, preprocess_input
 
 if TYPE_CHECKING:
     import torch
+
+
+#: What a folder is searched for; whatever else Pillow opens can be converted to one of these.
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Images:
+    """Pictures for a comparison: bytes, count x 224 x 224 x 3, RGB; both sides get the same array."""
+
+    pixels: np.ndarray
+    origin: str
+
+    @classmethod
+    def of(cls, count: int, *, seed: int = 0, folder: Path | None = None) -> Images:
+        """``count`` images: seeded ones, or from ``folder``, chosen by the seed where it holds more.
+
+        Raises :class:`BadInputError` when the folder holds no picture, or one that cannot be read.
+        """
+        if folder is None:
+            return cls(natural_pixels(count, seed=seed), f"seeded images with natural statistics, seed {seed}")
+        if not folder.is_dir():
+            raise BadInputError(f"{folder} is no folder; --images takes a folder of pictures.")
+        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
+        if not paths:
+            raise BadInputError(f"There is no picture in {folder} ({', '.join(PICTURES)}).")
+        chosen = sorted(np.random.default_rng(seed).permutation(len(paths))[:count])
+        try:
+            pixels = np.stack([load_image(paths[index]) for index in chosen])
+        except (OSError, ValueError, SyntaxError) as error:
+            raise BadInputError(f"A picture in {folder} cannot be read: {error}.") from None
+        return cls(pixels, f"{len(chosen)} of {len(paths)} pictures in {folder.name}, seed {seed}")
+
+    @property
+    def count(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def inputs(self) -> np.ndarray:
+        """Preprocessed for the networks, float32."""
+        return preprocess_input(self.pixels)
 
 
 def natural_pixels(count: int, *, seed: int = 0, size: int = INPUT_SIZE) -> np.ndarray:

@@ -1,93 +1,141 @@
-"""Is a Keras file the same function as its source? Both run on the same images; here is how far they are apart.
+"""Is a Keras file the same function as its source? Five levels of proof, and where they part, why.
 
-The float64 figure is the proof: there, rounding is 1e-16 and a mistake in the mapping has nowhere to hide. The
-float32 figure says what a user will see, and is rounding alone when the float64 figure is small.
-
-The Keras side is the *file*, opened by Keras as a stranger would open it; only its precision is changed. The
-reference is PyTorch's own layers with the source's tensors (:mod:`verify.references.torch_module`).
+1. *tensors*: every array of the file is the checkpoint's, bit for bit or so many ulps off;
+2. *preprocessing*: pixels become network input as published, measured apart from the network;
+3. *layers*: every layer's output on the same images, in float64 (the proof: rounding is 1e-16 there, and a mistake in
+   the mapping has nowhere to hide) and in float32 (rounding, beside a bound of what rounding can do);
+4. *logits* and probabilities;
+5. *decisions*: the same top class, and by how much the closest call was decided.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from convert.checkpoint import Checkpoint
 from convert.readers import read_checkpoint
-from convert.writers import format_of
-from convert.writers.torch_files import torch_arrays
+from ferplus_keras.architecture import Architecture
 from ferplus_keras.errors import BadInputError
-from verify.images import natural_inputs
+from verify.diagnosis import Case, Diagnosis, diagnose
+from verify.images import Images
+from verify.keras_side import FLOAT64_BACKENDS, Outputs, layer_outputs, open_model
+from verify.metrics import Difference, difference, finite_or_none, worst
+from verify.preprocessing_check import PreprocessingComparison, compare_preprocessing
+from verify.rounding import UNIT_ROUNDOFF, rounding_units
+from verify.tensors import TensorComparison, compare_tensors
 
 #: Largest difference allowed, relative to the reference's largest magnitude. Float64 leaves 4 decimal digits above
 #: its rounding (about 3e-14 over 50 layers); float32's 5e-5 is about ten times what rounding alone gives.
 TOLERANCES = {"float64": 1e-12, "float32": 5e-5}
 
-#: Keras's type promotion turns float64 into float32 on the others (``keras.backend.result_type``, seen in 3.15).
-FLOAT64_BACKENDS = ("tensorflow",)
+Progress = Callable[[str], None]
+
+
+class Reference(Protocol):
+    """A network to hold the model against. ``run`` yields outputs by layer name, in Keras's layout."""
+
+    name: str
+    title: str
+    independent: bool
+    note: str
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]: ...
 
 
 @dataclass(frozen=True)
-class Difference:
-    """One tensor against its reference. ``relative`` is ``absolute`` over the reference's largest magnitude."""
+class Run:
+    """The outcome in one floating-point type against one reference."""
 
-    layer: str
-    absolute: float
-    relative: float
-    rms: float
-    finite: bool
-
-
-@dataclass(frozen=True)
-class Precision:
-    """The outcome in one floating-point type: the logits, the layer that is furthest off, the decisions."""
-
+    reference: str
     dtype: str
+    tolerance: float
+    layers: tuple[Difference, ...]  #: in network order, the worst over all images
+    bounds: dict[str, float]  #: layer -> what rounding can do, relative
     logits: Difference
-    worst_layer: Difference
-    first_over: str | None  #: the first layer beyond the tolerance, where the two part
+    probabilities: Difference | None  #: None where the head is no classifier
     top1_agreement: float
     closest_margin: float  #: smallest distance between the two highest reference logits, over the largest logit
-    tolerance: float
+    images: int
+    seconds: float
+
+    def over(self, layer: Difference) -> bool:
+        return not layer.finite or layer.relative > self.tolerance
+
+    @property
+    def first_over(self) -> str | None:
+        """The first layer beyond the tolerance, where the two part."""
+        return next((each.layer for each in self.layers if self.over(each)), None)
+
+    @property
+    def worst_layer(self) -> Difference:
+        return worst(list(self.layers))
 
     @property
     def passed(self) -> bool:
         """The logits within the tolerance; in float64 every layer too (in float32 a layer's figure is rounding)."""
         layers = self.first_over is None or self.dtype != "float64"
-        return layers and self.logits.finite and self.logits.relative <= self.tolerance
+        ends = (self.logits, self.probabilities)
+        return layers and not any(each is not None and self.over(each) for each in ends)
+
+    def as_dict(self, table: Architecture) -> dict[str, Any]:
+        def entry(each: Difference) -> dict[str, Any]:
+            bound = self.bounds.get(each.layer)
+            kind = type(table.by_name[each.layer]).__name__ if each.layer in table.by_name else "Output"
+            return each.as_dict() | {"kind": kind, "bound": bound, "passed": not self.over(each)}
+
+        return {
+            "reference": self.reference,
+            "dtype": self.dtype,
+            "tolerance": self.tolerance,
+            "passed": self.passed,
+            "seconds": self.seconds,
+            "first_over": self.first_over,
+            "layers": [entry(each) for each in self.layers],
+            "worst_layer": entry(self.worst_layer),
+            "logits": entry(self.logits),
+            "probabilities": entry(self.probabilities) if self.probabilities else None,
+            "decisions": {
+                "agreement": self.top1_agreement,
+                "closest_margin": finite_or_none(self.closest_margin),
+                "images": self.images,
+            },
+        }
 
 
 @dataclass
 class Parity:
-    """The verdict on one pair of files."""
+    """The verdict on one pair of files on one backend."""
 
-    model: str
-    source: str
-    network: str
+    model: Path
+    checkpoint: Checkpoint  #: the source's
+    model_provenance: Any
     backend: str
-    images: int
-    standin: bool
+    images: Images
+    tensors: TensorComparison
+    preprocessing: PreprocessingComparison
+    references: list[dict[str, Any]]
+    runs: list[Run] = field(default_factory=list)
+    diagnosis: Diagnosis | None = None
     seconds: float = 0.0
-    precisions: list[Precision] = field(default_factory=list)
+
+    @property
+    def standin(self) -> bool:
+        return bool(self.checkpoint.provenance.standin or self.model_provenance.standin)
 
     @property
     def passed(self) -> bool:
-        return bool(self.precisions) and all(precision.passed for precision in self.precisions)
-
-    def figure(self, dtype: str) -> float | None:
-        """The logits' relative difference in ``dtype``; None when it was not run."""
-        return next((each.logits.relative for each in self.precisions if each.dtype == dtype), None)
-
-    def as_dict(self) -> dict[str, Any]:
-        result = asdict(self) | {"passed": self.passed, "schema": 1}
-        for entry, precision in zip(result["precisions"], self.precisions, strict=True):
-            entry["passed"] = precision.passed
-        return result
+        return (
+            bool(self.runs)
+            and all(run.passed for run in self.runs)
+            and self.tensors.passed
+            and self.preprocessing.passed
+        )
 
 
 def check_parity(
@@ -95,155 +143,170 @@ def check_parity(
     source: str | Path,
     *,
     images: int = 4,
+    folder: Path | None = None,
     seed: int = 0,
     dtypes: tuple[str, ...] | None = None,
     tolerances: dict[str, float] | None = None,
-    progress: Callable[[str], None] = lambda _line: None,
+    reference_code: Path | None = None,
+    onnx: bool = False,
+    progress: Progress = lambda _line: None,
 ) -> Parity:
-    """Run ``model`` (a Keras file) and ``source`` (a checkpoint) on the same ``images`` seeded images.
+    """Run ``model`` (a Keras file) and ``source`` (a checkpoint) on the same images and compare every layer.
 
-    Every layer that the architecture names is compared, in each of ``dtypes`` (default: all that the backend has).
-    Needs PyTorch and Keras. Raises :class:`BadInputError` when a file cannot be read or the two are different networks.
+    Args:
+        model: ``.h5``, ``.keras`` or ``.weights.h5``.
+        source: the checkpoint that it should be.
+        images: how many images.
+        folder: pictures to take them from; None for seeded images with natural statistics.
+        seed: of the images.
+        dtypes: "float64", "float32" or both; default: all that the backend has.
+        tolerances: dtype -> largest relative difference allowed.
+        reference_code: a ``*_dag.py`` to run as a further reference. It is executed.
+        onnx: whether ONNX Runtime is a further reference.
+        progress: called with a line when a step begins.
+
+    Raises:
+        BadInputError: a file cannot be read, or the two are different networks.
     """
     import keras
 
     start = time.perf_counter()
+    model, source = Path(model), Path(source)
     backend = keras.backend.backend()
+    dtypes = _dtypes(dtypes, backend)
+    checkpoint = read_checkpoint(source)
+    ours = read_checkpoint(model)
+    theirs, mine = checkpoint.provenance, ours.provenance
+    if (mine.network, mine.head, mine.units) != (theirs.network, theirs.head, theirs.units):
+        raise BadInputError(
+            f"{model} is a {ours.architecture} and {source} is a {checkpoint.architecture}: they cannot be compared."
+        )
+    chosen = Images.of(images, seed=seed, folder=folder)
+    result = Parity(
+        model, checkpoint, mine, backend, chosen,
+        compare_tensors(checkpoint.arrays, ours.arrays), compare_preprocessing(chosen, mine), [],
+    )  # fmt: skip
+    opened = open_model(model, checkpoint)
+    progress(f"{model.name}: what rounding can do, in float64")
+    rounding = _rounding(checkpoint, chosen.inputs[:1])
+    for dtype in dtypes:
+        bounds = {layer: units * UNIT_ROUNDOFF[dtype] for layer, units in rounding.items()}
+        tolerance = (tolerances or {}).get(dtype, TOLERANCES[dtype])
+        for reference in _references(checkpoint, dtype, reference_code, onnx):
+            progress(f"{model.name}: {chosen.count} images in {dtype} against {reference.title}")
+            known = {"name": reference.title, "independent": reference.independent, "note": reference.note}
+            if known not in result.references:
+                result.references.append(known)
+            result.runs.append(_compare(opened, checkpoint, reference, chosen.inputs, dtype, tolerance, bounds))
+    if any(run.first_over for run in result.runs if not run.passed):
+        progress(f"{model.name}: looking for the cause")
+        result.diagnosis = _diagnose(opened, checkpoint, ours, result, chosen.inputs[:1])
+    result.seconds = time.perf_counter() - start
+    return result
+
+
+def _dtypes(dtypes: tuple[str, ...] | None, backend: str) -> tuple[str, ...]:
     if dtypes is None:
-        dtypes = ("float64", "float32") if backend in FLOAT64_BACKENDS else ("float32",)
+        return ("float64", "float32") if backend in FLOAT64_BACKENDS else ("float32",)
     if "float64" in dtypes and backend not in FLOAT64_BACKENDS:
         raise BadInputError(
             f"Keras computes BatchNormalization in float32 on the {backend} backend, whatever the dtype asked for. "
             "Run the float64 check with KERAS_BACKEND=tensorflow."
         )
-    checkpoint = read_checkpoint(source)
-    provenance = read_checkpoint(model).provenance
-    if (provenance.network, provenance.head, provenance.units) != (
-        checkpoint.provenance.network, checkpoint.provenance.head, checkpoint.provenance.units,
-    ):  # fmt: skip
-        raise BadInputError(
-            f"{model} is a {provenance.network} with {provenance.units or 'no'} outputs and {source} is a "
-            f"{checkpoint.architecture}: they cannot be compared."
-        )
-    result = Parity(
-        Path(model).name, Path(source).name, checkpoint.architecture.network, backend, images,
-        checkpoint.provenance.standin or provenance.standin,
-    )  # fmt: skip
-    batch = natural_inputs(images, seed=seed)
-    opened = open_model(Path(model), checkpoint)
-    for dtype in dtypes:
-        progress(f"{result.model}: {images} images in {dtype}")
-        tolerance = (tolerances or {}).get(dtype, TOLERANCES[dtype])
-        result.precisions.append(_compare(opened, checkpoint, batch, dtype, tolerance))
-    result.seconds = time.perf_counter() - start
-    return result
+    return dtypes
 
 
-def _compare(opened: Any, checkpoint: Checkpoint, batch: np.ndarray, dtype: str, tolerance: float) -> Precision:
+def _references(checkpoint: Checkpoint, dtype: str, code: Path | None, onnx: bool) -> list[Reference]:
+    """Made when they are needed: each holds the network's weights in memory."""
+    from verify.references.torch_reference import TorchReference
+
+    references: list[Reference] = [TorchReference(checkpoint, dtype)]
+    if code is not None:
+        from verify.references.user_code import UserCodeReference
+
+        references.append(UserCodeReference(checkpoint, dtype, code))
+    if onnx and dtype == "float32":
+        from verify.references.onnx_runtime import OnnxRuntimeReference
+
+        references.append(OnnxRuntimeReference(checkpoint))
+    return references
+
+
+def _rounding(checkpoint: Checkpoint, image: np.ndarray) -> dict[str, float]:
+    """Layer -> what rounding can do to it, in units of the unit roundoff."""
+    from verify.references.torch_reference import TorchReference
+
+    exact = TorchReference(checkpoint, "float64")
+    return rounding_units(exact.module, image, exact.run(image.astype("float64")))
+
+
+def _compare(
+    opened: Any, checkpoint: Checkpoint, reference: Reference, batch: np.ndarray, dtype: str, tolerance: float,
+    bounds: dict[str, float],
+) -> Run:  # fmt: skip
+    start = time.perf_counter()
     table = checkpoint.architecture
     names = [layer.name for layer in table.layers[1:]]
-    module = reference_module(checkpoint, dtype)
     probe = layer_outputs(opened, names, dtype)
-    per_layer: dict[str, list[Difference]] = {name: [] for name in names}
-    reference_logits, keras_logits = [], []
-    for image in batch:  # one at a time: all activations of a batch in float64 would not fit a small machine
-        kept: dict[str, np.ndarray] = {}
-        _run_reference(module, image[None].astype(dtype), kept)
+    per_layer: dict[str, list[Difference]] = {}
+    theirs, mine = [], []
+    for image in batch:  # one at a time, and compared at once: a batch's activations in float64 would take gigabytes
+        kept = reference.run(image[None].astype(dtype))
         outputs = probe(image[None].astype(dtype))
         for name in names:
-            per_layer[name].append(difference(name, kept[name], outputs[name]))
-        reference_logits.append(kept[table.output].reshape(-1))
-        keras_logits.append(outputs[table.output].reshape(-1))
-    layers = [max(differences, key=lambda each: each.relative) for differences in per_layer.values()]
-    reference, ours = np.stack(reference_logits), np.stack(keras_logits)
-    highest = np.sort(reference, axis=1)
-    margin = (highest[:, -1] - highest[:, -2]) if reference.shape[1] > 1 else np.array([np.inf])
-    return Precision(
-        dtype,
-        logits=difference(table.output, reference, ours),
-        worst_layer=max(layers, key=lambda each: each.relative),
-        first_over=next((each.layer for each in layers if not each.finite or each.relative > tolerance), None),
-        top1_agreement=float((reference.argmax(axis=1) == ours.argmax(axis=1)).mean()),
-        closest_margin=float(margin.min() / np.abs(reference).max()),
+            if name in kept:  # a stranger's module may not show every layer
+                per_layer.setdefault(name, []).append(difference(name, kept[name], outputs[name]))
+        theirs.append(kept[table.output].reshape(-1))
+        mine.append(outputs[table.output].reshape(-1))
+    logits, ours = np.stack(theirs), np.stack(mine)
+    classes = table.head.kind == "classifier"
+    return Run(
+        reference=reference.name,
+        dtype=dtype,
         tolerance=tolerance,
+        layers=tuple(worst(found) for found in per_layer.values()),
+        bounds=bounds,
+        logits=difference(table.output, logits, ours),
+        probabilities=difference("prob", _softmax(logits), _softmax(ours)) if classes else None,
+        top1_agreement=float((logits.argmax(axis=1) == ours.argmax(axis=1)).mean()),
+        closest_margin=_closest_margin(logits),
+        images=len(batch),
+        seconds=time.perf_counter() - start,
     )
 
 
-def difference(name: str, reference: np.ndarray, ours: np.ndarray) -> Difference:
-    """How far ``ours`` is from ``reference``. A NaN, an infinity or another shape is an infinite difference."""
-    if reference.shape != ours.shape or not (np.isfinite(reference).all() and np.isfinite(ours).all()):
-        return Difference(name, np.inf, np.inf, np.inf, False)
-    apart = np.abs(ours.astype(np.float64) - reference.astype(np.float64))
-    largest = float(np.abs(reference).max()) or 1.0
-    return Difference(name, float(apart.max()), float(apart.max()) / largest, float(np.sqrt((apart**2).mean())), True)
+def _closest_margin(logits: np.ndarray) -> float:
+    if logits.shape[1] < 2:
+        return float("inf")
+    highest = np.sort(logits, axis=1)
+    return float((highest[:, -1] - highest[:, -2]).min() / (np.abs(logits).max() or 1.0))
 
 
-# --- the two sides --------------------------------------------------------------------------------------------------
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    result: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
+    return result
 
 
-def reference_module(checkpoint: Checkpoint, dtype: str) -> Any:
-    """The PyTorch reference with the checkpoint's tensors, in evaluation mode."""
-    import torch
+def _diagnose(opened: Any, checkpoint: Checkpoint, ours: Checkpoint, result: Parity, image: np.ndarray) -> Diagnosis:
+    """Both sides once more, in the finest precision that the backend has, up to the layer where they part."""
+    from verify.references.torch_reference import TorchReference
 
-    from verify.references.torch_module import ReferenceNetwork
-
-    module = ReferenceNetwork(checkpoint.architecture)
-    shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
-    state = {name: torch.from_numpy(np.array(array)).reshape(shapes[name]) for name, array in torch_arrays(checkpoint)}
-    missing, unexpected = module.load_state_dict(state, strict=False)
-    left = [name for name in missing if not name.endswith("num_batches_tracked")]
-    assert not left and not unexpected, (left, unexpected)
-    return module.to(getattr(torch, dtype)).eval()
-
-
-def _run_reference(module: Any, image: np.ndarray, kept: dict[str, np.ndarray]) -> None:
-    import torch
-
-    def observe(name: str, value: torch.Tensor) -> None:
-        # Keras's layout; a copy, since a layer may work in place on its input
-        kept[name] = np.array(value.numpy()).transpose(0, 2, 3, 1)
-
-    with torch.no_grad():
-        module(torch.from_numpy(np.ascontiguousarray(image.transpose(0, 3, 1, 2))), observe=observe)
-
-
-def open_model(path: Path, checkpoint: Checkpoint) -> Any:
-    """The Keras model in the file, or our own graph with the file's weights when it has no graph."""
-    import keras
-
-    if format_of(path).name == "weights.h5":
-        from ferplus_keras.graph import model_from_architecture
-
-        model = model_from_architecture(checkpoint.architecture)
-        model.load_weights(path)
-        return model
-    try:
-        return keras.models.load_model(path, compile=False)
-    except (ValueError, TypeError, OSError, KeyError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BadInputError(f"Keras {keras.__version__} cannot open {path}: {reason}") from None
-
-
-def layer_outputs(model: Any, names: list[str], dtype: str) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-    """A function from a batch to the outputs of the layers ``names``, computed by ``model`` in ``dtype``."""
-    import keras
-
-    def with_dtype(layer: Any) -> Any:
-        return layer.__class__.from_config({**layer.get_config(), "dtype": dtype})
-
-    inputs = keras.Input(model.inputs[0].shape[1:], dtype=dtype)
-    inputs = keras.tree.map_structure(lambda _: inputs, model.input)  # a tensor, or a list of one in old files
-    copy = keras.models.clone_model(model, input_tensors=inputs, clone_function=with_dtype)
-    copy.set_weights(model.get_weights())
-    absent = [name for name in names if name not in {layer.name for layer in copy.layers}]
-    if absent:
-        raise BadInputError(f"The model has no layer {absent[0]} (and {len(absent) - 1} more); it is another graph.")
-    probe = keras.Model(copy.input, {name: copy.get_layer(name).output for name in names})
-
-    def run(batch: np.ndarray) -> dict[str, np.ndarray]:
-        outputs = probe(batch, training=False)
-        arrays = {name: np.asarray(keras.ops.convert_to_numpy(value)) for name, value in outputs.items()}
-        # The pooled features and the head are vectors in Keras and 1 x 1 maps in PyTorch.
-        return {name: array[:, None, None] if array.ndim == 2 else array for name, array in arrays.items()}
-
-    return run
+    dtype = "float64" if result.backend in FLOAT64_BACKENDS else "float32"
+    failed = next(run for run in result.runs if not run.passed and run.first_over)
+    table = checkpoint.architecture
+    layer = table.by_name[failed.first_over or ""]
+    exact = TorchReference(checkpoint, "float64").run(image.astype("float64"))
+    actual: Outputs = layer_outputs(opened, [layer.name], dtype)(image.astype(dtype))
+    before = table.layers[: table.layers.index(layer)]
+    case = Case(
+        table,
+        layer,
+        tuple(exact[name] for name in layer.inputs),
+        exact[layer.name],
+        actual[layer.name].astype(np.float64),
+        checkpoint.arrays,
+        ours.arrays,
+        {each.name: exact[each.name] for each in before},
+    )
+    return diagnose(case)

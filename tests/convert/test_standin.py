@@ -34,7 +34,7 @@ def test_the_statistics_are_those_of_a_real_forward_pass(standin_pth: Path, netw
     import torch
 
     from verify.images import natural_inputs
-    from verify.parity import reference_module
+    from verify.references.torch_reference import reference_module
 
     module = reference_module(read_checkpoint(standin_pth), "float32")
     images = torch.from_numpy(natural_inputs(4, seed=99).transpose(0, 3, 1, 2).copy())

@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.preprocessing import PUBLISHED
+from verify.diagnosis import IMAGENET_MEAN
 from verify.parity import check_parity
 
 Config = dict[str, Any]
@@ -70,10 +72,11 @@ class Converted:
 
 @dataclass(frozen=True)
 class Fault:
-    """``plant`` does the damage; ``first`` is the layer where the two functions part."""
+    """``plant`` does the damage; ``first`` is the layer where the two functions part, ``cause`` the word for why."""
 
     plant: Callable[[Converted], None]
     first: str
+    cause: str
     network: str = "resnet50"
     #: Runs by `make test-all` only: a kin of another fault.
     slow: bool = False
@@ -116,73 +119,162 @@ def one_number(relative: float) -> Callable[[Converted], None]:
     return plant
 
 
+def rescale(scale: float, offset: float | list[float]) -> Callable[[Converted], None]:
+    """Put a Rescaling layer before the first convolution: preprocessing of somebody's own inside the model."""
+
+    def plant(file: Converted) -> None:
+        config = {"name": "rescaling", "trainable": True, "dtype": "float32", "scale": scale, "offset": offset}
+        layer = {
+            "class_name": "Rescaling", "config": config, "name": "rescaling", "inbound_nodes": [[["data", 0, 0, {}]]],
+        }  # fmt: skip
+        file.model["config"]["layers"].insert(1, layer)
+        file.rewire("conv1_7x7_s2_pad", "data", "rescaling")
+
+    return plant
+
+
+def forget_all_but_the_head(file: Converted) -> None:
+    """What by-name loading leaves when the names do not match: fresh layers."""
+    generator = np.random.default_rng(1)
+    for layer in file.layers:
+        group = file.file[f"model_weights/{layer}"]
+        if layer == "classifier" or layer not in group:
+            continue
+        for name, dataset in group[layer].items():
+            if name.startswith(("gamma", "moving_variance")):
+                dataset[...] = 1
+            elif name.startswith("kernel"):
+                dataset[...] = generator.normal(0, np.sqrt(2 / np.prod(dataset.shape[:-1])), dataset.shape)
+            else:
+                dataset[...] = 0
+
+
+def exchange_two_norms(file: Converted) -> None:
+    for role in ("gamma", "beta", "moving_mean", "moving_variance"):
+        file.swap(("conv4_2_3x3_bn", role), ("conv4_4_3x3_bn", role))
+
+
 FAULTS = {
     "epsilon of one BatchNorm": Fault(
         lambda file: file.configure("conv4_2_3x3_bn", epsilon=1e-3),
         "conv4_2_3x3_bn",
+        "batchnorm-epsilon",
     ),
     "epsilon nearly right": Fault(
         lambda file: file.configure("conv4_2_3x3_bn", epsilon=1.001e-5),
         "conv4_2_3x3_bn",
+        "batchnorm-epsilon",
         hidden_in_float32=True,
         slow=True,
     ),
-    "mean and variance swapped": Fault(swap_mean_and_variance, "conv2_2_1x1_reduce_bn"),
+    "mean and variance swapped": Fault(swap_mean_and_variance, "conv2_2_1x1_reduce_bn", "mean-variance-swapped"),
     "gamma and beta swapped": Fault(
         lambda file: file.swap(("conv5_1_3x3_bn", "gamma"), ("conv5_1_3x3_bn", "beta")),
         "conv5_1_3x3_bn",
+        "gamma-beta-swapped",
         slow=True,
     ),
     "kernel transposed": Fault(
         lambda file: file.change("conv2_2_3x3", "kernel", lambda kernel: kernel.transpose(1, 0, 2, 3)),
         "conv2_2_3x3",
+        "kernel-transposed",
     ),
     "kernel flipped": Fault(
         lambda file: file.change("conv4_6_3x3", "kernel", lambda kernel: kernel[::-1, ::-1]),
         "conv4_6_3x3",
+        "kernel-flipped",
     ),
     "input and output channels swapped": Fault(
         lambda file: file.change("conv5_2_3x3", "kernel", lambda kernel: kernel.swapaxes(2, 3)),
         "conv5_2_3x3",
+        "channels-swapped",
         slow=True,
     ),
-    "two layers exchanged": Fault(exchange_two_layers, "conv3_2_3x3"),
-    "head's classes permuted": Fault(permute_the_head, "classifier"),
+    "two layers exchanged": Fault(exchange_two_layers, "conv3_2_3x3", "layers-exchanged"),
+    "head's classes permuted": Fault(permute_the_head, "classifier", "label-order"),
     "conv1 padded like Keras's same": Fault(
         lambda file: file.configure("conv1_7x7_s2_pad", padding=[[2, 3], [2, 3]]),
         "conv1_7x7_s2",
+        "same-padding",
     ),
     "pool1 padded on all sides": Fault(
         lambda file: file.configure("pool1_3x3_s2_pad", padding=[[1, 1], [1, 1]]),
         "pool1_3x3_s2",
+        "pool-padding-symmetric",
     ),
-    "stride on the 3x3": Fault(move_the_stride, "conv3_1_1x1_reduce"),
+    "stride on the 3x3": Fault(move_the_stride, "conv3_1_1x1_reduce", "stride-on-3x3"),
     "BGR": Fault(
         lambda file: file.change("conv1_7x7_s2", "kernel", lambda kernel: kernel[:, :, ::-1]),
         "conv1_7x7_s2",
+        "bgr",
     ),
-    "one number by a millionth": Fault(one_number(1e-6), "conv4_3_3x3", hidden_in_float32=True),
+    "one number by a millionth": Fault(one_number(1e-6), "conv4_3_3x3", "other-numbers", hidden_in_float32=True),
     "a ReLU left out": Fault(
         lambda file: file.configure("conv3_2_3x3_relu", activation="linear"),
         "conv3_2_3x3_relu",
+        "activation-missing",
     ),
     "shortcut taken before the ReLU": Fault(
         lambda file: file.rewire("conv3_3", "conv3_2_relu", "conv3_2"),
         "conv3_3",
+        "wired-wrong",
         slow=True,
     ),
     "SE: a bias forgotten": Fault(
         lambda file: file.change("conv4_4_1x1_up", "bias", np.zeros_like),
         "conv4_4_1x1_up",
+        "bias-missing",
         "senet50",
     ),
     "SE: hard sigmoid": Fault(
         lambda file: file.configure("conv5_2_prob", activation="hard_sigmoid"),
         "conv5_2_prob",
+        "activation",
         "senet50",
         slow=True,
     ),
+    "pool1 not padded": Fault(
+        lambda file: file.configure("pool1_3x3_s2_pad", padding=[[0, 0], [0, 0]]),
+        "pool1_3x3_s2",
+        "pool-padding-missing",
+    ),
+    "pool1 padded before": Fault(
+        lambda file: file.configure("pool1_3x3_s2_pad", padding=[[1, 0], [1, 0]]),
+        "pool1_3x3_s2",
+        "pool-padding-symmetric",
+        slow=True,
+    ),
+    "conv1 not padded": Fault(
+        lambda file: file.configure("conv1_7x7_s2_pad", padding=[[0, 0], [0, 0]]),
+        "conv1_7x7_s2",
+        "no-padding",
+        slow=True,
+    ),
+    "0..1 for 0..255": Fault(rescale(1 / 255, 0.0), "conv1_7x7_s2", "scale-0-1"),
+    "ImageNet's mean": Fault(
+        rescale(1.0, [float(ours - theirs) for ours, theirs in zip(PUBLISHED.mean, IMAGENET_MEAN, strict=True)]),
+        "conv1_7x7_s2",
+        "imagenet-mean",
+    ),
+    "no mean": Fault(rescale(1.0, list(PUBLISHED.mean)), "conv1_7x7_s2", "no-mean", slow=True),
+    "half-loaded": Fault(forget_all_but_the_head, "conv1_7x7_s2", "half-loaded"),
+    "standard deviation for variance": Fault(
+        lambda file: file.change("conv3_3_3x3_bn", "moving_variance", lambda variance: np.sqrt(variance + 1e-5)),
+        "conv3_3_3x3_bn",
+        "sigma-as-variance",
+        slow=True,
+    ),
+    "two BatchNorms exchanged": Fault(
+        exchange_two_norms,
+        "conv4_2_3x3_bn",
+        "layers-exchanged",
+        slow=True,
+    ),
 }
+
+
+#: Faults of which the sentence speaks without naming the layer at which they show.
+ABOUT_THE_INPUT = ("bgr", "scale-0-1", "imagenet-mean", "no-mean", "half-loaded")
 
 
 # --- the checks -----------------------------------------------------------------------------------------------------
@@ -211,12 +303,16 @@ def test_a_planted_fault_turns_the_check_red(fault: Fault, standin_h5: Path, sta
     result = check_parity(path, standin_pth, images=1, dtypes=("float64",))
 
     path.unlink()
-    (float64,) = result.precisions
+    float64 = result.runs[0]
     assert not result.passed
     assert not float64.passed
     assert float64.first_over == fault.first
     # Not by the layer alone: the logits themselves are beyond the tolerance.
     assert float64.logits.relative > float64.tolerance
+    found = result.diagnosis
+    assert found is not None and (found.layer, found.fault) == (fault.first, fault.cause), found
+    assert found.confidence == ("likely" if fault.cause == "other-numbers" else "certain")
+    assert fault.first in found.cause or fault.cause in ABOUT_THE_INPUT
 
 
 @pytest.mark.slow
@@ -272,4 +368,4 @@ def test_a_source_that_was_changed_is_seen_too(standin_h5: Path, standin_pth: Pa
     result = check_parity(standin_h5, tmp_path / "other-standin.pth", images=1, dtypes=("float64",))
 
     assert not result.passed
-    assert result.precisions[0].first_over == "conv5_3_1x1_increase_bn"
+    assert result.runs[0].first_over == "conv5_3_1x1_increase_bn"

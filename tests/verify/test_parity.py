@@ -16,15 +16,23 @@ import numpy as np
 import pytest
 import torch
 
+from convert.checkpoint import sha256_of
 from convert.conversion import convert
+from convert.readers import read_checkpoint
 from convert.writers import write
 from ferplus_keras.architecture import NO_HEAD, architecture, classifier, embedding
-from ferplus_keras.cli import main
 from ferplus_keras.errors import BadInputError
 from tests.conftest import ROOT, run_python
 from tests.seeded import save_state, seeded_checkpoint, seeded_state
 from verify import parity as module
-from verify.parity import TOLERANCES, Difference, Parity, Precision, check_parity, difference
+from verify.images import Images
+from verify.metrics import Difference, difference
+from verify.parity import TOLERANCES, Parity, Run, check_parity
+from verify.preprocessing_check import compare_preprocessing
+from verify.references.torch_reference import reference_module
+from verify.result import as_result
+from verify.tensors import compare_tensors
+from verify.text import as_text
 
 
 @pytest.fixture
@@ -48,9 +56,9 @@ def test_the_converted_file_is_the_same_function(standin_h5: Path, standin_pth: 
 
     result = check_parity(standin_h5, standin_pth, images=2, progress=steps.append)
 
-    assert [each.dtype for each in result.precisions] == ["float64", "float32"]
+    assert [each.dtype for each in result.runs] == ["float64", "float32"]
     assert result.passed
-    for each, tolerance in zip(result.precisions, (1e-12, 5e-5), strict=True):
+    for each, tolerance in zip(result.runs, (1e-12, 5e-5), strict=True):
         assert each.tolerance == tolerance
         assert each.logits.relative <= tolerance
         assert each.worst_layer.relative <= tolerance
@@ -58,24 +66,31 @@ def test_the_converted_file_is_the_same_function(standin_h5: Path, standin_pth: 
         assert each.top1_agreement == 1.0
         assert each.closest_margin > 1e-3, "the images leave the decision to rounding: choose others"
     # Float32 must not be float64 in disguise, nor the other way round.
-    assert result.precisions[0].logits.relative < 1e-10 < 1e-8 < result.precisions[1].logits.relative
-    assert result.figure("float64") == result.precisions[0].logits.relative
-    assert result.figure("float16") is None
+    assert result.runs[0].logits.relative < 1e-10 < 1e-8 < result.runs[1].logits.relative
 
-    table = architecture(result.network)
+    network = result.checkpoint.provenance.network
+    table = architecture(network)
     every = [layer.name for layer in table.layers[1:]]
-    assert compared == 2 * ([*every, *every, table.output])  # both images, then the logits; in both precisions
-    assert len(every) == {"resnet50": 175 - 1, "senet50": 271 - 1}[result.network]
-    assert len(steps) == 2
+    assert compared == 2 * ([*every, *every, table.output, "prob"])  # two images, then both ends; twice
+    assert len(every) == {"resnet50": 175 - 1, "senet50": 271 - 1}[network]
+    assert len(steps) == 3
     assert result.standin
-    assert (result.backend, result.images) == ("tensorflow", 2)
+    assert (result.backend, result.images.count) == ("tensorflow", 2)
     assert result.seconds > 0
+    # Rounding explains what is left, at every layer, in both precisions; and it is no blank cheque.
+    for each in result.runs:
+        for layer in each.layers:
+            assert layer.relative <= each.bounds[layer.layer], layer
+        assert 0 < each.bounds["classifier"] < each.tolerance * 10
 
-    data = json.loads(json.dumps(result.as_dict()))
-    assert (data["passed"], data["standin"], data["schema"]) == (True, True, 1)
-    assert (data["model"], data["source"]) == (standin_h5.name, standin_pth.name)
-    assert [each["passed"] for each in data["precisions"]] == [True, True]
-    assert data["precisions"][0]["logits"]["relative"] == result.figure("float64")
+    data = json.loads(json.dumps(as_result(result, standin_pth, "ferplus ..."), allow_nan=False))
+    assert (data["passed"], data["standin"], data["schema"]) == (True, True, 2)
+    assert (data["model"]["name"], data["source"]["name"]) == (standin_h5.name, standin_pth.name)
+    assert data["model"]["sha256"] == sha256_of(standin_h5) and data["source"]["sha256"] == sha256_of(standin_pth)
+    assert [each["passed"] for each in data["runs"]] == [True, True]
+    assert [level["passed"] for level in data["levels"]] == [True] * 5
+    assert data["diagnosis"] is None
+    assert "STAND-IN" in as_text(data) and "pass  Every layer" in as_text(data)
 
 
 @pytest.mark.slow
@@ -83,42 +98,32 @@ def test_the_converted_file_is_the_same_function(standin_h5: Path, standin_pth: 
 def test_a_tolerance_below_rounding_fails(standin_h5: Path, standin_pth: Path) -> None:
     result = check_parity(standin_h5, standin_pth, images=1, dtypes=("float64",), tolerances={"float64": 1e-17})
     assert not result.passed
-    assert result.precisions[0].first_over == "conv1_7x7_s2"
+    assert result.runs[0].first_over == "conv1_7x7_s2"
 
 
-def test_the_command_says_where_two_functions_part(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def precision(dtype: str, relative: float, first_over: str | None) -> Precision:
-        apart = Difference("classifier", relative, relative, relative, True)
-        return Precision(dtype, apart, apart, first_over, 1.0, 0.1, TOLERANCES[dtype])
-
-    precisions = [precision("float64", 3e-7, "conv4_3_3x3"), precision("float32", 4e-6, None)]
-    failed = Parity("model.h5", "source.pth", "resnet50", "tensorflow", 4, False, 1.0, precisions)
-    monkeypatch.setattr(module, "check_parity", lambda *_arguments, **_options: failed)
-
-    codes = [
-        main(["verify", "parity", "model.h5", "--against", "source.pth", *json_or_not])
-        for json_or_not in ([], ["--json"])
-    ]
-
-    output = capsys.readouterr()
-    assert codes == [1, 1]
-    float64, float32 = (line for line in output.out.splitlines() if line.startswith("  float"))
-    assert "3.0e-07 (allowed 1e-12)" in float64 and float64.endswith("FAIL")
-    assert "4.0e-06 (allowed 5e-05)" in float32 and float32.endswith("pass")
-    assert "error: model.h5 is not the same function as source.pth; they part at conv4_3_3x3." in output.err
-    assert json.loads(output.out[output.out.index("{") :])["passed"] is False
+def made_up(dtype: str, relative: float, layer: float) -> Run:
+    """A run with these figures for the logits and for one layer."""
+    logits = Difference("classifier", relative, relative, relative, 1.0)
+    inner = Difference("conv4_3_3x3", layer, layer, layer, 1.0)
+    return Run("torch", dtype, TOLERANCES[dtype], (inner, logits), {}, logits, None, 1.0, 0.1, 4, 1.0)
 
 
 def test_in_float32_a_layers_figure_is_rounding_and_the_logits_decide() -> None:
-    near, far = (Difference("classifier", value, value, value, True) for value in (1e-6, 1e-4))
-    assert Precision("float32", near, far, "conv5_3_3x3", 1.0, 0.1, 5e-5).passed
-    assert not Precision("float32", far, far, "conv5_3_3x3", 1.0, 0.1, 5e-5).passed
-    exact = Difference("classifier", 1e-15, 1e-15, 1e-15, True)
-    assert not Precision("float64", exact, near, "conv5_3_3x3", 1.0, 0.1, 1e-12).passed
-    nothing_run = Parity("model.h5", "source.pth", "resnet50", "tensorflow", 4, False)
-    assert not nothing_run.passed, "no precision at all is no proof"
+    assert made_up("float32", 1e-6, 1e-4).passed
+    assert not made_up("float32", 1e-4, 1e-6).passed
+    assert not made_up("float64", 1e-15, 1e-6).passed
+    assert made_up("float64", 1e-15, 1e-6).first_over == "conv4_3_3x3"
+    assert made_up("float64", 1e-15, 1e-15).passed
+
+
+def test_nothing_run_is_no_proof(standin_pth: Path) -> None:
+    checkpoint = read_checkpoint(standin_pth)
+    images = Images.of(1)
+    result = Parity(
+        standin_pth, checkpoint, checkpoint.provenance, "tensorflow", images,
+        compare_tensors(checkpoint.arrays, checkpoint.arrays), compare_preprocessing(images, checkpoint.provenance), [],
+    )  # fmt: skip
+    assert result.tensors.passed and result.preprocessing.passed and not result.passed
 
 
 @pytest.mark.parametrize("network", ["senet50"], indirect=True)
@@ -135,7 +140,7 @@ def test_keras_own_formats_are_the_same_function(
 
     path.unlink()
     assert result.passed
-    assert result.precisions[0].logits.relative <= 1e-12
+    assert result.runs[0].logits.relative <= 1e-12
 
 
 @pytest.mark.parametrize("network", ["resnet50"], indirect=True)
@@ -160,7 +165,7 @@ def test_an_embedding_is_compared_by_its_vector(tmp_path: Path) -> None:
     result = check_parity(tmp_path / "senet50_128.h5", source, images=1, dtypes=("float64",))
 
     assert result.passed
-    assert result.precisions[0].logits.layer == "feat_extract"
+    assert result.runs[0].logits.layer == "feat_extract"
     assert not result.standin
 
 
@@ -189,12 +194,11 @@ def test_the_other_backends_in_float32(backend: str, standin_h5: Path, standin_p
 
     assert run.returncode == 0, run.stderr
     data = json.loads(run.stdout)
-    assert data["backend"] == backend
     assert data["passed"] is True
-    (precision,) = data["precisions"]
-    assert precision["dtype"] == "float32"
-    assert 0 < precision["logits"]["relative"] <= 5e-5
-    assert precision["top1_agreement"] == 1.0
+    (run_,) = (each for each in data["runs"] if each["reference"] == "torch")
+    assert (run_["backend"], run_["dtype"]) == (backend, "float32")
+    assert 0 < run_["logits"]["relative"] <= 5e-5
+    assert run_["decisions"]["agreement"] == 1.0
 
 
 #: Prints how far BatchNormalization "in float64" is off, the type of its result, and what check_parity says to it.
@@ -235,9 +239,11 @@ def test_another_network_is_refused(seeded_pth: Path, tmp_path: Path) -> None:
     write(seeded_checkpoint("senet50"), tmp_path / "senet50.h5")
     write(seeded_checkpoint("resnet50", classifier(7)), tmp_path / "seven.h5")
 
-    with pytest.raises(BadInputError, match=r"senet50\.h5 is a senet50 .* is a resnet50, 8 classes: they cannot"):
+    with pytest.raises(
+        BadInputError, match=r"senet50\.h5 is a senet50, 8 classes .* is a resnet50, 8 classes: they cannot"
+    ):
         check_parity(tmp_path / "senet50.h5", seeded_pth)
-    with pytest.raises(BadInputError, match=r"seven\.h5 is a resnet50 with 7 outputs"):
+    with pytest.raises(BadInputError, match=r"seven\.h5 is a resnet50, 7 classes"):
         check_parity(tmp_path / "seven.h5", seeded_pth)
 
 
@@ -256,47 +262,18 @@ def test_a_checkpoint_is_no_model(seeded_pth: Path) -> None:
         check_parity(seeded_pth, seeded_pth, images=1, dtypes=("float32",))
 
 
-# --- the measure ----------------------------------------------------------------------------------------------------
-
-
-def test_a_difference_is_relative_to_the_references_largest_magnitude() -> None:
-    reference, ours = np.array([1.0, -4.0, 2.0]), np.array([1.0, -4.0, 2.5])
-    assert difference("x", reference, ours) == Difference("x", 0.5, 0.125, np.sqrt(0.25 / 3), True)
-    assert difference("x", reference, reference).relative == 0.0
-    assert difference("x", np.zeros(3), np.full(3, 0.25)).relative == 0.25, "over nothing, the difference itself"
-
-
-def test_float32_is_not_rounded_once_more() -> None:
-    reference = np.array([1.0], np.float32)
-    ours = np.nextafter(reference, np.float32(2))
-    assert difference("x", reference, ours).relative == 2.0**-23
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("side", ["reference", "ours", "both"])
-def test_what_is_no_number_is_an_infinite_difference(bad: float, side: str) -> None:
-    good, spoilt = np.array([1.0, 2.0]), np.array([1.0, bad])
-    reference = good if side == "ours" else spoilt
-    ours = good if side == "reference" else spoilt
-    assert difference("x", reference, ours) == Difference("x", np.inf, np.inf, np.inf, False)
-
-
-@pytest.mark.parametrize(("theirs", "ours"), [((2, 3), (3, 2)), ((1, 4), (4,)), ((1, 4), (2, 4)), ((3,), (0,))])
-def test_another_shape_is_an_infinite_difference(theirs: tuple[int, ...], ours: tuple[int, ...]) -> None:
-    # numpy would stretch some of these over each other without a word.
-    result = difference("x", np.zeros(theirs), np.zeros(ours))
-    assert (result.relative, result.finite) == (np.inf, False)
+# --- the reference --------------------------------------------------------------------------------------------------
 
 
 def test_the_reference_refuses_a_tensor_too_few(seeded_pth: Path) -> None:
     checkpoint = seeded_checkpoint("resnet50")
-    module.reference_module(checkpoint, "float64")
+    reference_module(checkpoint, "float64")
     checkpoint.arrays["conv5_3_3x3"].pop("kernel")
     with pytest.raises((AssertionError, KeyError), match=r"conv5_3_3x3|kernel"):
-        module.reference_module(checkpoint, "float64")
+        reference_module(checkpoint, "float64")
 
 
 def test_the_reference_is_in_evaluation_mode_and_in_the_precision_asked_for() -> None:
-    reference = module.reference_module(seeded_checkpoint("resnet50"), "float64")
+    reference = reference_module(seeded_checkpoint("resnet50"), "float64")
     assert not reference.training
     assert {parameter.dtype for parameter in reference.parameters()} == {torch.float64}

@@ -14,11 +14,15 @@ from torch import nn
 from ferplus_keras import architecture as arch
 from ferplus_keras.architecture import Architecture
 
+Observe = Callable[[str, torch.Tensor], None]
+Perturb = Callable[[arch.Layer, list[torch.Tensor], torch.Tensor], torch.Tensor]
+
 
 class ReferenceNetwork(nn.Module):
     """``architecture`` as a PyTorch module: input images x 3 x 224 x 224, output images x units (or the feature map).
 
-    ``forward`` takes an optional ``observe(layer name, output)`` that is called after every layer.
+    ``forward`` takes an optional ``observe(layer name, output)`` that is called after every layer, and an optional
+    ``perturb(layer, inputs, output)`` whose result takes the output's place.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -29,7 +33,9 @@ class ReferenceNetwork(nn.Module):
             if module is not None:
                 self.add_module(layer.name, module)
 
-    def forward(self, data: torch.Tensor, observe: Callable[[str, torch.Tensor], None] | None = None) -> torch.Tensor:
+    def forward(
+        self, data: torch.Tensor, observe: Observe | None = None, perturb: Perturb | None = None
+    ) -> torch.Tensor:
         remaining = _uses(self.architecture)
         values: dict[str, torch.Tensor] = {}
         for layer in self.architecture.layers:
@@ -43,6 +49,8 @@ class ReferenceNetwork(nn.Module):
                     value = inputs[0] + inputs[1]
                 case _:
                     value = getattr(self, layer.name)(inputs[0])
+            if perturb is not None:
+                value = perturb(layer, inputs, value)
             values[layer.name] = value
             if observe is not None:
                 observe(layer.name, value)

@@ -56,7 +56,7 @@ def reference_logits(pth: Path, images: np.ndarray) -> np.ndarray:
     import torch
 
     from convert.readers import read_checkpoint
-    from verify.parity import reference_module
+    from verify.references.torch_reference import reference_module
 
     module = reference_module(read_checkpoint(pth), "float32")
     with torch.no_grad():

@@ -1,0 +1,53 @@
+"""The second level of proof: pixels become network input as published, measured apart from the network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from convert.checkpoint import Provenance
+from ferplus_keras.preprocessing import PUBLISHED, preprocess_input
+from verify.images import Images
+
+
+@dataclass(frozen=True)
+class PreprocessingComparison:
+    """``arithmetic``: largest difference, in grey levels, from the published formula computed in float64.
+
+    ``stated`` says what the file itself tells its users, where that is not the published preprocessing.
+    """
+
+    arithmetic: float
+    stated: str
+
+    @property
+    def passed(self) -> bool:
+        # Pixels are whole numbers up to 255 and the mean has 7 digits: float32 keeps their difference to 1.5e-5.
+        return self.arithmetic <= 2e-5 and not self.stated
+
+    @property
+    def summary(self) -> str:
+        if self.stated:
+            return f"the file tells its users {self.stated}, which is not what was published"
+        return (
+            f"RGB, 0..255 less the published mean; off by {self.arithmetic:.1e} grey levels at most from the formula "
+            "in float64"
+        )
+
+    def figures(self) -> dict[str, Any]:
+        return {"arithmetic": self.arithmetic}
+
+
+def compare_preprocessing(images: Images, provenance: Provenance) -> PreprocessingComparison:
+    """Our function against the published formula on the images' pixels, and the file's own words against both."""
+    exact = np.stack([images.pixels[..., channel] - PUBLISHED.mean[channel] for channel in range(3)], axis=-1)
+    apart = float(np.abs(preprocess_input(images.pixels) - exact).max())
+    told, published = dict(provenance.preprocessing), PUBLISHED.as_dict()
+    different = [key for key, value in published.items() if _plain(told.get(key)) != _plain(value)]
+    return PreprocessingComparison(apart, ", ".join(f"{key} {told.get(key)}" for key in different))
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,72 @@
+"""The checkpoint run by PyTorch's own layers, from this project's architecture table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from convert.checkpoint import Checkpoint
+from convert.writers.torch_files import torch_arrays
+
+
+class TorchReference:
+    """Runs images (height x width x channels) through the reference module; every layer's output, in Keras's layout."""
+
+    name = "torch"
+    title = "PyTorch, this project's module"
+    independent = False
+    note = (
+        "PyTorch's own layers and kernels; independent of Keras, of the readers and the writers, and not of this "
+        "project's understanding of the architecture"
+    )
+    dtypes = ("float64", "float32")
+
+    def __init__(self, checkpoint: Checkpoint, dtype: str) -> None:
+        self.module = reference_module(checkpoint, dtype)
+        self.dtype = dtype
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        import torch
+
+        kept: dict[str, np.ndarray] = {}
+
+        def observe(name: str, value: torch.Tensor) -> None:
+            kept[name] = np.array(value.numpy()).transpose(0, 2, 3, 1)  # a copy: a layer may work in place on its input
+
+        with torch.no_grad():
+            self.module(as_torch(images, self.dtype), observe=observe)
+        return kept
+
+
+def as_torch(images: np.ndarray, dtype: str) -> Any:
+    """Images x height x width x channels as PyTorch has them."""
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(dtype))
+
+
+def reference_module(checkpoint: Checkpoint, dtype: str) -> Any:
+    """The PyTorch reference with the checkpoint's tensors, in evaluation mode."""
+    import torch
+
+    from verify.references.torch_module import ReferenceNetwork
+
+    module = ReferenceNetwork(checkpoint.architecture)
+    load_strictly(module, checkpoint)
+    return module.to(getattr(torch, dtype)).eval()
+
+
+def load_strictly(module: Any, checkpoint: Checkpoint) -> None:
+    """Put every tensor of the checkpoint into ``module``, whose own names and shapes decide.
+
+    Raises ``KeyError`` or ``RuntimeError`` when one is missing, left over, or of another size.
+    """
+    import torch
+
+    shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    state = {name: torch.from_numpy(np.array(array)).reshape(shapes[name]) for name, array in torch_arrays(checkpoint)}
+    missing, unexpected = module.load_state_dict(state, strict=False)
+    left = [name for name in missing if not name.endswith("num_batches_tracked")]
+    if left or unexpected:
+        raise KeyError(f"missing {left}, unexpected {unexpected}")

@@ -1,0 +1,153 @@
+"""The outcome of a parity check as plain data, for JSON and for every report: schema 2 (docs/parity.md)."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from convert.checkpoint import Source, sha256_of
+from convert.readers import own_provenance
+from ferplus_keras import __version__
+from verify.parity import Parity
+
+SCHEMA = 2
+
+Result = dict[str, Any]
+
+
+def as_result(parity: Parity, source: Path, command: str) -> Result:
+    """``parity`` as plain data. Non-finite numbers are null."""
+    checkpoint = parity.checkpoint
+    runs = [run.as_dict(checkpoint.architecture) | {"backend": parity.backend} for run in parity.runs]
+    result: Result = {
+        "schema": SCHEMA,
+        "passed": parity.passed,
+        "tool": f"ferplus-keras {__version__}",
+        "command": command,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": parity.seconds,
+        "peak_bytes": _peak_bytes(),
+        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "versions": _versions(),
+        "model": _file(parity.model, parity.model_provenance.source),
+        "source": _file(source, checkpoint.provenance.source),
+        "network": checkpoint.provenance.network,
+        "head": str(checkpoint.architecture.head),
+        "standin": parity.standin,
+        "images": {"count": parity.images.count, "origin": parity.images.origin},
+        "references": parity.references,
+        "tensors": {"passed": parity.tensors.passed, "summary": parity.tensors.summary} | parity.tensors.figures(),
+        "preprocessing": {"passed": parity.preprocessing.passed, "summary": parity.preprocessing.summary}
+        | parity.preprocessing.figures(),
+        "runs": runs,
+        "diagnosis": parity.diagnosis.as_dict() if parity.diagnosis else None,
+    }
+    return result | {"levels": levels(result)}
+
+
+def merged(results: list[Result]) -> Result:
+    """One result of several backends' results on the same pair of files."""
+    first = results[0]
+    both: Result = first | {
+        "passed": all(each["passed"] for each in results),
+        "seconds": sum(each["seconds"] for each in results),
+        "peak_bytes": max((each["peak_bytes"] or 0 for each in results), default=0) or None,
+        "versions": {name: version for each in results for name, version in each["versions"].items()},
+        "runs": [run for each in results for run in each["runs"]],
+        "references": list({known["name"]: known for each in results for known in each["references"]}.values()),
+        "diagnosis": next((each["diagnosis"] for each in results if each["diagnosis"]), None),
+    }
+    return both | {"levels": levels(both)}
+
+
+def levels(result: Result) -> list[dict[str, Any]]:
+    """The five levels of proof, each with a verdict and a sentence."""
+    runs = result["runs"]
+    return [
+        _level("tensors", "The file's numbers", result["tensors"]),
+        _level("preprocessing", "Pixels to input", result["preprocessing"]),
+        {
+            "name": "layers",
+            "title": "Every layer",
+            "passed": all(run["first_over"] is None for run in runs if run["dtype"] == "float64")
+            and all(run["worst_layer"]["finite"] for run in runs),
+            "summary": "; ".join(_layers_sentence(run) for run in runs),
+            "figures": {_label(run): run["worst_layer"]["relative"] for run in runs},
+        },
+        {
+            "name": "logits",
+            "title": "Logits and probabilities",
+            "passed": all(each["passed"] for run in runs for each in (run["logits"], run["probabilities"]) if each),
+            "summary": "; ".join(
+                f"{_label(run)}: off by {_figure(run['logits'])} of the largest logit (allowed {run['tolerance']:.0e})"
+                for run in runs
+            ),
+            "figures": {_label(run): run["logits"]["relative"] for run in runs},
+        },
+        {
+            "name": "decisions",
+            "title": "Decisions",
+            "passed": all(run["decisions"]["agreement"] == 1.0 for run in runs),
+            "summary": "; ".join(_decisions_sentence(run) for run in runs),
+            "figures": {_label(run): run["decisions"]["agreement"] for run in runs},
+        },
+    ]
+
+
+def _level(name: str, title: str, found: dict[str, Any]) -> dict[str, Any]:
+    figures = {key: value for key, value in found.items() if key not in ("passed", "summary")}
+    return {"name": name, "title": title, "passed": found["passed"], "summary": found["summary"], "figures": figures}
+
+
+def _label(run: dict[str, Any]) -> str:
+    against = "" if run["reference"] == "torch" else f" against {run['reference']}"
+    return f"{run['dtype']} on {run['backend']}{against}"
+
+
+def _figure(entry: dict[str, Any]) -> str:
+    return f"{entry['relative']:.1e}" if entry["finite"] else entry["problem"]
+
+
+def _layers_sentence(run: dict[str, Any]) -> str:
+    worst = run["worst_layer"]
+    bound = f", rounding can do {worst['bound']:.1e} there" if worst["bound"] else ""
+    return f"{_label(run)}: worst {worst['layer']}, {_figure(worst)}{bound}"
+
+
+def _decisions_sentence(run: dict[str, Any]) -> str:
+    told = run["decisions"]
+    same = f"{_label(run)}: {told['agreement']:.0%} of {told['images']} the same"
+    if told["closest_margin"] is None:
+        return same
+    return f"{same}, the closest call by {told['closest_margin']:.1e} of the largest logit"
+
+
+def _file(path: Path, read: Source) -> dict[str, Any]:
+    provenance = own_provenance(path)
+    return {
+        "name": path.name,
+        "size": path.stat().st_size,
+        "sha256": read.sha256 or sha256_of(path),
+        "format": read.format,
+        "provenance": asdict(provenance) if provenance else None,
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {
+        name: str(getattr(module, "__version__", "?"))
+        for name in ("numpy", "h5py", "keras", "tensorflow", "jax", "torch", "onnxruntime")
+        if (module := sys.modules.get(name)) is not None
+    }
+
+
+def _peak_bytes() -> int | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,65 @@
+"""The first level of proof: the numbers in the model file are the numbers in the checkpoint, bit for bit or in ulps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from convert.checkpoint import Arrays
+from convert.match_report import fold
+from verify.metrics import ulps
+
+
+@dataclass
+class TensorComparison:
+    """Arrays of two checkpoints side by side. ``different`` maps ``layer/role`` to the largest distance in ulps."""
+
+    compared: int = 0
+    different: dict[str, int] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.compared) and not self.different and not self.missing
+
+    @property
+    def summary(self) -> str:
+        if self.passed:
+            return f"{self.compared} arrays, equal bit for bit"
+        parts = []
+        if self.different:
+            names = ", ".join(fold(self.different)[:4])
+            parts.append(
+                f"{len(self.different)} of {self.compared} arrays differ, by up to "
+                f"{max(self.different.values()):,} ulps: {names}"
+            )
+        if self.missing:
+            parts.append(f"{len(self.missing)} arrays are not there: {', '.join(fold(self.missing)[:4])}")
+        return "; ".join(parts)
+
+    def figures(self) -> dict[str, Any]:
+        return {
+            "compared": self.compared,
+            "different": len(self.different),
+            "missing": len(self.missing),
+            "largest_ulps": max(self.different.values(), default=0),
+        }
+
+
+def compare_tensors(reference: Arrays, ours: Arrays) -> TensorComparison:
+    """Every array of ``reference`` held against the one of the same layer and role in ``ours``."""
+    result = TensorComparison()
+    for layer, roles in reference.items():
+        for role, array in roles.items():
+            other = ours.get(layer, {}).get(role)
+            if other is None or other.shape != array.shape:
+                result.missing.append(f"{layer}/{role}")
+                continue
+            result.compared += 1
+            if not np.array_equal(
+                np.ascontiguousarray(array).view(np.uint32), np.ascontiguousarray(other, np.float32).view(np.uint32)
+            ):
+                result.different[f"{layer}/{role}"] = int(ulps(array, other).max())
+    return result
