@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
+import os
+import zipfile
+from pathlib import Path
 
+import numpy as np
+import pytest
+from PIL import Image
+
+from ferplus_keras.errors import BadInputError
 from ferplus_keras.preprocessing import preprocess_input
-from verify.images import natural_images, natural_inputs, natural_pixels
+from verify.images import Images, natural_images, natural_inputs, natural_pixels
 
 
 def test_the_seed_decides() -> None:
@@ -45,3 +52,38 @@ def test_both_layouts_hold_the_same_preprocessed_images() -> None:
     assert tuple(images.shape) == (2, 3, 224, 224)
     np.testing.assert_array_equal(inputs, preprocess_input(natural_pixels(2, seed=1)))
     np.testing.assert_array_equal(images.numpy().transpose(0, 2, 3, 1), inputs)
+
+
+def test_a_folder_of_pictures_is_taken_as_it_is(tmp_path: Path) -> None:
+    for number in range(5):
+        picture = np.random.default_rng(number).integers(0, 255, (48, 48), np.uint8)
+        Image.fromarray(picture).save(tmp_path / f"fer{number:07d}.png")
+    images = Images.of(3, seed=1, folder=tmp_path)
+    assert images.pixels.shape == (3, 224, 224, 3) and images.pixels.dtype == np.uint8 and images.count == 3
+    assert "3 of 5 pictures" in images.origin
+    np.testing.assert_array_equal(images.pixels, Images.of(3, seed=1, folder=tmp_path).pixels)
+    assert not np.array_equal(images.pixels, Images.of(3, seed=2, folder=tmp_path).pixels)
+    assert Images.of(9, folder=tmp_path).count == 5
+    np.testing.assert_allclose(images.inputs[..., 0], images.pixels[..., 0] - 131.0912, atol=1e-4)
+
+
+def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="no picture"):
+        Images.of(1, folder=tmp_path)
+    with pytest.raises(BadInputError, match="no folder"):
+        Images.of(1, folder=tmp_path / "absent")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG but not really")
+    with pytest.raises(BadInputError, match="cannot be read"):
+        Images.of(1, folder=tmp_path)
+
+
+def test_real_faces_are_taken_where_they_are(tmp_path: Path) -> None:
+    data = os.environ.get("FERPLUS_DATA")
+    archive = Path(data or "", "ferplus.zip")
+    if not data or not archive.exists():
+        pytest.skip("FERPLUS_DATA does not lead to ferplus.zip")
+    with zipfile.ZipFile(archive) as zipped:
+        names = [name for name in zipped.namelist() if name.endswith(".png") and "Valid" in name][:4]
+        for name in names:
+            (tmp_path / Path(name).name).write_bytes(zipped.read(name))
+    assert Images.of(4, folder=tmp_path).pixels.std() > 10
