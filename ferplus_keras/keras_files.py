@@ -17,7 +17,9 @@ import io
 import json
 import math
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,10 +44,19 @@ ROLES = {
 #: Where the layers' arrays stand in Keras 3's layout; beside them a trained model has its optimizer's and metrics'.
 LAYERS_ROOTS = ("layers/", "_layer_checkpoint_dependencies/")
 
-#: No array of these networks is larger than 2.4 million (8631 x 2048: 17.7 million) numbers; 2 GiB is a bomb.
-MAX_ARRAY_BYTES = 1 << 31
+#: No array of these networks is larger than 2.4 million (8631 x 2048: 17.7 million) numbers, and a whole model with
+#: its optimizer's state is about half a GiB. What claims more is a bomb: it is the file alone that vouches for it.
+MAX_ARRAY_BYTES = 1 << 28
+MAX_TOTAL_BYTES = 1 << 30
+MAX_DEFLATION = 1032  #: zlib's best; an array that is larger by more than that has no data for most of it
 MAX_CONFIG_BYTES = 64 << 20
 MAX_GROUPS = 100_000
+
+#: What h5py, zipfile and the decompressors raise when they meet damage.
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
+ZIP_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError, OverflowError,
+)  # fmt: skip
 
 
 class StoredArray:
@@ -58,7 +69,12 @@ class StoredArray:
 
     @property
     def offset(self) -> int | None:
-        """Where its plain, contiguous bytes begin in the HDF5 file; None when it is chunked, filtered or empty."""
+        """Where its plain, contiguous bytes begin in the HDF5 file; None when it is chunked, filtered or empty.
+
+        None also when HDF5 keeps the numbers in a form that numpy has not (bfloat16, say) and converts them.
+        """
+        if self._dataset.get_type() != h5py.h5t.py_create(self.dtype, logical=True):
+            return None
         offset: int | None = self._dataset.get_offset()
         return offset
 
@@ -111,7 +127,7 @@ def _open_hdf5(path: Path, stream: IO[bytes]) -> Iterator[h5py.File]:
     try:
         # A path lets HDF5 read by itself, without a Python call for each block; a zip member has no path.
         h5 = h5py.File(path if getattr(stream, "name", None) == str(path) else stream, "r")
-    except OSError as error:
+    except DAMAGE as error:
         raise BadInputError(
             f"{path} is a damaged HDF5 file ({_first_line(error)}). It was probably cut short: copy or "
             "download it again."
@@ -119,7 +135,7 @@ def _open_hdf5(path: Path, stream: IO[bytes]) -> Iterator[h5py.File]:
     with h5:
         try:
             yield h5
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        except DAMAGE as error:
             raise BadInputError(
                 f"{path} is a damaged HDF5 file ({_first_line(error)}). Copy or download it again."
             ) from error
@@ -129,7 +145,7 @@ def _open_hdf5(path: Path, stream: IO[bytes]) -> Iterator[h5py.File]:
 def _open_zip(path: Path, stream: IO[bytes]) -> Iterator[KerasFile]:
     try:
         archive = zipfile.ZipFile(stream)
-    except zipfile.BadZipFile as error:
+    except ZIP_DAMAGE as error:
         raise BadInputError(
             f"{path} is a damaged zip archive ({error}). It was probably cut short: copy or download it again."
         ) from None
@@ -145,6 +161,8 @@ def _open_zip(path: Path, stream: IO[bytes]) -> Iterator[KerasFile]:
             # by a size that only the file itself vouches for.
             if member.compress_type != zipfile.ZIP_STORED and member.filename == "model.weights.h5":
                 raise BadInputError(f"{path}: model.weights.h5 is compressed, which Keras never does. Save it again.")
+            if member.flag_bits & 1:
+                raise BadInputError(f"{path}: {member.filename} is encrypted. Unpack it and save the model again.")
         try:
             config = _json_member(archive, path, "config.json")
             metadata = _json_member(archive, path, "metadata.json") if "metadata.json" in names else {}
@@ -155,11 +173,13 @@ def _open_zip(path: Path, stream: IO[bytes]) -> Iterator[KerasFile]:
                 layers = _read_vars(path, h5, counted_names(classes))
                 version = metadata.get("keras_version")
                 yield KerasFile("keras", layers, config, version, provenance)
-        except zipfile.BadZipFile as error:
-            raise BadInputError(f"{path} is damaged ({error}). Copy or download it again.") from None
+        except ZIP_DAMAGE as error:
+            raise BadInputError(f"{path} is damaged ({_first_line(error)}). Copy or download it again.") from None
 
 
 def _read_hdf5(path: Path, h5: h5py.File) -> KerasFile:
+    for name in h5.id:
+        _refuse_link(path, h5.id, name, name.decode("utf-8", "replace"))  # below, names are opened
     provenance = None
     if PROVENANCE_KEY in h5.attrs:
         provenance = _json(path, _text(h5.attrs[PROVENANCE_KEY]), "the provenance attribute")
@@ -234,8 +254,7 @@ def counted_names(classes: Iterable[tuple[str, str]]) -> dict[str, str]:
     counts: dict[str, int] = {}
     result: dict[str, str] = {}
     for name, class_name in classes:
-        snake = re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", class_name).lower()
-        snake = re.sub(r"_(\d)", r"\1", snake)  # Conv2D is conv2d, GlobalAveragePooling2D ..._pooling2d
+        snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", class_name).lower()  # Conv2D: conv2d, MaxPooling2D: max_pooling2d
         number = counts.get(snake, 0)
         counts[snake] = number + 1
         result[snake if number == 0 else f"{snake}_{number}"] = name
@@ -259,26 +278,37 @@ def _index(path: Path, root: h5py.Group) -> dict[str, StoredArray]:
     """Every array under ``root`` by its path from there. Follows no link; refuses all but plain data."""
     found: dict[str, StoredArray] = {}
     pending: list[tuple[str, h5py.h5g.GroupID]] = [("", root.id)]
-    groups = 0
+    seen: set[Any] = set()
+    total = 0
     while pending:
         prefix, group = pending.pop()
-        groups += 1
-        if groups > MAX_GROUPS:
+        address = h5py.h5o.get_info(group).addr
+        if address in seen or len(seen) >= MAX_GROUPS:
             raise BadInputError(f"{path}: its groups form a loop or are far too many. The file is not a model.")
+        seen.add(address)
         for raw in group:
             where = prefix + raw.decode("utf-8", "replace")
-            if group.links.get_info(raw).type != h5py.h5l.TYPE_HARD:
-                raise BadInputError(
-                    f"{path}: {where} is a link and not data; a weights file has none. "
-                    "Do not load it; get the file from its author again."
-                )
+            _refuse_link(path, group, raw, where)
             item = h5py.h5o.open(group, raw)
             if isinstance(item, h5py.h5g.GroupID):
                 pending.append((f"{where}/", item))
             elif isinstance(item, h5py.h5d.DatasetID):
                 _refuse_foreign(path, where, item)
+                if item.dtype.kind in "SO":  # strings: Keras's own bookkeeping, never read as weights
+                    continue
                 found[where] = StoredArray(item)
+                total += math.prod(item.shape) * item.dtype.itemsize
+                if total > MAX_TOTAL_BYTES:
+                    raise BadInputError(f"{path}: its arrays claim more than 1 GiB. It is not one of these networks.")
     return found
+
+
+def _refuse_link(path: Path, group: h5py.h5g.GroupID, name: bytes, where: str) -> None:
+    if group.links.get_info(name).type != h5py.h5l.TYPE_HARD:
+        raise BadInputError(
+            f"{path}: {where} is a link and not data; a weights file has none. "
+            "Do not load it; get the file from its author again."
+        )
 
 
 def _refuse_foreign(path: Path, where: str, dataset: h5py.h5d.DatasetID) -> None:
@@ -287,23 +317,27 @@ def _refuse_foreign(path: Path, where: str, dataset: h5py.h5d.DatasetID) -> None
         if creation.get_external_count() or creation.get_layout() == h5py.h5d.VIRTUAL:
             raise BadInputError(f"{path}: the array {where} lies in another file; a weights file carries its own data.")
     dtype, shape = dataset.dtype, dataset.shape
-    if dtype.kind in "SO":  # strings: Keras's own bookkeeping, never read as weights
+    if dtype.kind in "SO":
         return
     if shape is None or dtype.kind not in "fiub":
         raise BadInputError(f"{path}: {where} holds {dtype} and no numbers.")
-    size = math.prod(shape)
-    if size * dtype.itemsize > MAX_ARRAY_BYTES:
+    size = math.prod(shape) * dtype.itemsize
+    if size > MAX_ARRAY_BYTES:
         raise BadInputError(
-            f"{path}: the array {where} claims the shape {shape}, more than 2 GiB. It is not one of these networks."
+            f"{path}: the array {where} claims the shape {shape}, more than 256 MiB. It is not one of these networks."
         )
-    if size and not dataset.get_storage_size():
-        raise BadInputError(f"{path}: the array {where} has the shape {shape} and no data. The file is damaged.")
+    if size > MAX_DEFLATION * dataset.get_storage_size():
+        raise BadInputError(f"{path}: the array {where} has the shape {shape} and no data for it. The file is damaged.")
 
 
 def _json_member(archive: zipfile.ZipFile, path: Path, name: str) -> dict[str, Any]:
-    if archive.getinfo(name).file_size > MAX_CONFIG_BYTES:
-        raise BadInputError(f"{path}: {name} would be {archive.getinfo(name).file_size:,} bytes of JSON: refused.")
-    return _json(path, archive.read(name).decode("utf-8", "replace"), name)
+    info = archive.getinfo(name)
+    if info.file_size > MAX_CONFIG_BYTES:
+        raise BadInputError(f"{path}: {name} would be {info.file_size:,} bytes of JSON: refused.")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # bzip2 and LZMA inflate without bound
+        raise BadInputError(f"{path}: {name} is compressed in a way that Keras never uses. Save the model again.")
+    with archive.open(info) as member:  # not archive.read, which inflates up to 2 GiB whatever size is claimed
+        return _json(path, member.read(info.file_size).decode("utf-8", "replace"), name)
 
 
 def _json(path: Path, text: str | None, what: str) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class StorageRef:
 
     key: str
     dtype: str | None
-    count: int  # elements of dtype; bytes when untyped
+    count: int  # elements of dtype from ``offset`` on; bytes when untyped
     offset: int = 0  # elements to skip: only old files have storages that are views of others
 
 
@@ -92,14 +92,18 @@ def _permitted(module: str, name: str) -> _Name:
     storage = module in ("torch", "torch.storage", "torch.cuda") and name in STORAGE_DTYPES
     if qualified in _CALLABLE or storage or (module == "torch" and name in DTYPES):
         return _Name(qualified)
-    raise UnsafePickleError(qualified, f"the pickle names {qualified}, which no state dict needs")
+    raise UnsafePickleError(qualified, f"the pickle names {shown(qualified)}, which no state dict needs")
 
 
 _MARK = object()
 
-#: Bounds that no state dict comes near, so that a small hostile file cannot keep us busy.
+#: Bounds that no state dict comes near, so that a small hostile file cannot keep us busy. An instruction that copies
+#: a list counts once for each item: a list in the memo can be copied again and again by a few bytes each time.
 MAX_PICKLE_BYTES = 64 << 20
-MAX_INSTRUCTIONS = 5_000_000
+MAX_INSTRUCTIONS = 2_000_000
+MAX_INTEGER_BITS = 4096  # hashing, adding and printing take longer with each digit
+MAX_KEY_LENGTH = 1 << 16
+MAX_DIMENSIONS = 64  # numpy's
 
 
 def load(stream: IO[bytes], storage: Callable[[Any], StorageRef] | None = None) -> Any:
@@ -116,7 +120,7 @@ def load(stream: IO[bytes], storage: Callable[[Any], StorageRef] | None = None) 
     except UnsafePickleError:
         raise
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise MalformedPickleError(f"not a valid pickle: {error or type(error).__name__}") from None
+        raise MalformedPickleError(f"not a valid pickle: {shown(str(error)) or type(error).__name__}") from None
 
 
 def _run(stream: IO[bytes], storage: Callable[[Any], StorageRef] | None) -> Any:
@@ -134,8 +138,10 @@ def _run(stream: IO[bytes], storage: Callable[[Any], StorageRef] | None) -> Any:
         return items
 
     argument: Any
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-        if count > MAX_INSTRUCTIONS:
+    work = 0
+    for opcode, argument, _ in pickletools.genops(stream):
+        work += 1
+        if work > MAX_INSTRUCTIONS:
             raise UnsafePickleError("length", f"the pickle has more than {MAX_INSTRUCTIONS:,} instructions")
         match opcode.name:
             case "PROTO" | "FRAME":
@@ -151,10 +157,14 @@ def _run(stream: IO[bytes], storage: Callable[[Any], StorageRef] | None) -> Any:
             case "NEWFALSE":
                 stack.append(False)
             case (
-                "BININT" | "BININT1" | "BININT2" | "LONG1" | "LONG4" | "INT" | "LONG" | "BINFLOAT" | "FLOAT"
+                "BININT" | "BININT1" | "BININT2" | "BINFLOAT" | "FLOAT"
                 | "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8" | "UNICODE"
                 | "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8" | "BINSTRING" | "SHORT_BINSTRING" | "STRING"
             ):  # fmt: skip
+                stack.append(argument)
+            case "LONG1" | "LONG4" | "INT" | "LONG":
+                if argument.bit_length() > MAX_INTEGER_BITS:
+                    raise ValueError(f"a whole number of more than {MAX_INTEGER_BITS} bits")
                 stack.append(argument)
             case "EMPTY_DICT":
                 stack.append({})
@@ -212,7 +222,9 @@ def _run(stream: IO[bytes], storage: Callable[[Any], StorageRef] | None) -> Any:
                 stack.append(storage(stack.pop()))
             case "REDUCE" | "NEWOBJ":
                 arguments, function = stack.pop(), stack.pop()
-                stack.append(_call(function, arguments))
+                work += _items_to_copy(arguments)
+                if work <= MAX_INSTRUCTIONS:  # else the next instruction ends it
+                    stack.append(_call(function, arguments))
             case "BUILD":
                 state = stack.pop()
                 if not isinstance(stack[-1], StateDict) or not isinstance(state, dict):
@@ -236,10 +248,31 @@ def _dict(value: Any) -> dict[Any, Any]:
 
 
 def _key(value: Any) -> Any:
-    """``value`` if it may be a key. Tuples may not: hashing a tuple of tuples of tuples can take for ever."""
+    """``value`` if it may be a key, that is, if a dict finds it fast.
+
+    Tuples may not: hashing a tuple of tuples of tuples can take for ever. Nor may long integers, of which any number
+    can be made that have one hash, nor names so long that comparing them takes its time.
+    """
     if not isinstance(value, str | int | float | bytes | None):
         raise TypeError(f"a {type(value).__name__} is used as a key")
+    if isinstance(value, int) and value.bit_length() > 64:
+        raise ValueError("a whole number of more than 64 bits is used as a key")
+    if isinstance(value, str | bytes) and len(value) > MAX_KEY_LENGTH:
+        raise ValueError(f"a name is {len(value):,} characters long")
     return value
+
+
+def shown(text: str) -> str:
+    """``text`` from a file as an error message may repeat it: of decent length, and nothing that moves a cursor."""
+    clipped = text if len(text) <= 120 else f"{text[:120]}..."
+    return "".join(character if character.isprintable() else "?" for character in clipped)
+
+
+def _items_to_copy(arguments: Any) -> int:
+    """How many items a call with ``arguments`` copies at most."""
+    if not isinstance(arguments, tuple):
+        return 0
+    return len(arguments) + sum(len(item) for item in arguments[:1] if isinstance(item, list | tuple | dict))
 
 
 def _call(function: Any, arguments: Any) -> Any:
@@ -249,17 +282,19 @@ def _call(function: Any, arguments: Any) -> Any:
     name = function.qualified
     if name == _ORDERED_DICT:
         pairs = arguments[0] if arguments else ()
+        if not isinstance(pairs, list | tuple):
+            raise TypeError("an OrderedDict is made of something that is no list")
         result = StateDict((_key(key), value) for key, value in pairs)
         result.attributes = {}
         return result
     if name == _SIZE:
-        return tuple(arguments[0])
+        return _sizes(arguments[0])
     if name == _REBUILD_PARAMETER:
         tensor = arguments[0]
         if not isinstance(tensor, TensorRef):
             raise TypeError("a parameter is made of something that is no tensor")
         return tensor
-    if name in _REBUILD_TENSOR:
+    if name in _REBUILD_TENSOR and len(arguments) <= 8:
         return _tensor(name, *arguments)
     raise UnsafePickleError(name, f"the pickle calls {name}, which no state dict needs")
 
@@ -270,29 +305,37 @@ def _tensor(name: str, storage: Any, offset: Any, shape: Any, strides: Any, *res
     dtype = storage.dtype
     if name.endswith("_v3"):  # (..., requires_grad, backward_hooks, dtype): untyped storage, the dtype beside it
         dtype = rest[2].qualified.removeprefix("torch.")
-    if dtype is None:
+    if dtype not in DTYPES:
         raise TypeError("a tensor has a storage without a dtype")
-    shape, strides = tuple(shape), tuple(strides)
+    shape, strides = _sizes(shape), _sizes(strides)
     numbers = (offset, *shape, *strides)
     if len(shape) != len(strides) or any(type(number) is not int or number < 0 for number in numbers):
         raise ValueError("a tensor whose shape, strides and offset are not whole numbers that go together")
     return TensorRef(storage, dtype, offset, shape, strides)
 
 
+def _sizes(value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple) or len(value) > MAX_DIMENSIONS:
+        raise TypeError("a shape or strides that are no short list")
+    return tuple(value)
+
+
 def storage_from_id(identifier: Any) -> StorageRef:
     """The storage that torch's persistent id describes: ("storage", class, key, location, count[, view])."""
+    if not isinstance(identifier, tuple) or not 5 <= len(identifier) <= 6:
+        raise ValueError("a persistent id that is no storage")
     kind, storage_class, key, _location, count, *view = identifier
     if kind not in ("storage", b"storage") or not isinstance(storage_class, _Name):
         raise ValueError("a persistent id that is no storage")
     if type(count) is not int or count < 0 or not isinstance(key, str | int):
         raise ValueError("a storage without a size or a key")
     dtype = STORAGE_DTYPES[storage_class.qualified.rsplit(".", 1)[-1]]
-    root, offset = str(key), 0
+    root, offset = str(_key(key)), 0
     if view and view[0] is not None:  # (key of the view, offset, size): the old format's views into a root storage
         _view_key, offset, size = view[0]
         if any(type(number) is not int or number < 0 for number in (offset, size)) or offset + size > count:
             raise ValueError("a storage view that leaves its storage")
-        count = offset + size
+        count = size
     return StorageRef(root, dtype, count, offset)
 
 

@@ -44,8 +44,11 @@ def read_safetensors(file: MappedFile) -> NamedArrays:
             f"{file.path} is a damaged safetensors file ({error}). Copy or download it again."
         ) from None
     length = int.from_bytes(file.view[:8], "little")
-    header: dict[str, Any] = json.loads(file.view[8 : 8 + length])
-    metadata = header.pop("__metadata__", {})
+    try:
+        header = json.loads(file.view[8 : 8 + length], object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise BadInputError(f"{file.path} is a damaged safetensors file ({error}). Download it again.") from None
+    metadata = header.pop("__metadata__", None) or {}  # the library takes null for none
     arrays: dict[str, np.ndarray] = {}
     dtypes: dict[str, str] = {}
     for name, entry in header.items():
@@ -55,11 +58,24 @@ def read_safetensors(file: MappedFile) -> NamedArrays:
             )
         dtypes[name], numpy_dtype = DTYPES[entry["dtype"]]
         start = 8 + length + entry["data_offsets"][0]
-        arrays[name] = np.ndarray(tuple(entry["shape"]), numpy_dtype, buffer=file.view, offset=start)
+        try:
+            arrays[name] = np.ndarray(tuple(entry["shape"]), numpy_dtype, buffer=file.view, offset=start)
+        except (ValueError, OverflowError) as error:  # 65 dimensions, or a size of 2**62 beside a zero
+            raise BadInputError(f"{file.path}: the tensor {name} has an impossible shape ({error}).") from None
     provenance = None
     if PROVENANCE_KEY in metadata:
         try:
             provenance = json.loads(metadata[PROVENANCE_KEY])
-        except ValueError:
+        except (ValueError, RecursionError):
             raise BadInputError(f"{file.path}: its {PROVENANCE_KEY} metadata is not valid JSON.") from None
+        if not isinstance(provenance, dict):
+            raise BadInputError(f"{file.path}: its {PROVENANCE_KEY} metadata is JSON but no object.")
     return NamedArrays("safetensors", "torch", arrays, dtypes, provenance=provenance)
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The format forbids a name to stand twice; the library takes one of the two without a word."""
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a name stands in its header twice")
+    return result

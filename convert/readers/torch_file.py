@@ -11,6 +11,8 @@ comes from :mod:`convert.readers.pickle_subset`, which runs no code.
 
 from __future__ import annotations
 
+import math
+import re
 import struct
 import zipfile
 import zlib
@@ -28,6 +30,7 @@ from convert.readers.pickle_subset import (
     StorageRef,
     TensorRef,
     UnsafePickleError,
+    shown,
     storage_from_id,
 )
 from ferplus_keras.errors import BadInputError
@@ -46,6 +49,15 @@ HOW_TO_SAVE = (
 NUMPY_DTYPES = {name: np.dtype(name) for name in pickle_subset.DTYPES if name != "bfloat16"} | {
     "bfloat16": np.dtype("uint16")
 }
+
+#: The types and forms of tensor that PyTorch has beside those above, by how their names begin and end.
+OTHER_TENSORS = re.compile(
+    r"torch(\.cuda|\.storage)?\.(Q?U?Int|Complex)\w*Storage|torch\.(q?u?int|complex|float|bits)\w+|torch\._utils\._rebuild_\w+"
+    r"|torch\.serialization\._get_layout"
+)
+
+#: A view may repeat a number by a stride of zero, so that a small file describes an array of any size.
+MAX_REPEATED_BYTES = 1 << 30
 
 
 @dataclass
@@ -77,6 +89,11 @@ def read_torch_file(file: MappedFile) -> TorchFile:
         reader = _read_zip if file.view[:4] == b"PK\x03\x04" else _read_legacy
         return reader(file)
     except UnsafePickleError as error:
+        if OTHER_TENSORS.fullmatch(error.name):
+            raise BadInputError(
+                f"{file.path} holds a tensor of a kind that is not read ({error.name}: sparse, quantized, complex or "
+                "of a rare type). Save plain float32 tensors: {name: tensor.to_dense().float() for each tensor}."
+            ) from None
         raise BadInputError(
             f"{file.path} is not a plain state dict: {error}. A whole pickled model or training state would have to "
             f"run its author's code to be read, so it is refused. {HOW_TO_SAVE}"
@@ -93,11 +110,13 @@ def read_torch_file(file: MappedFile) -> TorchFile:
 def _read_zip(file: MappedFile) -> TorchFile:
     try:
         archive = zipfile.ZipFile(file.view if hasattr(file.view, "read") else file.path)  # type: ignore[arg-type]
-    except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, OSError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, OverflowError, OSError) as error:
         raise BadInputError(
             f"{file.path} is a damaged zip archive ({error}); it was probably cut short. Copy or download it again."
         ) from None
     members = {info.filename: info for info in archive.infolist()}
+    if len(members) != len(archive.infolist()):
+        raise BadInputError(f"{file.path} is a zip archive with two entries of one name. Save or download it again.")
     pickles = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
     if any(name.endswith("/constants.pkl") for name in members):
         raise BadInputError(
@@ -105,12 +124,14 @@ def _read_zip(file: MappedFile) -> TorchFile:
             "is trusted and save its state: torch.save(module.state_dict(), 'state_dict.pth')."
         )
     if len(pickles) != 1:
+        listed = shown(", ".join(sorted(members)[:4])) or "nothing"
         raise BadInputError(
             f"{file.path} is a zip archive but no PyTorch checkpoint: there is no data.pkl in it, but "
-            f"{', '.join(sorted(members)[:4]) or 'nothing'}. If it is an archive of a checkpoint, unpack it first."
+            f"{listed}. If it is an archive of a checkpoint, unpack it first."
         )
     top = pickles[0].rsplit("/", 1)[0]
     spans = {name: _member_span(file, info) for name, info in members.items()}
+    _refuse_overlaps(file, spans)
 
     def raw(name: str) -> memoryview:
         start, size = spans[name]
@@ -118,38 +139,53 @@ def _read_zip(file: MappedFile) -> TorchFile:
 
     if spans[pickles[0]][1] > pickle_subset.MAX_PICKLE_BYTES:
         raise BadInputError(f"{file.path}: its data.pkl is {spans[pickles[0]][1]:,} bytes long, no state dict's is.")
-    big_endian = f"{top}/byteorder" in members and bytes(raw(f"{top}/byteorder")) == b"big"
+    byteorder = bytes(raw(f"{top}/byteorder")[:16]) if f"{top}/byteorder" in members else b"little"
+    if byteorder not in (b"little", b"big"):
+        raise BadInputError(f"{file.path} has the byte order {byteorder!r}, neither little nor big. It is damaged.")
     value = pickle_subset.loads(bytes(raw(pickles[0])), storage_from_id)
 
     def span(storage: StorageRef) -> tuple[int, int]:
         name = f"{top}/data/{storage.key}"
         if name not in spans:
-            raise BadInputError(f"{file.path}: the storage {name} is missing from the archive; the file is damaged.")
+            raise BadInputError(
+                f"{file.path}: the storage {shown(name)} is missing from the archive; the file is damaged."
+            )
         return spans[name]
 
-    result = _collect(file, "torch-zip", value, span, big_endian)
+    result = _collect(file, "torch-zip", value, span, byteorder == b"big")
     result.notes += _check_crcs(file, members, raw)
     return result
 
 
 def _member_span(file: MappedFile, info: zipfile.ZipInfo) -> tuple[int, int]:
     """Start and length of a member's bytes in the file, checked to lie in it."""
+    name = shown(info.filename)
     if info.compress_type != zipfile.ZIP_STORED:
         raise BadInputError(
-            f"{file.path}: {info.filename} is compressed, which PyTorch never does (claimed size "
+            f"{file.path}: {name} is compressed, which PyTorch never does (claimed size "
             f"{info.file_size:,} bytes). If the checkpoint was zipped once more, unpack it; else save it again."
         )
-    header = bytes(file.view[info.header_offset : info.header_offset + 30])
+    # A central directory that does not lie where it says shifts the offsets, below zero even.
+    header = bytes(file.view[info.header_offset : info.header_offset + 30]) if info.header_offset >= 0 else b""
     if len(header) < 30 or header[:4] != b"PK\x03\x04":
-        raise BadInputError(f"{file.path}: the entry {info.filename} is damaged. Copy or download the file again.")
+        raise BadInputError(f"{file.path}: the entry {name} is damaged. Copy or download the file again.")
     name_length, extra_length = struct.unpack("<HH", header[26:30])
     start = info.header_offset + 30 + name_length + extra_length
     if info.file_size != info.compress_size or start + info.file_size > file.size:
         raise BadInputError(
-            f"{file.path}: the entry {info.filename} claims {info.file_size:,} bytes and the file does not have them. "
+            f"{file.path}: the entry {name} claims {info.file_size:,} bytes and the file does not have them. "
             "It was cut short: copy or download it again."
         )
     return start, info.file_size
+
+
+def _refuse_overlaps(file: MappedFile, spans: dict[str, tuple[int, int]]) -> None:
+    """Entries that share their bytes are how a small archive becomes a large one."""
+    end = 0
+    for start, size in sorted(spans.values()):
+        if start < end:
+            raise BadInputError(f"{file.path} is a zip archive whose entries overlap: it is damaged or hostile.")
+        end = start + size
 
 
 def _check_crcs(file: MappedFile, members: dict[str, zipfile.ZipInfo], raw: Any) -> list[str]:
@@ -160,13 +196,12 @@ def _check_crcs(file: MappedFile, members: dict[str, zipfile.ZipInfo], raw: Any)
                  if crc != members[name].CRC]  # fmt: skip
     if not wrong:
         return []
-    storages = [name for name in names if "/data/" in name]
-    if set(storages) <= set(wrong):
-        # torch.serialization.set_crc32_options(False) writes placeholders: nothing to check against.
+    if not any(members[name].CRC for name in names):
+        # torch.serialization.set_crc32_options(False) writes zeros: nothing to check against.
         return ["the file was saved without checksums (torch's set_crc32_options(False)); its bytes are unverified"]
     raise BadInputError(
         f"{file.path} is damaged: {len(wrong)} of {len(names)} entries do not have the checksum they were saved with, "
-        f"the first {wrong[0]}. Copy or download it again."
+        f"the first {shown(wrong[0])}. Copy or download it again."
     )
 
 
@@ -186,9 +221,8 @@ def _read_legacy(file: MappedFile) -> TorchFile:
         )
     version = pickle_subset.load(stream)
     if version != PROTOCOL_VERSION:
-        raise BadInputError(
-            f"{file.path} has PyTorch's protocol version {version!r}; only {PROTOCOL_VERSION} is known."
-        )
+        stated = version if type(version) is int else f"({type(version).__name__})"  # printing a list may never end
+        raise BadInputError(f"{file.path} has PyTorch's protocol version {stated}; only {PROTOCOL_VERSION} is known.")
     pickle_subset.load(stream)  # sizes of C types on the writing machine; the data do not depend on them
     storages: dict[str, StorageRef] = {}
 
@@ -205,7 +239,7 @@ def _read_legacy(file: MappedFile) -> TorchFile:
 
     def span(storage: StorageRef) -> tuple[int, int]:
         if storage.key not in spans:
-            raise BadInputError(f"{file.path}: the storage {storage.key} is missing; the file is damaged.")
+            raise BadInputError(f"{file.path}: the storage {shown(storage.key)} is missing; the file is damaged.")
         return spans[storage.key]
 
     return _collect(file, "torch-legacy", value, span, big_endian=False)
@@ -222,7 +256,7 @@ def _legacy_spans(
         (count,) = struct.unpack("<q", header)
         storage = storages.get(key)
         if storage is None or storage.dtype is None:
-            raise BadInputError(f"{file.path}: the storage {key} is not described; the file is damaged.")
+            raise BadInputError(f"{file.path}: the storage {shown(key)} is not described; the file is damaged.")
         size = count * NUMPY_DTYPES[storage.dtype].itemsize
         if count < 0 or position + 8 + size > file.size:
             raise _cut_short(file, f"storage {index + 1} of {len(keys)} claims {count:,} elements")
@@ -258,7 +292,7 @@ def _collect(file: MappedFile, format: str, value: Any, span: Any, big_endian: b
             tensors[str(name)] = _array(file, str(name), ref, span, big_endian)
             dtypes[str(name)] = ref.dtype
         else:
-            notes.append(f"{name}: a {type(ref).__name__}, no tensor; left alone")
+            notes.append(f"{shown(str(name))}: a {type(ref).__name__}, no tensor; left alone")
     metadata = getattr(state, "attributes", {}).get("_metadata")
     return TorchFile(format, tensors, dtypes, wrapping, metadata if isinstance(metadata, dict) else {}, notes)
 
@@ -282,8 +316,7 @@ def _unwrap(file: MappedFile, value: Any) -> tuple[dict[Any, Any], tuple[str, ..
             break
     kind = type(value).__name__
     if isinstance(value, dict):
-        shown = ", ".join(str(key)[:40] for key in list(value)[:6]) or "nothing"
-        kind = f"dict with {shown}"
+        kind = f"dict with {shown(', '.join(str(key)[:40] for key in list(value)[:6])) or 'nothing'}"
     elif isinstance(value, TensorRef):
         kind = "single tensor"
     raise BadInputError(f"{file.path} holds no state dict but a {kind}. {HOW_TO_SAVE}")
@@ -298,17 +331,29 @@ def _array(file: MappedFile, name: str, ref: TensorRef, span: Any, big_endian: b
     start, size = span(ref.storage)
     dtype = NUMPY_DTYPES[ref.dtype].newbyteorder(">" if big_endian else "<")
     storage_item = NUMPY_DTYPES[ref.storage.dtype].itemsize if ref.storage.dtype else 1
-    first = (ref.storage.offset * storage_item) + ref.offset * dtype.itemsize
-    span_items = 1 + sum((extent - 1) * stride for extent, stride in zip(ref.shape, ref.strides, strict=True))
-    needed = 0 if 0 in ref.shape else span_items * dtype.itemsize
-    available = min(size, (ref.storage.offset + ref.storage.count) * storage_item if ref.storage.count else size)
-    if (ref.storage.offset + ref.storage.count) * storage_item > size or first + needed > available:
+    first = ref.storage.offset * storage_item + ref.offset * dtype.itemsize
+    last = sum((extent - 1) * stride for extent, stride in zip(ref.shape, ref.strides, strict=True))
+    end = first if 0 in ref.shape else first + (1 + last) * dtype.itemsize
+    available = (ref.storage.offset + ref.storage.count) * storage_item
+    described = f"{shown(name)} of shape {shown(str(ref.shape))}"
+    if available > size or (end > available and 0 not in ref.shape):
         raise BadInputError(
-            f"{file.path}: the tensor {name} of shape {ref.shape} reaches beyond its storage of {size:,} bytes. "
+            f"{file.path}: the tensor {described} reaches beyond its storage of {size:,} bytes. "
             "The file is damaged: copy or download it again."
         )
-    strides = tuple(stride * dtype.itemsize for stride in ref.strides)
-    return np.ndarray(ref.shape, dtype, buffer=file.view, offset=start + first, strides=strides)
+    if math.prod(ref.shape) * dtype.itemsize > max(size, MAX_REPEATED_BYTES):
+        raise BadInputError(
+            f"{file.path}: the tensor {described} repeats a storage of {size:,} bytes more often than any network does."
+        )
+    try:
+        if 0 in ref.shape:
+            return np.empty(ref.shape, dtype)
+        strides = tuple(stride * dtype.itemsize for stride in ref.strides)
+        return np.ndarray(ref.shape, dtype, buffer=file.view, offset=start + first, strides=strides)
+    except (ValueError, OverflowError) as error:  # sizes of 2**63 and more, beside a zero or a one
+        raise BadInputError(
+            f"{file.path}: the tensor {described} has an impossible shape or strides ({error})."
+        ) from None
 
 
 __all__ = ["HOW_TO_SAVE", "StateDict", "TorchFile", "is_torch_file", "read_torch_file"]
