@@ -6,6 +6,7 @@ Nothing heavy is imported before it is needed: ``--help`` answers in a tenth of 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import signal
@@ -82,6 +83,7 @@ def _terminated(_signal: int, _frame: Any) -> NoReturn:
 
 def _convert(options: argparse.Namespace) -> int:
     _light_keras()
+    gc.disable()  # a conversion lives for half a second, of which looking for garbage would take a tenth
     from convert.conversion import convert, default_target
 
     targets = list(options.targets) + [default_target(options.source, format) for format in options.to]

@@ -50,7 +50,7 @@ MAX_ARRAY_BYTES = 1 << 28
 MAX_TOTAL_BYTES = 1 << 30
 MAX_DEFLATION = 1032  #: zlib's best; an array that is larger by more than that has no data for most of it
 MAX_CONFIG_BYTES = 64 << 20
-MAX_GROUPS = 100_000
+MAX_LINKS = 100_000
 
 #: What h5py, zipfile and the decompressors raise when they meet damage.
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
@@ -178,8 +178,9 @@ def _open_zip(path: Path, stream: IO[bytes]) -> Iterator[KerasFile]:
 
 
 def _read_hdf5(path: Path, h5: h5py.File) -> KerasFile:
-    for name in h5.id:
-        _refuse_link(path, h5.id, name, name.decode("utf-8", "replace"))  # below, names are opened
+    for name in h5.id:  # below, names are opened
+        if h5.id.links.get_info(name).type != h5py.h5l.TYPE_HARD:
+            _refuse_link(path, name.decode("utf-8", "replace"))
     provenance = None
     if PROVENANCE_KEY in h5.attrs:
         provenance = _json(path, _text(h5.attrs[PROVENANCE_KEY]), "the provenance attribute")
@@ -203,11 +204,14 @@ def _read_hdf5(path: Path, h5: h5py.File) -> KerasFile:
 def _read_legacy(path: Path, group: h5py.Group) -> dict[str, dict[str, StoredArray]]:
     stored = _index(path, group)
     layers: dict[str, dict[str, StoredArray]] = {}
-    for layer in _name_list(group, "layer_names"):
-        if layer not in group:
-            raise BadInputError(f"{path}: the layer {layer!r} is announced but not there. The file is damaged.")
+    for layer in _name_list(group.id, "layer_names"):
         arrays: dict[str, StoredArray] = {}
-        names = _name_list(group[layer], "weight_names")
+        try:
+            names = _name_list(h5py.h5g.open(group.id, layer.encode()), "weight_names")
+        except KeyError:
+            raise BadInputError(
+                f"{path}: the layer {layer!r} is announced but not there. The file is damaged."
+            ) from None
         for name in names:
             if f"{layer}/{name}" not in stored:
                 raise BadInputError(f"{path}: the array {layer}/{name} is announced but not there; it is damaged.")
@@ -219,16 +223,26 @@ def _read_legacy(path: Path, group: h5py.Group) -> dict[str, dict[str, StoredArr
     return layers
 
 
-def _name_list(group: h5py.Group, attribute: str) -> list[str]:
+def _name_list(group: h5py.h5g.GroupID, attribute: str) -> list[str]:
     """A list of names from an attribute, or from its chunks ``attribute0``, ``attribute1``... (split at 64 KiB)."""
-    if attribute in group.attrs:
-        return [_text(name) for name in group.attrs[attribute]]
+    if h5py.h5a.exists(group, attribute.encode()):
+        return _names(group, attribute)
     names: list[str] = []
     chunk = 0
-    while f"{attribute}{chunk}" in group.attrs:
-        names += [_text(name) for name in group.attrs[f"{attribute}{chunk}"]]
+    while h5py.h5a.exists(group, f"{attribute}{chunk}".encode()):
+        names += _names(group, f"{attribute}{chunk}")
         chunk += 1
     return names
+
+
+def _names(group: h5py.h5g.GroupID, attribute: str) -> list[str]:
+    stored = h5py.h5a.open(group, attribute.encode())
+    if stored.dtype.kind != "S":  # strings of any length, as Keras 3 writes them
+        return [_text(name) for name in h5py.Group(group).attrs[attribute]]
+    values = np.empty(stored.shape, stored.dtype)
+    if values.size:
+        stored.read(values)
+    return [_text(name) for name in values.reshape(-1)]
 
 
 def _read_vars(path: Path, h5: h5py.File, names: dict[str, str]) -> dict[str, dict[str, StoredArray]]:
@@ -276,39 +290,44 @@ def _config_layers(config: dict[str, Any] | None) -> list[tuple[str, str, dict[s
 
 def _index(path: Path, root: h5py.Group) -> dict[str, StoredArray]:
     """Every array under ``root`` by its path from there. Follows no link; refuses all but plain data."""
+    links: list[tuple[bytes, int]] = []
+
+    def note(name: bytes, info: Any) -> bool | None:
+        links.append((name, info.type))
+        return True if len(links) > MAX_LINKS else None  # True ends the visit
+
+    root.id.links.visit(note, info=True)  # in one call, and without opening what a link points to
+    if len(links) > MAX_LINKS:
+        raise BadInputError(f"{path}: it has far too many entries. The file is not a model.")
+    inner = {name.rpartition(b"/")[0] for name, _ in links}
     found: dict[str, StoredArray] = {}
-    pending: list[tuple[str, h5py.h5g.GroupID]] = [("", root.id)]
-    seen: set[Any] = set()
     total = 0
-    while pending:
-        prefix, group = pending.pop()
-        address = h5py.h5o.get_info(group).addr
-        if address in seen or len(seen) >= MAX_GROUPS:
-            raise BadInputError(f"{path}: its groups form a loop or are far too many. The file is not a model.")
-        seen.add(address)
-        for raw in group:
-            where = prefix + raw.decode("utf-8", "replace")
-            _refuse_link(path, group, raw, where)
-            item = h5py.h5o.open(group, raw)
-            if isinstance(item, h5py.h5g.GroupID):
-                pending.append((f"{where}/", item))
-            elif isinstance(item, h5py.h5d.DatasetID):
-                _refuse_foreign(path, where, item)
-                if item.dtype.kind in "SO":  # strings: Keras's own bookkeeping, never read as weights
-                    continue
-                found[where] = StoredArray(item)
-                total += math.prod(item.shape) * item.dtype.itemsize
-                if total > MAX_TOTAL_BYTES:
-                    raise BadInputError(f"{path}: its arrays claim more than 1 GiB. It is not one of these networks.")
+    for name, kind in links:
+        where = name.decode("utf-8", "replace")
+        if kind != h5py.h5l.TYPE_HARD:
+            _refuse_link(path, where)
+        if name in inner:
+            continue
+        item = h5py.h5o.open(root.id, name)
+        if isinstance(item, h5py.h5g.GroupID):
+            if len(item):  # not visited through this name, so it was through another
+                raise BadInputError(f"{path}: its groups form a loop at {where}. The file is not a model.")
+        elif isinstance(item, h5py.h5d.DatasetID):
+            _refuse_foreign(path, where, item)
+            if item.dtype.kind in "SO":  # strings: Keras's own bookkeeping, never read as weights
+                continue
+            found[where] = StoredArray(item)
+            total += math.prod(found[where].shape) * found[where].dtype.itemsize
+            if total > MAX_TOTAL_BYTES:
+                raise BadInputError(f"{path}: its arrays claim more than 1 GiB. It is not one of these networks.")
     return found
 
 
-def _refuse_link(path: Path, group: h5py.h5g.GroupID, name: bytes, where: str) -> None:
-    if group.links.get_info(name).type != h5py.h5l.TYPE_HARD:
-        raise BadInputError(
-            f"{path}: {where} is a link and not data; a weights file has none. "
-            "Do not load it; get the file from its author again."
-        )
+def _refuse_link(path: Path, where: str) -> None:
+    raise BadInputError(
+        f"{path}: {where} is a link and not data; a weights file has none. "
+        "Do not load it; get the file from its author again."
+    )
 
 
 def _refuse_foreign(path: Path, where: str, dataset: h5py.h5d.DatasetID) -> None:

@@ -39,9 +39,10 @@ def read_keras(file: MappedFile) -> NamedArrays:
 
 def _view(file: MappedFile, stored: StoredArray) -> np.ndarray:
     """The array on the mapped bytes of the file where they lie in one piece, as they do in ours; else a copy."""
-    if stored.offset is None or stored.offset + stored.dtype.itemsize * math.prod(stored.shape) > file.size:
+    offset = stored.offset
+    if offset is None or offset + stored.dtype.itemsize * math.prod(stored.shape) > file.size:
         return stored.read()
-    return np.ndarray(stored.shape, stored.dtype, buffer=file.view, offset=stored.offset)
+    return np.ndarray(stored.shape, stored.dtype, buffer=file.view, offset=offset)
 
 
 def _layer_names(file: KerasFile) -> dict[str, str]:

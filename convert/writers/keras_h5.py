@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +60,21 @@ def write_h5(checkpoint: Checkpoint, path: Path, *, activation: str | None, mode
 
 def _reserve(group: h5py.h5g.GroupID, name: str, shape: Shape) -> int:
     """Make a float32 dataset without contents; returns the place of its bytes in the file."""
+    space = h5py.h5s.create_simple(shape)
+    dataset = h5py.h5d.create(group, name.encode(), h5py.h5t.IEEE_F32LE, space, *_properties())
+    offset: int = dataset.get_offset()
+    return offset
+
+
+@cache
+def _properties() -> tuple[h5py.h5p.PropDCID, h5py.h5p.PropLCID]:
+    """How a dataset is made: with a place in the file at once, which nothing is written to; in groups made for it."""
     creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     link = h5py.h5p.create(h5py.h5p.LINK_CREATE)
     link.set_create_intermediate_group(True)
-    space = h5py.h5s.create_simple(shape)
-    dataset = h5py.h5d.create(group, name.encode(), h5py.h5t.IEEE_F32LE, space, creation, link)
-    offset: int = dataset.get_offset()
-    return offset
+    return creation, link
 
 
 def _fill(path: Path, places: list[tuple[int, np.ndarray]]) -> None:
