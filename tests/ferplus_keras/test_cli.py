@@ -53,7 +53,7 @@ def test_nothing_heavy_is_imported_for_help() -> None:
 
 
 def test_the_formats_on_the_command_line_are_the_writers() -> None:
-    assert set(cli.FORMAT_NAMES) == set(FORMATS)
+    assert set(cli.converting.FORMAT_NAMES) == set(FORMATS)
 
 
 @pytest.mark.parametrize("as_module", [False, True])

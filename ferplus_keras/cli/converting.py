@@ -1,0 +1,162 @@
+"""``ferplus convert``, ``convert-all``, ``inspect`` and ``fetch``."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from ferplus_keras.architecture import NETWORKS
+from ferplus_keras.cli.shared import Commands, plain, report, sayer
+
+#: Target formats by name; ``convert.writers.FORMATS`` has the same, and a test holds the two together.
+FORMAT_NAMES = ("h5", "keras", "weights.h5", "pth", "safetensors")
+
+
+def add(commands: Commands) -> None:
+    """Declare the commands of this module."""
+    convert = commands.add(
+        "convert", _convert, "Convert a checkpoint to one or several files.",
+        "ferplus convert resnet50_ferplus_dag.pth resnet50_ferplus.h5 resnet50_ferplus.keras",
+    )  # fmt: skip
+    convert.add_argument("source", metavar="SOURCE", help=".pth, .safetensors, .h5, .weights.h5 or .keras")
+    convert.add_argument("targets", metavar="TARGET", nargs="*", help="files to write; the suffix chooses the format")
+    convert.add_argument(
+        "--to", choices=FORMAT_NAMES, action="append", default=[],
+        help="write that format beside the source (may be repeated; default: h5)",
+    )  # fmt: skip
+    convert.add_argument(
+        "--arch", choices=("auto", *NETWORKS), default="auto", help="the network (default: recognised)"
+    )
+    convert.add_argument(
+        "--output", choices=("probabilities", "logits"),
+        help="what Keras models return (default: as the source's Keras model, else probabilities)",
+    )  # fmt: skip
+    convert.add_argument(
+        "--dropout", type=_rate, metavar="RATE", help="dropout where the published networks had it (0.5)"
+    )
+    convert.add_argument("--no-top", action="store_true", help="leave the classifier out")
+    for kind, verb in (("missing", "be absent"), ("unexpected", "be present and left out")):
+        convert.add_argument(
+            f"--allow-{kind}", metavar="NAME", action="append", default=[],
+            help=f"let tensors of that name or pattern {verb} (may be repeated)",
+        )  # fmt: skip
+
+    everything = commands.add(
+        "convert-all", _convert_all, "Fetch, convert and check the default checkpoints: what `make convert` runs.",
+        "ferplus convert-all --to h5 --to keras",
+    )  # fmt: skip
+    everything.add_argument("--to", choices=FORMAT_NAMES, action="append", default=[], help="formats (default: h5)")
+    everything.add_argument("--offline", action="store_true", help="do not try to download")
+
+    inspect = commands.add(
+        "inspect", _inspect, "Say what a checkpoint or Keras file is, and what is wrong with it.",
+        "ferplus inspect resnet50_ferplus_dag.pth",
+    )  # fmt: skip
+    inspect.add_argument("file", metavar="FILE")
+
+    fetch = commands.add(
+        "fetch", _fetch, "Download known checkpoints (weights/manifest.toml) to weights/downloads.",
+        "ferplus fetch resnet50_ferplus",
+    )  # fmt: skip
+    fetch.add_argument("names", metavar="NAME", nargs="*", help="entries of the manifest (default: the FERPlus two)")
+
+
+def _convert(options: argparse.Namespace) -> int:
+    _light_keras()
+    gc.disable()  # a conversion lives for half a second, of which looking for garbage would take a tenth
+    from convert.conversion import convert, default_target
+
+    targets = list(options.targets) + [default_target(options.source, format) for format in options.to]
+    conversion = convert(
+        options.source,
+        targets or [default_target(options.source, "h5")],
+        network=options.arch,
+        logits={"logits": True, "probabilities": False, None: None}[options.output],
+        dropout=options.dropout,
+        top=not options.no_top,
+        allow_missing=options.allow_missing,
+        allow_unexpected=options.allow_unexpected,
+        progress=lambda line: None if options.json else print(line, file=sys.stderr),
+    )
+    provenance = conversion.provenance
+    if options.json:
+        written = [asdict(each) | {"path": str(each.path)} for each in conversion.written]
+        report = {"source": str(conversion.source), "written": written, "seconds": conversion.seconds}
+        print(json.dumps(report | {"provenance": asdict(provenance)}, indent=2))
+        return 0
+    if provenance.standin:
+        print(f"{conversion.source.name} is a STAND-IN with made-up weights: its predictions mean nothing.")
+    for note in provenance.notes:
+        print(f"note: {note}")
+    for each in conversion.written:
+        print(f"{each.path}  {each.size / 1e6:.1f} MB  sha256 {each.sha256[:12]}...  read back and equal bit for bit")
+    print(f"{provenance.network}, {len(conversion.written)} file(s) in {conversion.seconds:.1f} s")
+    return 0
+
+
+def _light_keras() -> None:
+    """To write Keras 3's own files any backend will do, and NumPy's starts in a second. Parity picks its own."""
+    os.environ["KERAS_BACKEND"] = "numpy"
+
+
+def _convert_all(options: argparse.Namespace) -> int:
+    _light_keras()
+    from convert.pipeline import convert_all
+
+    made = convert_all(formats=tuple(options.to) or ("h5",), offline=options.offline, say=sayer(options.json))
+    return report(made, options.json)
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from convert.inspection import as_text, inspect
+
+    result = inspect(options.file)
+    print(json.dumps(result, indent=2) if options.json else as_text(result))
+    return 2 if result["problems"] else 0
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from convert.fetch import fetch
+    from convert.manifest import downloads_folder, read_manifest
+    from ferplus_keras.errors import BadInputError, DownloadError
+
+    manifest = read_manifest()
+    names = options.names or [name for name, known in manifest.items() if known.default]
+    if unknown := [name for name in names if name not in manifest]:
+        raise BadInputError(f"The manifest has no {unknown[0]!r}; it has {', '.join(manifest)}.")
+    results, errors = [], []
+    for name in names:
+        try:
+            fetched = fetch(manifest[name], downloads_folder(), progress=None if options.json else _progress(name))
+        except DownloadError as error:
+            errors.append(f"{name}: {error}")
+            continue
+        results.append(plain(asdict(fetched)) | {"name": name})
+        if not options.json:
+            print(f"{name}: {fetched.path}  {fetched.size:,} bytes  sha256 {fetched.sha256}  ({fetched.status})")
+    if options.json:
+        print(json.dumps({"fetched": results, "errors": errors}, indent=2))
+    if errors:
+        raise DownloadError("\n".join(errors))
+    return 0
+
+
+def _progress(name: str) -> Any:
+    def show(done: int, total: int | None) -> None:
+        share = f" of {total / 1e6:.1f} MB ({done / total:.0%})" if total else " MB"
+        end = "\n" if done == total else "\r"
+        print(f"{name}: {done / 1e6:.1f}{share}", end=end, file=sys.stderr, flush=True)
+
+    return show
+
+
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0.0 <= value < 1.0:
+        raise argparse.ArgumentTypeError(f"a rate is at least 0 and below 1, not {text}")
+    return value

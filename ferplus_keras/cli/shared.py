@@ -1,0 +1,95 @@
+"""What several commands need: how they are declared, and how they speak."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from ferplus_keras.errors import CheckFailedError
+
+if TYPE_CHECKING:
+    from convert.pipeline import Made
+
+EXIT_CODES = """\
+exit codes:
+  0    done
+  1    the check ran and failed
+  2    bad input or a wrong command line; nothing was written
+  3    a result could not be written; what was there before is unchanged
+  4    a download failed
+  130  interrupted (143: terminated)"""
+
+Run = Callable[[argparse.Namespace], int]
+
+
+class Commands:
+    """A level of commands: ``ferplus ...`` itself, or ``ferplus verify ...``."""
+
+    def __init__(self, parser: argparse.ArgumentParser, *, title: str = "commands", metavar: str = "COMMAND") -> None:
+        self._level = parser.add_subparsers(title=title, required=True, metavar=metavar)
+
+    def add(self, name: str, run: Run, summary: str, example: str) -> argparse.ArgumentParser:
+        """A command with ``--help`` (the summary, an example and the exit codes) and ``--json``; ``run`` does it."""
+        added = self._level.add_parser(
+            name, help=summary, description=summary, epilog=f"example:\n  {example}\n\n{EXIT_CODES}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        added.add_argument("--json", action="store_true", help="print the result as JSON")
+        added.set_defaults(run=run)
+        return added
+
+    def group(self, name: str, summary: str, *, title: str, metavar: str) -> Commands:
+        """A command that has commands of its own."""
+        return Commands(self._level.add_parser(name, help=summary), title=title, metavar=metavar)
+
+
+def report(made: list[Made], as_json: bool) -> int:
+    from convert.pipeline import failed, table
+
+    if as_json:
+        print(json.dumps([plain(asdict(each)) for each in made], indent=2))
+    else:
+        print(f"\n{table(made)}")
+    if failed(made):
+        raise CheckFailedError("A converted file is not the same function as its source: do not use it.")
+    return 0
+
+
+def sayer(as_json: bool) -> Callable[[str], None]:
+    """Progress lines go to the screen, or beside it when standard output is for a machine."""
+    return lambda line: print(line, file=sys.stderr if as_json else sys.stdout, flush=True)
+
+
+def plain(value: Any) -> Any:
+    """``value`` with its paths as text."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return str(value) if isinstance(value, os.PathLike) else value
+
+
+@contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Nothing that libraries write to standard error meanwhile is seen; exceptions are."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def count(text: str) -> int:
+    """The type of an option that is a number of things."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"at least 1, not {text}")
+    return value

@@ -1,0 +1,133 @@
+"""``ferplus verify``: a file held against its source."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ferplus_keras.cli.shared import Commands, count, report, sayer, silent_stderr
+from ferplus_keras.errors import CheckFailedError
+
+#: Keras 3's backends that can run these networks.
+BACKENDS = ("tensorflow", "jax", "torch")
+
+
+def add(commands: Commands) -> None:
+    """Declare the commands of this module."""
+    checks = commands.group("verify", "Hold a converted file against its source.", title="checks", metavar="CHECK")
+    checks.add(
+        "all", _verify_all, "Check every file in weights/output against its source: what `make verify` runs.",
+        "ferplus verify all",
+    )  # fmt: skip
+    parity = checks.add(
+        "parity", _verify_parity, "Run a Keras file and its source on the same images and compare every layer.",
+        "ferplus verify parity resnet50_ferplus.h5 --against resnet50_ferplus_dag.pth",
+    )  # fmt: skip
+    parity.add_argument("model", metavar="MODEL", help=".h5, .keras or .weights.h5")
+    parity.add_argument("--against", metavar="SOURCE", required=True, help="the checkpoint it was made from")
+    parity.add_argument(
+        "--images", metavar="DIR", help="a folder of pictures (default: seeded natural-statistics images)"
+    )
+    parity.add_argument("--n", type=count, default=4, metavar="N", help="number of images (default: 4)")
+    parity.add_argument("--seed", type=int, default=0, help="seed of the images (default: 0)")
+    parity.add_argument("--float64", type=float, metavar="TOL", help="relative tolerance in float64 (default: 1e-12)")
+    parity.add_argument("--float32", type=float, metavar="TOL", help="relative tolerance in float32 (default: 5e-5)")
+    parity.add_argument(
+        "--backend", choices=(*BACKENDS, "all"), action="append", default=[],
+        help="Keras's backend; may be repeated (default: $KERAS_BACKEND, else tensorflow)",
+    )  # fmt: skip
+    parity.add_argument(
+        "--reference-code", metavar="FILE",
+        help="the *_dag.py that was published with the checkpoint, as a further reference: IT IS EXECUTED",
+    )  # fmt: skip
+    parity.add_argument("--no-onnx", action="store_true", help="leave ONNX Runtime out as a further reference")
+    parity.add_argument("--report", metavar="DIR", help="write parity.json, junit.xml, report.md and report.html there")
+
+
+def _verify_all(options: argparse.Namespace) -> int:
+    from convert.pipeline import verify_all
+
+    return report(verify_all(say=sayer(options.json)), options.json)
+
+
+def _verify_parity(options: argparse.Namespace) -> int:
+    from verify.text import as_text
+
+    backends = options.backend or [os.environ.get("KERAS_BACKEND", "tensorflow")]
+    if "all" in backends:
+        backends = list(BACKENDS)
+    result = _parity_here(options, backends[0]) if len(backends) == 1 else _parity_on_each(options, backends)
+    reports = []
+    if options.report:
+        from verify.report import write_report
+
+        reports = write_report(result, Path(options.report))
+    if options.json:
+        print(json.dumps(result, indent=2, allow_nan=False))
+        return 0 if result["passed"] else 1
+    print(as_text(result))
+    for path in reports:
+        print(path)
+    if not result["passed"]:
+        raise CheckFailedError(f"{result['model']['name']} is not the same function as {result['source']['name']}.")
+    print(f"the same function, checked in {result['seconds']:.0f} s")
+    return 0
+
+
+def _parity_here(options: argparse.Namespace, backend: str) -> dict[str, Any]:
+    """The check in this process, which has not imported Keras yet and so can still choose its backend."""
+    os.environ["KERAS_BACKEND"] = backend
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with silent_stderr():  # TensorFlow greets there before it can be told not to
+        from verify.parity import check_parity
+        from verify.result import as_result
+
+        with suppress(ImportError):  # said in a sentence later, where it is needed
+            import keras  # noqa: F401
+
+    chosen = (("float64", options.float64), ("float32", options.float32))
+    parity = check_parity(
+        options.model,
+        options.against,
+        images=options.n,
+        folder=Path(options.images) if options.images else None,
+        seed=options.seed,
+        tolerances={dtype: value for dtype, value in chosen if value},
+        reference_code=Path(options.reference_code) if options.reference_code else None,
+        onnx=not options.no_onnx and find_spec("onnxruntime") is not None and find_spec("onnx") is not None,
+        progress=lambda line: None if options.json else print(line, file=sys.stderr),
+    )
+    command = f"ferplus verify parity {options.model} --against {options.against}"
+    return as_result(parity, Path(options.against), f"{command}{_passed_on(options)}")
+
+
+def _parity_on_each(options: argparse.Namespace, backends: Sequence[str]) -> dict[str, Any]:
+    """The same check on several backends; Keras has one for each process."""
+    from convert.pipeline import parity_in_own_process
+    from verify.result import merged
+
+    results = []
+    for backend in backends:
+        if not options.json:
+            print(f"{Path(options.model).name}: Keras on {backend}", file=sys.stderr)
+        extra = _passed_on(options).split() if backend == backends[0] else [*_passed_on(options).split(), "--no-onnx"]
+        results.append(parity_in_own_process(Path(options.model), Path(options.against), backend, extra))
+    return merged(results)
+
+
+def _passed_on(options: argparse.Namespace) -> str:
+    """The options of a parity check that change its result, as they are typed."""
+    typed = [f"--n {options.n}", f"--seed {options.seed}"]
+    for name in ("images", "reference_code", "float64", "float32"):
+        if value := getattr(options, name):
+            typed.append(f"--{name.replace('_', '-')} {value}")
+    if options.no_onnx:
+        typed.append("--no-onnx")
+    return "".join(f" {each}" for each in typed)
