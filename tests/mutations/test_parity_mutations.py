@@ -325,7 +325,9 @@ def test_float32_sees_the_gross_faults_only(fault: Fault, standin_h5: Path, stan
     path = damaged(standin_h5, tmp_path / "damaged-standin.h5", fault.plant)
     result = check_parity(path, standin_pth, images=1, dtypes=("float32",))
     path.unlink()
-    assert result.passed == fault.hidden_in_float32
+    assert result.runs[0].passed == fault.hidden_in_float32
+    # Whatever float32's rounding hides of the arrays, the first level of proof holds them bit for bit.
+    assert not (result.passed and fault.cause == "other-numbers")
 
 
 @pytest.mark.parametrize("network", ["resnet50"], indirect=True)
