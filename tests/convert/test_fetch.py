@@ -254,13 +254,14 @@ def test_a_file_placed_by_hand_is_checked_and_recorded(place: Place, body: bytes
 @pytest.mark.parametrize("pins", [{}, {"sha256": "0" * 64}], ids=["record", "manifest"])
 def test_another_file_placed_by_hand_is_refused_and_stays(place: Place, body: bytes, pins: dict[str, Any]) -> None:
     first = place.fetch()
-    place.target.write_bytes(another(body))
+    second = another(body)
+    place.target.write_bytes(second)
     place.known = replace(place.known, **pins)
     with pytest.raises(DownloadError) as error:
         place.fetch()
     expected = pins.get("sha256", first.sha256)
     assert expected in str(error.value) and sha256_of(place.target) in str(error.value)
-    assert place.target.read_bytes() == another(body) and len(place.told.requests) == 1
+    assert place.target.read_bytes() == second and len(place.told.requests) == 1
     assert place.entries()["some_network"]["sha256"] == first.sha256
 
 
