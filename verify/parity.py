@@ -222,10 +222,10 @@ def _references(checkpoint: Checkpoint, dtype: str, code: Path | None, onnx: boo
         from verify.references.user_code import UserCodeReference
 
         references.append(UserCodeReference(checkpoint, dtype, code))
-    if onnx and dtype == "float32":
+    if onnx:
         from verify.references.onnx_runtime import OnnxRuntimeReference
 
-        references.append(OnnxRuntimeReference(checkpoint))
+        references.append(OnnxRuntimeReference(checkpoint, dtype))
     return references
 
 
