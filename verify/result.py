@@ -46,7 +46,7 @@ def as_result(parity: Parity, source: Path, command: str) -> Result:
         "runs": runs,
         "diagnosis": parity.diagnosis.as_dict() if parity.diagnosis else None,
     }
-    return result | {"levels": levels(result)}
+    return _judged(result)
 
 
 def merged(results: list[Result]) -> Result:
@@ -61,7 +61,13 @@ def merged(results: list[Result]) -> Result:
         "references": list({known["name"]: known for each in results for known in each["references"]}.values()),
         "diagnosis": next((each["diagnosis"] for each in results if each["diagnosis"]), None),
     }
-    return both | {"levels": levels(both)}
+    return _judged(both)
+
+
+def _judged(result: Result) -> Result:
+    """``result`` with its levels. One that fails fails the whole: a report never says both."""
+    found = levels(result)
+    return result | {"passed": result["passed"] and all(level["passed"] for level in found), "levels": found}
 
 
 def levels(result: Result) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 #: GitHub takes a summary of 1 MiB and shows nothing of a larger one.
 LARGEST = 1 << 20
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$@-])")
+_SPECIAL = re.compile(r"([\\`*_\[\]|~$@]|^[#+-])")
 
 
 def text(value: object) -> str:

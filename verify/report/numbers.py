@@ -22,13 +22,20 @@ def of_entry(entry: Mapping[str, Any]) -> str:
     return relative(entry["relative"]) if entry["finite"] else str(entry["problem"])
 
 
+def plain(value: float | None) -> str:
+    """An absolute figure, to two digits; zero is 0."""
+    if value is None:
+        return NONE
+    return "0" if value == 0 else f"{value:.1e}"
+
+
 def ratio(value: float | None) -> str:
-    """How many times: 0.012, 0.43, 7.1, 8,600, 1.3e+9."""
+    """How many times: 0.43, 7.10, 8,600, 1e+09."""
     if value is None:
         return NONE
     if value >= 1e6:
         return f"{value:.0e}"
-    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
 
 
 def size(count: int | None) -> str:
@@ -58,3 +65,8 @@ def share(value: float) -> str:
     """A part of one in percent; 100 % only when it is all."""
     text = f"{value:.0%}"
     return text if text != "100%" or value == 1.0 else "below 100%"
+
+
+def count(number: int, thing: str) -> str:
+    """``1 image``, ``4 images``."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"

@@ -74,11 +74,12 @@ def _verdict(result: Result) -> Verdict:
             model, network, source,
         )  # fmt: skip
         return Verdict(True, "The same function", sentence, _facts(result))
-    failed = [level["title"].lower() for level in result["levels"] if not level["passed"]]
+    failed = ", ".join(level["title"].lower() for level in result["levels"] if not level["passed"])
+    found = result["diagnosis"]
+    cause = html(" The cause: {}.", found["cause"]) if found and found["confidence"] == "certain" else ""
     sentence = html(
-        "<code>{}</code> ({}) is not what <code>{}</code> is: {} of five levels of proof fail ({}). Do not use the "
-        "file.",
-        model, network, source, len(failed), ", ".join(failed),
+        "<code>{}</code> ({}) does not compute what <code>{}</code> computes. Failed: {}.{} Do not use the file.",
+        model, network, source, failed, cause,
     )  # fmt: skip
     return Verdict(False, "Not the same function", sentence, _facts(result))
 
@@ -207,7 +208,6 @@ def _runs(result: Result) -> Markup:
         parts.Column("Verdict", "verdict"), parts.Column("Backend"), parts.Column("Precision"),
         parts.Column("Reference"), parts.Column("Worst layer", "code"),
         parts.Column("its error", "number", "relative", down_first=True),
-        parts.Column("rounding can do", "number", "relative, at that layer"),
         parts.Column("Logits", "number", "largest difference, relative to the largest logit", down_first=True),
         parts.Column("Allowed", "number"), parts.Column("Same class", "number"),
         parts.Column("Time", "number"),
@@ -220,13 +220,15 @@ def _runs(result: Result) -> Markup:
                 parts.Cell("pass" if run["passed"] else "FAIL", None, run["passed"]),
                 parts.Cell(run["backend"]), parts.Cell(run["dtype"]), parts.Cell(run["reference"]),
                 parts.Cell(layer["layer"]), _error(layer, layer["passed"] or run["passed"]),
-                parts.Cell(numbers.relative(layer["bound"]), layer["bound"]), _error(logits, logits["passed"]),
+                _error(logits, logits["passed"]),
                 parts.Cell(f"{run['tolerance']:.0e}", run["tolerance"]),
                 parts.Cell(numbers.share(told["agreement"]), told["agreement"], told["agreement"] == 1.0 and None),
                 parts.Cell(numbers.duration(run["seconds"]), run["seconds"]),
             ]
         )  # fmt: skip
-    return parts.table(parts.Table("Each backend, precision and reference, on the same images", columns, rows))
+    return parts.table(
+        parts.Table("Each backend, precision and reference, on the same images", columns, rows, row_header=1)
+    )
 
 
 def _error(entry: dict[str, Any], passed: bool) -> parts.Cell:
@@ -261,39 +263,39 @@ def _files(result: Result) -> Markup:
 
 
 def _of_file(file: dict[str, Any], result: Result) -> list[tuple[str, str]]:
+    """What is known of a file. Its provenance was written by whoever wrote the file: any field may be anything."""
     found = [("Size", f"{numbers.size(file['size'])} ({file['size']:,} bytes)"), ("Format", file["format"])]
     if not (told := file["provenance"]):
         return [*found, ("Provenance", "none: the file says nothing of where it comes from")]
-    origin = told["source"]
-    same = origin["sha256"] == result["source"]["sha256"]
-    found += [
-        ("Made from", f"{origin['name']}, {'the source here: same' if same else 'ANOTHER file:'} SHA-256"
-                      + ("" if same else f" {origin['sha256']}")),
-        ("Made by", told["tool"]),
-        ("Network", f"{told['network']}, {told['head']} of {told['units']}, yields {told['output']}"),
-    ]  # fmt: skip
-    if told["origin"]["sha256"] != origin["sha256"]:
-        found.insert(3, ("First of all", f"{told['origin']['name']}, SHA-256 {told['origin']['sha256']}"))
-    if told["dropout"]:
-        found.append(("Dropout", f"{told['dropout']:g}, in training only"))
-    if told["labels"]:
-        found.append(("Classes", ", ".join(told["labels"])))
-    if told["preprocessing"]:
-        words = (f"{key.replace('_', ' ')} {_plain(value)}" for key, value in told["preprocessing"].items())
-        found.append(("Preprocessing", "; ".join(words)))
-    return [*found, *(("Note", note) for note in told["notes"])]
+    source, origin = told["source"], told["origin"]
+    same = source["sha256"] == result["source"]["sha256"]
+    tie = "the source here: same SHA-256" if same else f"ANOTHER file: SHA-256 {_plain(source['sha256'])}"
+    found.append(("Made from", f"{_plain(source['name'])}, {tie}"))
+    if origin["sha256"] != source["sha256"]:
+        found.append(("First of all", f"{_plain(origin['name'])}, SHA-256 {_plain(origin['sha256'])}"))
+    head = f"{told['network']}, {told['head']} of {told['units']}, yields {_plain(told['output'])}"
+    found += [("Made by", _plain(told["tool"])), ("Network", head)]
+    for name, key in (("Dropout", "dropout"), ("Classes", "labels"), ("Preprocessing", "preprocessing")):
+        if told[key]:
+            found.append((name, _plain(told[key])))
+    return [*found, *(("Note", _plain(note)) for note in told["notes"])]
 
 
-def _plain(value: Any) -> str:
-    return ", ".join(f"{each:g}" if isinstance(each, float) else str(each) for each in value) if isinstance(
-        value, list | tuple
-    ) else str(value)  # fmt: skip
+def _plain(value: Any, longest: int = 600) -> str:
+    """Any value of a file in words, cut where somebody has written a book."""
+    if isinstance(value, dict):
+        text = "; ".join(f"{str(key).replace('_', ' ')} {_plain(each)}" for key, each in value.items())
+    elif isinstance(value, list | tuple):
+        text = ", ".join(str(each).removesuffix(".0") for each in value)
+    else:
+        text = str(value)
+    return text if len(text) <= longest else f"{text[:longest]} ..."
 
 
 def _circumstances(result: Result) -> Markup:
     return parts.facts(
         [
-            ("Images", f"{result['images']['count']}, {result['images']['origin']}"),
+            ("Images", f"{result['images']['count']}: {result['images']['origin']}"),
             ("Machine", result["machine"]),
             ("Versions", ", ".join(f"{name} {version}" for name, version in result["versions"].items())),
             ("Time", f"{numbers.moment(result['created'])}, took {numbers.duration(result['seconds'])}"),
@@ -316,7 +318,7 @@ def _layer_table(run: dict[str, Any]) -> Markup:
         parts.Column("#", "number", "position in the network"), parts.Column("Layer", "code"), parts.Column("Kind"),
         parts.Column("Error", "number", "largest difference over the reference's largest magnitude", down_first=True),
         parts.Column("Rounding can do", "number", "bound of what rounding alone can do", down_first=True),
-        parts.Column("of it", "number", "the error as a share of that bound", down_first=True),
+        parts.Column("Error / that", "number", "the error as a share of that bound", down_first=True),
         parts.Column("Absolute", "number", "largest absolute difference", down_first=True),
         parts.Column("RMS", "number", "root of the mean squared difference", down_first=True),
         parts.Column("1 − cosine", "number", "of the angle between the two outputs", down_first=True),
@@ -332,14 +334,14 @@ def _layer_table(run: dict[str, Any]) -> Markup:
                 parts.Cell(str(index), index), parts.Cell(each["layer"]), parts.Cell(each["kind"]), _error(each, fine),
                 parts.Cell(numbers.relative(each["bound"]), _key(each["bound"])),
                 parts.Cell(numbers.ratio(share), _key(share)),
-                *(parts.Cell(f"{value:.1e}" if value is not None else numbers.NONE, _key(value))
+                *(parts.Cell(numbers.plain(value), _key(value))
                   for value in (each["absolute"], each["rms"], angle)),
                 parts.Cell("within" if each["passed"] else "beyond" if not fine else "not asked", None,
                            True if each["passed"] else None if fine else False),
             ]
         )  # fmt: skip
-    caption = f"{run_label(run)}: every layer in network order, worst over {run['decisions']['images']} images"
-    return parts.table(parts.Table(caption, columns, rows, tall=True))
+    caption = f"{run_label(run)}: every layer, the worst of {numbers.count(run['decisions']['images'], 'image')}"
+    return parts.table(parts.Table(caption, columns, rows, row_header=1, tall=True))
 
 
 # --- the result, looked at from the side ----------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def _cases(run: dict[str, Any], cause: str) -> list[junit.Case]:
         cases.append(junit.Case(name, group, each_seconds, failure, details=cause if name == run["first_over"] else ""))
     told = run["decisions"]
     different = "" if told["agreement"] == 1.0 else (
-        f"the same top class for {numbers.share(told['agreement'])} of {told['images']} images"
+        f"the same top class for {numbers.share(told['agreement'])} of {numbers.count(told['images'], 'image')}"
     )  # fmt: skip
     return [*cases, junit.Case("decisions", group, each_seconds, different)]
 
@@ -65,7 +65,7 @@ def summary(result: Result) -> str:
     verdict = f"PASS: the same function{standin}" if result["passed"] else f"FAIL: not the same function{standin}"
     model, source = result["model"], result["source"]
     lines = [f"# {verdict}", "", f"{code(model['name'])} against {code(source['name'])}: "
-             f"{text(result['network'])}, {text(result['head'])}, {result['images']['count']} images."]  # fmt: skip
+             f"{text(result['network'])}, {text(result['head'])}, {numbers.count(result['images']['count'], 'image')}."]  # fmt: skip
     if result["standin"]:
         lines += ["", "> **STAND-IN weights.** Made-up numbers of the published names and shapes: this shows that the "
                   "conversion is right; the network's predictions mean nothing."]  # fmt: skip

@@ -48,6 +48,7 @@ class Table:
     caption: str
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
+    row_header: int = 0  #: the column that names the row
     tall: bool = False  #: scrolls within itself, under headings that stay
 
 
