@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ferplus_keras.cli.shared import Commands, count, report, sayer, silent_stderr
+from ferplus_keras.cli.shared import Commands, add_reports, count, report, reports_folder_of, sayer, silent_stderr
 from ferplus_keras.errors import CheckFailedError
 
 #: Keras 3's backends that can run these networks.
@@ -22,10 +22,11 @@ BACKENDS = ("tensorflow", "jax", "torch")
 def add(commands: Commands) -> None:
     """Declare the commands of this module."""
     checks = commands.group("verify", "Hold a converted file against its source.", title="checks", metavar="CHECK")
-    checks.add(
+    everything = checks.add(
         "all", _verify_all, "Check every file in weights/output against its source: what `make verify` runs.",
         "ferplus verify all",
     )  # fmt: skip
+    add_reports(everything)
     parity = checks.add(
         "parity", _verify_parity, "Run a Keras file and its source on the same images and compare every layer.",
         "ferplus verify parity resnet50_ferplus.h5 --against resnet50_ferplus_dag.pth",
@@ -54,12 +55,16 @@ def add(commands: Commands) -> None:
 def _verify_all(options: argparse.Namespace) -> int:
     from convert.pipeline import verify_all
 
-    return report(verify_all(say=sayer(options.json)), options.json)
+    return report(verify_all(reports=reports_folder_of(options), say=sayer(options.json)), options.json)
 
 
 def _verify_parity(options: argparse.Namespace) -> int:
     from verify.text import as_text
 
+    if options.report:
+        from verify.report import ready_folder
+
+        ready_folder(Path(options.report))  # before minutes of work, not after
     backends = options.backend or [os.environ.get("KERAS_BACKEND", "tensorflow")]
     if "all" in backends:
         backends = list(BACKENDS)
@@ -73,8 +78,8 @@ def _verify_parity(options: argparse.Namespace) -> int:
         print(json.dumps(result, indent=2, allow_nan=False))
         return 0 if result["passed"] else 1
     print(as_text(result))
-    for path in reports:
-        print(path)
+    if reports:
+        print(f"  report: {', '.join(map(str, reports))}")
     if not result["passed"]:
         raise CheckFailedError(f"{result['model']['name']} is not the same function as {result['source']['name']}.")
     print(f"the same function, checked in {result['seconds']:.0f} s")

@@ -241,16 +241,15 @@ def _key(value: float | None, finite: bool = True) -> float:
 
 
 def _references(result: Result) -> Markup:
-    columns = [parts.Column("Reference"), parts.Column("Independent", "verdict"), parts.Column("What that means")]
-    rows = [
+    return parts.remarks(
         [
-            parts.Cell(known["name"]),
-            parts.Cell("yes" if known["independent"] else "no", None, True if known["independent"] else None),
-            parts.Cell(known["note"]),
+            parts.Remark(
+                known["name"], "independent" if known["independent"] else "not independent",
+                f"{_sentence_case(known['note'])}.", known["independent"] or None,
+            )
+            for known in result["references"]
         ]
-        for known in result["references"]
-    ]
-    return parts.table(parts.Table("References that took part", columns, rows))
+    )  # fmt: skip
 
 
 def _files(result: Result) -> Markup:
