@@ -44,7 +44,7 @@ def test_red_says_why_before_anything_else() -> None:
 def test_the_worst_layers_come_first() -> None:
     result = made_up(fault="conv4_2_3x3_bn")
     rows = re.findall(r"^\| `(.*?)` \| (float\d+) on", summary(result), re.MULTILINE)
-    assert len(rows) == WORST and set(dtype for _, dtype in rows) == {"float64"}
+    assert len(rows) == WORST and {dtype for _, dtype in rows} == {"float64"}
     run = result["runs"][0]
     errors = [next(each["relative"] for each in run["layers"] if each["layer"] == layer) for layer, _ in rows]
     assert errors == sorted(errors, reverse=True)

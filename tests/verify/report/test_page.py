@@ -7,6 +7,7 @@ import hashlib
 import re
 import sys
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 
@@ -97,7 +98,7 @@ def test_the_page_can_be_read_aloud(source: Source) -> None:
     assert source.of("html")[0]["lang"] == "en"
     levels = [int(tag[1]) for tag, _ in source.elements if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1 and levels.count(1) == 1
-    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False)), "a heading is skipped"
+    assert all(after - before <= 1 for before, after in pairwise(levels)), "a heading is skipped"
     ids = [attributes["id"] for _, attributes in source.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
     assert len(source.texts["caption"]) == len(source.of("table")) and all(source.texts["caption"])
