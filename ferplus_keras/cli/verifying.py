@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -109,8 +110,7 @@ def _parity_here(options: argparse.Namespace, backend: str) -> dict[str, Any]:
         onnx=not options.no_onnx and find_spec("onnxruntime") is not None and find_spec("onnx") is not None,
         progress=lambda line: None if options.json else print(line, file=sys.stderr),
     )
-    command = f"ferplus verify parity {options.model} --against {options.against}"
-    return as_result(parity, Path(options.against), f"{command}{_passed_on(options)}")
+    return as_result(parity, Path(options.against), _command(options))
 
 
 def _parity_on_each(options: argparse.Namespace, backends: Sequence[str]) -> dict[str, Any]:
@@ -122,17 +122,24 @@ def _parity_on_each(options: argparse.Namespace, backends: Sequence[str]) -> dic
     for backend in backends:
         if not options.json:
             print(f"{Path(options.model).name}: Keras on {backend}", file=sys.stderr)
-        extra = _passed_on(options).split() if backend == backends[0] else [*_passed_on(options).split(), "--no-onnx"]
+        extra = _passed_on(options) if backend == backends[0] else [*_passed_on(options), "--no-onnx"]
         results.append(parity_in_own_process(Path(options.model), Path(options.against), backend, extra))
-    return merged(results)
+    return merged(results) | {"command": _command(options)}
 
 
-def _passed_on(options: argparse.Namespace) -> str:
-    """The options of a parity check that change its result, as they are typed."""
-    typed = [f"--n {options.n}", f"--seed {options.seed}"]
+def _command(options: argparse.Namespace) -> str:
+    """What to type to repeat the check."""
+    backends = [word for backend in options.backend for word in ("--backend", backend)]
+    typed = ["ferplus", "verify", "parity", options.model, "--against", options.against]
+    return shlex.join([*typed, *_passed_on(options), *backends])
+
+
+def _passed_on(options: argparse.Namespace) -> list[str]:
+    """The options of a parity check that change its result."""
+    typed = ["--n", str(options.n), "--seed", str(options.seed)]
     for name in ("images", "reference_code", "float64", "float32"):
         if value := getattr(options, name):
-            typed.append(f"--{name.replace('_', '-')} {value}")
+            typed += [f"--{name.replace('_', '-')}", str(value)]
     if options.no_onnx:
         typed.append("--no-onnx")
-    return "".join(f" {each}" for each in typed)
+    return typed

@@ -125,7 +125,7 @@ def _cause(result: Result) -> Markup:
             )  # fmt: skip
         paragraphs.append(
             html(
-                "<p>The cause is {}: {}. Faults tried: {}. In machine's words: <code>{}</code>.</p>",
+                "<p>The cause is {}: {}. Known faults tried: {}; the name for programs is <code>{}</code>.</p>",
                 found["confidence"], found["evidence"], found["tried"], found["fault"],
             )
         )  # fmt: skip

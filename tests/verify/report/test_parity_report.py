@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,22 @@ def test_the_command_line_says_so_before_any_work(command: tuple[str, ...], tmp_
     run = run_ferplus("verify", *command, "--report", tmp_path / "taken", FERPLUS_WEIGHTS=str(tmp_path))
     assert run.returncode == 3, run.stderr
     assert run.stderr.strip() == f"error: {tmp_path / 'taken'} is a file; give the name of a folder for the report."
+
+
+def test_the_command_repeats_the_check_in_any_shell() -> None:
+    import argparse
+
+    from ferplus_keras.cli import verifying
+    from ferplus_keras.cli.shared import Commands
+
+    parser = argparse.ArgumentParser()
+    verifying.add(Commands(parser))
+    typed = ["verify", "parity", "my model.h5", "--against", "it's.pth", "--n", "2", "--seed", "0", "--images",
+             "my pictures", "--float64", "1e-13", "--no-onnx", "--backend", "jax", "--backend", "torch"]  # fmt: skip
+    options = parser.parse_args(typed)
+    command = verifying._command(options)
+    assert shlex.split(command) == ["ferplus", *typed]
+    assert verifying._command(parser.parse_args(shlex.split(command)[1:])) == command
 
 
 # --- of a real check --------------------------------------------------------------------------------------------------
