@@ -39,7 +39,7 @@ def _cases(run: dict[str, Any], cause: str) -> list[junit.Case]:
     checked = [(each["layer"], each) for each in run["layers"]] + [("logits", run["logits"])]
     if run["probabilities"]:
         checked.append(("probabilities", run["probabilities"]))
-    each_seconds = run["seconds"] / (len(checked) + 1)
+    each_seconds = run["seconds"] / (len(checked) + 1)  # all are computed together: the sum is right, the parts alike
     cases = []
     for name, entry in checked:
         # In float32 a layer's figure is rounding and no verdict, unless there is no figure at all.
