@@ -167,7 +167,8 @@ def _panel(dtype: str, runs: Sequence[dict[str, Any]]) -> plots.Panel:
     for run in runs:
         of_layer = {each["layer"]: each for each in run["layers"]}
         points = [_point(of_layer[name], run) if name in of_layer else None for name in names]
-        series.append(plots.Series(run_label(run).removeprefix(f"{dtype} on "), points))
+        against = f" against {run['reference']}" if len({each["reference"] for each in runs}) > 1 else ""
+        series.append(plots.Series(f"{run['backend']}{against}", points))
     largest = worst([run["worst_layer"] for run in runs])
     return plots.Panel(
         id=f"plot-{dtype}",
