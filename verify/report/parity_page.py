@@ -22,8 +22,8 @@ PURPOSE = {
 }
 
 STANDIN = (
-    "Made-up numbers of the published names, shapes and format. What is shown here is that the conversion is right; "
-    "the network itself has learnt nothing, and its predictions mean nothing."
+    "Made-up numbers of the published names, shapes and format. This checks the conversion and nothing else: the "
+    "network has learnt nothing, and its predictions mean nothing."
 )
 
 

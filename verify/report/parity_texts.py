@@ -6,6 +6,7 @@ from typing import Any
 
 from verify.report import junit, markdown, numbers
 from verify.report.markdown import code, text
+from verify.report.parity_page import STANDIN
 from verify.result import Result, run_label
 
 #: Rows of the summary's table of layers.
@@ -68,8 +69,7 @@ def summary(result: Result) -> str:
     lines = [f"# {verdict}", "", f"{code(model['name'])} against {code(source['name'])}: "
              f"{text(result['network'])}, {text(result['head'])}, {images}."]  # fmt: skip
     if result["standin"]:
-        lines += ["", "> **STAND-IN weights.** Made-up numbers of the published names and shapes: this shows that the "
-                  "conversion is right; the network's predictions mean nothing."]  # fmt: skip
+        lines += ["", f"> **STAND-IN weights.** {STANDIN}"]
     if found := result["diagnosis"]:
         lines += ["", "## Cause", "", f"**{text(found['cause'])}** ({text(found['confidence'])}: "
                   f"{text(found['evidence'])}). First layer that departs: {code(found['layer'])}."]  # fmt: skip
