@@ -82,6 +82,8 @@ def summary(result: Result) -> str:
             for level in result["levels"]
         ],
     )  # fmt: skip
+    if set(result["pairing"]["by"]) != {"name"} or not result["pairing"]["sure"]:
+        lines += ["", f"Layers of the model: {text(result['pairing']['summary'])}."]
     lines += ["", "## References", ""]
     lines += [
         f"- {text(known['name'])}, **{'independent' if known['independent'] else 'not independent'}**: "

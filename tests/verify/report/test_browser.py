@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.verify.report.results import made_up, poisoned, several_backends
+from tests.verify.report.results import made_up, of_other_hands, poisoned, several_backends
 from verify.report import write_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -35,7 +35,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "fail": made_up(fault="conv4_2_3x3_bn"),
         "backends": several_backends(),
         "long": made_up(name=f"{'x' * 250}.h5", network="senet50"),
-        "hostile": poisoned(made_up(fault="conv4_2_3x3_bn")),
+        "hostile": poisoned(of_other_hands("conv4_2_3x3_bn")),
     }
     return {name: write_report(result, folder / name)[-1] for name, result in results.items()}
 
