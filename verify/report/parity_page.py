@@ -264,7 +264,7 @@ def _references(result: Result) -> Markup:
 def _pairing(result: Result) -> Markup:
     told = result["pairing"]
     word = "sure" if told["sure"] else "not sure"
-    remark = parts.Remark("Pairing", word, f"{_sentence_case(told['summary'])}.", told["sure"])
+    remark = parts.Remark("Pairing", word, f"{_sentence_case(told['summary'])}.", told["sure"] or None)
     columns = [parts.Column("Layer of the network", "code"), parts.Column("called in the model", "code")]
     rows = [[parts.Cell(ours), parts.Cell(theirs)] for ours, theirs in told["names"].items()]
     table = parts.Table("Layers that have another name in the model", columns, rows, tall=True)
