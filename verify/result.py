@@ -47,7 +47,7 @@ def as_result(parity: Parity, source: Path, command: str) -> Result:
         "runs": runs,
         "diagnosis": parity.diagnosis.as_dict() if parity.diagnosis else None,
     }
-    return result | {"levels": levels(result)}
+    return _judged(result)
 
 
 def merged(results: list[Result]) -> Result:
@@ -62,49 +62,65 @@ def merged(results: list[Result]) -> Result:
         "references": list({known["name"]: known for each in results for known in each["references"]}.values()),
         "diagnosis": next((each["diagnosis"] for each in results if each["diagnosis"]), None),
     }
-    return both | {"levels": levels(both)}
+    return _judged(both)
+
+
+def _judged(result: Result) -> Result:
+    """``result`` with its levels. One that fails fails the whole: a report never says both."""
+    found = levels(result)
+    return result | {"passed": result["passed"] and all(level["passed"] for level in found), "levels": found}
 
 
 def levels(result: Result) -> list[dict[str, Any]]:
     """The five levels of proof, each with a verdict and a sentence."""
     runs = result["runs"]
     return [
-        _level("tensors", "The file's numbers", result["tensors"]),
-        _level("preprocessing", "Pixels to input", result["preprocessing"]),
+        _level("tensors", "The file's numbers", "Is every array the checkpoint's?", result["tensors"]),
+        _level(
+            "preprocessing",
+            "Pixels to input",
+            "Does preprocessing do what was published, and does the file say so?",
+            result["preprocessing"],
+        ),
         {
             "name": "layers",
             "title": "Every layer",
+            "question": "Is each layer's output the reference's, on the same images?",
             "passed": all(run["first_over"] is None for run in runs if run["dtype"] == "float64")
             and all(run["worst_layer"]["finite"] for run in runs),
             "summary": "; ".join(_layers_sentence(run) for run in runs),
-            "figures": {_label(run): run["worst_layer"]["relative"] for run in runs},
+            "figures": {run_label(run): run["worst_layer"]["relative"] for run in runs},
         },
         {
             "name": "logits",
             "title": "Logits and probabilities",
+            "question": "The same, at the end?",
             "passed": all(each["passed"] for run in runs for each in (run["logits"], run["probabilities"]) if each),
             "summary": "; ".join(
-                f"{_label(run)}: off by {_figure(run['logits'])} of the largest logit (allowed {run['tolerance']:.0e})"
+                f"{run_label(run)}: off by {_figure(run['logits'])} of the largest logit "
+                f"(allowed {run['tolerance']:.0e})"
                 for run in runs
             ),
-            "figures": {_label(run): run["logits"]["relative"] for run in runs},
+            "figures": {run_label(run): run["logits"]["relative"] for run in runs},
         },
         {
             "name": "decisions",
             "title": "Decisions",
+            "question": "The same top class?",
             "passed": all(run["decisions"]["agreement"] == 1.0 for run in runs),
             "summary": "; ".join(_decisions_sentence(run) for run in runs),
-            "figures": {_label(run): run["decisions"]["agreement"] for run in runs},
+            "figures": {run_label(run): run["decisions"]["agreement"] for run in runs},
         },
     ]
 
 
-def _level(name: str, title: str, found: dict[str, Any]) -> dict[str, Any]:
+def _level(name: str, title: str, question: str, found: dict[str, Any]) -> dict[str, Any]:
     figures = {key: value for key, value in found.items() if key not in ("passed", "summary")}
-    return {"name": name, "title": title, "passed": found["passed"], "summary": found["summary"], "figures": figures}
+    told = {"passed": found["passed"], "summary": found["summary"], "figures": figures}
+    return {"name": name, "title": title, "question": question} | told
 
 
-def _label(run: dict[str, Any]) -> str:
+def run_label(run: dict[str, Any]) -> str:
     against = "" if run["reference"] == "torch" else f" against {run['reference']}"
     return f"{run['dtype']} on {run['backend']}{against}"
 
@@ -116,12 +132,12 @@ def _figure(entry: dict[str, Any]) -> str:
 def _layers_sentence(run: dict[str, Any]) -> str:
     worst = run["worst_layer"]
     bound = f", rounding can do {worst['bound']:.1e} there" if worst["bound"] else ""
-    return f"{_label(run)}: worst {worst['layer']}, {_figure(worst)}{bound}"
+    return f"{run_label(run)}: worst {worst['layer']}, {_figure(worst)}{bound}"
 
 
 def _decisions_sentence(run: dict[str, Any]) -> str:
     told = run["decisions"]
-    same = f"{_label(run)}: {told['agreement']:.0%} of {told['images']} the same"
+    same = f"{run_label(run)}: {told['agreement']:.0%} of {told['images']} the same"
     if told["closest_margin"] is None:
         return same
     return f"{same}, the closest call by {told['closest_margin']:.1e} of the largest logit"

@@ -116,6 +116,9 @@ def test_every_ferplus_command_runs(line: str, work: Path) -> None:
         assert run.returncode in (0, 1) and "Traceback" not in run.stderr
     else:
         assert run.returncode == 0, run.stderr
+    if "--report" in line:
+        names = {path.name for path in (work / line.split()[-1]).iterdir()}
+        assert names == {"parity.json", "junit.xml", "report.md", "report.html"}
 
 
 def test_every_relative_link_leads_somewhere() -> None:
@@ -129,6 +132,13 @@ def test_every_relative_link_leads_somewhere() -> None:
                 for h in re.findall(r"^#+ (.*)$", text, re.M)
             }
             assert anchor in headings, f"{page.name}: #{anchor}"
+
+
+def test_pictures_are_small_and_shown_somewhere() -> None:
+    pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    for picture in (ROOT / "docs" / "images").glob("*.png"):
+        assert picture.stat().st_size < 150_000, picture
+        assert f"images/{picture.name})" in pages, picture
 
 
 def test_the_documented_exit_codes_are_the_programs() -> None:

@@ -1,0 +1,37 @@
+"""Reports on the disk: each file whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from convert.writers.atomic import atomic_path, flush
+from ferplus_keras.errors import OutputError
+
+
+def ready_folder(folder: Path) -> Path:
+    """Make ``folder`` and see that it can be written to, before minutes of work whose result it is to hold.
+
+    Raises :class:`OutputError`.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except FileExistsError:
+        raise OutputError(f"{folder} is a file; give the name of a folder for the report.") from None
+    except OSError as error:
+        raise OutputError(
+            f"The report cannot be written to {folder}: {error.strerror}. Choose another place."
+        ) from None
+    return folder
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write ``text`` to ``path`` in UTF-8, atomically. Raises :class:`OutputError`."""
+    data = text.encode("utf-8")
+    with atomic_path(path, len(data)) as temporary:
+        temporary.write_bytes(data)
+        flush(temporary)
+    return path
