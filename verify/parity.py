@@ -80,10 +80,10 @@ class Run:
 
     @property
     def passed(self) -> bool:
-        """The logits within the tolerance; in float64 every layer too (in float32 a layer's figure is rounding)."""
-        layers = self.first_over is None or self.dtype != "float64"
+        """Logits within the tolerance, the same decisions; in float64 every layer too (in float32 that is rounding)."""
+        layers = self.worst_layer.finite if self.dtype != "float64" else self.first_over is None
         ends = (self.logits, self.probabilities)
-        return layers and not any(each is not None and self.over(each) for each in ends)
+        return layers and self.top1_agreement == 1.0 and not any(each is not None and self.over(each) for each in ends)
 
     def as_dict(self, table: Architecture) -> dict[str, Any]:
         def entry(each: Difference) -> dict[str, Any]:
@@ -254,8 +254,7 @@ def _compare(
     found = [_Found(reference) for reference in references]
     mine, returned = [], []
     for number, image in enumerate(batch, 1):  # one at a time: a batch's activations in float64 take gigabytes
-        titles = ", ".join(reference.title for reference in references)
-        progress(f"{dtype}, image {number} of {len(batch)}, against {titles}")
+        progress(f"{dtype}: image {number} of {len(batch)}, beside {' and '.join(each.name for each in references)}")
         for each in found:
             each.take(image[None].astype(dtype), table.output)
 
