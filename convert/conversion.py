@@ -43,7 +43,7 @@ def convert(
         source: a checkpoint in any format that is read.
         targets: files to write; each is replaced only when the new one is complete and reads back bit for bit.
         network: "auto", "resnet50" or "senet50".
-        logits: leave the softmax out of Keras models. None: as in the source when that is a Keras model, else False.
+        logits: leave the softmax out of Keras models. None: as in the source when that is a model, else False.
         dropout: rate of the published networks' dropout layers in Keras models. None: as in the source.
         top: False leaves the head out.
         allow_missing, allow_unexpected: see :func:`convert.matching.match`.
@@ -69,7 +69,7 @@ def convert(
         )
     checkpoint = _changed(checkpoint, dropout, top)
     if logits is None:
-        from_keras = checkpoint.provenance.source.format in ("h5-model", "keras")
+        from_keras = checkpoint.provenance.source.format in ("h5-model", "keras", "onnx")
         logits = from_keras and checkpoint.provenance.output == "logits"
     written = []
     for path in paths:

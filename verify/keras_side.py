@@ -18,6 +18,13 @@ FLOAT64_BACKENDS = ("tensorflow",)
 Outputs = dict[str, np.ndarray]
 
 
+def backend() -> str:
+    """What computes: Keras's backend."""
+    import keras
+
+    return str(keras.backend.backend())
+
+
 def open_model(path: Path, checkpoint: Checkpoint) -> Any:
     """The Keras model in the file, or our own graph with the file's weights when it has no graph.
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Operators that take float64 in ONNX Runtime as they are.
 KEPT = frozenset(
-    ("Add", "Div", "Dropout", "Flatten", "Gemm", "Identity", "MatMul", "MaxPool", "Mul", "Pad", "ReduceMean", "Relu",
+    ("Add", "CastLike", "Div", "Expand", "Dropout", "Flatten", "Gemm", "Identity", "MatMul", "MaxPool", "Mul", "Pad", "ReduceMean", "Relu",
      "Reshape", "Sigmoid", "Softmax", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Shape", "Concat")
 )  # fmt: skip
 
@@ -92,7 +92,10 @@ class _Rewriter:
         elif node.op_type in KEPT:
             yield node
         else:
-            raise BadInputError(f"ONNX's {node.op_type} ({node.name}) has no float64 form here; use --no-float64.")
+            raise BadInputError(
+                f"ONNX's {node.op_type} ({node.name}) has no float64 form here; export the "
+                "network again with plain operators, or check its weights in another format."
+            )
 
     def _convolution(self, node: NodeProto) -> Iterator[NodeProto]:
         options = attributes(node)
@@ -100,7 +103,11 @@ class _Rewriter:
         outputs, channels, height, width = kernel.shape
         strides = options.get("strides", [1, 1])
         pads = options.get("pads", [0] * 4)
-        if options.get("group", 1) != 1 or options.get("dilations", [1, 1]) != [1, 1] or "auto_pad" in options:
+        if (
+            options.get("group", 1) != 1
+            or options.get("dilations", [1, 1]) != [1, 1]
+            or options.get("auto_pad", b"NOTSET") != b"NOTSET"
+        ):
             raise BadInputError(
                 f"The convolution {node.name} has groups, dilations or auto_pad; there is none in these."
             )
@@ -131,7 +138,13 @@ class _Rewriter:
         biased = len(node.input) > 2
         yield self._node("Reshape", [name + "product", shape], name + "sum" if biased else node.output[0])
         if biased:
-            yield self._node("Add", [name + "sum", self._channels(node.input[2])], node.output[0])
+            bias = name + "bias"
+            if node.input[2] in self.tensors:
+                bias = self._channels(node.input[2])
+            else:  # computed in the graph: spread from a zero by exporters that do not optimise
+                shape = self._integers(name + "column", [-1, 1, 1])
+                yield self._node("Reshape", [node.input[2], shape], bias)
+            yield self._node("Add", [name + "sum", bias], node.output[0])
 
     def _batch_normalization(self, node: NodeProto) -> Iterator[NodeProto]:
         gamma, beta, mean, variance = node.input[1:]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,19 +23,24 @@ from convert.checkpoint import Checkpoint
 from convert.readers import read_checkpoint
 from ferplus_keras.architecture import Architecture
 from ferplus_keras.errors import BadInputError
+from verify import keras_side, onnx_side
 from verify.diagnosis import Case, Diagnosis, diagnose
 from verify.images import Images
-from verify.keras_side import FLOAT64_BACKENDS, Outputs, layer_outputs, open_model
+from verify.keras_side import Outputs
 from verify.metrics import Difference, difference, finite_or_none, worst
 from verify.preprocessing_check import PreprocessingComparison, compare_preprocessing
 from verify.rounding import UNIT_ROUNDOFF, rounding_units
 from verify.tensors import TensorComparison, compare_tensors
+
+#: What computes in float64 when it is told to.
+FLOAT64_BACKENDS = (*keras_side.FLOAT64_BACKENDS, onnx_side.BACKEND)
 
 #: Largest difference allowed, relative to the reference's largest magnitude. Float64 leaves 4 decimal digits above
 #: its rounding (about 3e-14 over 50 layers); float32's 5e-5 is about ten times what rounding alone gives.
 TOLERANCES = {"float64": 1e-12, "float32": 5e-5}
 
 Progress = Callable[[str], None]
+Probe = Callable[[np.ndarray], Outputs]
 
 
 class Reference(Protocol):
@@ -168,14 +174,13 @@ def check_parity(
     Raises:
         BadInputError: a file cannot be read, or the two are different networks.
     """
-    import keras
-
     start = time.perf_counter()
     model, source = Path(model), Path(source)
-    backend = keras.backend.backend()
-    dtypes = _dtypes(dtypes, backend)
     checkpoint = read_checkpoint(source)
     ours = read_checkpoint(model)
+    side = onnx_side if ours.provenance.source.format == "onnx" else keras_side
+    backend = side.backend()
+    dtypes = _dtypes(dtypes, backend)
     theirs, mine = checkpoint.provenance, ours.provenance
     if (mine.network, mine.head, mine.units) != (theirs.network, theirs.head, theirs.units):
         raise BadInputError(
@@ -186,21 +191,24 @@ def check_parity(
         model, checkpoint, mine, backend, chosen,
         compare_tensors(checkpoint.arrays, ours.arrays), compare_preprocessing(chosen, mine), [],
     )  # fmt: skip
-    opened = open_model(model, checkpoint)
+    opened = side.open_model(model, checkpoint)
     progress(f"{model.name}: what rounding can do, in float64")
     rounding = _rounding(checkpoint, chosen.inputs[:1])
     for dtype in dtypes:
         bounds = {layer: units * UNIT_ROUNDOFF[dtype] for layer, units in rounding.items()}
         tolerance = (tolerances or {}).get(dtype, TOLERANCES[dtype])
-        for reference in _references(checkpoint, dtype, reference_code, onnx):
-            progress(f"{model.name}: {chosen.count} images in {dtype} against {reference.title}")
+        # ONNX Runtime against itself would testify to nothing.
+        references = _references(checkpoint, dtype, reference_code, onnx and side is keras_side)
+        progress(f"{model.name}: {chosen.count} images in {dtype} against {_titles(references)}")
+        for reference in references:
             known = {"name": reference.title, "independent": reference.independent, "note": reference.note}
             if known not in result.references:
                 result.references.append(known)
-            result.runs.append(_compare(opened, checkpoint, reference, chosen.inputs, dtype, tolerance, bounds))
+        probe = side.layer_outputs(opened, [layer.name for layer in checkpoint.architecture.layers[1:]], dtype)
+        result.runs += _compare(probe, checkpoint, references, chosen.inputs, dtype, tolerance, bounds)
     if any(run.first_over for run in result.runs if not run.passed):
         progress(f"{model.name}: looking for the cause")
-        result.diagnosis = _diagnose(opened, checkpoint, ours, result, chosen.inputs[:1])
+        result.diagnosis = _diagnose(partial(side.layer_outputs, opened), checkpoint, ours, result, chosen.inputs[:1])
     result.seconds = time.perf_counter() - start
     return result
 
@@ -240,39 +248,61 @@ def _rounding(checkpoint: Checkpoint, image: np.ndarray) -> dict[str, float]:
     return rounding_units(exact.module, image, exact.run(image.astype("float64")))
 
 
+def _titles(references: list[Reference]) -> str:
+    return " and ".join(reference.title for reference in references)
+
+
 def _compare(
-    opened: Any, checkpoint: Checkpoint, reference: Reference, batch: np.ndarray, dtype: str, tolerance: float,
+    probe: Probe, checkpoint: Checkpoint, references: list[Reference], batch: np.ndarray, dtype: str, tolerance: float,
     bounds: dict[str, float],
-) -> Run:  # fmt: skip
-    start = time.perf_counter()
-    table = checkpoint.architecture
-    names = [layer.name for layer in table.layers[1:]]
-    probe = layer_outputs(opened, names, dtype)
-    per_layer: dict[str, list[Difference]] = {}
-    theirs, mine = [], []
+) -> list[Run]:  # fmt: skip
+    """The model, which runs once for each image, held against every reference."""
+    tallies = [_Tally(reference, checkpoint.architecture) for reference in references]
     for image in batch:  # one at a time, and compared at once: a batch's activations in float64 would take gigabytes
-        kept = reference.run(image[None].astype(dtype))
+        start = time.perf_counter()
         outputs = probe(image[None].astype(dtype))
-        for name in names:
-            if name in kept:  # a stranger's module may not show every layer
-                per_layer.setdefault(name, []).append(difference(name, kept[name], outputs[name]))
-        theirs.append(kept[table.output].reshape(-1))
-        mine.append(outputs[table.output].reshape(-1))
-    logits, ours = np.stack(theirs), np.stack(mine)
-    classes = table.head.kind == "classifier"
-    return Run(
-        reference=reference.name,
-        dtype=dtype,
-        tolerance=tolerance,
-        layers=tuple(worst(found) for found in per_layer.values()),
-        bounds=bounds,
-        logits=difference(table.output, logits, ours),
-        probabilities=difference("prob", _softmax(logits), _softmax(ours)) if classes else None,
-        top1_agreement=float((logits.argmax(axis=1) == ours.argmax(axis=1)).mean()),
-        closest_margin=_closest_margin(logits),
-        images=len(batch),
-        seconds=time.perf_counter() - start,
-    )
+        own = (time.perf_counter() - start) / len(tallies)
+        for tally in tallies:
+            start = time.perf_counter()
+            tally.add(tally.reference.run(image[None].astype(dtype)), outputs)
+            tally.seconds += own + time.perf_counter() - start
+    return [tally.run(dtype, tolerance, bounds) for tally in tallies]
+
+
+class _Tally:
+    """What is found against one reference, image by image."""
+
+    def __init__(self, reference: Reference, table: Architecture) -> None:
+        self.reference, self.table = reference, table
+        self.per_layer: dict[str, list[Difference]] = {}
+        self.theirs: list[np.ndarray] = []
+        self.mine: list[np.ndarray] = []
+        self.seconds = 0.0
+
+    def add(self, kept: Outputs, outputs: Outputs) -> None:
+        for layer in self.table.layers[1:]:
+            if layer.name in kept and layer.name in outputs:  # a stranger's module, or graph, may not show every layer
+                found = difference(layer.name, kept[layer.name], outputs[layer.name])
+                self.per_layer.setdefault(layer.name, []).append(found)
+        self.theirs.append(kept[self.table.output].reshape(-1))
+        self.mine.append(outputs[self.table.output].reshape(-1))
+
+    def run(self, dtype: str, tolerance: float, bounds: dict[str, float]) -> Run:
+        logits, ours = np.stack(self.theirs), np.stack(self.mine)
+        classes = self.table.head.kind == "classifier"
+        return Run(
+            reference=self.reference.name,
+            dtype=dtype,
+            tolerance=tolerance,
+            layers=tuple(worst(found) for found in self.per_layer.values()),
+            bounds=bounds,
+            logits=difference(self.table.output, logits, ours),
+            probabilities=difference("prob", _softmax(logits), _softmax(ours)) if classes else None,
+            top1_agreement=float((logits.argmax(axis=1) == ours.argmax(axis=1)).mean()),
+            closest_margin=_closest_margin(logits),
+            images=len(logits),
+            seconds=self.seconds,
+        )
 
 
 def _closest_margin(logits: np.ndarray) -> float:
@@ -288,7 +318,9 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return result
 
 
-def _diagnose(opened: Any, checkpoint: Checkpoint, ours: Checkpoint, result: Parity, image: np.ndarray) -> Diagnosis:
+def _diagnose(
+    outputs_of: Any, checkpoint: Checkpoint, ours: Checkpoint, result: Parity, image: np.ndarray
+) -> Diagnosis:
     """Both sides once more, in the finest precision that the backend has, up to the layer where they part."""
     from verify.references.torch_reference import TorchReference
 
@@ -297,7 +329,7 @@ def _diagnose(opened: Any, checkpoint: Checkpoint, ours: Checkpoint, result: Par
     table = checkpoint.architecture
     layer = table.by_name[failed.first_over or ""]
     exact = TorchReference(checkpoint, "float64").run(image.astype("float64"))
-    actual: Outputs = layer_outputs(opened, [layer.name], dtype)(image.astype(dtype))
+    actual: Outputs = outputs_of([layer.name], dtype)(image.astype(dtype))
     before = table.layers[: table.layers.index(layer)]
     case = Case(
         table,

@@ -27,10 +27,10 @@ def add(commands: Commands) -> None:
         "ferplus verify all",
     )  # fmt: skip
     parity = checks.add(
-        "parity", _verify_parity, "Run a Keras file and its source on the same images and compare every layer.",
+        "parity", _verify_parity, "Run a Keras or ONNX file and its source on the same images and compare every layer.",
         "ferplus verify parity resnet50_ferplus.h5 --against resnet50_ferplus_dag.pth",
     )  # fmt: skip
-    parity.add_argument("model", metavar="MODEL", help=".h5, .keras or .weights.h5")
+    parity.add_argument("model", metavar="MODEL", help=".h5, .keras, .weights.h5 or .onnx")
     parity.add_argument("--against", metavar="SOURCE", required=True, help="the checkpoint it was made from")
     parity.add_argument(
         "--images", metavar="DIR", help="a folder of pictures (default: seeded natural-statistics images)"
@@ -63,6 +63,8 @@ def _verify_parity(options: argparse.Namespace) -> int:
     backends = options.backend or [os.environ.get("KERAS_BACKEND", "tensorflow")]
     if "all" in backends:
         backends = list(BACKENDS)
+    if Path(options.model).suffix.lower() == ".onnx":
+        backends = backends[:1]  # ONNX Runtime runs it, whatever Keras is on
     result = _parity_here(options, backends[0]) if len(backends) == 1 else _parity_on_each(options, backends)
     reports = []
     if options.report:

@@ -1,0 +1,114 @@
+"""The ONNX side: the *file*, run by ONNX Runtime as a stranger would run it; only more of its outputs are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from convert.checkpoint import Checkpoint, MappedFile
+from convert.readers.onnx_file import paired_layers
+from convert.readers.onnx_graph import read_graph
+from ferplus_keras.architecture import INPUT_SIZE, Dropout
+from ferplus_keras.errors import BadInputError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+#: What computes, in the place where Keras names its backend. It computes in float64 too (verify/onnx_float64.py).
+BACKEND = "onnxruntime"
+
+Outputs = dict[str, np.ndarray]
+
+
+def backend() -> str:
+    """What computes."""
+    return BACKEND
+
+
+@dataclass
+class OnnxModel:
+    """An ONNX file, and which of its tensors are the outputs of which layers."""
+
+    path: Path
+    outputs: dict[str, str]
+
+
+def open_model(path: Path, checkpoint: Checkpoint) -> OnnxModel:
+    """The model in the file, its nodes paired with the layers of ``checkpoint``'s architecture.
+
+    Raises :class:`BadInputError` when it is damaged or another network.
+    """
+    file = MappedFile(path)
+    outputs = paired_layers(read_graph(file), file).outputs
+    for layer in checkpoint.architecture.layers:
+        if isinstance(layer, Dropout):  # does nothing, and most exporters leave it out
+            outputs[layer.name] = outputs[layer.inputs[0]]
+    return OnnxModel(path, outputs)
+
+
+def layer_outputs(model: OnnxModel, names: list[str], dtype: str) -> Callable[[np.ndarray], Outputs]:
+    """A function from a batch to the outputs of those of the layers ``names`` that the file has, in ``dtype``.
+
+    Where an exporter folded a batch normalisation into the convolution before it, the convolution's own output does
+    not exist. Raises :class:`BadInputError` when ONNX Runtime does not take the file.
+    """
+    try:
+        import onnx
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise BadInputError(f"An .onnx file is run by ONNX Runtime, which is missing ({error}): pip install "
+                            "onnx onnxruntime.") from None  # fmt: skip
+    from verify.onnx_session import OnnxSession
+
+    proto = onnx.load(model.path, load_external_data=False)
+    tensors = _numbers_apart(proto) if dtype == "float64" else {}
+    shown = {name: model.outputs[name] for name in names if name in model.outputs}
+    _show(proto, set(shown.values()))
+    session = OnnxSession(proto, tensors, dtype)
+    del proto
+
+    def run(batch: np.ndarray) -> Outputs:
+        outputs = session.run(batch)
+        return {name: outputs[tensor] for name, tensor in shown.items()}
+
+    return run
+
+
+def _show(model: ModelProto, names: set[str]) -> None:
+    """Make ``names`` the outputs of the graph, whose images are of the published size."""
+    from onnx import TensorProto, helper
+
+    graph = model.graph
+    graph.ClearField("output")
+    graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in sorted(names))
+    initializers = {tensor.name for tensor in graph.initializer}
+    for info in graph.input:
+        shape = info.type.tensor_type.shape.dim
+        if info.name not in initializers and len(shape) == 4:
+            for axis in range(1, 4):
+                if not shape[axis].dim_value:
+                    last = shape[3].dim_value == 3
+                    shape[axis].dim_value = 3 if axis == 1 and not last and not shape[1].dim_value else INPUT_SIZE
+
+
+def _numbers_apart(model: ModelProto) -> dict[str, np.ndarray]:
+    """Take the float32 initialisers out of the graph and declare them as its inputs."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = model.graph
+    tensors = {
+        each.name: numpy_helper.to_array(each) for each in graph.initializer if each.data_type == TensorProto.FLOAT
+    }
+    kept = [each for each in graph.initializer if each.name not in tensors]
+    graph.ClearField("initializer")
+    graph.initializer.extend(kept)
+    declared = {info.name for info in graph.input}
+    graph.input.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, array.shape)
+        for name, array in tensors.items() if name not in declared
+    )  # fmt: skip
+    return tensors
