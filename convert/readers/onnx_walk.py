@@ -208,8 +208,8 @@ class _Walk:
         found = (node.integers("strides", [1, 1]), pads, node.number("group", 1), node.integers("dilations", [1, 1]))
         if found != ([layer.stride] * 2, [layer.padding] * 4, 1, [1, 1]):
             return (
-                f"the stride is {layer.stride} and the padding {layer.padding}, and the file has strides {found[0]} and "
-                f"padding {found[1]}"
+                f"the stride is {layer.stride} and the padding {layer.padding}, and the file has strides {found[0]} "
+                f"and padding {found[1]}"
             )
         self._take(layer, "kernel", node.inputs[1], kernel)
         if len(node.inputs) > 2 and node.inputs[2] and not (self._is_zero(node.inputs[2]) and not layer.bias):
