@@ -33,6 +33,7 @@ def convert(
     logits: bool | None = None,
     dropout: float | None = None,
     top: bool = True,
+    channels_last: bool = False,
     allow_missing: Iterable[str] = (),
     allow_unexpected: Iterable[str] = (),
     progress: Callable[[str], None] = lambda _line: None,
@@ -46,6 +47,7 @@ def convert(
         logits: leave the softmax out of Keras models. None: as in the source when that is a model, else False.
         dropout: rate of the published networks' dropout layers in Keras models. None: as in the source.
         top: False leaves the head out.
+        channels_last: ONNX models take images as height x width x channels.
         allow_missing, allow_unexpected: see :func:`convert.matching.match`.
         progress: called with a line of text when a step begins.
 
@@ -74,7 +76,7 @@ def convert(
     written = []
     for path in paths:
         progress(f"writing {path}")
-        written.append(write(checkpoint, path, logits=logits))
+        written.append(write(checkpoint, path, logits=logits, channels_last=channels_last))
     return Conversion(source, checkpoint.provenance, tuple(written), time.perf_counter() - start)
 
 

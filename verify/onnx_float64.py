@@ -23,6 +23,9 @@ KEPT = frozenset(
      "Transpose", "Unsqueeze")
 )  # fmt: skip
 
+#: All that can be run here: the above, and what is rewritten.
+OPERATORS = KEPT | {"AveragePool", "BatchNormalization", "Constant", "Conv", "GlobalAveragePool"}
+
 #: The map of a 224 x 224 image before the head.
 WHOLE_MAP = [7, 7]
 

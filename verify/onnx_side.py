@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +14,10 @@ from convert.readers.onnx_file import paired_layers
 from convert.readers.onnx_graph import read_graph
 from ferplus_keras.architecture import INPUT_SIZE, Dropout
 from ferplus_keras.errors import BadInputError
+from verify.onnx_float64 import OPERATORS
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import ModelProto, NodeProto
 
 #: What computes, in the place where Keras names its backend. It computes in float64 too (verify/onnx_float64.py).
 BACKEND = "onnxruntime"
@@ -83,6 +84,9 @@ def _show(model: ModelProto, names: set[str]) -> None:
     from onnx import TensorProto, helper
 
     graph = model.graph
+    needed = _needed(graph.node, names)
+    graph.ClearField("node")
+    graph.node.extend(needed)
     graph.ClearField("output")
     graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in sorted(names))
     initializers = {tensor.name for tensor in graph.initializer}
@@ -93,6 +97,24 @@ def _show(model: ModelProto, names: set[str]) -> None:
                 if not shape[axis].dim_value:
                     last = shape[3].dim_value == 3
                     shape[axis].dim_value = 3 if axis == 1 and not last and not shape[1].dim_value else INPUT_SIZE
+
+
+def _needed(nodes: Sequence[NodeProto], names: set[str]) -> list[NodeProto]:
+    """Those of ``nodes`` on which the tensors ``names`` depend, so that nothing else in a stranger's file is run.
+
+    Raises :class:`BadInputError` when one of them does what no layer of these networks does.
+    """
+    wanted = set(names)
+    kept = []
+    for node in reversed(nodes):  # sorted, as ONNX demands: what a node takes was made before it
+        if wanted & set(node.output):
+            if node.op_type not in OPERATORS or node.domain not in ("", "ai.onnx"):
+                raise BadInputError(
+                    f"The file's node {node.name} is a {node.op_type}, which these networks do not have."
+                )
+            wanted.update(node.input)
+            kept.append(node)
+    return kept[::-1]
 
 
 def _numbers_apart(model: ModelProto) -> dict[str, np.ndarray]:

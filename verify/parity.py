@@ -21,6 +21,7 @@ import numpy as np
 
 from convert.checkpoint import Checkpoint
 from convert.readers import read_checkpoint
+from convert.readers.onnx_file import FOLDED
 from ferplus_keras.architecture import Architecture
 from ferplus_keras.errors import BadInputError
 from verify import keras_side, onnx_side
@@ -330,6 +331,10 @@ def _diagnose(
     layer = table.by_name[failed.first_over or ""]
     exact = TorchReference(checkpoint, "float64").run(image.astype("float64"))
     actual: Outputs = outputs_of([layer.name], dtype)(image.astype(dtype))
+    folded = next((note for note in ours.provenance.notes if FOLDED in note), None)
+    if folded and failed.worst_layer.finite and failed.worst_layer.relative < TOLERANCES["float32"]:
+        cause = f"{FOLDED} the convolutions and rounded again to float32: other numbers, the same function but for that"
+        return Diagnosis(layer.name, "batchnorm-folded", cause, "likely", 1, folded.split(". ")[0])
     before = table.layers[: table.layers.index(layer)]
     case = Case(
         table,

@@ -13,6 +13,9 @@ from ferplus_keras.errors import BadInputError
 
 FORMAT = "onnx"
 
+#: What the note says of a file whose exporter did that; the parity check looks for it.
+FOLDED = "batch normalisations were folded into"
+
 
 def is_onnx(head: bytes) -> bool:
     """Whether a file that starts with ``head`` may be ONNX: a protobuf message with a version of the format first."""
@@ -29,7 +32,7 @@ def read_onnx(file: MappedFile) -> NamedArrays:
     notes = []
     if paired.folded:
         notes.append(
-            f"{len(paired.folded)} batch normalisations were folded into the convolutions before them by the exporter. "
+            f"{len(paired.folded)} {FOLDED} the convolutions before them by the exporter. "
             "Their statistics are gone: each became one that changes nothing (the same function; keep them "
             "frozen in training). torch.onnx.export keeps them with dynamo=False, do_constant_folding=False"
         )
