@@ -49,7 +49,7 @@ OPTIONS = [KEPT, {"dynamo": False}, {"dynamo": True, "external_data": False},
            {"dynamo": True, "external_data": False, "optimize": False}]  # fmt: skip
 
 
-@pytest.mark.parametrize("network", ["resnet50", "senet50"])
+@pytest.mark.parametrize("network", ["resnet50", pytest.param("senet50", marks=pytest.mark.slow)])
 def test_what_pytorch_exports_with_batchnorm_reads_bit_for_bit(network: str, tmp_path: Path) -> None:
     found = read_checkpoint(exported(network, tmp_path / "x.onnx", **KEPT))
     assert found.architecture.network == network and not found.provenance.notes
