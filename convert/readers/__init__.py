@@ -8,6 +8,8 @@ from pathlib import Path
 
 from convert.checkpoint import STANDIN, Checkpoint, MappedFile, Provenance, Source, labels_for, with_output
 from convert.matching import Match, NamedArrays, match
+from convert.readers.onnx_file import FORMAT as ONNX
+from convert.readers.onnx_file import is_onnx, read_onnx
 from convert.readers.safetensors_file import is_safetensors, read_safetensors
 from convert.readers.torch_file import is_torch_file, read_torch_file
 from ferplus_keras import PROVENANCE_KEY
@@ -37,6 +39,8 @@ def read_named(file: MappedFile) -> NamedArrays:
             found.format, "torch", found.tensors, found.dtypes, notes + found.notes,
             provenance if isinstance(provenance, dict) else None, standin=found.metadata.get(STANDIN) is True,
         )  # fmt: skip
+    if is_onnx(head):
+        return read_onnx(file)
     raise BadInputError(f"{file.path} is no checkpoint: {_what_it_is(head, file.size)}")
 
 
@@ -50,7 +54,7 @@ def read_checkpoint(
     """The checkpoint at ``path``, whatever its format, matched strictly against its architecture.
 
     Args:
-        path: a ``.pth``, ``.safetensors``, ``.h5``, ``.weights.h5`` or ``.keras`` file.
+        path: a ``.pth``, ``.safetensors``, ``.h5``, ``.weights.h5``, ``.keras`` or ``.onnx`` file.
         network: "auto" recognises the network; "resnet50" or "senet50" insists.
         allow_missing, allow_unexpected: see :func:`convert.matching.match`.
 
@@ -78,10 +82,10 @@ def read_checkpoint(
         labels=labels_for(head) if earlier is None or head.units != earlier.units else earlier.labels,
         standin=found.standin or STANDIN in file.path.name.lower() or bool(earlier and earlier.standin),
         num_batches_tracked=_step_counters(found, result, earlier),
-        torch_head=earlier.torch_head if found.layout == "keras" and earlier else result.torch_head,
+        torch_head=earlier.torch_head if earlier and not _is_state_dict(found) else result.torch_head,
         notes=tuple(result.notes),
     )  # fmt: skip
-    output = found.output or (earlier.output if earlier and found.layout == "keras" else "logits")
+    output = found.output or (earlier.output if earlier and not _is_state_dict(found) else "logits")
     provenance = with_output(provenance, probabilities=output == "probabilities")
     return Checkpoint(architecture(result.architecture.network, head, dropout), result.arrays, provenance)
 
@@ -97,9 +101,14 @@ def own_provenance(path: str | Path) -> Provenance | None:
 
 def _step_counters(found: NamedArrays, result: Match, earlier: Provenance | None) -> int | dict[str, int] | None:
     """PyTorch's counters: the tensors', or as the Keras file remembers them, or zero for a network born in Keras."""
-    if found.layout == "torch":
+    if _is_state_dict(found):
         return result.num_batches_tracked
     return earlier.num_batches_tracked if earlier else 0
+
+
+def _is_state_dict(found: NamedArrays) -> bool:
+    """Whether the file is PyTorch's own, and has a place for everything that PyTorch keeps."""
+    return found.layout == "torch" and found.format != ONNX
 
 
 def _earlier(found: NamedArrays, path: Path) -> Provenance | None:
@@ -143,7 +152,7 @@ def _what_it_is(head: bytes, size: int) -> str:
     if head.startswith((b"MATLAB 5.0", b"MATLAB 7.3")):
         return "it is a MATLAB file; MatConvNet checkpoints are not read by this version yet."
     return (
-        f"{size:,} bytes that begin with {head[:8]!r}, neither PyTorch, safetensors, HDF5 nor .keras. "
+        f"{size:,} bytes that begin with {head[:8]!r}, neither PyTorch, safetensors, HDF5, .keras nor ONNX. "
         "Check that the download is complete."
     )
 
