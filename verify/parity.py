@@ -192,7 +192,7 @@ def check_parity(
     for dtype in dtypes:
         bounds = {layer: units * UNIT_ROUNDOFF[dtype] for layer, units in rounding.items()}
         tolerance = (tolerances or {}).get(dtype, TOLERANCES[dtype])
-        for reference in _references(checkpoint, dtype, reference_code, onnx):
+        for reference in _references(checkpoint, source, dtype, reference_code, onnx):
             progress(f"{model.name}: {chosen.count} images in {dtype} against {reference.title}")
             known = {"name": reference.title, "independent": reference.independent, "note": reference.note}
             if known not in result.references:
@@ -216,11 +216,15 @@ def _dtypes(dtypes: tuple[str, ...] | None, backend: str) -> tuple[str, ...]:
     return dtypes
 
 
-def _references(checkpoint: Checkpoint, dtype: str, code: Path | None, onnx: bool) -> list[Reference]:
+def _references(checkpoint: Checkpoint, source: Path, dtype: str, code: Path | None, onnx: bool) -> list[Reference]:
     """Made when they are needed: each holds the network's weights in memory."""
     from verify.references.torch_reference import TorchReference
 
     references: list[Reference] = [TorchReference(checkpoint, dtype)]
+    if checkpoint.provenance.source.format.startswith("matconvnet"):
+        from verify.references.matconvnet import MatConvNetReference
+
+        references.append(MatConvNetReference(checkpoint, dtype, source))
     if code is not None:
         from verify.references.user_code import UserCodeReference
 

@@ -48,6 +48,7 @@ FORMATS = {
         Format("keras", ".keras", "convert.writers.keras_native:write_keras"),
         Format("pth", ".pth", "convert.writers.torch_files:write_pth"),
         Format("safetensors", ".safetensors", "convert.writers.torch_files:write_safetensors"),
+        Format("mat", ".mat", "convert.writers.mat_file:write_mat"),
     )
 }
 
