@@ -236,7 +236,7 @@ class _Level73:
             if not array.size:
                 return self._empty(parent, name, "double")
             big = array.nbytes > 10_000  # MATLAB deflates those
-            parent.create_dataset(name, data=array.T, **({"compression": 3, "chunks": True} if big else {}))
+            parent.create_dataset(name, data=array.T, **({"compression": 1, "chunks": True} if big else {}))
             self._mark(parent[name], {"float32": "single", "float64": "double"}.get(str(array.dtype), str(array.dtype)))
         return None
 
