@@ -103,7 +103,7 @@ def imported(arrays: Arrays, *, dropout: float = 0.0, loss: bool = False, epsilo
         for name in ("conv5_3_1x1_down", "conv5_3_1x1_up") if senet else ("conv5_3_3x3", "conv5_3_1x1_increase"):
             _insert_dropout(build, name, dropout)
     if loss:
-        build.layers[-1]["outputs"] = ["prediction"]
+        next(layer for layer in build.layers if layer["name"] == head)["outputs"] = ["prediction"]
         build.add("SoftmaxCELoss", "loss", ["prediction", "label"], "objective", {"opts": []})
         build.add("Loss", "classerror", ["prediction", "hardlabel"], "classerror", {"loss": "classerror"})
     variables = dict.fromkeys(name for layer in build.layers for name in (*layer["inputs"], *layer["outputs"]))

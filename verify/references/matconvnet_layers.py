@@ -88,10 +88,13 @@ def softmax(x: np.ndarray) -> np.ndarray:
 
 
 def reshape(x: np.ndarray, shape: list[int | None]) -> np.ndarray:
-    """vl_nnreshape: each image in MATLAB's column-major order; 0 keeps an extent, -1 or None stands for the rest."""
-    extents = [x.shape[axis + 1] if extent == 0 else extent for axis, extent in enumerate(shape)]
-    wanted = [-1 if extent is None else extent for extent in (*extents, *[-1] * (len(extents) == 2))]
-    wanted += [1] * (3 - len(wanted))
+    """vl_nnreshape: each image in MATLAB's column-major order; 0 keeps an extent, -1 or None stands for the rest.
+
+    Of two extents the third is the rest.
+    """
+    extents = [*shape, None] if len(shape) == 2 else shape
+    kept = [x.shape[axis + 1] if extent == 0 else extent for axis, extent in enumerate(extents)]
+    wanted = [-1 if extent is None else extent for extent in kept]
     return np.stack([image.reshape(wanted, order="F") for image in x])
 
 

@@ -269,7 +269,7 @@ def test_another_epsilon_is_absorbed_so_that_the_function_is_the_same(resnet: Ar
     assert any("epsilon 0.001" in note and "same function" in note for note in found.notes)
 
 
-# --- what the file says of itself ---------------------------------------------------------------------------------------
+# --- what the file says of itself -----------------------------------------------------------------------------------
 
 
 def bgr(meta: Any) -> None:
@@ -315,7 +315,7 @@ def test_unknown_fields_are_noted_and_left_alone(resnet: Arrays, tmp_path: Path)
     assert len(found.arrays) == 5 and any("trainingLog" in note for note in found.notes)
 
 
-# --- what is no network of ours -------------------------------------------------------------------------------------------
+# --- what is no network of ours -------------------------------------------------------------------------------------
 
 
 def no_network(_: Root) -> Root:
@@ -385,4 +385,4 @@ def test_the_command_line_converts_and_inspects(senet: Arrays, tmp_path: Path) -
     (tmp_path / "bad.mat").write_bytes(b"MATLAB 5.0 MAT-file".ljust(128) + b"\1")
     bad = run_ferplus("convert", "bad.mat", "bad.h5", cwd=tmp_path)
     assert bad.returncode == 2 and bad.stderr.count("error:") == 1 and "Traceback" not in bad.stderr
-    assert FERPLUS_HEAD == original.architecture.head
+    assert original.architecture.head == FERPLUS_HEAD
