@@ -41,6 +41,8 @@ def calm(network: str, head: Head = FERPLUS_HEAD) -> Any:
     for layer, roles in made.items():
         if layer.endswith("_1x1_increase_bn"):
             roles["gamma"] = roles["gamma"] * np.float32(0.2)
+        if layer.endswith("_1x1_up"):  # a sigmoid far from zero magnifies rounding without end
+            roles["kernel"] = roles["kernel"] * np.float32(0.01)
     return made
 
 
@@ -52,10 +54,8 @@ def worst(reference: Any, exact: dict[str, np.ndarray], image: np.ndarray) -> tu
     return first, max(each.relative for each in found), len(found)
 
 
-@pytest.mark.parametrize(
-    ("network", "save"),
-    [("resnet50", save_level5), pytest.param("senet50", save_level73, marks=pytest.mark.slow)],
-)  # fmt: skip
+@pytest.mark.slow
+@pytest.mark.parametrize(("network", "save"), [("resnet50", save_level5), ("senet50", save_level73)])
 def test_the_stored_graph_is_the_same_function_as_our_module(
     network: str, save: Any, image: np.ndarray, tmp_path: Path
 ) -> None:

@@ -141,7 +141,8 @@ def octave(code: str, folder: Path) -> str:
     """What GNU Octave prints for ``code``, run in ``folder``."""
     run = subprocess.run(
         [str(OCTAVE), "--no-gui", "--no-init-file", "--quiet", "--eval", code],
-        cwd=folder, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", "HOME": str(folder), "LC_ALL": "C.UTF-8"},
+        cwd=folder, capture_output=True, text=True,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(folder), "LC_ALL": "C.UTF-8"},
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     return run.stdout
