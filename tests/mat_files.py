@@ -82,7 +82,13 @@ class Builder:
         return self.add("ReLU", name, [bottom], bottom + "x", {"leak": 0.0, "opts": [], "useShortCircuit": True})
 
     def pool(self, name: str, bottom: str, method: str, size: int, stride: int, pad: tuple[int, ...]) -> str:
-        block = {"method": method, "poolSize": row(size, size), "opts": ["cuDNN"], "pad": row(*pad), "stride": row(stride, stride)}  # noqa: E501
+        block = {
+            "method": method,
+            "poolSize": row(size, size),
+            "opts": ["cuDNN"],
+            "pad": row(*pad),
+            "stride": row(stride, stride),
+        }
         return self.add("Pooling", name, [bottom], name, block)
 
 
@@ -132,12 +138,24 @@ def _block(build: Builder, name: str, bottom: str, stride: int, number: int, sen
     top = build.norm(f"{name}_1x1_increase_bn", build.conv(f"{name}_1x1_increase", top))
     if not senet:
         return build.relu(f"{name}_relu", build.add("Sum", name, [shortcut, top], name, {"numInputs": 2.0}))
-    gate = build.add("GlobalPooling", f"{name}_global_pool", [top], f"{name}_global_pool", {"method": "avg", "pad": row(0, 0, 0, 0), "stride": row(1, 1)})  # noqa: E501
+    gate = build.add(
+        "GlobalPooling",
+        f"{name}_global_pool",
+        [top],
+        f"{name}_global_pool",
+        {"method": "avg", "pad": row(0, 0, 0, 0), "stride": row(1, 1)},
+    )
     gate = build.relu(f"{name}_1x1_down_relu", build.conv(f"{name}_1x1_down", gate))
     gate = build.conv(f"{name}_1x1_up", gate)
     gate = build.add("Sigmoid", f"{name}_prob", [gate], f"{name}_prob", {})
     channels = float(build.arrays[f"{name}_1x1_up"]["bias"].size)
-    gate = build.add("Reshape", f"{name}_prob_reshape", [gate], f"{name}_prob_reshape", {"shape": [row(1.0), row(1.0), row(channels)]})  # noqa: E501
+    gate = build.add(
+        "Reshape",
+        f"{name}_prob_reshape",
+        [gate],
+        f"{name}_prob_reshape",
+        {"shape": [row(1.0), row(1.0), row(channels)]},
+    )
     summed = build.add("Axpy", name, [gate, top, shortcut], name, {"pad": row(0, 0, 0, 0), "stride": row(1, 1)})
     return build.relu(f"{name}_relu", summed)
 

@@ -224,9 +224,24 @@ def test_every_rule_is_a_method_and_runs(checkpoint: Checkpoint, tmp_path: Path)
     build = tiny.build
     size = {"pad": row(0, 0, 0, 0), "stride": row(1, 1)}
     top = build.add("ReLU", "old", ["data"], "old", {"opts": ["leak", 0.5]})
-    top = build.add("Scale", "scaled", [top], "scaled", {"hasBias": True}, mult=np.full((1, 1, 4), 2, np.float32), bias=np.ones((1, 1, 4), np.float32))  # noqa: E501
+    top = build.add(
+        "Scale",
+        "scaled",
+        [top],
+        "scaled",
+        {"hasBias": True},
+        mult=np.full((1, 1, 4), 2, np.float32),
+        bias=np.ones((1, 1, 4), np.float32),
+    )
     top = build.add("Concat", "doubled", [top, top], "doubled", {"dim": 3.0})
-    top = build.add("Conv", "grouped", [top], "grouped", size | {"size": row(1, 1, 4, 4), "hasBias": False}, filter=np.ones((1, 1, 4, 4), np.float32))  # noqa: E501
+    top = build.add(
+        "Conv",
+        "grouped",
+        [top],
+        "grouped",
+        size | {"size": row(1, 1, 4, 4), "hasBias": False},
+        filter=np.ones((1, 1, 4, 4), np.float32),
+    )
     top = build.add("GlobalPooling", "squeeze", [top], "squeeze", {"method": "max"})
     top = build.add("SoftMax", "soft", [top], "soft", {})
     top = build.add("Flatten", "flat", [top], "flat", {"axis": 3.0})

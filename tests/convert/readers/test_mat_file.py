@@ -381,7 +381,11 @@ def test_the_command_line_converts_and_inspects(senet: Arrays, tmp_path: Path) -
         told = run_ferplus("inspect", name, cwd=tmp_path)
         assert told.returncode == 0 and f"format      {format}\n" in told.stdout and "senet50" in told.stdout
     original, back = read_checkpoint(tmp_path / "out.h5"), read_checkpoint(tmp_path / "back.mat")
-    assert all(np.array_equal(a, back.arrays[layer][role]) for layer, roles in original.arrays.items() for role, a in roles.items())  # noqa: E501
+    assert all(
+        np.array_equal(a, back.arrays[layer][role])
+        for layer, roles in original.arrays.items()
+        for role, a in roles.items()
+    )
     (tmp_path / "bad.mat").write_bytes(b"MATLAB 5.0 MAT-file".ljust(128) + b"\1")
     bad = run_ferplus("convert", "bad.mat", "bad.h5", cwd=tmp_path)
     assert bad.returncode == 2 and bad.stderr.count("error:") == 1 and "Traceback" not in bad.stderr

@@ -37,7 +37,9 @@ def same(value: Any, ours: Any) -> bool:
         return isinstance(ours, Struct) and all(map(same, value, ours.records())) and ours.count == len(value)
     if isinstance(value, dict):
         record = ours.records()[0] if isinstance(ours, Struct) and ours.count == 1 else ours
-        return isinstance(record, dict) and record.keys() == value.keys() and all(same(value[k], record[k]) for k in value)  # noqa: E501
+        return (
+            isinstance(record, dict) and record.keys() == value.keys() and all(same(value[k], record[k]) for k in value)
+        )
     if isinstance(value, list):
         return isinstance(ours, list) and len(ours) == len(value) and all(map(same, value, ours))
     if isinstance(value, str):
@@ -128,7 +130,12 @@ def test_big_endian_files_are_read(tmp_path: Path) -> None:
         return struct.pack(">II", kind, len(data)) + data + bytes(-len(data) % 8)
 
     flags = element(6, struct.pack(">II", 7, 0))
-    matrix = flags + element(5, struct.pack(">ii", 2, 3)) + element(1, b"x") + element(7, np.arange(6, dtype=">f4").tobytes())  # noqa: E501
+    matrix = (
+        flags
+        + element(5, struct.pack(">ii", 2, 3))
+        + element(1, b"x")
+        + element(7, np.arange(6, dtype=">f4").tobytes())
+    )
     (tmp_path / "x.mat").write_bytes(b"MATLAB 5.0".ljust(124) + b"\1\0MI" + element(14, matrix))
     assert np.array_equal(read(tmp_path / "x.mat")["x"], np.arange(6, dtype=np.float32).reshape(3, 2).T)
 
