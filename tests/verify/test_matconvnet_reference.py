@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from convert.checkpoint import Checkpoint, sha256_of
 from convert.conversion import convert
 from convert.readers import read_checkpoint
-from ferplus_keras.architecture import FERPLUS_HEAD, NO_HEAD, Head
+from ferplus_keras.architecture import FERPLUS_HEAD, NO_HEAD, Head, architecture
 from ferplus_keras.errors import BadInputError
 from tests.conftest import run_ferplus
 from tests.mat_files import Builder, Rows, imported, row, save_level5, save_level73
-from tests.seeded import seeded_arrays
+from tests.seeded import seeded_arrays, seeded_checkpoint
 from verify.images import natural_images
 from verify.metrics import difference
 from verify.references.matconvnet import RULES, MatConvNetReference
@@ -168,8 +170,6 @@ class Tiny:
 
 @pytest.fixture(scope="module")
 def checkpoint() -> Checkpoint:
-    from tests.seeded import seeded_checkpoint
-
     return seeded_checkpoint("resnet50")
 
 
@@ -249,6 +249,29 @@ def test_every_rule_is_a_method_and_runs(checkpoint: Checkpoint, tmp_path: Path)
     outputs = tiny.reference(top, checkpoint).run(-np.ones((1, 2, 2, 4)))
     # -1 -> -0.5 by the leak -> 0 by scale and bias -> 0 -> equal shares of four -> times ones
     assert np.allclose(outputs["classifier"], np.ones((1, 1, 1, 8)))
+
+
+#: Tiny graphs share nothing with it but the name of the last layer.
+ANY = Checkpoint(architecture("resnet50"), {}, None)  # type: ignore[arg-type]
+
+JUNK = [
+    row(np.nan), row(np.inf), row(-1, 2), row(1e9, 1e9), row(0.5), row(*range(9)), "text", "", [], ["a", row(1)], {},
+    {"x": row(1)}, np.zeros((0, 0)), True, np.ones((2, 2, 2), np.float32), Rows([{"name": "a"}]),
+]  # fmt: skip
+
+
+@settings(max_examples=120, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_junk_in_a_layers_options_ends_in_a_sentence_or_in_a_run(data: st.DataObject, tmp_path_factory: Any) -> None:
+    tiny = Tiny(tmp_path_factory.getbasetemp())
+    kind = data.draw(st.sampled_from([name for name in RULES if name != "Sum"]))
+    keys = ("pad", "stride", "dilate", "size", "hasBias", "poolSize", "method", "leak", "opts", "dim", "shape", "axis")
+    block = data.draw(st.dictionaries(st.sampled_from(keys), st.sampled_from(JUNK), max_size=4))
+    top = tiny.build.add(kind, "junk", ["data"], "junk", block, filter=np.ones((1, 1, 4, 4), np.float32))
+    try:
+        tiny.reference(top, ANY).run(np.ones((1, 3, 3, 4)))
+    except BadInputError as error:
+        assert "x.mat" in str(error) and "\n" not in str(error)
 
 
 @pytest.mark.slow

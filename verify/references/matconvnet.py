@@ -18,6 +18,9 @@ from ferplus_keras.architecture import BATCHNORM_EPSILON
 from ferplus_keras.errors import BadInputError
 from verify.references import matconvnet_layers as layers
 
+#: No stride, window or padding of these networks is larger than their image.
+MAX_PIXELS = 224
+
 #: A stored sigma and one made from a float32 variance differ by two roundings of float32 at most.
 SIGMA_RESOLUTION = 2.0**-23
 
@@ -58,7 +61,7 @@ class MatConvNetReference:
         for layer in self.order:
             try:
                 value = self._apply(layer, [values[name] for name in layer.inputs])
-            except (ValueError, IndexError) as error:
+            except (ValueError, IndexError, KeyError) as error:
                 raise BadInputError(f"{self.path}: the stored graph cannot be run: {layer.name}: {error}.") from None
             values[layer.outputs[0]] = value
             if self.names[layer.name] in self.table.by_name:
@@ -131,8 +134,11 @@ class MatConvNetReference:
         if filters is None:
             raise ValueError("it has no filters")
         if layer.name not in self.filters:
-            size = tuple(int(each) for each in numbers(layer.block.get("size"), filters.shape))
-            self.filters[layer.name] = filters.reshape((*size, 1, 1, 1, 1)[:4], order="F")
+            size = numbers(layer.block.get("size"), filters.shape)
+            if not all(0 < each <= filters.size and each == int(each) for each in size):
+                raise ValueError(f"filters of the size {size}")
+            extents = (*map(int, size), 1, 1, 1, 1)[:4]
+            self.filters[layer.name] = filters.reshape(extents, order="F")
         has_bias = bool(number(layer.block.get("hasBias"), 1.0)) and bias is not None
         flat = bias.reshape(-1) if has_bias and bias is not None else None
         pad, stride = _four(layer.block.get("pad")), _two(layer.block.get("stride"))
@@ -209,20 +215,18 @@ class MatConvNetReference:
         return result
 
     def _concat(self, layer: DagLayer, inputs: list[np.ndarray]) -> np.ndarray:
-        axis = {1: 1, 2: 2, 3: 3, 4: 0}[int(number(layer.block.get("dim"), 3))]
+        axis = {1.0: 1, 2.0: 2, 3.0: 3, 4.0: 0}[number(layer.block.get("dim"), 3.0)]
         return np.concatenate(inputs, axis=axis)
 
     def _reshape(self, layer: DagLayer, inputs: list[np.ndarray]) -> np.ndarray:
         shape = layer.block.get("shape")
         extents: list[int | None]
-        if isinstance(shape, list):  # {1, 1, []}
-            extents = [int(number(each, -1)) for each in shape]
-        else:
-            extents = [int(each) for each in numbers(shape, (0, 0, 0))]
+        given = [number(each, -1) for each in shape] if isinstance(shape, list) else numbers(shape, (0, 0, 0))
+        extents = [int(each) if np.isfinite(each) else None for each in given]  # {1, 1, []}
         return layers.reshape(inputs[0], extents[:3])
 
     def _flatten(self, layer: DagLayer, inputs: list[np.ndarray]) -> np.ndarray:
-        return layers.flatten(inputs[0], int(number(layer.block.get("axis"), 3)))
+        return layers.flatten(inputs[0], {1.0: 1, 2.0: 2, 3.0: 3}[number(layer.block.get("axis"), 3.0)])
 
     def _same(self, _: DagLayer, inputs: list[np.ndarray]) -> np.ndarray:
         return inputs[0]
@@ -254,7 +258,7 @@ def _spread(array: np.ndarray) -> np.ndarray:
 
 def _four(value: Any) -> tuple[int, int, int, int]:
     """Padding as top, bottom, left, right; one number stands for all sides, two for vertical and horizontal."""
-    given = [int(each) for each in numbers(value, (0,))]
+    given = [_whole(each) for each in numbers(value, (0,))]
     if len(given) == 2:
         given = [given[0], given[0], given[1], given[1]]
     elif len(given) == 1:
@@ -265,11 +269,18 @@ def _four(value: Any) -> tuple[int, int, int, int]:
 
 def _two(value: Any) -> tuple[int, int]:
     """A stride or size as vertical, horizontal; one number stands for both."""
-    given = [int(each) for each in numbers(value, (1,))]
+    given = [_whole(each) for each in numbers(value, (1,))]
     vertical, horizontal = given * 2 if len(given) == 1 else given
     if vertical < 1 or horizontal < 1:
         raise ValueError(f"a stride or size of {given}")
     return vertical, horizontal
+
+
+def _whole(value: float) -> int:
+    """A number of pixels."""
+    if not (0 <= value <= MAX_PIXELS and value == int(value)):
+        raise ValueError(f"{value:g} is no number of pixels")
+    return int(value)
 
 
 __all__ = ["MatConvNetReference"]

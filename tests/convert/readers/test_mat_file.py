@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from convert.checkpoint import Arrays, MappedFile
 from convert.readers import read_checkpoint, read_named
@@ -371,6 +374,52 @@ def test_other_files_are_refused_in_a_sentence(make: Any, said: str, resnet: Arr
     with pytest.raises(BadInputError) as caught:
         read_checkpoint(path)
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+@cache
+def small() -> Root:
+    root = beginning(imported(seeded_arrays("resnet50", NO_HEAD)))
+    root["meta"]["ferplus_keras"] = {"provenance": "{}", "moving_variance": {"conv1_7x7_s2_bn": row(1)}}
+    return root
+
+
+JUNK = [
+    row(np.nan), row(np.inf), row(-1, 2), np.zeros((0, 0)), "text", "", [], ["a", row(1)], [[["deep"]]], {}, True,
+    {"x": row(1)}, np.ones((2, 2, 2), np.float32), Rows([{"name": "a"}, {"name": "b"}]), np.array([["ab"], ["cd"]]),
+]  # fmt: skip
+
+PLACES = [
+    ("layers",), ("params",), ("meta",), ("vars",), ("layers", 1), ("params", 3, "value"), ("params", 0, "value"),
+    ("params", 0, "name"), ("meta", "normalization"), ("meta", "normalization", "averageImage"), ("meta", "classes"),
+    ("meta", "normalization", "imageSize"), ("meta", "normalization", "keepAspect"), ("meta", "classes", "name"),
+    ("layers", 1, "block", "epsilon"), ("layers", 0, "block", "size"), ("layers", 0, "block", "hasBias"),
+    ("meta", "ferplus_keras"), ("meta", "ferplus_keras", "provenance"), ("meta", "ferplus_keras", "moving_variance"),
+    *[("layers", number, field) for number in (0, 1, 3) for field in ("name", "type", "inputs", "params", "block")],
+]  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(changes=st.lists(st.tuples(st.sampled_from(PLACES), st.sampled_from(JUNK)), min_size=1, max_size=3))
+def test_junk_anywhere_ends_in_a_sentence_or_in_a_reading(changes: Any, tmp_path_factory: Any) -> None:
+    root = copy.deepcopy(small())
+    for place, junk in changes:
+        inside: Any = root
+        for key in place[:-1]:
+            try:
+                inside = inside[key]
+            except (KeyError, IndexError, TypeError):
+                inside = None
+        if isinstance(inside, dict) or (isinstance(inside, list) and isinstance(junk, dict)):
+            inside[place[-1]] = junk
+    path = tmp_path_factory.getbasetemp() / "junk.mat"
+    try:
+        save_level5(path, root)
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError):
+        return  # SciPy cannot write it
+    try:
+        read_named(MappedFile(path))
+    except BadInputError as error:
+        assert "junk.mat" in str(error) and "\n" not in str(error) and len(str(error)) < 1000
 
 
 def test_the_command_line_converts_and_inspects(senet: Arrays, tmp_path: Path) -> None:
