@@ -292,12 +292,27 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return result
 
 
+def _disagreement(failed: Run) -> Diagnosis:
+    """The model is the same function as our module, and another reference is not: no fault of the conversion's."""
+    layer = failed.first_over or ""
+    apart = next(each for each in failed.layers if each.layer == layer)
+    cause = (
+        f"at {layer}, the reference {failed.reference!r} computes something else than this project's module, with "
+        "which the model agrees: the two disagree about the architecture (a stride, a padding, an epsilon, an input)"
+    )
+    size = f"{apart.relative:.1e} of the layer's largest value" if apart.finite else apart.problem
+    return Diagnosis(layer, "references-disagree", cause, "certain", 0, f"off by {size}; the module's own run passed")
+
+
 def _diagnose(opened: Any, checkpoint: Checkpoint, ours: Checkpoint, result: Parity, image: np.ndarray) -> Diagnosis:
     """Both sides once more, in the finest precision that the backend has, up to the layer where they part."""
     from verify.references.torch_reference import TorchReference
 
     dtype = "float64" if result.backend in FLOAT64_BACKENDS else "float32"
-    failed = next(run for run in result.runs if not run.passed and run.first_over)
+    suspects = [run for run in result.runs if not run.passed and run.first_over]
+    failed = next((run for run in suspects if run.reference == TorchReference.name), None)
+    if failed is None:
+        return _disagreement(suspects[0])
     table = checkpoint.architecture
     layer = table.by_name[failed.first_over or ""]
     exact = TorchReference(checkpoint, "float64").run(image.astype("float64"))

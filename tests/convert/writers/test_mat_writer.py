@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.io
+from safetensors.numpy import load_file
 
 from convert.checkpoint import MappedFile
+from convert.conversion import convert
 from convert.readers import read_checkpoint
 from convert.readers.mat_file import sigma_of
 from convert.writers import write
 from ferplus_keras.architecture import NO_HEAD, BatchNorm, architecture, classifier
+from ferplus_keras.errors import OutputError
 from tests.convert.readers.test_matlab import needs_octave, octave
 from tests.seeded import seeded_checkpoint
 from verify.metrics import ulps
@@ -218,3 +222,25 @@ def test_the_file_is_mapped_and_not_copied(tmp_path: Path) -> None:
     path = write(seeded_checkpoint("resnet50", NO_HEAD), tmp_path / "x.mat").path
     kernel = read_checkpoint(path).arrays["conv5_3_3x3"]["kernel"]
     assert not kernel.flags.writeable and not kernel.flags.owndata and MappedFile(path).size > kernel.nbytes
+
+
+def test_without_scipy_a_sentence_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    with pytest.raises(OutputError, match="pip install scipy"):
+        write(seeded_checkpoint("resnet50", NO_HEAD), tmp_path / "x.mat")
+    assert not list(tmp_path.iterdir())
+
+
+def test_all_the_way_through_matlab_and_back_every_bit_is_the_same(tmp_path: Path) -> None:
+    first = write(seeded_checkpoint("senet50", steps=7), tmp_path / "a.safetensors").path
+    for source, target in (
+        ("a.safetensors", "b.mat"),
+        ("b.mat", "c.h5"),
+        ("c.h5", "d.mat"),
+        ("d.mat", "e.safetensors"),
+    ):
+        convert(tmp_path / source, [tmp_path / target])
+    before, after = load_file(first), load_file(tmp_path / "e.safetensors")
+    assert before.keys() == after.keys()
+    assert all(before[name].tobytes() == after[name].tobytes() for name in before)
+    assert read_checkpoint(tmp_path / "e.safetensors").provenance.origin == read_checkpoint(first).provenance.origin
