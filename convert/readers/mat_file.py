@@ -42,8 +42,10 @@ def named_arrays(file: MappedFile, net: DagNN) -> NamedArrays:
     dtypes: dict[str, str] = {}
     for layer in net.layers:
         for role, array in _roles(file, net, layer, notes).items():
-            arrays[f"{known_as[layer.name]}/{role}"] = array
-            dtypes[f"{known_as[layer.name]}/{role}"] = str(array.dtype)
+            name = f"{known_as[layer.name]}/{role}"
+            if name in arrays:
+                raise BadInputError(f"{file.path} has two layers that would both be called {known_as[layer.name]}.")
+            arrays[name], dtypes[name] = array, str(array.dtype)
     for name in [name for name in arrays if name.endswith("/moments")]:
         layer_name, moments = name.removesuffix("/moments"), arrays.pop(name)
         dtypes.pop(name)
@@ -54,6 +56,9 @@ def named_arrays(file: MappedFile, net: DagNN) -> NamedArrays:
         dtypes[f"{layer_name}/moving_variance"] = "float32"
         if stale:
             notes.append(f"the moments of {layer_name} were changed after the file was converted; they are what counts")
+    used = {name for layer in net.layers for name in layer.params}
+    if unused := [name for name in net.params if name not in used]:
+        notes.append(f"{len(unused)} parameters belong to no layer ({unused[0][:80]}, ...) and were left alone")
     _epsilon_note(net, notes)
     _meta_notes(net, notes)
     rates = {number(layer.block.get("rate"), 0.5) for layer in net.layers if layer.type == "DropOut"}

@@ -314,8 +314,10 @@ def test_a_difference_in_preprocessing_is_noted(change: Any, said: str | None, r
 
 def test_unknown_fields_are_noted_and_left_alone(resnet: Arrays, tmp_path: Path) -> None:
     root = beginning(imported(resnet)) | {"trainingLog": row(1, 2, 3)}
+    root["params"].append({**root["params"][0], "name": "momentum"})
     found = read_named(MappedFile(save_level5(tmp_path / "x.mat", root)))
     assert len(found.arrays) == 5 and any("trainingLog" in note for note in found.notes)
+    assert any("1 parameters belong to no layer (momentum" in note for note in found.notes)
 
 
 # --- what is no network of ours -------------------------------------------------------------------------------------
@@ -346,6 +348,11 @@ def twice(root: Root) -> Root:
     return root | {"layers": Rows([root["layers"][0], *root["layers"]])}
 
 
+def one_name_for_two(root: Root) -> Root:
+    again = root["layers"][0] | {"name": "conv1/7x7_s2"}
+    return root | {"layers": Rows([again, *root["layers"]])}
+
+
 def no_names(root: Root) -> Root:
     return root | {"layers": Rows({"type": layer["type"]} for layer in root["layers"])}
 
@@ -364,7 +371,8 @@ def without_a_block(root: Root) -> Root:
     ("make", "said"),
     [(no_network, "no MatConvNet network: it holds x, y"), (simple_nn, "SimpleNN"), (no_layer, "without a layer"),
      (lost_parameter, "'conv1_7x7_s2_filter' of conv1_7x7_s2 is not there"), (parameter_of_text, "holds no numbers"),
-     (twice, "two layers called 'conv1_7x7_s2'"), (no_names, "no field 'name'"), (too_many, "too many"),
+     (twice, "two layers called 'conv1_7x7_s2'"), (one_name_for_two, "both be called conv1_7x7_s2"),
+     (no_names, "no field 'name'"), (too_many, "too many"),
      (without_a_block, "not a complete resnet50 checkpoint: 15 missing")],
     ids=lambda value: getattr(value, "__name__", ""),
 )  # fmt: skip
