@@ -13,7 +13,7 @@ from ferplus_keras import architecture as arch
 from ferplus_keras.architecture import NETWORKS, NO_HEAD, Architecture, Layer, architecture
 
 #: Layers that neither change the numbers' order nor own any: walked through.
-TRANSPARENT = ("DropOut", "Reshape", "Flatten", "Permute")
+TRANSPARENT = ("DropOut", "Reshape", "Flatten")
 
 #: Layers that come after the network's own output.
 BEYOND = ("SoftMax", "Loss", "SoftmaxCELoss", "SoftMaxLoss")
