@@ -108,7 +108,7 @@ def check_parity(
         bounds = {layer: units * UNIT_ROUNDOFF[dtype] for layer, units in rounding.items()}
         tolerance = (tolerances or {}).get(dtype, TOLERANCES[dtype])
         # ONNX Runtime against itself would testify to nothing.
-        references = _references(checkpoint, dtype, reference_code, onnx and side.backend != "onnxruntime")
+        references = _references(checkpoint, source, dtype, reference_code, onnx and side.backend != "onnxruntime")
         for reference in references:
             known = {"name": reference.title, "independent": reference.independent, "note": reference.note}
             if known not in result.references:
@@ -142,11 +142,15 @@ def _dtypes(dtypes: tuple[str, ...] | None, side: Side) -> tuple[str, ...]:
     return dtypes
 
 
-def _references(checkpoint: Checkpoint, dtype: str, code: Path | None, onnx: bool) -> list[Reference]:
+def _references(checkpoint: Checkpoint, source: Path, dtype: str, code: Path | None, onnx: bool) -> list[Reference]:
     """Made when they are needed: each holds the network's weights in memory."""
     from verify.references.torch_reference import TorchReference
 
     references: list[Reference] = [TorchReference(checkpoint, dtype)]
+    if checkpoint.provenance.source.format.startswith("matconvnet"):
+        from verify.references.matconvnet import MatConvNetReference
+
+        references.append(MatConvNetReference(checkpoint, dtype, source))
     if code is not None:
         from verify.references.user_code import UserCodeReference
 
@@ -173,12 +177,27 @@ def _rounding(checkpoint: Checkpoint, image: np.ndarray) -> dict[str, float]:
     return _rounding_known[key]
 
 
+def _disagreement(failed: Run) -> Diagnosis:
+    """The model is the same function as our module, and another reference is not: no fault of the conversion's."""
+    layer = failed.first_over or ""
+    apart = next(each for each in failed.layers if each.layer == layer)
+    cause = (
+        f"at {layer}, the reference {failed.reference!r} computes something else than this project's module, with "
+        "which the model agrees: the two disagree about the architecture (a stride, a padding, an epsilon, an input)"
+    )
+    size = f"{apart.relative:.1e} of the layer's largest value" if apart.finite else apart.problem
+    return Diagnosis(layer, "references-disagree", cause, "certain", 0, f"off by {size}; the module's own run passed")
+
+
 def _diagnose(side: Side, checkpoint: Checkpoint, result: Parity, image: np.ndarray) -> Diagnosis:
     """Both sides once more, in the finest precision that the backend has, up to the layer where they part."""
     from verify.references.torch_reference import TorchReference
 
     dtype = side.dtypes[0]
-    failed = next(run for run in result.runs if not run.passed and run.first_over)
+    suspects = [run for run in result.runs if not run.passed and run.first_over]
+    failed = next((run for run in suspects if run.reference == TorchReference.name), None)
+    if failed is None:
+        return _disagreement(suspects[0])
     table = checkpoint.architecture
     layer = table.by_name[failed.first_over or ""]
     exact = TorchReference(checkpoint, "float64").run(image.astype("float64"))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from convert.checkpoint import STANDIN, Checkpoint, MappedFile, Provenance, Source, labels_for, with_output
 from convert.matching import Match, NamedArrays, match
+from convert.readers.matlab import is_mat_file
 from convert.readers.onnx_file import FORMAT as ONNX
 from convert.readers.onnx_file import is_onnx, read_onnx
 from convert.readers.safetensors_file import is_safetensors, read_safetensors
@@ -25,6 +26,10 @@ def read_named(file: MappedFile) -> NamedArrays:
     Raises :class:`BadInputError` when the content is no format that is known, or damaged.
     """
     head = bytes(file.view[:512])
+    if is_mat_file(head):
+        from convert.readers.mat_file import read_mat
+
+        return read_mat(file)
     if head[:8] == HDF5_MAGIC or (head[:4] == b"PK\x03\x04" and _is_keras_zip(file)):
         from convert.readers.keras import read_keras  # h5py costs 0.1 s, and a PyTorch file does not need it
 
@@ -54,7 +59,7 @@ def read_checkpoint(
     """The checkpoint at ``path``, whatever its format, matched strictly against its architecture.
 
     Args:
-        path: a ``.pth``, ``.safetensors``, ``.h5``, ``.weights.h5``, ``.keras`` or ``.onnx`` file.
+        path: a ``.pth``, ``.safetensors``, ``.h5``, ``.weights.h5``, ``.keras``, ``.onnx`` or ``.mat`` file.
         network: "auto" recognises the network; "resnet50" or "senet50" insists.
         allow_missing, allow_unexpected: see :func:`convert.matching.match`.
 
@@ -149,10 +154,8 @@ def _what_it_is(head: bytes, size: int) -> str:
         return "it is gzip-compressed. Unpack it first."
     if head[257:262] == b"ustar":
         return "it is a tar archive. Unpack it first."
-    if head.startswith((b"MATLAB 5.0", b"MATLAB 7.3")):
-        return "it is a MATLAB file; MatConvNet checkpoints are not read by this version yet."
     return (
-        f"{size:,} bytes that begin with {head[:8]!r}, neither PyTorch, safetensors, HDF5, .keras nor ONNX. "
+        f"{size:,} bytes that begin with {head[:8]!r}, neither PyTorch, safetensors, HDF5, .keras, ONNX nor MATLAB. "
         "Check that the download is complete."
     )
 

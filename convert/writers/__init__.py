@@ -51,6 +51,7 @@ FORMATS = {
         Format("pth", ".pth", "convert.writers.torch_files:write_pth"),
         Format("safetensors", ".safetensors", "convert.writers.torch_files:write_safetensors"),
         Format("onnx", ".onnx", "convert.writers.onnx_file:write_onnx", has_output=True),
+        Format("mat", ".mat", "convert.writers.mat_file:write_mat"),
     )
 }
 

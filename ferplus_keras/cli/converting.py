@@ -14,7 +14,7 @@ from ferplus_keras.architecture import NETWORKS
 from ferplus_keras.cli.shared import Commands, add_reports, plain, report, reports_folder_of, sayer
 
 #: Target formats by name; ``convert.writers.FORMATS`` has the same, and a test holds the two together.
-FORMAT_NAMES = ("h5", "keras", "weights.h5", "pth", "safetensors", "onnx")
+FORMAT_NAMES = ("h5", "keras", "weights.h5", "pth", "safetensors", "onnx", "mat")
 
 
 def add(commands: Commands) -> None:
@@ -23,7 +23,7 @@ def add(commands: Commands) -> None:
         "convert", _convert, "Convert a checkpoint to one or several files.",
         "ferplus convert resnet50_ferplus_dag.pth resnet50_ferplus.h5 resnet50_ferplus.keras",
     )  # fmt: skip
-    convert.add_argument("source", metavar="SOURCE", help=".pth, .safetensors, .onnx, .h5, .weights.h5 or .keras")
+    convert.add_argument("source", metavar="SOURCE", help=".pth, .safetensors, .h5, .weights.h5, .keras, .onnx or .mat")
     convert.add_argument("targets", metavar="TARGET", nargs="*", help="files to write; the suffix chooses the format")
     convert.add_argument(
         "--to", choices=FORMAT_NAMES, action="append", default=[],
