@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ferplus_keras.cli.shared import Commands, count, report, sayer, silent_stderr
+from ferplus_keras.cli.shared import Commands, checks, count, report, sayer, silent_stderr
 from ferplus_keras.errors import CheckFailedError
 
 #: Keras 3's backends that can run these networks.
@@ -21,12 +21,12 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 def add(commands: Commands) -> None:
     """Declare the commands of this module."""
-    checks = commands.group("verify", "Hold a converted file against its source.", title="checks", metavar="CHECK")
-    checks.add(
+    group = checks(commands)
+    group.add(
         "all", _verify_all, "Check every file in weights/output against its source: what `make verify` runs.",
         "ferplus verify all",
     )  # fmt: skip
-    parity = checks.add(
+    parity = group.add(
         "parity", _verify_parity, "Run a Keras file and its source on the same images and compare every layer.",
         "ferplus verify parity resnet50_ferplus.h5 --against resnet50_ferplus_dag.pth",
     )  # fmt: skip
