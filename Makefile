@@ -58,8 +58,8 @@ wheelhouse: $(VENV)/.python  ## download every package, for machines without a n
 		'tensorflow==2.15.1' pillow; fi
 	@du -sh wheelhouse
 
-clean:  ## remove environments, caches and converted files; downloads stay
-	rm -rf $(VENV) $(VENV_KERAS2) weights/output benchmarks/.work build *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
+clean:  ## remove environments, caches, converted files and reports; downloads stay
+	rm -rf $(VENV) $(VENV_KERAS2) weights/output weights/reports benchmarks/.work build *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- environments: each stamp file says that a step was finished, so that an interrupted one is done again ---

@@ -49,6 +49,11 @@ def output_folder() -> Path:
     return weights_folder() / "output"
 
 
+def reports_folder() -> Path:
+    """Where the parity reports of the converted files are written."""
+    return weights_folder() / "reports"
+
+
 def read_manifest(path: Path | None = None) -> dict[str, Known]:
     """The manifest by name. Raises :class:`BadInputError` when it is not valid, naming the entry."""
     path = path or weights_folder() / "manifest.toml"

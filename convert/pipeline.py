@@ -18,7 +18,7 @@ from convert.manifest import Known, downloads_folder, output_folder, read_manife
 from convert.readers import own_provenance
 from convert.standin import standin_path, write_standin
 from convert.writers import FORMATS, Written
-from ferplus_keras.errors import BadInputError, DownloadError
+from ferplus_keras.errors import BadInputError, DownloadError, OutputError
 
 #: Seconds to wait for a server that may have been gone since 2020.
 CONNECT_TIMEOUT = 10.0
@@ -26,21 +26,27 @@ CONNECT_TIMEOUT = 10.0
 
 @dataclass(frozen=True)
 class Made:
-    """One line of the closing table. ``parity`` is the verifier's report on the file."""
+    """One line of the closing table. ``parity`` is the verifier's result, ``report`` the page that shows it."""
 
     written: Written
     source: Path
     standin: bool
     parity: dict[str, Any]
+    report: Path | None = None
 
 
 def convert_all(
-    *, formats: tuple[str, ...] = ("h5",), offline: bool = False, say: Callable[[str], None] = print
+    *,
+    formats: tuple[str, ...] = ("h5",),
+    offline: bool = False,
+    reports: Path | None = None,
+    say: Callable[[str], None] = print,
 ) -> list[Made]:
     """Convert the manifest's default checkpoints into ``weights/output`` and check each result's parity.
 
     A file in ``weights/downloads`` is used as it is; else it is fetched, unless ``offline``; else a seeded stand-in
-    takes its place and says so in its name. Raises :class:`FerplusError` when a step fails.
+    takes its place and says so in its name. Each file's report goes into a folder of its own in ``reports``, if that
+    is given. Raises :class:`FerplusError` when a step fails.
     """
     start = time.perf_counter()
     made = []
@@ -54,11 +60,11 @@ def convert_all(
         say(f"{known.name}: converting {source.name} to {', '.join(target.name for target in targets)}")
         conversion = convert(source, targets)
         for written in conversion.written:
-            parity: dict[str, Any] = {}
             if written.format in ("h5", "keras", "weights.h5"):
                 say(f"{known.name}: running {written.path.name} against PyTorch in float64 and float32")
-                parity = parity_in_own_process(written.path, source)
-            made.append(Made(written, source, standin, parity))
+                made.append(_checked(written, source, standin, reports))
+            else:
+                made.append(Made(written, source, standin, {}))
     say(f"done in {time.perf_counter() - start:.0f} s")
     return made
 
@@ -85,8 +91,11 @@ def _source(known: Known, offline: bool, say: Callable[[str], None]) -> Path:
     return substitute
 
 
-def verify_all(*, say: Callable[[str], None] = print) -> list[Made]:
-    """Check every Keras file in ``weights/output`` against the checkpoint that its provenance names."""
+def verify_all(*, reports: Path | None = None, say: Callable[[str], None] = print) -> list[Made]:
+    """Check every Keras file in ``weights/output`` against the checkpoint that its provenance names.
+
+    Each file's report goes into a folder of its own in ``reports``, if that is given.
+    """
     made = []
     for path in sorted(output_folder().glob("*")):
         if path.name.startswith(".") or not path.name.endswith((".h5", ".keras")):
@@ -102,10 +111,18 @@ def verify_all(*, say: Callable[[str], None] = print) -> list[Made]:
             )
         say(f"{path.name}: against {source.name}")
         written = Written(path, provenance.source.format, path.stat().st_size, sha256_of(path))
-        made.append(Made(written, source, provenance.standin, parity_in_own_process(path, source)))
+        made.append(_checked(written, source, provenance.standin, reports))
     if not made:
         raise BadInputError(f"There is no converted file in {output_folder()}. Run `make convert` first.")
     return made
+
+
+def _checked(written: Written, source: Path, standin: bool, reports: Path | None) -> Made:
+    if reports is None:
+        return Made(written, source, standin, parity_in_own_process(written.path, source))
+    folder = reports / written.path.name.replace(".", "-")  # one for each format: a.h5 and a.keras
+    parity = parity_in_own_process(written.path, source, options=("--report", str(folder)))
+    return Made(written, source, standin, parity, folder / "report.html")
 
 
 def parity_in_own_process(
@@ -114,8 +131,8 @@ def parity_in_own_process(
     """The parity report of ``model`` against ``source`` as plain data (docs/parity.md).
 
     TensorFlow and PyTorch go into a process of their own: they are large, and they end with it. ``options`` are
-    further ones of ``ferplus verify parity``. Raises :class:`FerplusError` when the check cannot be run; a failed
-    check is not an error, the report says so.
+    further ones of ``ferplus verify parity``. Raises :class:`FerplusError` when the check cannot be run, or its report
+    not written; a failed check is not an error, the result says so.
     """
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, "-m", "verify", "parity", str(model), "--against", str(source), "--json"]
@@ -125,9 +142,9 @@ def parity_in_own_process(
         report = json.loads(run.stdout)
     except ValueError:
         lines = [line for line in run.stderr.strip().splitlines() if line.startswith("error:")]
-        raise BadInputError(
-            f"The parity check of {model} could not be run: {(lines or ['no output'])[-1].removeprefix('error: ')}"
-        ) from None
+        reason = (lines or ["no output"])[-1].removeprefix("error: ")
+        kind = OutputError if run.returncode == OutputError.exit_code else BadInputError
+        raise kind(f"The parity check of {model} could not be run: {reason}") from None
     assert isinstance(report, dict)
     return report
 
@@ -162,6 +179,7 @@ def _next_steps(made: list[Made]) -> list[str]:
         files = sorted({each.source.name.replace(f"-{STANDIN}", "") for each in standins})
         lines += [f"    {_shown(downloads_folder() / file)}" for file in files]
         lines.append("in place and run `make convert` again.")
+    lines += [f"Report: {_shown(each.report)}" for each in made if each.report]
     if made:
         lines.append(f'Next: keras.models.load_model("{_shown(made[0].written.path)}")')
     return lines

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ferplus_keras.cli.shared import Commands, checks, count, silent_stderr
+from ferplus_keras.cli.shared import Commands, count, silent_stderr, verify_group
 from ferplus_keras.errors import CheckFailedError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ BETWEEN_LINES = 10.0
 
 def add(commands: Commands) -> None:
     """Declare the commands of this module."""
-    accuracy = checks(commands).add(
+    accuracy = verify_group(commands).add(
         "accuracy", _accuracy, "How often a network is right on FERPlus, under a named protocol.",
         "ferplus verify accuracy senet50_ferplus.h5 --data fer2013/ --split both --expect published",
     )  # fmt: skip

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ferplus_keras.architecture import NETWORKS
-from ferplus_keras.cli.shared import Commands, plain, report, sayer
+from ferplus_keras.cli.shared import Commands, add_reports, plain, report, reports_folder_of, sayer
 
 #: Target formats by name; ``convert.writers.FORMATS`` has the same, and a test holds the two together.
 FORMAT_NAMES = ("h5", "keras", "weights.h5", "pth", "safetensors")
@@ -52,6 +52,7 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     everything.add_argument("--to", choices=FORMAT_NAMES, action="append", default=[], help="formats (default: h5)")
     everything.add_argument("--offline", action="store_true", help="do not try to download")
+    add_reports(everything)
 
     inspect = commands.add(
         "inspect", _inspect, "Say what a checkpoint or Keras file is, and what is wrong with it.",
@@ -108,7 +109,9 @@ def _convert_all(options: argparse.Namespace) -> int:
     _light_keras()
     from convert.pipeline import convert_all
 
-    made = convert_all(formats=tuple(options.to) or ("h5",), offline=options.offline, say=sayer(options.json))
+    reports = reports_folder_of(options)
+    formats = tuple(options.to) or ("h5",)
+    made = convert_all(formats=formats, offline=options.offline, reports=reports, say=sayer(options.json))
     return report(made, options.json)
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ferplus_keras.errors import CheckFailedError
@@ -53,9 +54,25 @@ class Commands:
         return self._groups[name]
 
 
-def checks(commands: Commands) -> Commands:
+def verify_group(commands: Commands) -> Commands:
     """``ferplus verify``, to which several modules add."""
     return commands.group("verify", "Hold a file against its source, or against data.", title="checks", metavar="CHECK")
+
+
+def add_reports(command: argparse.ArgumentParser) -> None:
+    """``--report DIR`` of the commands that check several files."""
+    command.add_argument(
+        "--report", metavar="DIR", type=Path,
+        help="where each file's report goes, in a folder of its own (default: weights/reports)",
+    )  # fmt: skip
+
+
+def reports_folder_of(options: argparse.Namespace) -> Path:
+    """The folder that ``--report`` names, made if need be. Raises :class:`OutputError`."""
+    from convert.manifest import reports_folder
+    from verify.report import ready_folder
+
+    return ready_folder(options.report or reports_folder())
 
 
 def report(made: list[Made], as_json: bool) -> int:

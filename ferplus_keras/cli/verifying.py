@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,7 +13,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ferplus_keras.cli.shared import Commands, checks, count, report, sayer, silent_stderr
+from ferplus_keras.cli.shared import (
+    Commands,
+    add_reports,
+    count,
+    report,
+    reports_folder_of,
+    sayer,
+    silent_stderr,
+    verify_group,
+)
 from ferplus_keras.errors import CheckFailedError
 
 #: Keras 3's backends that can run these networks.
@@ -21,12 +31,13 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 def add(commands: Commands) -> None:
     """Declare the commands of this module."""
-    group = checks(commands)
-    group.add(
+    checks = verify_group(commands)
+    everything = checks.add(
         "all", _verify_all, "Check every file in weights/output against its source: what `make verify` runs.",
         "ferplus verify all",
     )  # fmt: skip
-    parity = group.add(
+    add_reports(everything)
+    parity = checks.add(
         "parity", _verify_parity, "Run a Keras file and its source on the same images and compare every layer.",
         "ferplus verify parity resnet50_ferplus.h5 --against resnet50_ferplus_dag.pth",
     )  # fmt: skip
@@ -54,12 +65,16 @@ def add(commands: Commands) -> None:
 def _verify_all(options: argparse.Namespace) -> int:
     from convert.pipeline import verify_all
 
-    return report(verify_all(say=sayer(options.json)), options.json)
+    return report(verify_all(reports=reports_folder_of(options), say=sayer(options.json)), options.json)
 
 
 def _verify_parity(options: argparse.Namespace) -> int:
     from verify.text import as_text
 
+    if options.report:
+        from verify.report import ready_folder
+
+        ready_folder(Path(options.report))  # before minutes of work, not after
     backends = options.backend or [os.environ.get("KERAS_BACKEND", "tensorflow")]
     if "all" in backends:
         backends = list(BACKENDS)
@@ -73,8 +88,8 @@ def _verify_parity(options: argparse.Namespace) -> int:
         print(json.dumps(result, indent=2, allow_nan=False))
         return 0 if result["passed"] else 1
     print(as_text(result))
-    for path in reports:
-        print(path)
+    if reports:
+        print(f"  report: {', '.join(map(str, reports))}")
     if not result["passed"]:
         raise CheckFailedError(f"{result['model']['name']} is not the same function as {result['source']['name']}.")
     print(f"the same function, checked in {result['seconds']:.0f} s")
@@ -104,8 +119,7 @@ def _parity_here(options: argparse.Namespace, backend: str) -> dict[str, Any]:
         onnx=not options.no_onnx and find_spec("onnxruntime") is not None and find_spec("onnx") is not None,
         progress=lambda line: None if options.json else print(line, file=sys.stderr),
     )
-    command = f"ferplus verify parity {options.model} --against {options.against}"
-    return as_result(parity, Path(options.against), f"{command}{_passed_on(options)}")
+    return as_result(parity, Path(options.against), _command(options))
 
 
 def _parity_on_each(options: argparse.Namespace, backends: Sequence[str]) -> dict[str, Any]:
@@ -117,17 +131,24 @@ def _parity_on_each(options: argparse.Namespace, backends: Sequence[str]) -> dic
     for backend in backends:
         if not options.json:
             print(f"{Path(options.model).name}: Keras on {backend}", file=sys.stderr)
-        extra = _passed_on(options).split() if backend == backends[0] else [*_passed_on(options).split(), "--no-onnx"]
+        extra = _passed_on(options) if backend == backends[0] else [*_passed_on(options), "--no-onnx"]
         results.append(parity_in_own_process(Path(options.model), Path(options.against), backend, extra))
-    return merged(results)
+    return merged(results) | {"command": _command(options)}
 
 
-def _passed_on(options: argparse.Namespace) -> str:
-    """The options of a parity check that change its result, as they are typed."""
-    typed = [f"--n {options.n}", f"--seed {options.seed}"]
+def _command(options: argparse.Namespace) -> str:
+    """What to type to repeat the check."""
+    backends = [word for backend in options.backend for word in ("--backend", backend)]
+    typed = ["ferplus", "verify", "parity", options.model, "--against", options.against]
+    return shlex.join([*typed, *_passed_on(options), *backends])
+
+
+def _passed_on(options: argparse.Namespace) -> list[str]:
+    """The options of a parity check that change its result."""
+    typed = ["--n", str(options.n), "--seed", str(options.seed)]
     for name in ("images", "reference_code", "float64", "float32"):
         if value := getattr(options, name):
-            typed.append(f"--{name.replace('_', '-')} {value}")
+            typed += [f"--{name.replace('_', '-')}", str(value)]
     if options.no_onnx:
         typed.append("--no-onnx")
-    return "".join(f" {each}" for each in typed)
+    return typed

@@ -49,6 +49,13 @@ def test_the_table_has_size_hash_and_parity(converted: str, weights: Path) -> No
     assert "keras.models.load_model(" in converted
 
 
+def test_each_file_has_its_report(converted: str, weights: Path) -> None:
+    for path in (weights / "output").iterdir():
+        page = weights / "reports" / path.name.replace(".", "-") / "report.html"
+        assert f"Report: {page}" in converted
+        assert "The same function" in page.read_text() and path.name in page.read_text()
+
+
 def test_a_real_file_at_the_named_place_is_used_instead(converted: str, weights: Path, seeded_pth: Path) -> None:
     place = weights / "downloads" / "resnet50_ferplus_dag.pth"
     shutil.copy(seeded_pth, place)
@@ -82,6 +89,8 @@ def test_verify_turns_red_when_a_file_was_changed(converted: str, weights: Path)
     assert "DIFFERENT" in run.stdout and "do not use it" in run.stderr
     row = next(line for line in run.stdout.splitlines() if "senet50_ferplus-standin.h5 " in line and "MB" in line)
     assert row.endswith("same function")
+    page = weights / "reports" / "resnet50_ferplus-standin-h5" / "report.html"
+    assert "Not the same function" in page.read_text() and f"Report: {page}" in run.stdout
 
 
 def test_verify_refuses_a_file_whose_source_is_gone(converted: str, weights: Path) -> None:

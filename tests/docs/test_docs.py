@@ -116,6 +116,9 @@ def test_every_ferplus_command_runs(line: str, work: Path) -> None:
         assert run.returncode in (0, 1) and "Traceback" not in run.stderr
     else:
         assert run.returncode == 0, run.stderr
+    if "--report" in line:
+        names = {path.name for path in (work / line.split()[-1]).iterdir()}
+        assert names == {"parity.json", "junit.xml", "report.md", "report.html"}
 
 
 def test_every_relative_link_leads_somewhere() -> None:

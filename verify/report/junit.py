@@ -38,12 +38,12 @@ def to_xml(name: str, suites: Sequence[Suite], created: str) -> str:
     """All ``suites`` as one document. ``created`` is an ISO time."""
     # Schemas want local time without an offset; ours is UTC throughout.
     stamp = datetime.fromisoformat(created).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    lines = [
-        '<?xml version="1.0" encoding="UTF-8"?>',
-        f"<testsuites{_counts(name, [c for s in suites for c in s.cases])}>",
-    ]
+    every = [case for suite in suites for case in suite.cases]
+    lines = ['<?xml version="1.0" encoding="UTF-8"?>', f"<testsuites{_counts(name, every)}>"]
     for suite in suites:
-        lines.append(f'  <testsuite{_counts(suite.name, suite.cases)} timestamp="{stamp}" hostname="localhost">')
+        skipped = sum(bool(case.skipped) and not case.failure for case in suite.cases)
+        more = f'skipped="{skipped}" timestamp="{stamp}" hostname="localhost"'
+        lines.append(f"  <testsuite{_counts(suite.name, suite.cases)} {more}>")
         if suite.properties:
             lines.append("    <properties>")
             lines += [

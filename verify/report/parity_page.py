@@ -125,7 +125,7 @@ def _cause(result: Result) -> Markup:
             )  # fmt: skip
         paragraphs.append(
             html(
-                "<p>The cause is {}: {}. Faults tried: {}. In machine's words: <code>{}</code>.</p>",
+                "<p>The cause is {}: {}. Known faults tried: {}; the name for programs is <code>{}</code>.</p>",
                 found["confidence"], found["evidence"], found["tried"], found["fault"],
             )
         )  # fmt: skip
@@ -241,16 +241,15 @@ def _key(value: float | None, finite: bool = True) -> float:
 
 
 def _references(result: Result) -> Markup:
-    columns = [parts.Column("Reference"), parts.Column("Independent", "verdict"), parts.Column("What that means")]
-    rows = [
+    return parts.remarks(
         [
-            parts.Cell(known["name"]),
-            parts.Cell("yes" if known["independent"] else "no", None, True if known["independent"] else None),
-            parts.Cell(known["note"]),
+            parts.Remark(
+                known["name"], "independent" if known["independent"] else "not independent",
+                f"{_sentence_case(known['note'])}.", known["independent"] or None,
+            )
+            for known in result["references"]
         ]
-        for known in result["references"]
-    ]
-    return parts.table(parts.Table("References that took part", columns, rows))
+    )  # fmt: skip
 
 
 def _files(result: Result) -> Markup:

@@ -64,8 +64,9 @@ def summary(result: Result) -> str:
     standin = " of STAND-IN weights" if result["standin"] else ""
     verdict = f"PASS: the same function{standin}" if result["passed"] else f"FAIL: not the same function{standin}"
     model, source = result["model"], result["source"]
+    images = numbers.count(result["images"]["count"], "image")
     lines = [f"# {verdict}", "", f"{code(model['name'])} against {code(source['name'])}: "
-             f"{text(result['network'])}, {text(result['head'])}, {numbers.count(result['images']['count'], 'image')}."]  # fmt: skip
+             f"{text(result['network'])}, {text(result['head'])}, {images}."]  # fmt: skip
     if result["standin"]:
         lines += ["", "> **STAND-IN weights.** Made-up numbers of the published names and shapes: this shows that the "
                   "conversion is right; the network's predictions mean nothing."]  # fmt: skip

@@ -62,6 +62,21 @@ def table(content: Table) -> Markup:
     return render("table.html.j2", table=content)
 
 
+@dataclass(frozen=True)
+class Remark:
+    """Something with a word about it and a sentence or two."""
+
+    title: str
+    word: str
+    text: str
+    passed: bool | None = None  #: colours the word
+
+
+def remarks(content: Sequence[Remark]) -> Markup:
+    """Remarks one under the other."""
+    return render("remarks.html.j2", remarks=content)
+
+
 def fold(summary: str, body: Markup, *, open: bool = False) -> Markup:
     """``body`` under a line that opens and closes it."""
     return render("fold.html.j2", summary=summary, body=body, open=open)
