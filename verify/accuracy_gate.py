@@ -71,7 +71,7 @@ def expectations(
     figures = known[0].accuracy or {}
     if missing := [split for split in splits if split not in figures]:
         raise BadInputError(f"weights/manifest.toml has no accuracy of {known[0].name} on {missing[0]}.")
-    origin = f"weights/manifest.toml, {known[0].name}, cited at {known[0].cited}"
+    origin = f"{known[0].name} in weights/manifest.toml"
     return [Expectation(split, figures[split], tolerance, origin) for split in splits]
 
 

@@ -48,8 +48,8 @@ def _split(split: dict[str, Any], protocol: str) -> list[str]:
     lines = [
         f"{split['split']}, {protocol}: {percent(split['accuracy'])}  {split['correct']:,} of {split['n']:,}  "
         f"(95 %: {interval(split)})",
-        f"  without the {split['copies']['n']:,} whose exact copy training may have seen: {percent(clean['accuracy'])}  "
-        f"{clean['correct']:,} of {clean['n']:,}",
+        f"  without the {split['copies']['n']:,} whose exact copy training may have seen: "
+        f"{percent(clean['accuracy'])}  {clean['correct']:,} of {clean['n']:,}",
     ]
     if ties["tied"]["n"]:
         lines.append(

@@ -59,7 +59,7 @@ def accuracy_page(result: Result, images: np.ndarray) -> Page:
         standin=STANDIN if result["standin"] else "",
         footer=(
             f"Written by {result['tool']} on {numbers.moment(result['created'])}.",
-            f"The same figures for programs: accuracy.json (schema {result['schema']}) and junit.xml, beside this page.",
+            f"The same for programs: accuracy.json (schema {result['schema']}) and junit.xml, beside this page.",
         ),
         style="accuracy.css",
     )
@@ -85,10 +85,12 @@ def _verdict(result: Result) -> Verdict:
         facts.append(
             Fact(f"Accuracy, {where}", percent(split["accuracy"]), note, expected["passed"] if expected else None)
         )
-        facts.append(
-            Fact("without copies of train", percent(clean["accuracy"]), f"{split['copies']['n']:,} {where} pictures left out")
-        )  # fmt: skip
-        facts.append(Fact(f"Macro recall, {where}", percent(split["macro"]["recall"]), "every class counts the same"))
+        left_out = f"{split['copies']['n']:,} {where} pictures left out"
+        facts.append(Fact("without copies of train", percent(clean["accuracy"]), left_out))
+        if len(result["splits"]) == 1:
+            average, loss = split["macro"], split["calibration"]
+            facts.append(Fact("Macro recall", percent(average["recall"]), "every class counts the same"))
+            facts.append(Fact("Calibration error", percent(loss["ece"]), "sureness less accuracy, on average"))
     if not result["levels"]:
         return Verdict(None, told, sentence, facts)
     if result["passed"]:
@@ -116,8 +118,8 @@ def _notes(result: Result) -> Markup:
 def _lead(split: dict[str, Any], result: Result) -> str:
     resize = result["preprocessing"]["resize"]
     return (
-        f"Protocol {result['protocol']['name']}, {resize['title']}. Always deciding for the commonest class would be right "
-        f"{percent(split['always_the_commonest'], 1)} of the time."
+        f"Protocol {result['protocol']['name']}, {resize['title']}. Always deciding for the commonest class would be "
+        f"right {percent(split['always_the_commonest'], 1)} of the time."
     )
 
 
@@ -160,15 +162,16 @@ def _classes(split: dict[str, Any]) -> Markup:
         [
             parts.Cell(row["name"]),
             *(parts.Cell(f"{row[key]:,}", row[key]) for key in ("support", "decided", "correct")),
-            *(parts.Cell(percent(row[key]), -1 if row[key] is None else row[key]) for key in ("precision", "recall", "f1")),
+            *(parts.Cell(percent(row[key]), -1 if row[key] is None else row[key])
+              for key in ("precision", "recall", "f1")),
         ]
         for row in split["classes"]
     ]  # fmt: skip
     loss, average = split["log_loss"], split["macro"]
     caption = (
         f"By class. Macro averages: precision {percent(average['precision'])}, recall {percent(average['recall'])}, F1 "
-        f"{percent(average['f1'])}. Log loss against the votes {loss['cross_entropy']:.3f} nats; no prediction could be "
-        f"below their entropy, {loss['entropy']:.3f}."
+        f"{percent(average['f1'])}. Log loss against the votes {loss['cross_entropy']:.3f} nats; no prediction could "
+        f"have less than their entropy, {loss['entropy']:.3f}."
     )
     return parts.table(parts.Table(caption, columns, rows))
 
@@ -249,7 +252,7 @@ def _protocol(result: Result) -> Markup:
 def _data(result: Result) -> Markup:
     data, resize = result["data"], result["preprocessing"]["resize"]
     copies = "; ".join(
-        f"{each['rows']:,} {each['split']} rows ({each['pictures']:,} distinct pictures) also stand in {each['also_in']}"
+        f"{each['rows']:,} {each['split']} rows ({each['pictures']:,} distinct pictures) stand in {each['also_in']} too"
         for each in data["copies"]
     )
     return parts.facts(

@@ -93,11 +93,12 @@ def reliability(id: str, split: dict[str, Any]) -> Markup:
 
 def contact_sheet(split: dict[str, Any], classes: Sequence[str], images: np.ndarray) -> Markup:
     """The most confident mistakes, as pictures inside the page."""
+    space = "\N{NO-BREAK SPACE}"
     pictures = [
         {
             "source": f"data:image/png;base64,{base64.b64encode(_png(images[each['row']])).decode()}",
             "name": each["name"], "copied": each["copied"], "decision": each["decision"],
-            "confidence": percent(each["confidence"], 1), "votes": _votes(each["votes"], classes),
+            "confidence": percent(each["confidence"], 1).replace(" ", space), "votes": _votes(each["votes"], classes),
         }
         for each in split["mistakes"]
     ]  # fmt: skip

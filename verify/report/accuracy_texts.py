@@ -76,9 +76,9 @@ def summary(result: Result) -> str:
             right=(1, 2, 3, 4),
         )  # fmt: skip
         loss = split["log_loss"]
-        lines += ["", f"Macro recall {percent(split['macro']['recall'])}, F1 {percent(split['macro']['f1'])}; calibration "
-                  f"error {percent(split['calibration']['ece'])}; log loss {loss['cross_entropy']:.3f} against the votes "
-                  f"(their entropy: {loss['entropy']:.3f})."]  # fmt: skip
+        lines += ["", f"Macro recall {percent(split['macro']['recall'])}, F1 {percent(split['macro']['f1'])}; "
+                  f"calibration error {percent(split['calibration']['ece'])}; log loss {loss['cross_entropy']:.3f} "
+                  f"against the votes (their entropy: {loss['entropy']:.3f})."]  # fmt: skip
     if result["resizers"]:
         lines += ["", "## What resizing changes", ""]
         lines += markdown.table(
