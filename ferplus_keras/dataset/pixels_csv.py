@@ -124,12 +124,18 @@ def _lines(stream: BinaryIO, where: str, progress: Progress) -> Iterator[tuple[i
         *lines, rest = (rest + block).split(b"\n")
         for line in lines:
             number += 1
+            if len(line) > MAX_LINE:
+                raise BadInputError(_too_long(where, number))
             if line.strip():
                 yield number, line.rstrip(b"\r")
         if len(rest) > MAX_LINE:
-            raise BadInputError(f"{where}, line {number + 1}: longer than any row of a pixel file can be.")
+            raise BadInputError(_too_long(where, number + 1))
     if rest.strip():
         yield number + 1, rest.rstrip(b"\r")
+
+
+def _too_long(where: str, number: int) -> str:
+    return f"{where}, line {number}: longer than any row of a pixel file can be."
 
 
 __all__ = ["read_pixels"]
