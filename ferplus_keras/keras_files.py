@@ -205,7 +205,6 @@ def _read_legacy(path: Path, group: h5py.Group) -> dict[str, dict[str, StoredArr
     stored = _index(path, group)
     layers: dict[str, dict[str, StoredArray]] = {}
     for layer in _name_list(group.id, "layer_names"):
-        arrays: dict[str, StoredArray] = {}
         try:
             names = _name_list(h5py.h5g.open(group.id, layer.encode()), "weight_names")
         except KeyError:
@@ -215,9 +214,12 @@ def _read_legacy(path: Path, group: h5py.Group) -> dict[str, dict[str, StoredArr
         for name in names:
             if f"{layer}/{name}" not in stored:
                 raise BadInputError(f"{path}: the array {layer}/{name} is announced but not there; it is damaged.")
-            arrays[name.rsplit("/", 1)[-1].split(":")[0]] = stored[f"{layer}/{name}"]
-        if len(arrays) != len(names):
+        if len(set(names)) < len(names):
             raise BadInputError(f"{path}: layer {layer!r} has two weights of one name in {names}.")
+        roles = [name.rsplit("/", 1)[-1].split(":")[0] for name in names]
+        if len(set(roles)) < len(names):  # a model in the model: its layers' arrays by their whole names
+            roles = names
+        arrays = {role: stored[f"{layer}/{name}"] for role, name in zip(roles, names, strict=True)}
         if arrays:
             layers[layer] = arrays
     return layers

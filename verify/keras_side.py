@@ -1,66 +1,207 @@
-"""The Keras side: the *file*, opened by Keras as a stranger would open it; only its precision is changed."""
+"""The Keras side: the *file*, opened by Keras as a stranger would open it; only its precision is changed.
+
+A file of ours names its layers as the checkpoint does. In anyone else's, each layer's counterpart is looked for
+(:mod:`verify.pairing`), and the arrays are taken from the counterparts.
+"""
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
-from convert.checkpoint import Checkpoint
-from convert.writers import format_of
+from convert.checkpoint import Arrays, Checkpoint, Provenance
+from convert.readers import read_checkpoint
+from ferplus_keras import architecture as arch
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.keras_files import KerasFile, open_keras_file
+from verify.keras_trace import Step, WatchedModel
+from verify.pairing import Pairing, pair
 
 #: Keras's type promotion turns float64 into float32 on the others (``keras.backend.result_type``, seen in 3.15).
 FLOAT64_BACKENDS = ("tensorflow",)
 
-Outputs = dict[str, np.ndarray]
+#: A model that shares fewer layers with the checkpoint's network than this is another network.
+LEAST_SHARED = 0.5
+
+#: (our layer's name, its output as images x height x width x channels)
+Observe = Callable[[str, np.ndarray], None]
 
 
-def open_model(path: Path, checkpoint: Checkpoint) -> Any:
-    """The Keras model in the file, or our own graph with the file's weights when it has no graph.
+@dataclass
+class KerasSide:
+    """An opened model, its layers paired with the checkpoint's, and its arrays in the neutral form."""
 
-    Raises :class:`BadInputError` when Keras cannot open the file. Nothing in it is executed: Lambdas are refused.
+    model: Any
+    pairing: Pairing
+    arrays: Arrays
+    provenance: Provenance | None  #: what the file says of itself; None when it is not one of ours
+    head: str | None = None  #: the model's name of a head with a softmax inside
+    watched: dict[str, WatchedModel] = field(default_factory=dict)  #: by dtype
+
+    @property
+    def layers(self) -> list[str]:
+        """Our names of the layers whose outputs can be seen, in the order of the calls."""
+        return [layer for _, layer in sorted(self.pairing.outputs.items())]
+
+    def runner(self, dtype: str) -> Callable[[np.ndarray, Observe], list[np.ndarray]]:
+        """A function that runs a batch in ``dtype`` and hands over each layer's output as it comes.
+
+        It returns what the model itself returns. Where a softmax is fused into the head, the head is seen before it.
+        """
+        if dtype not in self.watched:
+            self.watched[dtype] = WatchedModel(self.model, dtype)
+        watched = self.watched[dtype]
+        watched.unfused = self.head
+        outputs = self.pairing.outputs
+
+        def run(batch: np.ndarray, observe: Observe) -> list[np.ndarray]:
+            def watch(index: int, output: np.ndarray) -> None:
+                if index in outputs:
+                    # The pooled features and the head are vectors in Keras and 1 x 1 maps in PyTorch.
+                    observe(outputs[index], output[:, None, None] if output.ndim == 2 else output)
+
+            return watched.run(batch, watch)
+
+        return run
+
+
+def open_side(path: Path, checkpoint: Checkpoint, dtype: str = "float32") -> KerasSide:
+    """Open the Keras file at ``path``, to be held against ``checkpoint``, in ``dtype`` first.
+
+    Raises :class:`BadInputError` when Keras cannot open the file, or when it is another network. Nothing in it is
+    executed: Lambdas are refused.
     """
-    import keras
+    with open_keras_file(path) as file:  # every safety check of the reader, before Keras sees the file
+        ours, kind, graph = _is_ours(file), file.kind, [name for name, _, _ in file.config_layers]
+        written_by = file.keras_version
+    if not graph and not ours:
+        raise BadInputError(
+            f"{path} holds weights without a graph, and its layers are not called as Albanie's are: nothing says what "
+            "they are for. Load them into the model that they belong to and give the whole model (model.save)."
+        )
+    table = checkpoint.architecture
+    mine = read_checkpoint(path) if ours else None
+    if mine and (mine.architecture.network, mine.architecture.head) != (table.network, table.head):
+        raise BadInputError(
+            f"{path} is a {mine.architecture} and {checkpoint.provenance.source.name} is a {table}: "
+            "they cannot be compared."
+        )
+    model = _load(path, kind, graph, written_by) if graph else _our_graph(path, table)
+    watched = {dtype: WatchedModel(model, dtype)}
+    steps = _steps(path, watched[dtype], dtype)
+    pairing = pair(table, checkpoint.arrays, steps)
+    owners = [layer for layer in table.parameters if layer in pairing.steps]
+    if len(owners) < LEAST_SHARED * len(table.parameters) or table.output not in pairing.outputs.values():
+        raise BadInputError(
+            f"{path} is another network than {checkpoint.provenance.source.name}, a {table}: {len(owners)} of the "
+            f"{len(table.parameters)} layers with weights have a counterpart in the model, and {table.output} has "
+            f"{'one' if table.output in pairing.steps else 'none'}. They cannot be compared."
+        )
+    if mine:
+        return KerasSide(model, pairing, mine.arrays, mine.provenance, watched=watched)
+    arrays = {layer: _neutral(table.parameters[layer], steps[pairing.steps[layer]].operation) for layer in owners}
+    head = steps[pairing.steps[table.output]]
+    softmax = getattr(getattr(head.operation, "activation", None), "__name__", "") == "softmax"
+    fused = head.name if softmax and table.head.kind != "none" else None
+    return KerasSide(model, pairing, arrays, None, fused, watched)
 
-    if format_of(path).name == "weights.h5":
-        from ferplus_keras.graph import model_from_architecture
 
-        model = model_from_architecture(checkpoint.architecture)
+def _is_ours(file: KerasFile) -> bool:
+    """Whether one of our writers made the file, or its layers that own arrays are called exactly as ours are."""
+    if file.provenance is not None or file.kind == "weights.h5":
+        return True
+    body = file.layers.keys() - {"classifier", "feat_extract"}
+    return any(body == arch.architecture(network, arch.NO_HEAD).parameters.keys() for network in arch.NETWORKS)
+
+
+def _our_graph(path: Path, table: arch.Architecture) -> Any:
+    from ferplus_keras.graph import load_weights, model_from_architecture
+
+    model = model_from_architecture(table)
+    if path.name.endswith(".weights.h5"):
         model.load_weights(path)
-        return model
-    try:
-        return keras.models.load_model(path, compile=False, safe_mode=True)
-    except (ValueError, TypeError, OSError, KeyError, AttributeError, NotImplementedError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BadInputError(f"Keras {keras.__version__} cannot open {path}: {reason[:300]}") from None
+    else:
+        load_weights(model, path)
+    return model
 
 
-def layer_outputs(model: Any, names: list[str], dtype: str) -> Callable[[np.ndarray], Outputs]:
-    """A function from a batch to the outputs of the layers ``names``, computed by ``model`` in ``dtype``.
-
-    Raises :class:`BadInputError` when the model lacks one of the layers.
-    """
+def _load(path: Path, kind: str, names: list[str], written_by: str | None) -> Any:
     import keras
 
-    def with_dtype(layer: Any) -> Any:
-        return layer.__class__.from_config({**layer.get_config(), "dtype": dtype})
+    try:
+        if kind == "h5-model" and any("/" in name for name in names):
+            with tempfile.TemporaryDirectory() as folder:
+                return keras.models.load_model(_without_slashes(path, Path(folder), names), compile=False)
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # a file from anywhere: Keras raises whatever its parts raise
+        newer = ""
+        if written_by and _version(written_by) > _version(keras.__version__):
+            newer = f" It was written by Keras {written_by}: install that version or a later one."
+        raise BadInputError(f"Keras {keras.__version__} cannot open {path}: {_line(error)}{newer}") from None
 
-    inputs = keras.Input(model.inputs[0].shape[1:], dtype=dtype)
-    inputs = keras.tree.map_structure(lambda _: inputs, model.input)  # a tensor, or a list of one in old files
-    copy = keras.models.clone_model(model, input_tensors=inputs, clone_function=with_dtype)
-    copy.set_weights(model.get_weights())
-    absent = [name for name in names if name not in {layer.name for layer in copy.layers}]
-    if absent:
-        raise BadInputError(f"The model has no layer {absent[0]} (and {len(absent) - 1} more); it is another graph.")
-    probe = keras.Model(copy.input, {name: copy.get_layer(name).output for name in names})
 
-    def run(batch: np.ndarray) -> Outputs:
-        outputs = probe(batch, training=False)
-        arrays = {name: np.asarray(keras.ops.convert_to_numpy(value)) for name, value in outputs.items()}
-        # The pooled features and the head are vectors in Keras and 1 x 1 maps in PyTorch.
-        return {name: array[:, None, None] if array.ndim == 2 else array for name, array in arrays.items()}
+def _without_slashes(path: Path, folder: Path, names: list[str]) -> Path:
+    """A copy of a Keras 2 file whose layers are called ``conv1_7x7_s2`` for ``conv1/7x7_s2``, as Keras 3 demands."""
+    renamed = {name: name.replace("/", "_") for name in names}
 
-    return run
+    def rename(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: rename(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [rename(item) for item in value]
+        return renamed.get(value, value) if isinstance(value, str) else value
+
+    copy = folder / "model.h5"
+    with h5py.File(path, "r") as old, h5py.File(copy, "w") as new:
+        for key, value in old.attrs.items():
+            new.attrs[key] = value
+        config = old.attrs["model_config"]
+        new.attrs["model_config"] = json.dumps(rename(json.loads(config))).encode()
+        source, target = old["model_weights"], new.create_group("model_weights")
+        for key, value in source.attrs.items():
+            target.attrs[key] = value
+        target.attrs["layer_names"] = [name.replace("/", "_").encode() for name in renamed]
+        for name in renamed:
+            old.copy(source[name], target, name=renamed[name])
+    return copy
+
+
+def _steps(path: Path, watched: WatchedModel, dtype: str) -> tuple[Step, ...]:
+    side = arch.INPUT_SIZE
+    try:
+        return watched.trace(np.zeros((1, side, side, 3), dtype))
+    except Exception as error:  # whatever a stranger's graph raises
+        raise BadInputError(f"{path} cannot be run on an image of {side} x {side} x 3: {_line(error)}") from None
+
+
+def _neutral(roles: dict[str, arch.Shape], operation: Any) -> dict[str, np.ndarray]:
+    """The arrays of a paired Keras layer by role; what it lacks (a BatchNorm without gamma) is a fresh layer's."""
+    values = iter(np.asarray(array) for array in operation.get_weights())
+    if "gamma" in roles:
+        (shape,) = {tuple(each) for each in roles.values()}
+        gamma = next(values) if operation.scale else np.ones(shape, np.float32)
+        beta = next(values) if operation.center else np.zeros(shape, np.float32)
+        return {"gamma": gamma, "beta": beta, "moving_mean": next(values), "moving_variance": next(values)}
+    arrays = {"kernel": next(values).reshape(roles["kernel"])}
+    bias = next(values, None)
+    if bias is not None:
+        arrays["bias"] = bias
+    return arrays
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")[:3] if part.isdigit())
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+__all__ = ["FLOAT64_BACKENDS", "KerasSide", "open_side"]

@@ -13,19 +13,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from convert.checkpoint import Checkpoint
+from convert.checkpoint import Checkpoint, Provenance
 from convert.readers import read_checkpoint
 from ferplus_keras.architecture import Architecture
 from ferplus_keras.errors import BadInputError
 from verify.diagnosis import Case, Diagnosis, diagnose
 from verify.images import Images
-from verify.keras_side import FLOAT64_BACKENDS, Outputs, layer_outputs, open_model
+from verify.keras_side import FLOAT64_BACKENDS, KerasSide, open_side
 from verify.metrics import Difference, difference, finite_or_none, worst
+from verify.pairing import Pairing
 from verify.preprocessing_check import PreprocessingComparison, compare_preprocessing
 from verify.rounding import UNIT_ROUNDOFF, rounding_units
 from verify.tensors import TensorComparison, compare_tensors
@@ -114,9 +116,10 @@ class Parity:
 
     model: Path
     checkpoint: Checkpoint  #: the source's
-    model_provenance: Any
+    model_provenance: Provenance | None  #: what the model file says of itself, where it is one of ours
     backend: str
     images: Images
+    pairing: Pairing
     tensors: TensorComparison
     preprocessing: PreprocessingComparison
     references: list[dict[str, Any]]
@@ -126,7 +129,7 @@ class Parity:
 
     @property
     def standin(self) -> bool:
-        return bool(self.checkpoint.provenance.standin or self.model_provenance.standin)
+        return any(each.standin for each in (self.checkpoint.provenance, self.model_provenance) if each)
 
     @property
     def passed(self) -> bool:
@@ -154,7 +157,7 @@ def check_parity(
     """Run ``model`` (a Keras file) and ``source`` (a checkpoint) on the same images and compare every layer.
 
     Args:
-        model: ``.h5``, ``.keras`` or ``.weights.h5``.
+        model: ``.h5``, ``.keras`` or ``.weights.h5``: one of ours, or anyone's whole model of the same network.
         source: the checkpoint that it should be.
         images: how many images.
         folder: pictures to take them from; None for seeded images with natural statistics.
@@ -175,18 +178,12 @@ def check_parity(
     backend = keras.backend.backend()
     dtypes = _dtypes(dtypes, backend)
     checkpoint = read_checkpoint(source)
-    ours = read_checkpoint(model)
-    theirs, mine = checkpoint.provenance, ours.provenance
-    if (mine.network, mine.head, mine.units) != (theirs.network, theirs.head, theirs.units):
-        raise BadInputError(
-            f"{model} is a {ours.architecture} and {source} is a {checkpoint.architecture}: they cannot be compared."
-        )
+    side = open_side(model, checkpoint, dtypes[0])
     chosen = Images.of(images, seed=seed, folder=folder)
     result = Parity(
-        model, checkpoint, mine, backend, chosen,
-        compare_tensors(checkpoint.arrays, ours.arrays), compare_preprocessing(chosen, mine), [],
+        model, checkpoint, side.provenance, backend, chosen, side.pairing,
+        compare_tensors(checkpoint.arrays, side.arrays), compare_preprocessing(chosen, side.provenance), [],
     )  # fmt: skip
-    opened = open_model(model, checkpoint)
     progress(f"{model.name}: what rounding can do, in float64")
     rounding = _rounding(checkpoint, chosen.inputs[:1])
     for dtype in dtypes:
@@ -197,10 +194,10 @@ def check_parity(
             known = {"name": reference.title, "independent": reference.independent, "note": reference.note}
             if known not in result.references:
                 result.references.append(known)
-            result.runs.append(_compare(opened, checkpoint, reference, chosen.inputs, dtype, tolerance, bounds))
+            result.runs.append(_compare(side, checkpoint, reference, chosen.inputs, dtype, tolerance, bounds))
     if any(run.first_over for run in result.runs if not run.passed):
         progress(f"{model.name}: looking for the cause")
-        result.diagnosis = _diagnose(opened, checkpoint, ours, result, chosen.inputs[:1])
+        result.diagnosis = _diagnose(side, checkpoint, result, chosen.inputs[:1])
     result.seconds = time.perf_counter() - start
     return result
 
@@ -225,49 +222,61 @@ def _references(checkpoint: Checkpoint, dtype: str, code: Path | None, onnx: boo
         from verify.references.user_code import UserCodeReference
 
         references.append(UserCodeReference(checkpoint, dtype, code))
-    if onnx and dtype == "float32":
+    if onnx:
         from verify.references.onnx_runtime import OnnxRuntimeReference
 
-        references.append(OnnxRuntimeReference(checkpoint))
+        references.append(OnnxRuntimeReference(checkpoint, dtype))
     return references
+
+
+#: By checkpoint and image: several files held against one source need it once.
+_rounding_known: dict[tuple[str, bytes], dict[str, float]] = {}
 
 
 def _rounding(checkpoint: Checkpoint, image: np.ndarray) -> dict[str, float]:
     """Layer -> what rounding can do to it, in units of the unit roundoff."""
     from verify.references.torch_reference import TorchReference
 
-    exact = TorchReference(checkpoint, "float64")
-    return rounding_units(exact.module, image, exact.run(image.astype("float64")))
+    key = (checkpoint.provenance.source.sha256, sha256(image.tobytes()).digest())
+    if key not in _rounding_known:
+        exact = TorchReference(checkpoint, "float64")
+        _rounding_known[key] = rounding_units(exact.module, image, exact.run(image.astype("float64")))
+    return _rounding_known[key]
 
 
 def _compare(
-    opened: Any, checkpoint: Checkpoint, reference: Reference, batch: np.ndarray, dtype: str, tolerance: float,
+    side: KerasSide, checkpoint: Checkpoint, reference: Reference, batch: np.ndarray, dtype: str, tolerance: float,
     bounds: dict[str, float],
 ) -> Run:  # fmt: skip
     start = time.perf_counter()
     table = checkpoint.architecture
-    names = [layer.name for layer in table.layers[1:]]
-    probe = layer_outputs(opened, names, dtype)
-    per_layer: dict[str, list[Difference]] = {}
-    theirs, mine = [], []
-    for image in batch:  # one at a time, and compared at once: a batch's activations in float64 would take gigabytes
+    run = side.runner(dtype)
+    furthest: dict[str, Difference] = {}
+    theirs, mine, returned = [], [], []
+    for image in batch:  # one at a time, and compared as it comes: a batch's activations in float64 take gigabytes
         kept = reference.run(image[None].astype(dtype))
-        outputs = probe(image[None].astype(dtype))
-        for name in names:
-            if name in kept:  # a stranger's module may not show every layer
-                per_layer.setdefault(name, []).append(difference(name, kept[name], outputs[name]))
         theirs.append(kept[table.output].reshape(-1))
-        mine.append(outputs[table.output].reshape(-1))
+
+        def observe(layer: str, output: np.ndarray) -> None:
+            if layer == table.output:
+                mine.append(output.reshape(-1))
+            if layer in kept:  # noqa: B023  (used at once); a stranger's module may not show every layer
+                found = difference(layer, kept.pop(layer), output)  # noqa: B023
+                furthest[layer] = worst([found, furthest.get(layer, found)])
+
+        returned.append(run(image[None].astype(dtype), observe)[0].reshape(-1))
     logits, ours = np.stack(theirs), np.stack(mine)
+    # The model's own softmax where it has one; else the same function of both sides' logits.
+    own = np.stack(returned) if np.allclose([each.sum() for each in returned], 1.0, atol=1e-4) else _softmax(ours)
     classes = table.head.kind == "classifier"
     return Run(
         reference=reference.name,
         dtype=dtype,
         tolerance=tolerance,
-        layers=tuple(worst(found) for found in per_layer.values()),
+        layers=tuple(furthest[layer.name] for layer in table.layers if layer.name in furthest),
         bounds=bounds,
         logits=difference(table.output, logits, ours),
-        probabilities=difference("prob", _softmax(logits), _softmax(ours)) if classes else None,
+        probabilities=difference("prob", _softmax(logits), own) if classes else None,
         top1_agreement=float((logits.argmax(axis=1) == ours.argmax(axis=1)).mean()),
         closest_margin=_closest_margin(logits),
         images=len(batch),
@@ -288,7 +297,7 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return result
 
 
-def _diagnose(opened: Any, checkpoint: Checkpoint, ours: Checkpoint, result: Parity, image: np.ndarray) -> Diagnosis:
+def _diagnose(side: KerasSide, checkpoint: Checkpoint, result: Parity, image: np.ndarray) -> Diagnosis:
     """Both sides once more, in the finest precision that the backend has, up to the layer where they part."""
     from verify.references.torch_reference import TorchReference
 
@@ -297,7 +306,13 @@ def _diagnose(opened: Any, checkpoint: Checkpoint, ours: Checkpoint, result: Par
     table = checkpoint.architecture
     layer = table.by_name[failed.first_over or ""]
     exact = TorchReference(checkpoint, "float64").run(image.astype("float64"))
-    actual: Outputs = layer_outputs(opened, [layer.name], dtype)(image.astype(dtype))
+    actual: dict[str, np.ndarray] = {}
+
+    def observe(name: str, output: np.ndarray) -> None:
+        if name == layer.name:
+            actual[name] = output
+
+    side.runner(dtype)(image.astype(dtype), observe)
     before = table.layers[: table.layers.index(layer)]
     case = Case(
         table,
@@ -306,7 +321,7 @@ def _diagnose(opened: Any, checkpoint: Checkpoint, ours: Checkpoint, result: Par
         exact[layer.name],
         actual[layer.name].astype(np.float64),
         checkpoint.arrays,
-        ours.arrays,
+        side.arrays,
         {each.name: exact[each.name] for each in before},
     )
     return diagnose(case)

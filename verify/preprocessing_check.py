@@ -21,6 +21,7 @@ class PreprocessingComparison:
 
     arithmetic: float
     stated: str
+    says_nothing: bool = False
 
     @property
     def passed(self) -> bool:
@@ -31,19 +32,25 @@ class PreprocessingComparison:
     def summary(self) -> str:
         if self.stated:
             return f"the file tells its users {self.stated}, which is not what was published"
+        silent = ", of which the file says nothing" if self.says_nothing else ""
         return (
-            f"RGB, 0..255 less the published mean; off by {self.arithmetic:.1e} grey levels at most from the formula "
-            "in float64"
+            f"RGB, 0..255 less the published mean{silent}; off by {self.arithmetic:.1e} grey levels at most from the "
+            "formula in float64"
         )
 
     def figures(self) -> dict[str, Any]:
         return {"arithmetic": self.arithmetic}
 
 
-def compare_preprocessing(images: Images, provenance: Provenance) -> PreprocessingComparison:
-    """Our function against the published formula on the images' pixels, and the file's own words against both."""
+def compare_preprocessing(images: Images, provenance: Provenance | None) -> PreprocessingComparison:
+    """Our function against the published formula on the images' pixels, and the file's own words against both.
+
+    A stranger's file (``provenance`` None) says nothing: it is fed as published, and its first layer tells the rest.
+    """
     exact = np.stack([images.pixels[..., channel] - PUBLISHED.mean[channel] for channel in range(3)], axis=-1)
     apart = float(np.abs(preprocess_input(images.pixels) - exact).max())
+    if provenance is None:
+        return PreprocessingComparison(apart, "", says_nothing=True)
     told, published = dict(provenance.preprocessing), PUBLISHED.as_dict()
     different = [key for key, value in published.items() if _plain(told.get(key)) != _plain(value)]
     return PreprocessingComparison(apart, ", ".join(f"{key} {told.get(key)}" for key in different))

@@ -33,13 +33,14 @@ def as_result(parity: Parity, source: Path, command: str) -> Result:
         "peak_bytes": peak_bytes(),
         "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "versions": versions(),
-        "model": _file(parity.model, parity.model_provenance.source),
+        "model": _file(parity.model, parity.model_provenance.source if parity.model_provenance else None),
         "source": _file(source, checkpoint.provenance.source),
         "network": checkpoint.provenance.network,
         "head": str(checkpoint.architecture.head),
         "standin": parity.standin,
         "images": {"count": parity.images.count, "origin": parity.images.origin},
         "references": parity.references,
+        "pairing": parity.pairing.as_dict(),
         "tensors": {"passed": parity.tensors.passed, "summary": parity.tensors.summary} | parity.tensors.figures(),
         "preprocessing": {"passed": parity.preprocessing.passed, "summary": parity.preprocessing.summary}
         | parity.preprocessing.figures(),
@@ -142,13 +143,13 @@ def _decisions_sentence(run: dict[str, Any]) -> str:
     return f"{same}, the closest call by {told['closest_margin']:.1e} of the largest logit"
 
 
-def _file(path: Path, read: Source) -> dict[str, Any]:
-    provenance = own_provenance(path)
+def _file(path: Path, read: Source | None) -> dict[str, Any]:
+    provenance = own_provenance(path) if read else None
     return {
         "name": path.name,
         "size": path.stat().st_size,
-        "sha256": read.sha256 or sha256_of(path),
-        "format": read.format,
+        "sha256": read.sha256 if read and read.sha256 else sha256_of(path),
+        "format": read.format if read else "a Keras model of other hands",
         "provenance": asdict(provenance) if provenance else None,
     }
 

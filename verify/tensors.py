@@ -19,10 +19,11 @@ class TensorComparison:
     compared: int = 0
     different: dict[str, int] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    extra: list[str] = field(default_factory=list)  #: not the checkpoint's, and not zero
 
     @property
     def passed(self) -> bool:
-        return bool(self.compared) and not self.different and not self.missing
+        return bool(self.compared) and not (self.different or self.missing or self.extra)
 
     @property
     def summary(self) -> str:
@@ -37,6 +38,10 @@ class TensorComparison:
             )
         if self.missing:
             parts.append(f"{len(self.missing)} arrays are not there: {', '.join(fold(self.missing)[:4])}")
+        if self.extra:
+            parts.append(
+                f"{len(self.extra)} arrays are there that the checkpoint has not: {', '.join(fold(self.extra)[:4])}"
+            )
         return "; ".join(parts)
 
     def figures(self) -> dict[str, Any]:
@@ -44,6 +49,7 @@ class TensorComparison:
             "compared": self.compared,
             "different": len(self.different),
             "missing": len(self.missing),
+            "extra": len(self.extra),
             "largest_ulps": max(self.different.values(), default=0),
         }
 
@@ -62,4 +68,9 @@ def compare_tensors(reference: Arrays, ours: Arrays) -> TensorComparison:
                 np.ascontiguousarray(array).view(np.uint32), np.ascontiguousarray(other, np.float32).view(np.uint32)
             ):
                 result.different[f"{layer}/{role}"] = int(ulps(array, other).max())
+    for layer, roles in ours.items():
+        for role, array in roles.items():
+            # A bias of zeros, where the checkpoint's convolution has none, is the same function.
+            if role not in reference.get(layer, {}) and np.any(array):
+                result.extra.append(f"{layer}/{role}")
     return result

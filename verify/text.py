@@ -18,6 +18,8 @@ def as_text(result: dict[str, Any]) -> str:
         first, *rest = level["summary"].split("; ")
         lines.append(f"  {WORDS[level['passed']]:<4}  {level['title']:<24}  {first}")
         lines += [f"{'':34}{each}" for each in rest]
+    if set(result["pairing"]["by"]) != {"name"}:
+        lines.append(f"  pairing: {result['pairing']['summary']}")
     for known in result["references"]:
         independent = "independent" if known["independent"] else "not independent"
         lines.append(f"  reference: {known['name']}, {independent}: {known['note']}")

@@ -31,6 +31,7 @@ class Format:
     name: str
     suffix: str
     writer: str  # "module:function", imported when it is used
+    has_output: bool = False  # whether the file holds a graph, which yields probabilities or logits
 
     def load(self) -> Callable[..., None]:
         """The function that writes this format."""
@@ -43,11 +44,12 @@ class Format:
 FORMATS = {
     format.name: format
     for format in (
-        Format("weights.h5", ".weights.h5", "convert.writers.keras_native:write_keras_weights"),
-        Format("h5", ".h5", "convert.writers.keras_h5:write_h5"),
-        Format("keras", ".keras", "convert.writers.keras_native:write_keras"),
+        Format("weights.h5", ".weights.h5", "convert.writers.keras_native:write_keras_weights", has_output=True),
+        Format("h5", ".h5", "convert.writers.keras_h5:write_h5", has_output=True),
+        Format("keras", ".keras", "convert.writers.keras_native:write_keras", has_output=True),
         Format("pth", ".pth", "convert.writers.torch_files:write_pth"),
         Format("safetensors", ".safetensors", "convert.writers.torch_files:write_safetensors"),
+        Format("onnx", ".onnx", "convert.writers.onnx_file:write_onnx", has_output=True),
     )
 }
 
@@ -79,7 +81,7 @@ def write(checkpoint: Checkpoint, path: str | Path, *, logits: bool = False) -> 
     """Write ``checkpoint`` to ``path`` in the format of its name.
 
     The bytes go to a temporary file, are read back by the reader of that format and compared bit for bit, and only
-    then take the target's name. ``logits`` leaves the softmax out of a Keras model.
+    then take the target's name. ``logits`` leaves the softmax out of a Keras or ONNX model.
 
     Raises :class:`OutputError` when the file cannot be written or does not read back as it should.
     """
@@ -90,7 +92,7 @@ def write(checkpoint: Checkpoint, path: str | Path, *, logits: bool = False) -> 
             f"{checkpoint.provenance.source.name} is a stand-in with made-up weights, and every file derived from it "
             f"says so in its name: call the target {better} instead of {path.name}."
         )
-    has_softmax = format.name in ("h5", "keras", "weights.h5") and not logits
+    has_softmax = format.has_output and not logits
     labelled = replace(checkpoint, provenance=with_output(checkpoint.provenance, probabilities=has_softmax))
     activation = "softmax" if has_softmax else None
     with atomic_path(path, size=checkpoint.parameter_bytes + METADATA_BYTES) as temporary:

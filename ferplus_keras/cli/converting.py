@@ -14,7 +14,7 @@ from ferplus_keras.architecture import NETWORKS
 from ferplus_keras.cli.shared import Commands, add_reports, plain, report, reports_folder_of, sayer
 
 #: Target formats by name; ``convert.writers.FORMATS`` has the same, and a test holds the two together.
-FORMAT_NAMES = ("h5", "keras", "weights.h5", "pth", "safetensors")
+FORMAT_NAMES = ("h5", "keras", "weights.h5", "pth", "safetensors", "onnx")
 
 
 def add(commands: Commands) -> None:

@@ -88,8 +88,8 @@ def _verify_parity(options: argparse.Namespace) -> int:
         print(json.dumps(result, indent=2, allow_nan=False))
         return 0 if result["passed"] else 1
     print(as_text(result))
-    if reports:
-        print(f"  report: {', '.join(map(str, reports))}")
+    for path in reversed(reports):
+        print(f"  report: {path}")
     if not result["passed"]:
         raise CheckFailedError(f"{result['model']['name']} is not the same function as {result['source']['name']}.")
     print(f"the same function, checked in {result['seconds']:.0f} s")

@@ -213,7 +213,7 @@ def dead() -> Iterator[str]:
 
 
 def another(body: bytes) -> bytes:
-    """A good checkpoint of the same format that is not ``body``."""
+    """A good checkpoint of the same format that is not ``body``; torch's old format is other bytes each time."""
     import torch
 
     stream = io.BytesIO()
@@ -254,13 +254,14 @@ def test_a_file_placed_by_hand_is_checked_and_recorded(place: Place, body: bytes
 @pytest.mark.parametrize("pins", [{}, {"sha256": "0" * 64}], ids=["record", "manifest"])
 def test_another_file_placed_by_hand_is_refused_and_stays(place: Place, body: bytes, pins: dict[str, Any]) -> None:
     first = place.fetch()
-    place.target.write_bytes(another(body))
+    second = another(body)
+    place.target.write_bytes(second)
     place.known = replace(place.known, **pins)
     with pytest.raises(DownloadError) as error:
         place.fetch()
     expected = pins.get("sha256", first.sha256)
     assert expected in str(error.value) and sha256_of(place.target) in str(error.value)
-    assert place.target.read_bytes() == another(body) and len(place.told.requests) == 1
+    assert place.target.read_bytes() == second and len(place.told.requests) == 1
     assert place.entries()["some_network"]["sha256"] == first.sha256
 
 
@@ -541,11 +542,11 @@ def test_a_part_survives_a_server_that_is_gone_for_now(place: Place, body: bytes
 def test_another_file_than_the_one_first_seen_is_refused(place: Place, body: bytes) -> None:
     first = place.fetch()
     place.target.unlink()
-    place.told.body = another(body)
+    place.told.body = second = another(body)
     with pytest.raises(DownloadError) as error:
         place.fetch()
     message = str(error.value)
-    assert first.sha256 in message and hashlib.sha256(another(body)).hexdigest() in message
+    assert first.sha256 in message and hashlib.sha256(second).hexdigest() in message
     assert "remove the entry [some_network]" in message and str(place.record) in message
     assert not place.target.exists() and place.visible() == []
     assert place.entries()["some_network"]["sha256"] == first.sha256

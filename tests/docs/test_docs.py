@@ -134,6 +134,13 @@ def test_every_relative_link_leads_somewhere() -> None:
             assert anchor in headings, f"{page.name}: #{anchor}"
 
 
+def test_pictures_are_small_and_shown_somewhere() -> None:
+    pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    for picture in (ROOT / "docs" / "images").glob("*.png"):
+        assert picture.stat().st_size < 150_000, picture
+        assert f"images/{picture.name})" in pages, picture
+
+
 def test_the_documented_exit_codes_are_the_programs() -> None:
     from ferplus_keras.cli import EXIT_CODES
 

@@ -315,17 +315,23 @@ def test_a_planted_fault_turns_the_check_red(fault: Fault, standin_h5: Path, sta
     assert fault.first in found.cause or fault.cause in ABOUT_THE_INPUT
 
 
+#: The smallest faults, and two gross ones, that float32 is tried on too.
+IN_FLOAT32 = (*(name for name in FAULTS if FAULTS[name].hidden_in_float32), "pool1 padded on all sides", "BGR")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "fault"),
-    [pytest.param(fault.network, fault, id=name) for name, fault in FAULTS.items()],
+    [pytest.param(FAULTS[name].network, FAULTS[name], id=name) for name in IN_FLOAT32],
     indirect=["network"],
 )
 def test_float32_sees_the_gross_faults_only(fault: Fault, standin_h5: Path, standin_pth: Path, tmp_path: Path) -> None:
     path = damaged(standin_h5, tmp_path / "damaged-standin.h5", fault.plant)
     result = check_parity(path, standin_pth, images=1, dtypes=("float32",))
     path.unlink()
-    assert result.passed == fault.hidden_in_float32
+    assert result.runs[0].passed == fault.hidden_in_float32
+    # Whatever float32's rounding hides of the arrays, the first level of proof holds them bit for bit.
+    assert not (result.passed and fault.cause == "other-numbers")
 
 
 @pytest.mark.parametrize("network", ["resnet50"], indirect=True)

@@ -1,4 +1,9 @@
-"""Reports: one result, four files. ``parity.json`` and ``junit.xml`` for programs, the others for people."""
+"""Reports: one result, four files. ``parity.json`` and ``junit.xml`` for programs, the others for people.
+
+``page.py`` is the shell of a page (verdict, figures under it, sections), ``parts.py`` and ``plots.py`` what stands in
+the sections, ``junit.py`` and ``markdown.py`` the other two forms, ``numbers.py`` how figures are written. They know
+nothing of parity; ``parity_page.py`` and ``parity_texts.py`` fill them with a parity result.
+"""
 
 from __future__ import annotations
 

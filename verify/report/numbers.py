@@ -58,7 +58,8 @@ def duration(seconds: float) -> str:
 
 def moment(iso: str) -> str:
     """An ISO time as a person writes it."""
-    return datetime.fromisoformat(iso).strftime("%-d %B %Y, %H:%M:%S %Z")
+    time = datetime.fromisoformat(iso)
+    return f"{time.day} {time:%B %Y, %H:%M:%S %Z}"
 
 
 def share(value: float) -> str:

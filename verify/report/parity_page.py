@@ -22,8 +22,8 @@ PURPOSE = {
 }
 
 STANDIN = (
-    "Made-up numbers of the published names, shapes and format. What is shown here is that the conversion is right; "
-    "the network itself has learnt nothing, and its predictions mean nothing."
+    "Made-up numbers of the published names, shapes and format. This checks the conversion and nothing else: the "
+    "network has learnt nothing, and its predictions mean nothing."
 )
 
 
@@ -47,6 +47,9 @@ def parity_page(result: Result) -> Page:
         Section("repeat", "How to repeat this", html("{}{}", parts.command(result["command"]), _circumstances(result))),
         Section("figures", "Every figure", _figures(result), "Click a heading to sort; errors sort worst first."),
     ]  # fmt: skip
+    if set(result["pairing"]["by"]) != {"name"} or not result["pairing"]["sure"]:
+        lead = "The file is not one of ours. Its layers were found by their names, their places in the graph, or their "
+        sections.insert(2, Section("pairing", "Which layer is which", _pairing(result), f"{lead}numbers."))
     if not result["passed"]:
         sections.insert(0, Section("cause", "Where they part, and why", _cause(result), tone="fail"))
     return Page(
@@ -155,10 +158,11 @@ def _levels(result: Result) -> Markup:
 
 def panels(result: Result) -> list[plots.Panel]:
     """One plot for each precision, with every backend and reference in it."""
-    return [_panel(dtype, runs) for dtype, runs in by_dtype(result).items()]
+    names = result["pairing"]["names"]
+    return [_panel(dtype, runs, names) for dtype, runs in by_dtype(result).items()]
 
 
-def _panel(dtype: str, runs: Sequence[dict[str, Any]]) -> plots.Panel:
+def _panel(dtype: str, runs: Sequence[dict[str, Any]], own: dict[str, str]) -> plots.Panel:
     axis = max(runs, key=lambda run: len(run["layers"]))["layers"]  # a stranger's module may not show every layer
     bound = [each["bound"] for each in axis]
     first = next((run["first_over"] for run in runs if not run["passed"] and run["first_over"]), None)
@@ -167,7 +171,8 @@ def _panel(dtype: str, runs: Sequence[dict[str, Any]]) -> plots.Panel:
     for run in runs:
         of_layer = {each["layer"]: each for each in run["layers"]}
         points = [_point(of_layer[name], run) if name in of_layer else None for name in names]
-        series.append(plots.Series(run_label(run).removeprefix(f"{dtype} on "), points))
+        against = f" against {run['reference']}" if len({each["reference"] for each in runs}) > 1 else ""
+        series.append(plots.Series(f"{run['backend']}{against}", points))
     largest = worst([run["worst_layer"] for run in runs])
     return plots.Panel(
         id=f"plot-{dtype}",
@@ -176,7 +181,7 @@ def _panel(dtype: str, runs: Sequence[dict[str, Any]]) -> plots.Panel:
         summary=f"{len(axis)} layers from input to output. The largest error is {numbers.of_entry(largest)}, at "
         f"{largest['layer']}. " + (f"The first layer beyond the tolerance is {first}." if first else
                                    "No layer is beyond the tolerance that applies."),
-        positions=[f"{each['layer']} ({each['kind']})" for each in axis],
+        positions=[_position(each, own.get(each["layer"])) for each in axis],
         series=series,
         bound=bound,
         bound_name="what rounding can do",
@@ -186,6 +191,10 @@ def _panel(dtype: str, runs: Sequence[dict[str, Any]]) -> plots.Panel:
         flag=(names.index(first), "they part here") if first in names else None,
         unit="relative error",
     )  # fmt: skip
+
+
+def _position(entry: dict[str, Any], own: str | None) -> str:
+    return f"{entry['layer']} ({entry['kind']})" + (f", in the model {own}" if own else "")
 
 
 def _point(entry: dict[str, Any], run: dict[str, Any]) -> plots.Point:
@@ -250,6 +259,16 @@ def _references(result: Result) -> Markup:
             for known in result["references"]
         ]
     )  # fmt: skip
+
+
+def _pairing(result: Result) -> Markup:
+    told = result["pairing"]
+    word = "sure" if told["sure"] else "not sure"
+    remark = parts.Remark("Pairing", word, f"{_sentence_case(told['summary'])}.", told["sure"] or None)
+    columns = [parts.Column("Layer of the network", "code"), parts.Column("called in the model", "code")]
+    rows = [[parts.Cell(ours), parts.Cell(theirs)] for ours, theirs in told["names"].items()]
+    table = parts.Table("Layers that have another name in the model", columns, rows, tall=True)
+    return html("{}{}", parts.remarks([remark]), parts.fold("Names", parts.table(table)) if rows else "")
 
 
 def _files(result: Result) -> Markup:

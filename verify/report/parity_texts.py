@@ -6,6 +6,7 @@ from typing import Any
 
 from verify.report import junit, markdown, numbers
 from verify.report.markdown import code, text
+from verify.report.parity_page import STANDIN
 from verify.result import Result, run_label
 
 #: Rows of the summary's table of layers.
@@ -39,7 +40,7 @@ def _cases(run: dict[str, Any], cause: str) -> list[junit.Case]:
     checked = [(each["layer"], each) for each in run["layers"]] + [("logits", run["logits"])]
     if run["probabilities"]:
         checked.append(("probabilities", run["probabilities"]))
-    each_seconds = run["seconds"] / (len(checked) + 1)
+    each_seconds = run["seconds"] / (len(checked) + 1)  # all are computed together: the sum is right, the parts alike
     cases = []
     for name, entry in checked:
         # In float32 a layer's figure is rounding and no verdict, unless there is no figure at all.
@@ -68,8 +69,7 @@ def summary(result: Result) -> str:
     lines = [f"# {verdict}", "", f"{code(model['name'])} against {code(source['name'])}: "
              f"{text(result['network'])}, {text(result['head'])}, {images}."]  # fmt: skip
     if result["standin"]:
-        lines += ["", "> **STAND-IN weights.** Made-up numbers of the published names and shapes: this shows that the "
-                  "conversion is right; the network's predictions mean nothing."]  # fmt: skip
+        lines += ["", f"> **STAND-IN weights.** {STANDIN}"]
     if found := result["diagnosis"]:
         lines += ["", "## Cause", "", f"**{text(found['cause'])}** ({text(found['confidence'])}: "
                   f"{text(found['evidence'])}). First layer that departs: {code(found['layer'])}."]  # fmt: skip
@@ -82,6 +82,8 @@ def summary(result: Result) -> str:
             for level in result["levels"]
         ],
     )  # fmt: skip
+    if set(result["pairing"]["by"]) != {"name"} or not result["pairing"]["sure"]:
+        lines += ["", f"Layers of the model: {text(result['pairing']['summary'])}."]
     lines += ["", "## References", ""]
     lines += [
         f"- {text(known['name'])}, **{'independent' if known['independent'] else 'not independent'}**: "

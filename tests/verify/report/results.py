@@ -45,7 +45,9 @@ def made_up(
         "images": {"count": 4, "origin": "seeded images with natural statistics, seed 0"},
         "references": [{"name": "PyTorch, this project's module", "independent": False, "note": "ours"}],
         "tensors": {"passed": True, "summary": "267 arrays, equal bit for bit", "compared": 267, "different": 0,
-                    "missing": 0, "largest_ulps": 0},
+                    "missing": 0, "extra": 0, "largest_ulps": 0},
+        "pairing": {"summary": "all 174 layers by name", "sure": True, "by": {"name": 174}, "guessed": [],
+                    "unpaired": [], "left_over": [], "names": {}},
         "preprocessing": {"passed": True, "summary": "RGB", "arithmetic": 9.6e-06},
         "runs": [run.as_dict(table) | {"backend": backend} for run in runs],
         "diagnosis": None,
@@ -95,10 +97,23 @@ def several_backends(fault: str | None = None) -> Result:
     )
 
 
+def of_other_hands(fault: str | None = None) -> Result:
+    """Somebody's own port: layers under other names, one of them a guess, no provenance."""
+    result = made_up(fault=fault, name="port.keras", standin=False)
+    result["model"] |= {"provenance": None, "format": "a Keras model of other hands"}
+    names = {each["layer"]: f"conv2d_{index}" for index, each in enumerate(result["runs"][0]["layers"])}
+    result["pairing"] = {
+        "summary": "174 of 174 layers were paired: 173 by structure, 1 by order; 1 of these are guesses, the first "
+        "conv4_3_3x3", "sure": False, "by": {"structure": 173, "order": 1}, "guessed": ["conv4_3_3x3"],
+        "unpaired": [], "left_over": ["dense_7"], "names": names,
+    }  # fmt: skip
+    return result
+
+
 def poisoned(value: Any, text: str = HOSTILE) -> Any:
     """``value`` with ``text`` in every string that a file could have put there; keys and fixed words stay."""
     if isinstance(value, dict):
-        fixed = ("dtype", "created", "confidence", "sha256", "fault")
+        fixed = ("dtype", "created", "confidence", "sha256", "fault", "by")
         return {key: each if key in fixed else poisoned(each, text) for key, each in value.items()}
     if isinstance(value, list):
         return [poisoned(each, text) for each in value]

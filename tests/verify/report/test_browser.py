@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.verify.report.results import made_up, poisoned, several_backends
+from tests.verify.report.results import made_up, of_other_hands, poisoned, several_backends
 from verify.report import write_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -34,7 +34,8 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "pass": made_up(),
         "fail": made_up(fault="conv4_2_3x3_bn"),
         "backends": several_backends(),
-        "hostile": poisoned(made_up(fault="conv4_2_3x3_bn")),
+        "long": made_up(name=f"{'x' * 250}.h5", network="senet50"),
+        "hostile": poisoned(of_other_hands("conv4_2_3x3_bn")),
     }
     return {name: write_report(result, folder / name)[-1] for name, result in results.items()}
 
@@ -67,7 +68,7 @@ class Visit:
         )
 
 
-@pytest.mark.parametrize("name", ["pass", "fail", "backends", "hostile"])
+@pytest.mark.parametrize("name", ["pass", "fail", "backends", "long", "hostile"])
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_fits_and_loads_nothing(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from tests.verify.report.results import HOSTILE, made_up, poisoned, several_backends
+from tests.verify.report.results import HOSTILE, made_up, of_other_hands, poisoned, several_backends
 from verify.report import markdown
 from verify.report.parity_texts import WORST, summary
 
@@ -39,6 +39,10 @@ def test_red_says_why_before_anything_else() -> None:
     assert said.startswith("# FAIL: not the same function\n") and "STAND-IN" not in said
     assert said.index("has epsilon 0.001") < said.index("Levels of proof")
     assert "First layer that departs: `conv4_2_3x3_bn`" in said
+
+
+def test_guesses_are_said() -> None:
+    assert "1 of these are guesses" in summary(of_other_hands()) and "guesses" not in summary(made_up())
 
 
 def test_the_worst_layers_come_first() -> None:

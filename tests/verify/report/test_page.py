@@ -13,7 +13,7 @@ import pytest
 
 from ferplus_keras.errors import BadInputError
 from tests.conftest import ROOT
-from tests.verify.report.results import HOSTILE, made_up, poisoned, several_backends
+from tests.verify.report.results import HOSTILE, made_up, of_other_hands, poisoned, several_backends
 from verify.report import page as module
 from verify.report.page import html, render_page
 from verify.report.parity_page import parity_page
@@ -62,6 +62,8 @@ CASES = {
     "no number": made_up(fault="classifier", problem="shape (1, 7) where the reference has (1, 8)"),
     "real weights": made_up(standin=False),
     "senet": made_up(network="senet50"),
+    "other hands": of_other_hands("conv4_2_3x3_bn"),
+    "hostile, other hands": poisoned(of_other_hands()),
     "hostile": poisoned(made_up(fault="conv4_2_3x3_bn")),
 }
 
@@ -150,6 +152,15 @@ def test_a_file_made_from_another_source_says_so() -> None:
     result = made_up()
     result["source"]["sha256"] = "c" * 64
     assert "ANOTHER file: SHA-256 aaaa" in render_page(parity_page(result))
+
+
+def test_a_port_of_other_hands_shows_how_its_layers_were_found() -> None:
+    page = Source(render_page(parity_page(CASES["other hands"])))
+    pairing = page.texts["section"][[each["id"] for each in page.of("section")].index("pairing")]
+    assert "not sure" in pairing and "the first conv4_3_3x3" in pairing and "conv2d_12" in pairing
+    assert "conv1_7x7_s2 (Conv), in the model conv2d_0" in page.texts["svg"][0] + "".join(page.texts["title"])
+    ours = Source(render_page(parity_page(CASES["pass"])))
+    assert "pairing" not in [each["id"] for each in ours.of("section")]
 
 
 def test_the_cause_stands_on_top_and_in_prose() -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from ferplus_keras.errors import OutputError
 from tests.conftest import ROOT, run_ferplus
-from tests.verify.report.results import difference, made_up, several_backends
+from tests.verify.report.results import difference, made_up, of_other_hands, several_backends
 from verify.report import parity_page, write_report
 from verify.result import SCHEMA, levels, merged
 
@@ -53,8 +53,9 @@ def test_the_schema_is_one() -> None:
         several_backends("classifier"),
         made_up(fault="classifier", problem="shape (1, 7) where the reference has (1, 8)"),
         made_up(network="senet50", standin=False, dtypes=("float32",), backend="jax"),
+        of_other_hands(),
     ],
-    ids=["pass", "fail", "backends", "backends, fail", "no number", "float32 alone"],
+    ids=["pass", "fail", "backends", "backends, fail", "no number", "float32 alone", "other hands"],
 )
 def test_results_keep_to_the_schema(result: dict[str, Any]) -> None:
     VALIDATOR.validate(result)

@@ -1,0 +1,228 @@
+"""``X.onnx``: the graph from the architecture table, made with onnx.helper; BatchNorm kept, nothing folded.
+
+Tensors have PyTorch's names, node outputs have the layers' names, so that every layer can be looked at and compared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from convert.checkpoint import Checkpoint
+from convert.layouts import Slot, torch_layout
+from ferplus_keras import PROVENANCE_KEY, __version__
+from ferplus_keras import architecture as arch
+from ferplus_keras.architecture import INPUT_SIZE, Architecture, Shape, torch_name
+from ferplus_keras.errors import OutputError
+from ferplus_keras.keras_plan import PROBABILITIES
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
+#: December 2020. Nothing here needs a newer one, and anything that runs ONNX takes it; it is also the oldest in which
+#: weights can be quantised channel by channel (QuantizeLinear-13), which is what many people want the file for next.
+OPSET = 13
+
+#: The file format's own version that came with that opset.
+IR_VERSION = 7
+
+#: The name of the batch dimension, whose size is free.
+BATCH = "N"
+
+#: Field numbers of ONNX's messages (onnx.proto): where the graph stands in a model, a tensor in a graph, its bytes.
+MODEL_GRAPH, GRAPH_INITIALIZER, TENSOR_RAW_DATA = 7, 5, 9
+
+
+def write_onnx(
+    checkpoint: Checkpoint, path: Path, *, activation: str | None, model_name: str, channels_last: bool = False
+) -> None:
+    """Write ``checkpoint`` as an ONNX model of a free batch size.
+
+    Args:
+        checkpoint: what to write.
+        path: the file; it is replaced.
+        activation: "softmax", or None for logits.
+        model_name: the graph's name.
+        channels_last: the input is images x 224 x 224 x 3 instead of images x 3 x 224 x 224.
+
+    Raises:
+        OutputError: the onnx package is not installed.
+    """
+    model = onnx_model(checkpoint.architecture, activation=activation, channels_last=channels_last, name=model_name)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = PROVENANCE_KEY, checkpoint.provenance.to_json()
+    with path.open("wb") as stream:
+        for piece in _serialized(model, checkpoint):
+            stream.write(piece)
+
+
+def onnx_arrays(checkpoint: Checkpoint) -> Iterator[tuple[str, np.ndarray]]:
+    """The initialisers: every array under its PyTorch name and in PyTorch's shape; the head as a matrix."""
+    for name, slot in torch_layout(checkpoint.architecture).items():
+        yield name, slot.from_neutral(checkpoint.arrays[slot.layer][slot.role]).reshape(_shape(slot))
+
+
+def _shape(slot: Slot) -> Shape:
+    return slot.others[0] if slot.others else slot.shape
+
+
+def onnx_model(
+    architecture: Architecture,
+    *,
+    activation: str | None = "softmax",
+    channels_last: bool = False,
+    name: str | None = None,
+    outputs: Iterable[str] | None = None,
+    keep_inputs: bool = False,
+) -> ModelProto:
+    """The model without its numbers: tensors are declared by name and shape alone.
+
+    Args:
+        architecture: the table.
+        activation: "softmax" or None; a network without a classifier has none.
+        channels_last: whether images come height x width x channels.
+        name: the graph's name; default the network's.
+        outputs: layers whose outputs the model returns; default the last.
+        keep_inputs: declare the tensors as inputs of the graph, to be fed when it is run.
+
+    Returns:
+        A model that ``onnx.checker`` has passed, shapes inferred.
+
+    Raises:
+        OutputError: the onnx package is not installed.
+    """
+    try:
+        from onnx import TensorProto, checker, helper, shape_inference
+    except ImportError:
+        raise OutputError("ONNX files need the onnx package, which is not installed: pip install onnx.") from None
+
+    def declared(name: str, shape: Iterable[int | str]) -> Any:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
+
+    nodes = list(_nodes(architecture, channels_last))
+    last = architecture.output
+    if architecture.head.kind == "classifier" and activation is not None:
+        last = PROBABILITIES
+        nodes.append(helper.make_node("Softmax", [architecture.output], [last], name=last, axis=1))
+    image = (INPUT_SIZE, INPUT_SIZE, 3) if channels_last else (3, INPUT_SIZE, INPUT_SIZE)
+    tensors = [declared(slot.name, _shape(slot)) for slot in torch_layout(architecture).values()]
+    graph = helper.make_graph(nodes, name or architecture.network, [declared("data", (BATCH, *image)), *tensors], [])
+    model = helper.make_model(
+        graph,
+        producer_name="ferplus-keras",
+        producer_version=__version__,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        doc_string=f"{architecture}. Input: RGB, 0..255 less the mean (see the metadata {PROVENANCE_KEY!r}).",
+    )
+    # The shapes of all layers follow from the graph; an output is declared with the shape that was inferred.
+    inferred = {info.name: info for info in shape_inference.infer_shapes(model, strict_mode=True).graph.value_info}
+    wanted = list(outputs or [last])
+    model.graph.output.extend(inferred[each] for each in wanted)
+    model.graph.value_info.extend(info for each, info in inferred.items() if each not in wanted)
+    checker.check_model(model, full_check=True)
+    if not keep_inputs:
+        del model.graph.input[1:]
+    return model
+
+
+def _nodes(architecture: Architecture, channels_last: bool) -> Iterator[NodeProto]:
+    from onnx import helper
+
+    renamed = {}
+    if channels_last:
+        renamed["data"] = "data_nchw"
+        yield helper.make_node("Transpose", ["data"], ["data_nchw"], name="data_nchw", perm=[0, 3, 1, 2])
+    for layer in architecture.layers[1:]:
+        yield from _translate(layer, [renamed.get(each, each) for each in layer.inputs], helper.make_node)
+
+
+def _translate(layer: arch.Layer, inputs: list[str], make_node: Callable[..., Any]) -> Iterator[Any]:
+    name = layer.name
+
+    def node(kind: str, inputs: list[str], **attributes: Any) -> Any:
+        return make_node(kind, inputs, [name], name=name, **attributes)
+
+    tensors = [torch_name(name, role) for role in layer.parameters]
+    match layer:
+        case arch.Conv():
+            yield node(
+                "Conv", inputs + tensors,
+                kernel_shape=[layer.kernel] * 2, strides=[layer.stride] * 2, pads=[layer.padding] * 4,
+            )  # fmt: skip
+        case arch.BatchNorm():
+            yield node("BatchNormalization", inputs + tensors, epsilon=arch.BATCHNORM_EPSILON)
+        case arch.ReLU():
+            yield node("Relu", inputs)
+        case arch.Sigmoid():
+            yield node("Sigmoid", inputs)
+        case arch.MaxPool():
+            # ONNX's max pooling pads with minus infinity, so one row and column at the bottom and on the right do what
+            # rounding up does, whatever the size: for an even one ceil((n-3)/2) = (n-2)/2 = floor((n+1-3)/2), for an
+            # odd one all three are (n-3)/2. Converters that drop ceil_mode without a word keep explicit pads.
+            yield node(
+                "MaxPool", inputs,
+                kernel_shape=[layer.kernel] * 2, strides=[layer.stride] * 2, pads=[0, 0, 1, 1],
+            )  # fmt: skip
+        case arch.AveragePool() | arch.GlobalPool():
+            # 7 x 7 over the 7 x 7 map of a 224 x 224 image is the global average.
+            yield node("GlobalAveragePool", inputs)
+        case arch.Scale():
+            yield node("Mul", inputs)
+        case arch.Add():
+            yield node("Add", inputs)
+        case arch.Dropout():
+            ratio = make_node("Constant", [], [f"{name}_ratio"], name=f"{name}_ratio", value_float=layer.rate)
+            yield ratio
+            yield node("Dropout", [*inputs, f"{name}_ratio"])  # does nothing unless it is told to train
+        case arch.Linear():
+            flat = f"{inputs[0]}_flat"
+            yield make_node("Flatten", inputs, [flat], name=flat, axis=1)
+            yield node("Gemm", [flat, *tensors], transB=1)
+        case _:
+            raise TypeError(f"no ONNX operator is known for {type(layer).__name__} ({name})")
+
+
+def _serialized(model: ModelProto, checkpoint: Checkpoint) -> Iterator[bytes]:
+    """The bytes of ``model`` with the checkpoint's arrays as its initialisers; one array at a time is in memory.
+
+    A protobuf message is its fields one after another, each led by its length, so the tensors can follow the rest of
+    the graph once it is known how long they will be.
+    """
+    from onnx import ModelProto, TensorProto
+
+    leads = []
+    size = 0
+    for name, slot in torch_layout(checkpoint.architecture).items():
+        count = 4 * math.prod(slot.shape)
+        tensor = TensorProto(name=name, dims=_shape(slot), data_type=TensorProto.FLOAT).SerializeToString()
+        tensor += _lead(TENSOR_RAW_DATA, count)
+        leads.append(_lead(GRAPH_INITIALIZER, len(tensor) + count) + tensor)
+        size += len(leads[-1]) + count
+    graph = model.graph.SerializeToString()
+    rest = ModelProto()
+    rest.CopyFrom(model)
+    rest.ClearField("graph")
+    yield rest.SerializeToString()
+    yield _lead(MODEL_GRAPH, len(graph) + size) + graph
+    for lead, (_, array) in zip(leads, onnx_arrays(checkpoint), strict=True):
+        yield lead
+        yield array.astype("<f4", copy=False).tobytes()
+
+
+def _lead(field: int, length: int) -> bytes:
+    """What stands before a length-delimited field (protobuf wire type 2): its number and its length, as varints."""
+    result = bytearray()
+    for value in (field << 3 | 2, length):
+        while value > 0x7F:
+            result.append(value & 0x7F | 0x80)
+            value >>= 7
+        result.append(value)
+    return bytes(result)
+
+
+__all__ = ["onnx_arrays", "onnx_model", "write_onnx"]

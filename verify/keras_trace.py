@@ -1,0 +1,127 @@
+"""A Keras model run with every operation watched: the calls in order, what went in and what came out.
+
+This is how a stranger's model is looked at without knowing its names: nested models, shared layers and bare
+operations (``x + y``) come out as one row of calls. Nothing of the model changes but its floating-point type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+#: (index of the call, its output as images x height x width x channels, or images x features)
+Watch = Callable[[int, np.ndarray], None]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of one operation. ``inputs`` are the indices of the steps whose outputs it took."""
+
+    index: int
+    name: str  #: the operation's name, behind those of the models that it is nested in: ``base/conv2d_3``
+    operation: Any
+    inputs: tuple[int, ...]
+    shape: tuple[int, ...]  #: of the output, without the batch
+
+    @property
+    def kind(self) -> str:
+        """The class of the operation, as Keras calls it."""
+        return type(self.operation).__name__
+
+
+class WatchedModel:
+    """``model`` again in ``dtype``, with the same weights, run one batch at a time.
+
+    ``unfused`` names an operation that is watched before its own activation and not behind it: a dense layer with
+    a softmax, of which the logits are wanted.
+    """
+
+    def __init__(self, model: Any, dtype: str) -> None:
+        self.unfused: str | None = None
+        self._model = model.__class__.from_config(retyped(model.get_config(), dtype))
+        self._model.set_weights(model.get_weights())
+        self._watch: Callable[[str, Any, Any, Any], None] = lambda *_: None
+        for path, operation in _operations(self._model):
+            self._attach(path, operation)
+
+    def _attach(self, path: str, operation: Any) -> None:
+        inner = operation.call
+
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            behind = operation.activation if path == self.unfused else None
+            if behind is not None:
+                operation.activation = None
+            try:
+                output = inner(*arguments, **keywords)
+            finally:
+                if behind is not None:
+                    operation.activation = behind
+            self._watch(path, operation, (arguments, keywords), output)
+            return output if behind is None else behind(output)
+
+        operation.call = call
+
+    def run(self, batch: np.ndarray, watch: Watch) -> list[np.ndarray]:
+        """Run ``batch`` and call ``watch`` with every output as it comes; what the model itself returns is returned."""
+        import keras
+
+        count = 0
+
+        def passed_on(_path: str, _operation: Any, _arguments: Any, output: Any) -> None:
+            nonlocal count
+            watch(count, np.asarray(keras.ops.convert_to_numpy(output)))
+            count += 1
+
+        returned = keras.tree.flatten(self._run(batch, passed_on))
+        return [np.asarray(keras.ops.convert_to_numpy(each)) for each in returned]
+
+    def trace(self, batch: np.ndarray) -> tuple[Step, ...]:
+        """The calls that ``batch`` makes, in order, and how they hang together."""
+        import keras
+
+        steps: list[Step] = []
+        makers: dict[int, int] = {}
+        alive: list[Any] = []  # a tensor that is let go may hand its identity to another
+
+        def noted(path: str, operation: Any, arguments: Any, output: Any) -> None:
+            tensors = [each for each in keras.tree.flatten(arguments) if keras.ops.is_tensor(each)]
+            inputs = tuple(makers[id(each)] for each in tensors if id(each) in makers)
+            makers[id(output)] = len(steps)
+            alive.append(output)
+            steps.append(Step(len(steps), path, operation, inputs, tuple(output.shape)[1:]))
+
+        self._run(batch, noted)
+        return tuple(steps)
+
+    def _run(self, batch: np.ndarray, watch: Callable[[str, Any, Any, Any], None]) -> Any:
+        self._watch = watch
+        try:
+            return self._model(batch, training=False)
+        finally:
+            self._watch = lambda *_: None
+
+
+def retyped(value: Any, dtype: str) -> Any:
+    """A model's config with every floating-point type in it replaced, those of nested models too."""
+    if isinstance(value, dict):
+        return {key: dtype if key == "dtype" else retyped(item, dtype) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(retyped(item, dtype) for item in value)
+    return value
+
+
+def _operations(model: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every layer and bare operation once, those of nested models by their path."""
+    import keras
+
+    for operation in getattr(model, "operations", model.layers):
+        if isinstance(operation, keras.Model):
+            yield from _operations(operation, f"{path}{operation.name}/")
+        elif type(operation).__name__ != "InputLayer":
+            yield f"{path}{operation.name}", operation
+
+
+__all__ = ["Step", "WatchedModel", "retyped"]

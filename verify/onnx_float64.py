@@ -1,0 +1,189 @@
+"""An ONNX graph in float64: ONNX Runtime has no such convolution, so each becomes a matrix product.
+
+A convolution gathers the shifted images under its kernel and multiplies once; a batch normalisation is written out as
+its formula. Both are done by other means than the operators they replace, which makes the proof only stronger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ferplus_keras.errors import BadInputError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
+#: Operators that take float64 in ONNX Runtime as they are.
+KEPT = frozenset(
+    ("Add", "Div", "Dropout", "Flatten", "Gemm", "Identity", "MatMul", "MaxPool", "Mul", "Pad", "ReduceMean", "Relu",
+     "Reshape", "Sigmoid", "Softmax", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Shape", "Concat")
+)  # fmt: skip
+
+#: From this opset on, ReduceMean takes its axes as an input.
+AXES_ARE_INPUTS = 18
+
+Tensors = dict[str, np.ndarray]
+
+
+def in_float64(model: ModelProto, tensors: Mapping[str, np.ndarray]) -> tuple[ModelProto, Tensors]:
+    """``model``, whose floating-point ``tensors`` are inputs, as the same function in float64; and its tensors.
+
+    Raises :class:`BadInputError` on an operator that has no float64 form here.
+    """
+    from onnx import ModelProto, TensorProto, helper, numpy_helper, shape_inference
+
+    inferred = shape_inference.infer_shapes(model, strict_mode=True).graph
+    rewriter = _Rewriter(
+        {info.name: _dims(info) for info in [*inferred.value_info, *inferred.output, *inferred.input]},
+        dict(tensors),
+        max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0),
+    )
+    nodes = [new for node in model.graph.node for new in rewriter.rewritten(node)]
+    feeds = rewriter.used(nodes)
+    result = ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    for field in ("node", "value_info"):
+        graph.ClearField(field)
+    graph.node.extend(nodes)
+    for info in [*graph.input, *graph.output]:
+        info.type.tensor_type.elem_type = TensorProto.DOUBLE
+    images = [info for info in graph.input if info.name not in tensors]
+    graph.ClearField("input")
+    graph.input.extend(images)
+    graph.input.extend(
+        helper.make_tensor_value_info(name, TensorProto.DOUBLE, array.shape) for name, array in feeds.items()
+    )
+    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in rewriter.integers.items())
+    return result, feeds
+
+
+def attributes(node: NodeProto) -> dict[str, Any]:
+    """The attributes of ``node`` as Python values."""
+    from onnx import helper
+
+    return {each.name: helper.get_attribute_value(each) for each in node.attribute}
+
+
+class _Rewriter:
+    def __init__(self, shapes: dict[str, list[int]], tensors: Tensors, opset: int) -> None:
+        self.shapes, self.tensors, self.opset = shapes, tensors, opset
+        self.made: Tensors = {}
+        self.integers: Tensors = {}
+
+    def used(self, nodes: list[NodeProto]) -> Tensors:
+        """The tensors that ``nodes`` take, in float64."""
+        names = {name for node in nodes for name in node.input}
+        kept = {name: array.astype(np.float64) for name, array in self.tensors.items() if name in names}
+        return kept | self.made
+
+    def rewritten(self, node: NodeProto) -> Iterator[NodeProto]:
+        if node.op_type == "Conv":
+            yield from self._convolution(node)
+        elif node.op_type == "BatchNormalization":
+            yield from self._batch_normalization(node)
+        elif node.op_type in ("GlobalAveragePool", "AveragePool"):
+            yield from self._average(node)
+        elif node.op_type == "Constant":
+            yield _constant_in_float64(node)
+        elif node.op_type in KEPT:
+            yield node
+        else:
+            raise BadInputError(f"ONNX's {node.op_type} ({node.name}) has no float64 form here; use --no-float64.")
+
+    def _convolution(self, node: NodeProto) -> Iterator[NodeProto]:
+        options = attributes(node)
+        kernel = self.tensors[node.input[1]].astype(np.float64)
+        outputs, channels, height, width = kernel.shape
+        strides = options.get("strides", [1, 1])
+        pads = options.get("pads", [0] * 4)
+        if options.get("group", 1) != 1 or options.get("dilations", [1, 1]) != [1, 1] or "auto_pad" in options:
+            raise BadInputError(
+                f"The convolution {node.name} has groups, dilations or auto_pad; there is none in these."
+            )
+        name = f"{node.output[0]}/"
+        source = node.input[0]
+        if any(pads):
+            yield self._node("Pad", [source, self._integers(name + "pads", [0, 0, *pads[:2], 0, 0, *pads[2:]])],
+                             name + "padded")  # fmt: skip
+            source = name + "padded"
+        rows, columns = self.shapes[node.output[0]][2:]
+        taps = []
+        for y in range(height):
+            for x in range(width):
+                taps.append(f"{name}tap_{y}_{x}")
+                ends = [y + (rows - 1) * strides[0] + 1, x + (columns - 1) * strides[1] + 1]
+                yield self._node(
+                    "Slice",
+                    [source, self._integers(f"{taps[-1]}/starts", [y, x]), self._integers(f"{taps[-1]}/ends", ends),
+                     self._integers(name + "axes", [2, 3]), self._integers(name + "steps", strides)],
+                    taps[-1],
+                )  # fmt: skip
+        yield self._node("Concat", taps, name + "gathered", axis=1)
+        flat = self._integers(name + "flat", [0, height * width * channels, rows * columns])
+        yield self._node("Reshape", [name + "gathered", flat], name + "columns")
+        self.made[name + "kernel"] = kernel.transpose(0, 2, 3, 1).reshape(outputs, -1)
+        yield self._node("MatMul", [name + "kernel", name + "columns"], name + "product")
+        shape = self._integers(name + "shape", [0, outputs, rows, columns])
+        biased = len(node.input) > 2
+        yield self._node("Reshape", [name + "product", shape], name + "sum" if biased else node.output[0])
+        if biased:
+            yield self._node("Add", [name + "sum", self._channels(node.input[2])], node.output[0])
+
+    def _batch_normalization(self, node: NodeProto) -> Iterator[NodeProto]:
+        gamma, beta, mean, variance = node.input[1:]
+        # The file has epsilon in float32; what its author wrote is the shortest decimal that rounds to it.
+        epsilon = float(str(np.float32(attributes(node).get("epsilon", 1e-5))))
+        name = f"{node.output[0]}/"
+        self.made[name + "epsilon"] = np.array(epsilon)
+        yield self._node("Sub", [node.input[0], self._channels(mean)], name + "centred")
+        yield self._node("Add", [self._channels(variance), name + "epsilon"], name + "positive")
+        yield self._node("Sqrt", [name + "positive"], name + "deviation")
+        yield self._node("Div", [name + "centred", name + "deviation"], name + "normal")
+        yield self._node("Mul", [name + "normal", self._channels(gamma)], name + "scaled")
+        yield self._node("Add", [name + "scaled", self._channels(beta)], node.output[0])
+
+    def _average(self, node: NodeProto) -> Iterator[NodeProto]:
+        if node.op_type == "AveragePool" and self.shapes[node.output[0]][2:] != [1, 1]:
+            raise BadInputError(
+                f"The average pooling {node.name} does not cover the whole map, as these networks' does."
+            )
+        if self.opset >= AXES_ARE_INPUTS:
+            axes = self._integers(f"{node.output[0]}/axes", [2, 3])
+            yield self._node("ReduceMean", [node.input[0], axes], node.output[0], keepdims=1)
+        else:
+            yield self._node("ReduceMean", [node.input[0]], node.output[0], axes=[2, 3], keepdims=1)
+
+    def _channels(self, name: str) -> str:
+        """The vector ``name`` with the shape that broadcasts over a map's channels."""
+        shaped = f"{name}/channels"
+        self.made[shaped] = self.tensors[name].astype(np.float64).reshape(-1, 1, 1)
+        return shaped
+
+    def _integers(self, name: str, values: list[int]) -> str:
+        self.integers[name] = np.array(values, np.int64)
+        return name
+
+    def _node(self, kind: str, inputs: list[str], output: str, **options: Any) -> NodeProto:
+        from onnx import helper
+
+        return helper.make_node(kind, inputs, [output], name=output, **options)
+
+
+def _constant_in_float64(node: NodeProto) -> NodeProto:
+    """A Constant; a tensor of float32 becomes one of float64."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    value = attributes(node).get("value", attributes(node).get("value_float"))
+    array = numpy_helper.to_array(value) if isinstance(value, TensorProto) else value
+    if array is None or np.asarray(array).dtype.kind != "f":
+        return node
+    tensor = numpy_helper.from_array(np.asarray(array, np.float64))
+    return helper.make_node("Constant", [], list(node.output), name=node.name, value=tensor)
+
+
+def _dims(info: Any) -> list[int]:
+    return [each.dim_value for each in info.type.tensor_type.shape.dim]
