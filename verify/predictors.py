@@ -121,6 +121,14 @@ def _of_checkpoint(path: Path, checkpoint: Checkpoint, by: str, run: Run, batch:
     )  # fmt: skip
 
 
+def _of_a_stranger(path: Path, format: str, by: str, run: Run, batch: int) -> Predictor:
+    """A network that somebody else's program wrote: it says neither what it is nor what its classes are."""
+    file = MappedFile(path)
+    source = Source(path.name, file.size, file.sha256(), format)
+    notes = ("the file says nothing of its classes; they are taken to stand in FERPlus's order",)
+    return Predictor(path, by, run, source, batch=batch, notes=notes)
+
+
 def _listed(value: Any) -> Any:
     return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
 
@@ -141,8 +149,7 @@ def _open_keras(path: Path) -> Predictor:
 
     from verify.keras_side import open_model
 
-    checkpoint = read_checkpoint(path)
-    model = open_model(path, checkpoint)
+    model, checkpoint = open_model(path)
     size = 32
 
     def run(images: np.ndarray) -> np.ndarray:
@@ -150,7 +157,10 @@ def _open_keras(path: Path) -> Predictor:
         inputs: Any = [filled] if isinstance(model.input, list) else filled
         return np.asarray(model.predict_on_batch(inputs))[: len(images)]
 
-    return _of_checkpoint(path, checkpoint, f"Keras {keras.__version__} on {keras.backend.backend()}", run, size)
+    by = f"Keras {keras.__version__} on {keras.backend.backend()}"
+    return (
+        _of_checkpoint(path, checkpoint, by, run, size) if checkpoint else _of_a_stranger(path, "keras", by, run, size)
+    )
 
 
 def _open_torch(path: Path) -> Predictor:
@@ -201,10 +211,7 @@ def _open_onnx(path: Path) -> Predictor:
     try:
         told = read_checkpoint(path)
     except BadInputError:
-        file = MappedFile(path)
-        source = Source(path.name, file.size, file.sha256(), "onnx")
-        notes = ("the file says nothing of its classes; they are taken to stand in FERPlus's order",)
-        return Predictor(path, by, run, source, batch=fixed or 32, notes=notes)
+        return _of_a_stranger(path, "onnx", by, run, fixed or 32)
     return _of_checkpoint(path, told, by, run, fixed or 32)
 
 

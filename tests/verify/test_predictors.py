@@ -114,6 +114,18 @@ def test_an_onnx_file_with_other_classes_is_refused(tmp_path: Path) -> None:
         evaluate(open_predictor(path), painted([0]), ALBANIE)
 
 
+def test_a_strangers_keras_model_is_run_too(tmp_path: Path) -> None:
+    import keras
+
+    inputs = keras.Input((224, 224, 3))
+    outputs = keras.layers.Dense(8, activation="softmax")(keras.layers.GlobalAveragePooling2D()(inputs))
+    model = keras.Model(inputs, outputs)
+    model.save(tmp_path / "mine.keras")
+    predictor = open_predictor(tmp_path / "mine.keras")
+    np.testing.assert_allclose(predictor.probabilities(images()), model(images()).numpy(), atol=1e-6)
+    assert predictor.network == "" and "FERPlus's order" in predictor.notes[0]
+
+
 # --- real faces through full-size networks --------------------------------------------------------------------------
 
 
