@@ -107,7 +107,13 @@ def open_keras_file(path: str | Path) -> Iterator[KerasFile]:
     Raises :class:`BadInputError` when the file is none of the four kinds, is damaged, or points outside itself.
     """
     path = Path(path)
-    with path.open("rb") as stream:
+    try:
+        opened_stream = path.open("rb")
+    except FileNotFoundError:
+        raise BadInputError(f"There is no file {path}. Check the name.") from None
+    except OSError as error:
+        raise BadInputError(f"{path} cannot be read: {error.strerror}.") from None
+    with opened_stream as stream:
         head = stream.read(8)
         if head[:4] == b"PK\x03\x04":
             with _open_zip(path, stream) as opened:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the parity command has it: libraries take turns
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -80,10 +80,10 @@ class Run:
 
     @property
     def passed(self) -> bool:
-        """The logits within the tolerance; in float64 every layer too (in float32 a layer's figure is rounding)."""
-        layers = self.first_over is None or self.dtype != "float64"
+        """Logits within the tolerance, the same decisions; in float64 every layer too (in float32 that is rounding)."""
+        layers = self.worst_layer.finite if self.dtype != "float64" else self.first_over is None
         ends = (self.logits, self.probabilities)
-        return layers and not any(each is not None and self.over(each) for each in ends)
+        return layers and self.top1_agreement == 1.0 and not any(each is not None and self.over(each) for each in ends)
 
     def as_dict(self, table: Architecture) -> dict[str, Any]:
         def entry(each: Difference) -> dict[str, Any]:
@@ -189,12 +189,12 @@ def check_parity(
     for dtype in dtypes:
         bounds = {layer: units * UNIT_ROUNDOFF[dtype] for layer, units in rounding.items()}
         tolerance = (tolerances or {}).get(dtype, TOLERANCES[dtype])
-        for reference in _references(checkpoint, dtype, reference_code, onnx):
-            progress(f"{model.name}: {chosen.count} images in {dtype} against {reference.title}")
+        references = _references(checkpoint, dtype, reference_code, onnx)
+        for reference in references:
             known = {"name": reference.title, "independent": reference.independent, "note": reference.note}
             if known not in result.references:
                 result.references.append(known)
-            result.runs.append(_compare(side, checkpoint, reference, chosen.inputs, dtype, tolerance, bounds))
+        result.runs += _compare(side, checkpoint, references, chosen.inputs, dtype, tolerance, bounds, progress)
     if any(run.first_over for run in result.runs if not run.passed):
         progress(f"{model.name}: looking for the cause")
         result.diagnosis = _diagnose(side, checkpoint, result, chosen.inputs[:1])
@@ -245,43 +245,73 @@ def _rounding(checkpoint: Checkpoint, image: np.ndarray) -> dict[str, float]:
 
 
 def _compare(
-    side: KerasSide, checkpoint: Checkpoint, reference: Reference, batch: np.ndarray, dtype: str, tolerance: float,
-    bounds: dict[str, float],
-) -> Run:  # fmt: skip
-    start = time.perf_counter()
+    side: KerasSide, checkpoint: Checkpoint, references: list[Reference], batch: np.ndarray, dtype: str,
+    tolerance: float, bounds: dict[str, float], progress: Progress,
+) -> list[Run]:  # fmt: skip
+    """The model against every reference: it runs once for all of them."""
     table = checkpoint.architecture
     run = side.runner(dtype)
-    furthest: dict[str, Difference] = {}
-    theirs, mine, returned = [], [], []
-    for image in batch:  # one at a time, and compared as it comes: a batch's activations in float64 take gigabytes
-        kept = reference.run(image[None].astype(dtype))
-        theirs.append(kept[table.output].reshape(-1))
+    found = [_Found(reference) for reference in references]
+    mine, returned = [], []
+    for number, image in enumerate(batch, 1):  # one at a time: a batch's activations in float64 take gigabytes
+        progress(f"{dtype}: image {number} of {len(batch)}, beside {' and '.join(each.name for each in references)}")
+        for each in found:
+            each.take(image[None].astype(dtype), table.output)
 
         def observe(layer: str, output: np.ndarray) -> None:
             if layer == table.output:
                 mine.append(output.reshape(-1))
-            if layer in kept:  # noqa: B023  (used at once); a stranger's module may not show every layer
-                found = difference(layer, kept.pop(layer), output)  # noqa: B023
-                furthest[layer] = worst([found, furthest.get(layer, found)])
+            for each in found:  # as it comes: nothing of the model's side is kept
+                each.hold_against(layer, output)
 
         returned.append(run(image[None].astype(dtype), observe)[0].reshape(-1))
-    logits, ours = np.stack(theirs), np.stack(mine)
+    ours = np.stack(mine)
     # The model's own softmax where it has one; else the same function of both sides' logits.
     own = np.stack(returned) if np.allclose([each.sum() for each in returned], 1.0, atol=1e-4) else _softmax(ours)
-    classes = table.head.kind == "classifier"
-    return Run(
-        reference=reference.name,
-        dtype=dtype,
-        tolerance=tolerance,
-        layers=tuple(furthest[layer.name] for layer in table.layers if layer.name in furthest),
-        bounds=bounds,
-        logits=difference(table.output, logits, ours),
-        probabilities=difference("prob", _softmax(logits), own) if classes else None,
-        top1_agreement=float((logits.argmax(axis=1) == ours.argmax(axis=1)).mean()),
-        closest_margin=_closest_margin(logits),
-        images=len(batch),
-        seconds=time.perf_counter() - start,
-    )
+    runs = []
+    for each in found:
+        logits = np.stack(each.logits)
+        classes = table.head.kind == "classifier"
+        runs.append(
+            Run(
+                reference=each.reference.name,
+                dtype=dtype,
+                tolerance=tolerance,
+                layers=tuple(each.furthest[layer.name] for layer in table.layers if layer.name in each.furthest),
+                bounds=bounds,
+                logits=difference(table.output, logits, ours),
+                probabilities=difference("prob", _softmax(logits), own) if classes else None,
+                top1_agreement=float((logits.argmax(axis=1) == ours.argmax(axis=1)).mean()),
+                closest_margin=_closest_margin(logits),
+                images=len(batch),
+                seconds=each.seconds,
+            )
+        )
+    return runs
+
+
+class _Found:
+    """What one reference said, and how far the model was from it at each layer at worst."""
+
+    def __init__(self, reference: Reference) -> None:
+        self.reference = reference
+        self.logits: list[np.ndarray] = []
+        self.furthest: dict[str, Difference] = {}
+        self.seconds = 0.0
+        self._kept: dict[str, np.ndarray] = {}
+
+    def take(self, image: np.ndarray, output: str) -> None:
+        start = time.perf_counter()
+        self._kept = self.reference.run(image)
+        self.logits.append(self._kept[output].reshape(-1))
+        self.seconds += time.perf_counter() - start
+
+    def hold_against(self, layer: str, output: np.ndarray) -> None:
+        if layer in self._kept:  # a stranger's module may not show every layer
+            start = time.perf_counter()
+            apart = difference(layer, self._kept.pop(layer), output)
+            self.furthest[layer] = worst([apart, self.furthest.get(layer, apart)])
+            self.seconds += time.perf_counter() - start
 
 
 def _closest_margin(logits: np.ndarray) -> float:

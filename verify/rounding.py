@@ -52,11 +52,14 @@ def rounding_units(
         generator = torch.Generator().manual_seed(seed + trial)
 
         def perturb(layer: arch.Layer, inputs: list[torch.Tensor], value: torch.Tensor) -> Any:
-            noise = torch.randn(value.shape, generator=generator, dtype=value.dtype)  # noqa: B023  (used at once)
-            return value + unit * noise * _spread(module, layer, inputs, value)
+            spread = _spread(module, layer, inputs, value)
+            if spread is None:
+                return value
+            noise = torch.randn(value.shape, generator=generator)  # noqa: B023  (used at once)
+            return spread.mul_(noise).mul_(unit).add_(value)
 
         def observe(name: str, value: torch.Tensor) -> None:
-            apart = np.abs(value.numpy().transpose(0, 2, 3, 1) - exact[name]).max()
+            apart = (value.permute(0, 2, 3, 1) - torch.from_numpy(exact[name])).abs_().max()
             bounds[name] = max(bounds[name], SAFETY * float(apart) / largest[name] / unit)
 
         with torch.no_grad():
@@ -65,7 +68,7 @@ def rounding_units(
 
 
 def _spread(module: Any, layer: arch.Layer, inputs: list[torch.Tensor], value: torch.Tensor) -> Any:
-    """The standard deviation of a layer's own rounding error, in units of u."""
+    """The standard deviation of a layer's own rounding error, in units of u; None where nothing is rounded."""
     import torch
 
     own: Any
@@ -77,22 +80,22 @@ def _spread(module: Any, layer: arch.Layer, inputs: list[torch.Tensor], value: t
     if isinstance(layer, arch.BatchNorm):  # two products and two sums of numbers that may cancel
         own = module.get_submodule(layer.name)
         scale = (own.weight / (own.running_var + own.eps).sqrt())[:, None, None]
-        return 2 * (inputs[0].abs() + own.running_mean[:, None, None].abs()) * scale.abs()
+        return inputs[0].abs().add_(own.running_mean[:, None, None].abs()).mul_(2 * scale.abs())
     if isinstance(layer, arch.GlobalPool | arch.AveragePool):
         terms = inputs[0].shape[-1] * inputs[0].shape[-2]
         return _walk(terms, value * terms, (inputs[0] ** 2).sum(dim=(2, 3), keepdim=True)) / terms
     if isinstance(layer, arch.Add):
-        return inputs[0].abs() + inputs[1].abs()
+        return inputs[0].abs().add_(inputs[1].abs())
     if isinstance(layer, arch.Scale):
         return value.abs()
     if isinstance(layer, arch.Sigmoid):  # an exponential, a sum and a quotient, the first of them approximate
         return 4 * value.abs()
-    return torch.zeros_like(value)  # ReLU, max pooling and dropout choose, and do not compute
+    return None  # ReLU, max pooling and dropout choose, and do not compute
 
 
 def _walk(terms: int, total: torch.Tensor, squares: torch.Tensor) -> torch.Tensor:
-    """Standard deviation of a sum of ``terms`` numbers, given the sum and the sum of their squares."""
-    return (terms * total**2 / 9 + terms / 6 * squares).sqrt()
+    """Standard deviation of a sum of ``terms`` numbers, from the sum and the sum of squares, which is written over."""
+    return squares.mul_(terms / 6).addcmul_(total, total, value=terms / 9).sqrt_()
 
 
 __all__ = ["rounding_units"]

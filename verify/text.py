@@ -18,6 +18,8 @@ def as_text(result: dict[str, Any]) -> str:
         first, *rest = level["summary"].split("; ")
         lines.append(f"  {WORDS[level['passed']]:<4}  {level['title']:<24}  {first}")
         lines += [f"{'':34}{each}" for each in rest]
+    if len({run["backend"] for run in result["runs"]}) > 1:
+        lines += ["", *(f"  {line}".rstrip() for line in _backends(result["runs"])), ""]
     if set(result["pairing"]["by"]) != {"name"}:
         lines.append(f"  pairing: {result['pairing']['summary']}")
     for known in result["references"]:
@@ -26,3 +28,22 @@ def as_text(result: dict[str, Any]) -> str:
     if found := result["diagnosis"]:
         lines.append(f"  cause: {found['cause']} ({found['confidence']}; {found['evidence']})")
     return "\n".join(lines)
+
+
+def _backends(runs: list[dict[str, Any]]) -> list[str]:
+    """A table: one row for each backend, precision and reference."""
+    rows = [("backend", "precision", "reference", "worst layer", "logits", "same class", "")]
+    for run in runs:
+        worst = run["worst_layer"]
+        rows.append(
+            (
+                run["backend"], run["dtype"], run["reference"], f"{_figure(worst)} {worst['layer']}",
+                _figure(run["logits"]), f"{run['decisions']['agreement']:.0%}", WORDS[run["passed"]],
+            )
+        )  # fmt: skip
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+
+
+def _figure(entry: dict[str, Any]) -> str:
+    return f"{entry['relative']:.1e}" if entry["finite"] else "none"

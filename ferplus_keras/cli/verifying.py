@@ -100,6 +100,8 @@ def _parity_here(options: argparse.Namespace, backend: str) -> dict[str, Any]:
     """The check in this process, which has not imported Keras yet and so can still choose its backend."""
     os.environ["KERAS_BACKEND"] = backend
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Two or three libraries take turns on the same cores: threads that wait in a busy loop would double the time.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with silent_stderr():  # TensorFlow greets there before it can be told not to
         from verify.parity import check_parity
         from verify.result import as_result

@@ -27,6 +27,7 @@ from tests.seeded import save_state, seeded_checkpoint, seeded_state
 from verify import parity as module
 from verify.images import Images
 from verify.metrics import Difference, difference
+from verify.pairing import Pairing
 from verify.parity import TOLERANCES, Parity, Run, check_parity
 from verify.preprocessing_check import compare_preprocessing
 from verify.references.torch_reference import reference_module
@@ -71,9 +72,13 @@ def test_the_converted_file_is_the_same_function(standin_h5: Path, standin_pth: 
     network = result.checkpoint.provenance.network
     table = architecture(network)
     every = [layer.name for layer in table.layers[1:]]
-    assert compared == 2 * ([*every, *every, table.output, "prob"])  # two images, then both ends; twice
+    # Two images, in the model's own order, then both ends; in two precisions.
+    assert sorted(compared) == sorted(2 * [*every, *every, table.output, "prob"])
+    assert [each.layer for each in result.runs[0].layers] == every
     assert len(every) == {"resnet50": 175 - 1, "senet50": 271 - 1}[network]
-    assert len(steps) == 3
+    assert len(steps) == 1 + 2 * 2  # the bound, and each image in each precision
+    told = result.pairing.as_dict()
+    assert told["sure"] and told["by"] == {"name": len(every)}
     assert result.standin
     assert (result.backend, result.images.count) == ("tensorflow", 2)
     assert result.seconds > 0
@@ -120,7 +125,7 @@ def test_nothing_run_is_no_proof(standin_pth: Path) -> None:
     checkpoint = read_checkpoint(standin_pth)
     images = Images.of(1)
     result = Parity(
-        standin_pth, checkpoint, checkpoint.provenance, "tensorflow", images,
+        standin_pth, checkpoint, checkpoint.provenance, "tensorflow", images, Pairing(),
         compare_tensors(checkpoint.arrays, checkpoint.arrays), compare_preprocessing(images, checkpoint.provenance), [],
     )  # fmt: skip
     assert result.tensors.passed and result.preprocessing.passed and not result.passed
@@ -154,7 +159,7 @@ def test_a_network_without_head_is_compared_by_its_features(
 
     assert result.passed
     assert compared[-1] == "conv5_3_relu"
-    assert compared[:-1] == [layer.name for layer in architecture("resnet50", NO_HEAD).layers[1:]]
+    assert sorted(compared[:-1]) == sorted(layer.name for layer in architecture("resnet50", NO_HEAD).layers[1:])
 
 
 def test_an_embedding_is_compared_by_its_vector(tmp_path: Path) -> None:
@@ -249,7 +254,7 @@ def test_another_network_is_refused(seeded_pth: Path, tmp_path: Path) -> None:
 
 def test_files_that_are_none_are_refused(seeded_pth: Path, tmp_path: Path) -> None:
     (tmp_path / "model.h5").write_text("not a model")
-    with pytest.raises(BadInputError, match="is no checkpoint"):
+    with pytest.raises(BadInputError, match="is not a Keras file"):
         check_parity(tmp_path / "model.h5", seeded_pth)
     with pytest.raises(BadInputError, match="There is no file"):
         check_parity(tmp_path / "absent.h5", seeded_pth)

@@ -32,7 +32,8 @@ class TorchReference:
         kept: dict[str, np.ndarray] = {}
 
         def observe(name: str, value: torch.Tensor) -> None:
-            kept[name] = np.array(value.numpy()).transpose(0, 2, 3, 1)  # a copy: a layer may work in place on its input
+            # A copy, for PyTorch may reuse the memory; laid out by PyTorch, which has more than one thread for it.
+            kept[name] = value.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format).numpy()
 
         with torch.no_grad():
             self.module(as_torch(images, self.dtype), observe=observe)
