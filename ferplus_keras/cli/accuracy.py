@@ -82,7 +82,7 @@ def _accuracy(options: argparse.Namespace) -> int:
     say = _Progress(quiet=options.json)
     protocol = PROTOCOLS[options.protocol]
     splits = ["val", "test"] if options.split == "both" else [options.split]
-    dataset = load_ferplus(options.data, progress=say.line)
+    dataset = load_ferplus(options.data, progress=say.passing)
     names = [name for name in (options.model, options.versus) if name]
     if any(name.lower().endswith((".h5", ".hdf5", ".keras")) for name in names):
         with silent_stderr(), suppress(ImportError):  # TensorFlow greets there before it can be told not to
@@ -118,7 +118,7 @@ class _Progress:
     """Lines on standard error: overwritten on a terminal, now and then where they are kept."""
 
     def __init__(self, *, quiet: bool) -> None:
-        self.quiet, self.terminal, self.last = quiet, sys.stderr.isatty(), 0.0
+        self.quiet, self.terminal, self.last = quiet, sys.stderr.isatty(), -BETWEEN_LINES
 
     def line(self, text: str, *, done: bool = True) -> None:
         if self.quiet:
@@ -128,6 +128,9 @@ class _Progress:
         elif done or time.monotonic() - self.last > BETWEEN_LINES:
             self.last = time.monotonic()
             print(text, file=sys.stderr, flush=True)
+
+    def passing(self, text: str) -> None:
+        self.line(text, done=False)
 
     def step(self, step: Step) -> None:
         finished = step.done == step.total

@@ -104,7 +104,7 @@ def contact_sheet(split: dict[str, Any], classes: Sequence[str], images: np.ndar
     ]  # fmt: skip
     return render(
         "sheet.html.j2", title="The most confident mistakes", pictures=pictures,
-        caption="What it decided, how sure it was, and what people voted. Many of these are mistakes of the votes.",
+        caption="What it decided, how sure it was, and what people voted, who may be mistaken too.",
     )  # fmt: skip
 
 
