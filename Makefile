@@ -22,7 +22,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PYTHONWARNINGS ?= ignore::DeprecationWarning
 export KERAS2_PYTHON := $(abspath $(VENV_KERAS2))/bin/python
 
-.PHONY: help convert fetch verify test test-all lint format bench wheelhouse clean
+.PHONY: help convert fetch verify accuracy test test-all lint format bench wheelhouse clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -37,6 +37,13 @@ fetch: $(VENV)/.convert  ## download the FERPlus checkpoints (NAMES="senet50_vgg
 verify: $(VENV)/.convert  ## check the files in weights/output again
 	@$(BIN)/ferplus verify all
 
+accuracy: $(VENV)/.convert  ## accuracy on FERPlus (DATA=path or FERPLUS_DATA; MODEL="a.h5 b.pth", SPLIT=both, EXPECT=published)
+	@models="$(or $(MODEL),$(wildcard weights/output/*_ferplus*.h5))"; \
+	[ -n "$$models" ] || { echo "There is no converted file in weights/output: run 'make convert', or name one: make accuracy MODEL=file"; exit 2; }; \
+	for model in $$models; do $(BIN)/ferplus verify accuracy "$$model" $(addprefix --data ,$(DATA)) \
+		$(addprefix --split ,$(SPLIT)) $(addprefix --expect ,$(EXPECT)) \
+		--report "weights/reports/$$(basename "$$model").accuracy" || exit; done
+
 test: $(VENV)/.dev $(VENV_KERAS2)/.ready  ## run the tests (under 10 minutes)
 	@$(BIN)/python -m pytest
 
@@ -50,7 +57,7 @@ format: $(VENV)/.dev  ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 bench: $(VENV)/.dev  ## measure speed and memory: the README's figures
-	@for each in convert_speed mat_speed inference parity_speed; do $(BIN)/python -m benchmarks.$$each || exit; done
+	@for each in convert_speed mat_speed inference parity_speed accuracy_speed; do $(BIN)/python -m benchmarks.$$each || exit; done
 
 wheelhouse: $(VENV)/.python  ## download every package, for machines without a network
 	@$(BIN)/python -m pip download -qq -d wheelhouse -c constraints.txt setuptools wheel '.[verify,dev]'

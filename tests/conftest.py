@@ -6,8 +6,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from ferplus_keras.dataset import Dataset
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -58,6 +62,28 @@ def seeded_pth(session_folder: Path) -> Path:
 
     path = session_folder / "seeded-resnet50.pth"
     return path if path.exists() else save_state(seeded_state("resnet50"), path)
+
+
+@pytest.fixture(scope="session")
+def ferplus_data() -> Path:
+    """Where the published FERPlus is."""
+    if not (folder := os.environ.get("FERPLUS_DATA")):
+        pytest.skip("FERPLUS_DATA is not set: the published data are not here")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def ferplus(ferplus_data: Path) -> Dataset:
+    """The published data, read once into the session's own cache."""
+    from ferplus_keras.dataset import load_ferplus
+
+    return load_ferplus(ferplus_data)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(session_folder: Path) -> None:
+    """Nothing of the tests goes into the user's cache, and nothing of it into the tests."""
+    os.environ["FERPLUS_CACHE"] = str(session_folder / "cache")
 
 
 @pytest.fixture(scope="session")

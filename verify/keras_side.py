@@ -93,22 +93,13 @@ def open_side(path: Path, checkpoint: Checkpoint) -> KerasSide:
     Raises :class:`BadInputError` when Keras cannot open the file, or when it is another network. Nothing in it is
     executed: Lambdas are refused.
     """
-    with open_keras_file(path) as file:  # every safety check of the reader, before Keras sees the file
-        ours, kind, graph = _is_ours(file), file.kind, [name for name, _, _ in file.config_layers]
-        written_by = file.keras_version
-    if not graph and not ours:
-        raise BadInputError(
-            f"{path} holds weights without a graph, and its layers are not called as Albanie's are: nothing says what "
-            "they are for. Load them into the model that they belong to and give the whole model (model.save)."
-        )
     table = checkpoint.architecture
-    mine = read_checkpoint(path) if ours else None
+    model, mine = open_model(path)
     if mine and (mine.architecture.network, mine.architecture.head) != (table.network, table.head):
         raise BadInputError(
             f"{path} is a {mine.architecture} and {checkpoint.provenance.source.name} is a {table}: "
             "they cannot be compared."
         )
-    model = _load(path, kind, graph, written_by) if graph else _our_graph(path, table)
     dtype = dtypes_of(backend())[0]
     watched = {dtype: WatchedModel(model, dtype)}
     steps = _steps(path, watched[dtype], dtype)
@@ -127,6 +118,26 @@ def open_side(path: Path, checkpoint: Checkpoint) -> KerasSide:
     softmax = getattr(getattr(head.operation, "activation", None), "__name__", "") == "softmax"
     fused = head.name if softmax and table.head.kind != "none" else None
     return KerasSide(model, pairing, arrays, None, fused, watched)
+
+
+def open_model(path: Path) -> tuple[Any, Checkpoint | None]:
+    """The model in the Keras file at ``path``, and what it holds where it is one of ours.
+
+    Raises :class:`BadInputError` when Keras cannot open the file. Nothing in it is executed: Lambdas are refused.
+    """
+    with open_keras_file(path) as file:  # every safety check of the reader, before Keras sees the file
+        ours, kind, graph = _is_ours(file), file.kind, [name for name, _, _ in file.config_layers]
+        written_by = file.keras_version
+    if not graph and not ours:
+        raise BadInputError(
+            f"{path} holds weights without a graph, and its layers are not called as Albanie's are: nothing says what "
+            "they are for. Load them into the model that they belong to and give the whole model (model.save)."
+        )
+    mine = read_checkpoint(path) if ours else None
+    if graph:
+        return _load(path, kind, graph, written_by), mine
+    assert mine is not None
+    return _our_graph(path, mine.architecture), mine
 
 
 def _is_ours(file: KerasFile) -> bool:
@@ -220,4 +231,4 @@ def _line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
-__all__ = ["FLOAT64_BACKENDS", "KerasSide", "open_side"]
+__all__ = ["FLOAT64_BACKENDS", "KerasSide", "open_model", "open_side"]

@@ -30,9 +30,9 @@ def as_result(parity: Parity, source: Path, command: str) -> Result:
         "command": command,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": parity.seconds,
-        "peak_bytes": _peak_bytes(),
+        "peak_bytes": peak_bytes(),
         "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "versions": _versions(),
+        "versions": versions(),
         "model": _file(parity.model, parity.model_provenance.source if parity.model_provenance else None),
         "source": _file(source, checkpoint.provenance.source),
         "network": checkpoint.provenance.network,
@@ -154,7 +154,8 @@ def _file(path: Path, read: Source | None) -> dict[str, Any]:
     }
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """The libraries that took part, and their versions."""
     return {
         name: str(getattr(module, "__version__", "?"))
         for name in ("numpy", "h5py", "keras", "tensorflow", "jax", "torch", "onnxruntime")
@@ -162,7 +163,8 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _peak_bytes() -> int | None:
+def peak_bytes() -> int | None:
+    """The largest resident memory of this process so far, where the system tells."""
     try:
         import resource
     except ImportError:  # Windows

@@ -34,6 +34,7 @@ class Commands:
 
     def __init__(self, parser: argparse.ArgumentParser, *, title: str = "commands", metavar: str = "COMMAND") -> None:
         self._level = parser.add_subparsers(title=title, required=True, metavar=metavar)
+        self._groups: dict[str, Commands] = {}
 
     def add(self, name: str, run: Run, summary: str, example: str) -> argparse.ArgumentParser:
         """A command with ``--help`` (the summary, an example and the exit codes) and ``--json``; ``run`` does it."""
@@ -46,8 +47,16 @@ class Commands:
         return added
 
     def group(self, name: str, summary: str, *, title: str, metavar: str) -> Commands:
-        """A command that has commands of its own."""
-        return Commands(self._level.add_parser(name, help=summary), title=title, metavar=metavar)
+        """A command that has commands of its own; asked for again, it is the same one."""
+        if name not in self._groups:
+            parser = self._level.add_parser(name, help=summary)
+            self._groups[name] = Commands(parser, title=title, metavar=metavar)
+        return self._groups[name]
+
+
+def verify_group(commands: Commands) -> Commands:
+    """``ferplus verify``, to which several modules add."""
+    return commands.group("verify", "Hold a file against its source, or against data.", title="checks", metavar="CHECK")
 
 
 def add_reports(command: argparse.ArgumentParser) -> None:

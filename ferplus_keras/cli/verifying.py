@@ -13,7 +13,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ferplus_keras.cli.shared import Commands, add_reports, count, report, reports_folder_of, sayer, silent_stderr
+from ferplus_keras.cli.shared import (
+    Commands,
+    add_reports,
+    count,
+    report,
+    reports_folder_of,
+    sayer,
+    silent_stderr,
+    verify_group,
+)
 from ferplus_keras.errors import CheckFailedError
 
 #: Keras 3's backends that can run these networks.
@@ -22,7 +31,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 def add(commands: Commands) -> None:
     """Declare the commands of this module."""
-    checks = commands.group("verify", "Hold a converted file against its source.", title="checks", metavar="CHECK")
+    checks = verify_group(commands)
     everything = checks.add(
         "all", _verify_all, "Check every file in weights/output against its source: what `make verify` runs.",
         "ferplus verify all",

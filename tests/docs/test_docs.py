@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT, run_ferplus, run_python
+from tests.ferplus_files import Small, write_pair
+from tests.verify.oracles import painted
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -106,6 +108,8 @@ def work(desk: Path, session_folder: Path) -> Path:
     save_state(seeded_state("resnet50"), folder / "resnet50_ferplus_dag.pth", legacy=True)
     made = run_ferplus("convert", "resnet50_ferplus_dag.pth", "a.h5", "tuned.keras", "resnet50-ferplus.mat", cwd=folder)
     assert made.returncode == 0
+    data = painted([0, 1, 2, 3], [0, 1, 2, 2])
+    write_pair(Small(data.images, data.votes, data.split, list(data.names)), folder / "fer2013")
     return folder
 
 
@@ -156,3 +160,13 @@ def test_the_readmes_interpreter_line_is_the_projects() -> None:
     needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
     assert needed == ">=3.11" and "Python 3.11 or newer" in (ROOT / "README.md").read_text()
     assert sys.version_info >= (3, 11)
+
+
+def test_the_protocols_in_the_docs_are_the_programs() -> None:
+    """Every row of the table, number by number and word by word."""
+    from ferplus_keras.dataset.protocols import PROTOCOLS
+
+    page = (ROOT / "docs" / "accuracy.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \| .* \|$", page, re.M)
+    told = {name: (text, *(int(number.replace(",", "")) for number in numbers)) for name, text, *numbers in rows}
+    assert told == {each.name: (each.text, *each.kept, each.dropped) for each in PROTOCOLS.values()}

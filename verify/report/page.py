@@ -35,7 +35,7 @@ class Fact:
 class Verdict:
     """What the page says first. ``sentence`` may be markup made by :func:`html`."""
 
-    passed: bool
+    passed: bool | None  #: None for a measurement of which nothing was asked
     title: str
     sentence: str
     facts: Sequence[Fact] = ()
@@ -62,17 +62,20 @@ class Page:
     sections: Sequence[Section]
     standin: str = ""  #: what is made up and what follows from that; empty when nothing is
     footer: Sequence[str] = field(default=())
+    style: str = ""  #: a style sheet of ``templates/`` for what only this kind of report has
 
     @property
     def title(self) -> str:
         """The browser tab's and bookmark's."""
-        word = "passed" if self.verdict.passed else "FAILED"
+        word = {True: "passed", False: "FAILED", None: "measured"}[self.verdict.passed]
         return f"{'STAND-IN: ' if self.standin else ''}{self.kind} {word}: {self.subject}"
 
 
 def render_page(page: Page) -> str:
     """``page`` as one self-contained HTML file."""
     style, script = _asset("style.css"), _asset("script.js")
+    if page.style:
+        style = f"{style}\n{_asset(page.style)}"
     policy = f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src data:; "
     return str(
         render(

@@ -1,0 +1,162 @@
+"""``ferplus verify accuracy``: how often a network is right on FERPlus."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ferplus_keras.cli.shared import Commands, count, silent_stderr, verify_group
+from ferplus_keras.errors import CheckFailedError
+
+if TYPE_CHECKING:
+    from verify.accuracy import Step
+
+#: Names of :data:`ferplus_keras.dataset.protocols.PROTOCOLS` and :data:`ferplus_keras.resizing.RESIZERS`, so that
+#: ``--help`` need not import NumPy; a test holds them together.
+PROTOCOL_NAMES = ("albanie", "wtomin", "majority", "probability", "crossentropy", "multi_target")
+RESIZER_NAMES = ("pillow", "align-corners", "opencv", "tensorflow")
+
+#: Seconds between two lines of progress where they do not overwrite each other.
+BETWEEN_LINES = 10.0
+
+
+def add(commands: Commands) -> None:
+    """Declare the commands of this module."""
+    accuracy = verify_group(commands).add(
+        "accuracy", _accuracy, "How often a network is right on FERPlus, under a named protocol.",
+        "ferplus verify accuracy senet50_ferplus.h5 --data fer2013/ --split both --expect published",
+    )  # fmt: skip
+    accuracy.add_argument("model", metavar="MODEL", help=".h5, .keras, .weights.h5, .pth, .safetensors, .onnx or .mat")
+    accuracy.add_argument(
+        "--data", metavar="PATH",
+        help="fer2013.csv with fer2013new.csv, Microsoft's folders, or a .zip of either (default: $FERPLUS_DATA)",
+    )  # fmt: skip
+    accuracy.add_argument("--split", choices=("val", "test", "both"), default="test", help="default: test")
+    accuracy.add_argument(
+        "--protocol", choices=PROTOCOL_NAMES, default=PROTOCOL_NAMES[0],
+        help="which pictures count and what is right (docs/accuracy.md; default: albanie, the published figures')",
+    )  # fmt: skip
+    accuracy.add_argument(
+        "--expect", metavar="FIGURE", help='"published" (of weights/manifest.toml), or a percentage; else exit code 1'
+    )
+    accuracy.add_argument(
+        "--tolerance", type=_points, default=0.1, metavar="POINTS", help="allowed beside --expect (default: 0.1)"
+    )
+    accuracy.add_argument(
+        "--versus", metavar="MODEL", help="a second network; exit code 1 unless it decides the same on every picture"
+    )
+    accuracy.add_argument("--resize", choices=RESIZER_NAMES, default=RESIZER_NAMES[0], help="default: pillow")
+    accuracy.add_argument(
+        "--compare-resize", action="store_true", help="run once for each other way of resizing, and say what changes"
+    )
+    accuracy.add_argument("--limit", type=count, metavar="N", help="the first N pictures of each split only")
+    accuracy.add_argument(
+        "--report", metavar="DIR", help="write accuracy.json, junit.xml, report.md and report.html there"
+    )
+
+
+def _accuracy(options: argparse.Namespace) -> int:
+    start = time.perf_counter()
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+    from ferplus_keras.dataset import load_ferplus
+    from ferplus_keras.dataset.protocols import PROTOCOLS
+    from verify.accuracy import evaluate
+    from verify.accuracy_gate import expectations
+    from verify.accuracy_result import as_result
+    from verify.accuracy_text import as_text
+    from verify.predictors import open_predictor
+
+    if options.report:
+        from verify.report import ready_folder
+
+        ready_folder(Path(options.report))
+    say = _Progress(quiet=options.json)
+    protocol = PROTOCOLS[options.protocol]
+    splits = ["val", "test"] if options.split == "both" else [options.split]
+    dataset = load_ferplus(options.data, progress=say.passing)
+    names = [name for name in (options.model, options.versus) if name]
+    if any(name.lower().endswith((".h5", ".hdf5", ".keras")) for name in names):
+        with silent_stderr(), suppress(ImportError):  # TensorFlow greets there before it can be told not to
+            import keras  # noqa: F401
+    predictor = open_predictor(options.model)
+    expected = expectations(
+        options.expect, options.tolerance, predictor, dataset, protocol, splits, options.limit
+    )  # fmt: skip
+    other = open_predictor(options.versus) if options.versus else None
+    evaluation = evaluate(
+        predictor, dataset, protocol, splits=splits, resize=options.resize, compare_resize=options.compare_resize,
+        versus=other, limit=options.limit, progress=say.step,
+    )  # fmt: skip
+    result = as_result(evaluation, expected, _command(options), time.perf_counter() - start)
+    written = []
+    if options.report:
+        from verify.report.accuracy import write_accuracy_report
+
+        written = write_accuracy_report(result, dataset.images, Path(options.report))
+    if options.json:
+        print(json.dumps(result, indent=2, allow_nan=False))
+        return 0 if result["passed"] else 1
+    print(as_text(result))
+    for path in written:
+        print(path)
+    if not result["passed"]:
+        failed = "; ".join(level["summary"] for level in result["levels"] if not level["passed"])
+        raise CheckFailedError(f"{result['model']['name']}: {failed}.")
+    return 0
+
+
+class _Progress:
+    """Lines on standard error: overwritten on a terminal, now and then where they are kept."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.quiet, self.terminal, self.last = quiet, sys.stderr.isatty(), -BETWEEN_LINES
+
+    def line(self, text: str, *, done: bool = True) -> None:
+        if self.quiet:
+            return
+        if self.terminal:
+            print(f"\r\x1b[K{text}", end="\n" if done else "", file=sys.stderr, flush=True)
+        elif done or time.monotonic() - self.last > BETWEEN_LINES:
+            self.last = time.monotonic()
+            print(text, file=sys.stderr, flush=True)
+
+    def passing(self, text: str) -> None:
+        self.line(text, done=False)
+
+    def step(self, step: Step) -> None:
+        finished = step.done == step.total
+        rest = f"in {step.seconds:.0f} s" if finished else f"{_minutes(step.left)} left"
+        text = f"{step.title}: {step.done:,} of {step.total:,} pictures, {step.per_second:.1f} a second, {rest}"
+        self.line(text, done=finished)
+
+
+def _minutes(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60:02} s"
+
+
+def _command(options: argparse.Namespace) -> str:
+    """The command as it is typed to have the same result again."""
+    typed = ["ferplus", "verify", "accuracy", options.model]
+    for name, value in vars(options).items():
+        if name in ("run", "model", "json", "report") or value is None or value is False:
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        typed += [flag] if value is True else [flag, f"{value:g}" if isinstance(value, float) else str(value)]
+    return shlex.join(typed)
+
+
+def _points(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"points of percent, from 0 to 100, not {text}")
+    return value

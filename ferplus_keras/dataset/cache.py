@@ -1,0 +1,212 @@
+"""What was read once, kept: keyed by content, so that it cannot be out of date.
+
+Two kinds of files lie in the cache folder. An *entry*, ``<digest>.npz``, holds a data set under the SHA-256 of the
+bytes it was read from. A *ticket*, ``<digest of the paths>.json``, remembers for the files at certain paths their
+sizes, times and inode numbers, and which entry they are. While those are the same, the entry is used at once; when
+any is not, the files are hashed again, and either the entry is still theirs or they are read anew.
+
+A ticket is trusted only when every file was last changed well before the ticket was made: a file that is rewritten
+within the clock's tick keeps its size and its times. (Git has the same rule, for the same reason.) The time of the
+inode counts too; nobody can set that back.
+
+Every file is written under a name of its own and then renamed: a second process, or a kill, leaves nothing half done.
+An entry has checksums; one that is damaged is as good as none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ferplus_keras.dataset.finding import Found
+from ferplus_keras.dataset.records import Dataset
+from ferplus_keras.errors import BadInputError
+
+#: A folder for the cache, or "off" to do without.
+CACHE_VARIABLE = "FERPLUS_CACHE"
+
+#: Part of every key: counts up when a reader changes what it makes of the same bytes.
+VERSION = "1"
+
+#: A file changed less than this many seconds before the ticket may change again without a trace in its times.
+TICK = 2.0
+
+#: Data sets kept; a full one takes 85 MB.
+KEPT = 4
+
+#: A temporary file that old belongs to a process that was killed.
+ABANDONED = 3600.0
+
+Signature = list[list[Any]]
+
+
+def cached(found: Found, read: Callable[[], Dataset]) -> Dataset:
+    """The data set that ``found`` is: from the cache, or from ``read()`` and then kept.
+
+    Raises :class:`BadInputError` when the files change while they are read. A cache that cannot be written is done
+    without.
+    """
+    folder = cache_folder()
+    if folder is None:
+        return read()
+    files = _files(found)
+    before = _signature(files)
+    ticket = folder / f"{_text_digest(json.dumps([VERSION, _shape(found), [str(file) for file in files]]))}.json"
+    if (digest := _redeemed(ticket, before)) and (dataset := _load(folder / f"{digest}.npz")):
+        return dataset
+    made = time.time()
+    digest = _content_digest(found, files)
+    entry = folder / f"{digest}.npz"
+    dataset = _load(entry)
+    if dataset is None:
+        dataset = read()
+        if _signature(files) != before:
+            raise BadInputError(f"{found} changed while it was being read. Run this again when it is complete.")
+        _store(entry, lambda stream: _save(stream, dataset))
+        _prune(folder)
+    record = {"digest": digest, "made": made, "files": before}
+    _store(ticket, lambda stream: stream.write(json.dumps(record).encode()))
+    return dataset
+
+
+def cache_folder() -> Path | None:
+    """``$FERPLUS_CACHE``, or ``ferplus-keras`` in the user's cache folder; None when the variable says "off"."""
+    if (chosen := os.environ.get(CACHE_VARIABLE)) is not None:
+        return None if chosen.strip().lower() in ("", "0", "off", "no", "none") else Path(chosen).expanduser()
+    if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA")):
+        return Path(local) / "ferplus-keras" / "Cache"
+    try:
+        home = Path.home()
+    except RuntimeError:  # a user without a home
+        return None
+    if sys.platform == "darwin":
+        return home / "Library" / "Caches" / "ferplus-keras"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "ferplus-keras"
+
+
+# --- keys -------------------------------------------------------------------------------------------------------
+
+
+def _files(found: Found) -> list[Path]:
+    """Every file on the disk that the result depends on."""
+    files: list[Path] = []
+    for place, folder in found.folders.values():
+        files += place.files_for_signature([f"{folder}/{name}" if folder else name for name in place.entries(folder)])
+    for entry in (found.pixels, found.labels):
+        if entry is not None:
+            files += entry.place.files_for_signature([entry.name])
+    return list(dict.fromkeys(files))
+
+
+def _shape(found: Found) -> list[Any]:
+    """Which parts of the files are read as what."""
+    folders = [[code, name] for code, (_, name) in sorted(found.folders.items())]
+    return [folders, found.pixels and found.pixels.name, found.labels and found.labels.name]
+
+
+def _signature(files: list[Path]) -> Signature:
+    signature = []
+    for file in files:
+        try:
+            state = file.stat()
+        except OSError as error:
+            raise BadInputError(f"{file} cannot be read: {error.strerror}.") from None
+        signature.append([state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino])
+    return signature
+
+
+def _redeemed(ticket: Path, signature: Signature) -> str | None:
+    """The digest that ``ticket`` stands for, when it is for just these files and old enough to be believed."""
+    try:
+        record = json.loads(ticket.read_bytes())
+        newest = max(max(mtime, ctime) for _, mtime, ctime, _ in signature) / 1e9
+        if record["files"] == signature and newest + TICK < record["made"]:
+            return str(record["digest"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return None
+
+
+def _content_digest(found: Found, files: list[Path]) -> str:
+    whole = hashlib.sha256(json.dumps([VERSION, _shape(found)]).encode())
+    piece = bytearray(1 << 20)
+    for file in files:
+        own = hashlib.sha256()
+        try:
+            with file.open("rb", buffering=0) as stream:
+                while count := stream.readinto(piece):
+                    own.update(memoryview(piece)[:count])
+        except OSError as error:
+            raise BadInputError(f"{file} cannot be read: {error.strerror}.") from None
+        whole.update(file.name.encode() + b"\0" + own.digest())
+    return whole.hexdigest()
+
+
+def _text_digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+# --- entries ----------------------------------------------------------------------------------------------------
+
+
+def _save(stream: Any, dataset: Dataset) -> None:
+    facts = {name: getattr(dataset, name) for name in ("names", "labels", "label_rows", "origin", "notes")}
+    text = np.frombuffer(json.dumps(facts).encode(), np.uint8)
+    np.savez(stream, images=dataset.images, votes=dataset.votes, split=dataset.split, facts=text)
+
+
+def _load(entry: Path) -> Dataset | None:
+    """The data set in ``entry``; None when there is none, or it is damaged (the archive has checksums)."""
+    try:
+        with np.load(entry, allow_pickle=False) as arrays:
+            facts = json.loads(arrays["facts"].tobytes())
+            dataset = Dataset(
+                arrays["images"], arrays["votes"], arrays["split"], tuple(facts["names"]), facts["labels"],
+                facts["label_rows"], facts["origin"], tuple(facts["notes"]),
+            )  # fmt: skip
+        with suppress(OSError):
+            os.utime(entry)  # the entries used last are kept
+        return dataset
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _store(target: Path, write: Callable[[Any], Any]) -> None:
+    """Write ``target`` whole or not at all; a full disk or a folder that cannot be written is no error here."""
+    temporary = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".partial-", delete=False) as stream:
+            temporary = Path(stream.name)
+            write(stream)
+        temporary.replace(target)
+        temporary = None
+    except OSError:
+        pass
+    finally:
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink()
+
+
+def _prune(folder: Path) -> None:
+    """Keep the entries that were used last, and remove what killed processes left."""
+    with suppress(OSError):
+        entries = sorted(folder.glob("*.npz"), key=lambda path: path.stat().st_mtime, reverse=True)
+        old = [path for path in folder.glob(".partial-*") if path.stat().st_mtime < time.time() - ABANDONED]
+        for path in (*entries[KEPT:], *old):
+            path.unlink(missing_ok=True)
+
+
+__all__ = ["CACHE_VARIABLE", "cache_folder", "cached"]

@@ -1,0 +1,68 @@
+"""What the readers of all CSV files share: text that is decoded, lines that are counted, errors that say where."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+
+from ferplus_keras.errors import BadInputError
+
+#: No label file comes near these; what goes beyond is something else, and is not read to its end.
+MAX_LABEL_BYTES = 64 << 20
+MAX_LABEL_ROWS = 1_000_000
+
+
+def rows_of(data: bytes, where: str) -> Iterator[tuple[int, list[str]]]:
+    """Each row of a CSV text with the line it ends on; empty lines are left out.
+
+    Takes a byte order mark, CRLF and quoted fields. Raises :class:`BadInputError` naming the line.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise BadInputError(f"{where}, line {line}: the text is not UTF-8. Save the file as plain CSV.") from None
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for count, row in enumerate(reader):
+            if count > MAX_LABEL_ROWS:
+                raise BadInputError(f"{where} has more than {MAX_LABEL_ROWS:,} rows, and so is no FERPlus file.")
+            if any(field.strip() for field in row):
+                yield reader.line_num, row
+    except csv.Error as error:
+        raise BadInputError(f"{where}, line {reader.line_num}: not valid CSV ({error}).") from None
+
+
+def columns_of(header: Sequence[str], wanted: Sequence[str], where: str, line: int = 1) -> list[int]:
+    """Where each of ``wanted`` stands in ``header``, whatever the case and the blanks around and in the names.
+
+    Raises :class:`BadInputError` naming the column that is missing or there twice.
+    """
+    have = [_plain(name) for name in header]
+    places = []
+    for name in wanted:
+        if (count := have.count(_plain(name))) != 1:
+            problem = f'there is no column "{name}"' if not count else f'the column "{name}" stands there {count} times'
+            shown = ", ".join(field.strip()[:30] for field in header[:14])
+            raise BadInputError(f"{where}, line {line}: {problem} among: {shown}.")
+        places.append(have.index(_plain(name)))
+    return places
+
+
+def votes_of(fields: Sequence[str], where: str, line: int) -> list[int]:
+    """Vote counts from their fields. Raises :class:`BadInputError` when one is no count from 0 to 255."""
+    try:
+        votes = [int(field) for field in fields]
+    except ValueError:
+        votes = [-1]
+    if min(votes) < 0 or max(votes) > 255:
+        raise BadInputError(f"{where}, line {line}: the votes {', '.join(fields)[:80]} are not all counts.")
+    return votes
+
+
+def _plain(name: str) -> str:
+    return "".join(name.lower().split()).strip("\ufeff_")
+
+
+__all__ = ["MAX_LABEL_BYTES", "columns_of", "rows_of", "votes_of"]

@@ -1,0 +1,56 @@
+"""The same picture twice: FER2013 holds copies of train pictures in val and test.
+
+A network that has seen a test picture in training is graded on memory there. Counted are exact copies, byte for byte.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ferplus_keras.dataset.records import SPLITS, Dataset
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """``also_in`` is n x 3: whether a copy of picture n, or itself, stands in train, val and test.
+
+    ``picture`` numbers the distinct pictures: two rows with the same number are copies of each other.
+    """
+
+    also_in: np.ndarray
+    picture: np.ndarray
+    split: np.ndarray
+
+    def copied(self, split: str, other: str) -> np.ndarray:
+        """Mask over all rows: those of ``split`` whose exact copy stands in ``other``."""
+        mask: np.ndarray = (self.split == SPLITS.index(split)) & self.also_in[:, SPLITS.index(other)]
+        return mask
+
+    def counts(self, split: str, other: str) -> tuple[int, int]:
+        """How many rows of ``split`` have a copy in ``other``, and how many distinct pictures those are."""
+        rows = self.copied(split, other)
+        return int(rows.sum()), len(np.unique(self.picture[rows]))
+
+    def seen(self, split: str) -> np.ndarray:
+        """Mask over all rows: those of ``split`` of which training may have seen a copy.
+
+        For test that is in train or val (the model was chosen there), for val in train, for train in neither.
+        """
+        mask = np.zeros(len(self.split), bool)
+        for other in SPLITS[: SPLITS.index(split)]:
+            mask |= self.copied(split, other)
+        return mask
+
+
+def find_duplicates(dataset: Dataset) -> Duplicates:
+    """The exact copies in ``dataset``. A row that shares its name with another is the same picture too."""
+    numbers: dict[bytes, int] = {}
+    picture = np.array([numbers.setdefault(image.tobytes(), len(numbers)) for image in dataset.images], np.int64)
+    places = np.zeros((len(numbers), len(SPLITS)), bool)
+    places[picture, dataset.split] = True
+    return Duplicates(places[picture] if len(picture) else places, picture, dataset.split)
+
+
+__all__ = ["Duplicates", "find_duplicates"]

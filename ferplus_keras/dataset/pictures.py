@@ -1,0 +1,80 @@
+"""Microsoft's folders of pictures: ``FER2013Train``, ``FER2013Valid`` and ``FER2013Test``, unpacked or in a zip."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+
+from ferplus_keras.dataset.csv_text import MAX_LABEL_BYTES
+from ferplus_keras.dataset.finding import Found
+from ferplus_keras.dataset.labels import read_folder_labels
+from ferplus_keras.dataset.places import Entry, joined
+from ferplus_keras.dataset.records import FOLDER_LABEL_FILE, SIDE, SPLITS, Labels
+from ferplus_keras.errors import BadInputError
+
+#: A picture of 48 x 48 takes 2 KB as PNG; what takes more than this is none.
+MAX_PICTURE_BYTES = 1 << 20
+
+#: Formats that are tried; what else Pillow can open is never asked.
+FORMATS = ("PNG", "JPEG", "BMP", "PPM")
+
+Progress = Callable[[int, int], None]
+
+
+def folder_labels(found: Found) -> Labels:
+    """The ``label.csv`` of each folder, one after the other, in the order of the splits."""
+    parts = []
+    for code, (place, folder) in sorted(found.folders.items()):
+        if FOLDER_LABEL_FILE not in place.entries(folder):
+            raise BadInputError(f"{place.show(folder)} has no {FOLDER_LABEL_FILE}, and there is no fer2013new.csv.")
+        entry = Entry(place, joined(folder, FOLDER_LABEL_FILE))
+        parts.append(read_folder_labels(entry.read(MAX_LABEL_BYTES), code, str(entry)))
+    return Labels(
+        np.concatenate([part.votes for part in parts]),
+        np.concatenate([part.split for part in parts]),
+        tuple(name for part in parts for name in part.names),
+        tuple(line for part in parts for line in part.lines),
+        FOLDER_LABEL_FILE,
+    )
+
+
+def read_pictures(found: Found, labels: Labels, progress: Progress = lambda _done, _all: None) -> np.ndarray:
+    """The pictures of the rows of ``labels``, rows x 48 x 48 bytes, each from the folder of its split.
+
+    Raises :class:`BadInputError` naming the line of the label file and the picture that is missing, is no picture of
+    48 x 48, or cannot be decoded.
+    """
+    images = np.empty((len(labels), SIDE, SIDE), np.uint8)
+    present = {code: place.entries(folder) for code, (place, folder) in found.folders.items()}
+    for row, (name, code, line) in enumerate(zip(labels.names, labels.split.tolist(), labels.lines, strict=True)):
+        place, folder = found.folders[code]
+        where = f"{labels.origin}, line {line}"
+        if name not in present[code]:
+            raise BadInputError(f"{where}: the picture {name[:80]!r} is not in {place.show(folder)} ({SPLITS[code]}).")
+        images[row] = decode_picture(Entry(place, joined(folder, name)).read(MAX_PICTURE_BYTES), name, where)
+        if row % 500 == 0:
+            progress(row, len(labels))
+    return images
+
+
+def decode_picture(data: bytes, name: str, where: str) -> np.ndarray:
+    """A picture of 48 x 48, as grey bytes. The size is looked at before anything is decoded."""
+    try:
+        from PIL import Image
+    except ImportError:
+        raise BadInputError("Reading pictures needs Pillow: pip install pillow.") from None
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            if picture.size != (SIDE, SIDE):
+                width, height = picture.size
+                raise BadInputError(f"{where}: {name} is {width} x {height}; a picture has {SIDE} x {SIDE} pixels.")
+            return np.asarray(picture if picture.mode == "L" else picture.convert("L"))
+    except BadInputError:
+        raise
+    except Exception as error:  # whatever a decoder raises on damaged bytes: OSError, SyntaxError, struct.error ...
+        raise BadInputError(f"{where}: {name} cannot be decoded ({str(error)[:120]}).") from None
+
+
+__all__ = ["decode_picture", "folder_labels", "read_pictures"]

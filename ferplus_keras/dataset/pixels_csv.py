@@ -1,0 +1,141 @@
+"""Kaggle's pixel file, ``fer2013.csv`` or ``icml_face_data.csv``: 300 MB of text, read once from front to back."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+import numpy as np
+
+from ferplus_keras.dataset.csv_text import columns_of
+from ferplus_keras.dataset.records import SIDE, SPLITS, Labels, split_code
+from ferplus_keras.errors import BadInputError
+
+PIXELS = SIDE * SIDE
+
+#: Bytes read at a time.
+BLOCK = 1 << 20
+
+#: No row comes near this: 2304 numbers of three digits take 9,216 bytes.
+MAX_LINE = 1 << 17
+
+#: Rows whose digits are parsed together: so few that the arrays made on the way stay in the processor's cache.
+BATCH = 16
+
+Progress = Callable[[int], None]
+
+
+def read_pixels(stream: BinaryIO, labels: Labels, where: str, progress: Progress = lambda _bytes: None) -> np.ndarray:
+    """The pictures, rows x 48 x 48 bytes, of a pixel file whose rows go with ``labels``, one by one.
+
+    The columns may stand in any order, with blanks around their names. Memory: the result and two blocks.
+    ``progress`` is called with the number of bytes read so far.
+
+    Raises :class:`BadInputError` naming the line: a missing column, a picture of another size, a pixel that is no
+    byte, a Usage that the label file has otherwise, more or fewer rows than the label file.
+    """
+    images = np.empty((len(labels), PIXELS), np.uint8)
+    lines = _lines(stream, where, progress)
+    number, header = next(lines, (1, b""))
+    names = _fields(header.removeprefix(b"\xef\xbb\xbf"), where, number)
+    pixels, usage = columns_of([name.decode("utf-8", "replace") for name in names], ("pixels", "Usage"), where)
+    width, row = len(names), 0
+    waiting: list[tuple[int, bytes]] = []
+    for number, line in lines:
+        fields = line.split(b",") if b'"' not in line else _fields(line, where, number)
+        if len(fields) != width:
+            raise BadInputError(f"{where}, line {number}: {len(fields)} fields where the header has {width}.")
+        if row == len(labels):
+            raise BadInputError(f"{where}, line {number}: a row too many; {labels.origin} has {len(labels):,} rows.")
+        if split_code(word := fields[usage].decode("utf-8", "replace")) != labels.split[row]:
+            raise BadInputError(
+                f'{where}, line {number}: Usage is "{word.strip()[:40]}", and {SPLITS[labels.split[row]]} in '
+                f"{labels.origin}, line {labels.lines[row]}; the rows of the two files do not go together."
+            )
+        row += 1
+        waiting.append((number, fields[pixels]))
+        if len(waiting) == BATCH:
+            images[row - BATCH : row] = _pictures(waiting, where)
+            waiting.clear()
+    if waiting:
+        images[row - len(waiting) : row] = _pictures(waiting, where)
+    if row != len(labels):
+        raise BadInputError(
+            f"{where} ends after {row:,} rows, at line {number}; {labels.origin} has {len(labels):,}. Is it complete?"
+        )
+    return images.reshape(-1, SIDE, SIDE)
+
+
+def _pictures(rows: list[tuple[int, bytes]], where: str) -> np.ndarray:
+    """The numbers of several pixel fields, by array operations over their bytes: 2.5 times as fast as np.fromstring.
+
+    Where anything at all is unusual, the rows are read one by one, and the one that is wrong is named.
+    """
+    fields = [field for _, field in rows]
+    text = np.frombuffer(b"   " + b" ".join(fields) + b" ", np.uint8)
+    digit = text - np.uint8(48)
+    is_digit = digit < 10
+    digit *= is_digit  # a blank counts nothing
+    last = np.flatnonzero(is_digit[3:-1] > is_digit[4:]) + 3  # where each number ends
+    starts = 3 + np.cumsum([0, *(len(field) + 1 for field in fields)])
+    hundreds = digit[last - 2] * is_digit[last - 1]
+    values = digit[last] + np.uint8(10) * digit[last - 1] + np.uint8(100) * hundreds
+    usual = (
+        bool((np.diff(np.searchsorted(last, starts)) == PIXELS).all())
+        and np.count_nonzero(is_digit) + np.count_nonzero(text == 32) == len(text)
+        and not ((hundreds > 2) | ((hundreds == 2) & (values < 200))).any()  # beyond 255 a byte wraps around
+        and not (is_digit[last] & is_digit[last - 1] & is_digit[last - 2] & is_digit[last - 3]).any()
+    )
+    if not usual:
+        values = np.array([_picture(field, where, line) for line, field in rows], np.uint8)
+    pictures: np.ndarray = values.reshape(len(rows), PIXELS)
+    return pictures
+
+
+def _picture(field: bytes, where: str, line: int) -> list[int]:
+    words = field.split()
+    for word in words:
+        if not word.isdigit() or len(word) > 20 or int(word) > 255:
+            shown = word.decode("utf-8", "replace")[:40]
+            raise BadInputError(f'{where}, line {line}: "{shown}" is no pixel; pixels are whole numbers from 0 to 255.')
+    if len(words) != PIXELS:
+        raise BadInputError(
+            f"{where}, line {line}: {len(words):,} numbers; a picture has {SIDE} x {SIDE} = {PIXELS:,} of them."
+        )
+    return [int(word) for word in words]
+
+
+def _fields(line: bytes, where: str, number: int) -> list[bytes]:
+    """The fields of a line that has quotes in it."""
+    try:
+        (row,) = csv.reader([line.decode("utf-8", "replace")], strict=True)
+    except (csv.Error, ValueError) as error:
+        raise BadInputError(f"{where}, line {number}: not valid CSV ({error}).") from None
+    return [field.encode() for field in row]
+
+
+def _lines(stream: BinaryIO, where: str, progress: Progress) -> Iterator[tuple[int, bytes]]:
+    """Number and content of each line that is not empty."""
+    rest, number, done = b"", 0, 0
+    while block := stream.read(BLOCK):
+        done += len(block)
+        progress(done)
+        *lines, rest = (rest + block).split(b"\n")
+        for line in lines:
+            number += 1
+            if len(line) > MAX_LINE:
+                raise BadInputError(_too_long(where, number))
+            if line.strip():
+                yield number, line.rstrip(b"\r")
+        if len(rest) > MAX_LINE:
+            raise BadInputError(_too_long(where, number + 1))
+    if rest.strip():
+        yield number + 1, rest.rstrip(b"\r")
+
+
+def _too_long(where: str, number: int) -> str:
+    return f"{where}, line {number}: longer than any row of a pixel file can be."
+
+
+__all__ = ["read_pixels"]

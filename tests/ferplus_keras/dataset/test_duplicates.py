@@ -1,0 +1,38 @@
+"""Copies across splits."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ferplus_keras.dataset.duplicates import find_duplicates
+from ferplus_keras.dataset.records import Dataset
+from tests.ferplus_files import small
+
+
+def dataset(copies: dict[int, int], split: list[int]) -> Dataset:
+    data = small(len(split))
+    for row, original in copies.items():
+        data.images[row] = data.images[original]
+    codes = np.array(split, np.uint8)
+    return Dataset(data.images, data.votes, codes, tuple(map(str, range(len(split)))), "l", len(split), "o")
+
+
+def test_copies_are_counted_by_row_and_by_picture() -> None:
+    # rows:           0  1  2  3  4  5  6  7
+    found = find_duplicates(dataset({4: 0, 5: 0, 6: 3, 7: 1}, [0, 0, 0, 1, 2, 2, 2, 1]))
+    assert found.counts("test", "train") == (2, 1)
+    assert found.counts("test", "val") == (1, 1)
+    assert found.counts("val", "train") == (1, 1)
+    assert np.flatnonzero(found.seen("test")).tolist() == [4, 5, 6]
+    assert np.flatnonzero(found.seen("val")).tolist() == [7]
+    assert not found.seen("train").any()
+
+
+def test_a_pixel_apart_is_no_copy() -> None:
+    data = dataset({3: 0}, [0, 0, 1, 2])
+    data.images[3, 47, 47] ^= 1
+    assert find_duplicates(data).counts("test", "train") == (0, 0)
+
+
+def test_copies_within_a_split_are_no_leak() -> None:
+    assert not find_duplicates(dataset({3: 2}, [0, 1, 2, 2])).seen("test").any()

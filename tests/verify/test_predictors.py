@@ -1,0 +1,156 @@
+"""Files of every kind become the same thing, and what is no network of eight emotions is said to be none."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from convert.conversion import convert
+from ferplus_keras.architecture import classifier, embedding
+from ferplus_keras.dataset import Dataset
+from ferplus_keras.dataset.protocols import PROTOCOLS
+from ferplus_keras.errors import BadInputError
+from tests.seeded import save_state, seeded_state
+from tests.verify.oracles import painted
+from verify.accuracy import agreement, evaluate
+from verify.predictors import open_predictor
+
+ALBANIE = PROTOCOLS["albanie"]
+
+
+def images(count: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).normal(0, 60, (count, 224, 224, 3)).astype(np.float32)
+
+
+def test_a_torch_file_is_run_by_the_reference(seeded_pth: Path) -> None:
+    import torch
+
+    from convert.readers import read_checkpoint
+    from verify.references.torch_reference import as_torch, reference_module
+
+    predictor = open_predictor(seeded_pth)
+    found = predictor.probabilities(images())
+    assert found.shape == (3, 8) and np.allclose(found.sum(axis=1), 1)
+    with torch.no_grad():
+        logits = reference_module(read_checkpoint(seeded_pth), "float32")(as_torch(images(), "float32"))
+    np.testing.assert_allclose(found, torch.softmax(logits.double(), dim=1).numpy(), atol=1e-5)
+    assert (predictor.network, predictor.standin) == ("resnet50", False) and "PyTorch" in predictor.by
+
+
+@pytest.mark.parametrize("head", [classifier(7), embedding(128)])
+def test_a_network_without_eight_emotions_is_refused(tmp_path: Path, head: Any) -> None:
+    path = save_state(seeded_state("resnet50", head), tmp_path / "other.pth")
+    with pytest.raises(BadInputError, match="a classifier of 8 classes"):
+        open_predictor(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.pth", b"nothing"), ("a.onnx", b"nothing"), ("a.h5", b"nothing"), ("a.keras", b"PK\x03\x04"), ("a.pth", b""),
+     ("a.mat", b"MATLAB 5.0 MAT-file" + bytes(200))],
+)  # fmt: skip
+def test_a_file_that_is_none_is_a_sentence(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(BadInputError) as caught:
+        open_predictor(path)
+    assert name in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(BadInputError, match="no file"):
+        open_predictor(tmp_path / "absent.h5")
+
+
+# --- ONNX: the file itself, whoever wrote it ------------------------------------------------------------------------
+
+
+def tiny_onnx(path: Path, *, softmax: bool, channels_last: bool, batch: int | str = "N", classes: int = 8) -> Path:
+    """Mean colour -> a linear head: all that the interface needs."""
+    onnx = pytest.importorskip("onnx")
+    helper, tensor = onnx.helper, onnx.TensorProto
+    generator = np.random.default_rng(1)
+    weights = {"w": generator.normal(size=(3, classes)).astype(np.float32) / 50, "b": np.zeros(classes, np.float32)}
+    shape = [batch, 224, 224, 3] if channels_last else [batch, 3, 224, 224]
+    axes = [1, 2] if channels_last else [2, 3]
+    nodes = [
+        helper.make_node("ReduceMean", ["image", "axes"], ["pooled"], keepdims=0),
+        helper.make_node("Gemm", ["pooled", "w", "b"], ["logits"]),
+    ]
+    if softmax:
+        nodes.append(helper.make_node("Softmax", ["logits"], ["prob"]))
+    graph = helper.make_graph(
+        nodes, "tiny", [helper.make_tensor_value_info("image", tensor.FLOAT, shape)],
+        [helper.make_tensor_value_info("prob" if softmax else "logits", tensor.FLOAT, [batch, classes])],
+        [*(onnx.numpy_helper.from_array(array, name) for name, array in weights.items()),
+         onnx.numpy_helper.from_array(np.array(axes, np.int64), "axes")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("batch", ["N", 4])
+def test_an_onnx_file_is_run_whatever_its_layout_and_output(
+    tmp_path: Path, softmax: bool, channels_last: bool, batch: int | str
+) -> None:
+    pytest.importorskip("onnxruntime")
+    path = tiny_onnx(tmp_path / "t.onnx", softmax=softmax, channels_last=channels_last, batch=batch)
+    predictor = open_predictor(path)
+    means = images().mean(axis=(1, 2)) @ (np.random.default_rng(1).normal(size=(3, 8)).astype(np.float32) / 50)
+    powers = np.exp(means - means.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(predictor.probabilities(images()), powers / powers.sum(axis=1, keepdims=True), atol=1e-5)
+    assert "ONNX Runtime" in predictor.by and len(predictor.source.sha256) == 64
+    assert evaluate(predictor, painted([0] * 6), ALBANIE).splits[0].rate.n == 6  # a batch that is not full
+
+
+def test_an_onnx_file_with_other_classes_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    path = tiny_onnx(tmp_path / "t.onnx", softmax=False, channels_last=False, classes=7)
+    with pytest.raises(BadInputError, match="gives 7 numbers"):
+        evaluate(open_predictor(path), painted([0]), ALBANIE)
+
+
+def test_a_strangers_keras_model_is_run_too(tmp_path: Path) -> None:
+    import keras
+
+    inputs = keras.Input((224, 224, 3))
+    outputs = keras.layers.Dense(8, activation="softmax")(keras.layers.GlobalAveragePooling2D()(inputs))
+    model = keras.Model(inputs, outputs)
+    model.save(tmp_path / "mine.keras")
+    predictor = open_predictor(tmp_path / "mine.keras")
+    np.testing.assert_allclose(predictor.probabilities(images()), model(images()).numpy(), atol=1e-6)
+    assert predictor.network == "" and "FERPlus's order" in predictor.notes[0]
+
+
+# --- real faces through full-size networks --------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_real_faces_get_the_same_decisions_from_keras_and_pytorch(
+    standin_pth: Path, standin_h5: Path, ferplus: Dataset
+) -> None:
+    """ "The same accuracy" means the same decisions: a stand-in and its conversion, on real faces."""
+    evaluation = evaluate(
+        open_predictor(standin_h5), ferplus, ALBANIE, splits=("val",), versus=open_predictor(standin_pth), limit=24
+    )
+    assert evaluation.versus is not None
+    theirs = evaluation.versus[1]["val"]
+    found = agreement(evaluation.splits[0].predictions, theirs)
+    assert (found.n, found.passed) == (24, True)
+    np.testing.assert_allclose(evaluation.splits[0].predictions.probabilities, theirs.probabilities, atol=1e-4)
+    assert evaluation.predictor.standin
+
+
+@pytest.mark.slow
+def test_weights_alone_and_logits_are_the_same_network(standin_h5: Path, tmp_path: Path) -> None:
+    copy = shutil.copy(standin_h5, tmp_path / "copy-standin.h5")
+    logits, weights = tmp_path / "logits-standin.h5", tmp_path / "w-standin.weights.h5"
+    convert(copy, [logits], logits=True)
+    convert(copy, [weights])
+    expected = open_predictor(standin_h5).probabilities(images())
+    for path in (logits, weights):
+        np.testing.assert_allclose(open_predictor(path).probabilities(images()), expected, atol=1e-5)

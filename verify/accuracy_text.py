@@ -1,0 +1,75 @@
+"""An accuracy result for a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from verify.result import Result
+
+WORDS = {True: "pass", False: "FAIL"}
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """A share of one as a percentage; a dash where there is none."""
+    return "-" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def interval(rate: dict[str, Any]) -> str:
+    """Wilson's interval in percent."""
+    if rate["interval"] is None:
+        return "-"
+    low, high = rate["interval"]
+    return f"{100 * low:.2f} to {100 * high:.2f} %"
+
+
+def as_text(result: Result) -> str:
+    """The figures of each split, what was asked and the verdict, and what a reader must know."""
+    protocol, resize = result["protocol"], result["preprocessing"]["resize"]
+    lines = [
+        f"{result['model']['name']}, run by {result['model']['run_by']}" + ("  STAND-IN weights" * result["standin"]),
+        f"protocol {protocol['name']} ({protocol['title']}); {resize['title']}; RGB 0..255 less the published mean",
+    ]
+    for split in result["splits"]:
+        lines += ["", *_split(split, protocol["name"])]
+    if result["resizers"]:
+        lines += ["", "resizing (decisions that differ from those above):"]
+        lines += [
+            f"  {each['name']:<14} {split['split']:<5} {percent(split['accuracy'])}  {split['changed']:>5} differ"
+            for each in result["resizers"]
+            for split in each["splits"]
+        ]
+    lines += [f"note: {note}" for note in result["notes"]]
+    lines += [f"{WORDS[level['passed']]}: {level['summary']}" for level in result["levels"]]
+    return "\n".join(lines)
+
+
+def _split(split: dict[str, Any], protocol: str) -> list[str]:
+    clean, ties, loss = split["without_copies"], split["ties"], split["log_loss"]
+    lines = [
+        f"{split['split']}, {protocol}: {percent(split['accuracy'])}  {split['correct']:,} of {split['n']:,}  "
+        f"(95 %: {interval(split)})",
+        f"  without the {split['copies']['n']:,} whose exact copy training may have seen: "
+        f"{percent(clean['accuracy'])}  {clean['correct']:,} of {clean['n']:,}",
+    ]
+    if ties["tied"]["n"]:
+        lines.append(
+            f"  two emotions voted equal on {ties['tied']['n']:,}: {percent(ties['tied']['accuracy'])} of these are "
+            f"right, {percent(ties['tied_either']['accuracy'])} if either counts; "
+            f"{percent(ties['untied']['accuracy'])} of the others"
+        )
+    lines += [
+        f"  macro recall {percent(split['macro']['recall'])}, F1 {percent(split['macro']['f1'])}; always the commonest "
+        f"class: {percent(split['always_the_commonest'])}",
+        f"  calibration error {percent(split['calibration']['ece'])}; log loss {loss['cross_entropy']:.3f} against "
+        f"the votes, whose entropy is {loss['entropy']:.3f}",
+        f"  {'class':<10} {'n':>6} {'precision':>10} {'recall':>9} {'F1':>9}",
+    ]
+    lines += [
+        f"  {row['name']:<10} {row['support']:>6,} {percent(row['precision']):>10} {percent(row['recall']):>9} "
+        f"{percent(row['f1']):>9}"
+        for row in split["classes"]
+    ]
+    return lines
+
+
+__all__ = ["as_text", "interval", "percent"]

@@ -1,0 +1,247 @@
+"""Any of the networks' files as one thing: preprocessed images in, eight probabilities out.
+
+Each kind of file is run by what is at home there: Keras files by Keras, PyTorch's by PyTorch, ``.onnx`` by ONNX
+Runtime, ``.mat`` by the graph that is stored in it. :data:`KINDS` is the list; a new kind is a row in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convert.checkpoint import Checkpoint, MappedFile, Provenance, Source
+from convert.readers import read_checkpoint
+from ferplus_keras.emotions import EMOTIONS
+from ferplus_keras.errors import BadInputError, CheckFailedError
+from ferplus_keras.preprocessing import PUBLISHED
+
+Run = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A network ready to run.
+
+    ``run`` takes preprocessed images (n x 224 x 224 x 3, float32, RGB less the mean) and gives n x 8 logits or
+    probabilities. ``batch`` is how many images at a time suit it. ``labels`` is the order of its classes.
+    """
+
+    path: Path
+    by: str  #: what runs it, in words
+    run: Run
+    source: Source
+    provenance: Provenance | None = None
+    network: str = ""
+    labels: tuple[str, ...] = EMOTIONS
+    batch: int = 32
+    notes: tuple[str, ...] = ()
+
+    @property
+    def standin(self) -> bool:
+        named = "standin" in self.path.name.lower()
+        return named or bool(self.provenance and self.provenance.standin)
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """n x 8 float64 for preprocessed ``images``, in the order of EMOTIONS; softmax where the network gives logits.
+
+        Raises :class:`BadInputError` when the network has other classes, :class:`CheckFailedError` on NaN.
+        """
+        found = np.asarray(self.run(images), np.float64).reshape(len(images), -1)
+        if found.shape[1] != len(EMOTIONS):
+            raise BadInputError(
+                f"{self.path} gives {found.shape[1]} numbers for a picture, and FERPlus has {len(EMOTIONS)} emotions: "
+                "it is another network, or one without its head."
+            )
+        if not np.isfinite(found).all():
+            raise CheckFailedError(f"{self.path} gives numbers that are not finite for some of these pictures.")
+        if not _are_probabilities(found):
+            powers = np.exp(found - found.max(axis=1, keepdims=True))
+            found = powers / powers.sum(axis=1, keepdims=True)
+        return found[:, [self.labels.index(emotion) for emotion in EMOTIONS]]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self.source) | {
+            "path": str(self.path),
+            "run_by": self.by,
+            "network": self.network,
+            "standin": self.standin,
+            "labels": list(self.labels),
+            "provenance": asdict(self.provenance) if self.provenance else None,
+        }
+
+
+def _are_probabilities(rows: np.ndarray) -> bool:
+    """Whether every row is a distribution. Logits that happen to be one, for every picture of a batch, do not exist."""
+    return bool((rows >= 0).all() and np.abs(rows.sum(axis=1) - 1).max(initial=0) < 1e-3)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file: how to tell it (name and first bytes), and how to open it."""
+
+    name: str
+    recognises: Callable[[Path, bytes], bool]
+    open: Callable[[Path], Predictor]
+
+
+def open_predictor(path: str | Path) -> Predictor:
+    """The network in the file at ``path``, whatever its format.
+
+    Raises :class:`BadInputError` when there is no such file, no such format, or no eight emotions in it.
+    """
+    path = Path(path)
+    head = bytes(MappedFile(path).view[:512])
+    predictor = next(kind for kind in KINDS if kind.recognises(path, head)).open(path)
+    if set(predictor.labels) != set(EMOTIONS) or len(predictor.labels) != len(EMOTIONS):
+        raise BadInputError(
+            f"{path} has the classes {', '.join(predictor.labels)[:200]}; FERPlus's are {', '.join(EMOTIONS)}."
+        )
+    return predictor
+
+
+def _of_checkpoint(path: Path, checkpoint: Checkpoint, by: str, run: Run, batch: int = 32) -> Predictor:
+    told = checkpoint.provenance
+    if told.head != "classifier" or told.units != len(EMOTIONS):
+        raise BadInputError(
+            f"{path} is a {checkpoint.architecture}; accuracy on FERPlus needs a classifier of {len(EMOTIONS)} classes."
+        )
+    notes = []
+    if told.labels != EMOTIONS and told.labels is not None:
+        notes.append(f"the file's classes stand in the order {', '.join(told.labels)}; they were put in FERPlus's")
+    published = PUBLISHED.as_dict()
+    if any(_listed(told.preprocessing.get(key, value)) != _listed(value) for key, value in published.items()):
+        notes.append("the file asks for another preprocessing than was published; it was run with the published one")
+    return Predictor(
+        path, by, run, told.source, told, told.network, told.labels or EMOTIONS, batch, tuple(notes)
+    )  # fmt: skip
+
+
+def _of_a_stranger(path: Path, format: str, by: str, run: Run, batch: int) -> Predictor:
+    """A network that somebody else's program wrote: it says neither what it is nor what its classes are."""
+    file = MappedFile(path)
+    source = Source(path.name, file.size, file.sha256(), format)
+    notes = ("the file says nothing of its classes; they are taken to stand in FERPlus's order",)
+    return Predictor(path, by, run, source, batch=batch, notes=notes)
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _filled(images: np.ndarray, size: int) -> np.ndarray:
+    """The batch with black images after it, up to ``size``."""
+    if len(images) >= size:
+        return images
+    return np.concatenate([images, np.zeros((size - len(images), *images.shape[1:]), images.dtype)])
+
+
+# --- the kinds --------------------------------------------------------------------------------------------------
+
+
+def _open_keras(path: Path) -> Predictor:
+    """The file as Keras opens it. Every batch is filled up to one size: a new one would be compiled anew."""
+    import keras
+
+    from verify.keras_side import open_model
+
+    model, checkpoint = open_model(path)
+    size = 32
+
+    def run(images: np.ndarray) -> np.ndarray:
+        filled = _filled(images, size)
+        inputs: Any = [filled] if isinstance(model.input, list) else filled
+        return np.asarray(model.predict_on_batch(inputs))[: len(images)]
+
+    by = f"Keras {keras.__version__} on {keras.backend.backend()}"
+    return (
+        _of_checkpoint(path, checkpoint, by, run, size) if checkpoint else _of_a_stranger(path, "keras", by, run, size)
+    )
+
+
+def _open_torch(path: Path) -> Predictor:
+    import torch
+
+    from verify.references.torch_reference import as_torch, reference_module
+
+    checkpoint = read_checkpoint(path)
+    module = reference_module(checkpoint, "float32")
+
+    def run(images: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            result: np.ndarray = module(as_torch(images, "float32")).numpy()
+        return result
+
+    return _of_checkpoint(path, checkpoint, f"PyTorch {torch.__version__}, this project's module", run)
+
+
+def _open_onnx(path: Path) -> Predictor:
+    """The file itself, run by ONNX Runtime: nothing of it goes through this project's readers."""
+    if find_spec("onnxruntime") is None:
+        raise BadInputError(f"{path} is run by ONNX Runtime, which is not installed: pip install onnxruntime.")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        (images_input,) = session.get_inputs()
+    except Exception as error:  # the library's own exception classes share no base that is public
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BadInputError(f"ONNX Runtime cannot open {path} as a network of one input: {reason[:300]}") from None
+    channels_last = images_input.shape[-1] == 3
+    fixed = images_input.shape[0] if isinstance(images_input.shape[0], int) else None
+    output = session.get_outputs()[-1].name
+
+    def run(images: np.ndarray) -> np.ndarray:
+        batch = _filled(images, fixed or 0)
+        batch = batch if channels_last else batch.transpose(0, 3, 1, 2)
+        try:
+            found: np.ndarray = session.run([output], {images_input.name: np.ascontiguousarray(batch)})[0]
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise BadInputError(f"ONNX Runtime could not run {path}: {reason[:300]}") from None
+        return found[: len(images)]
+
+    by = f"ONNX Runtime {onnxruntime.__version__}"
+    try:
+        told = read_checkpoint(path)
+    except BadInputError:
+        return _of_a_stranger(path, "onnx", by, run, fixed or 32)
+    return _of_checkpoint(path, told, by, run, fixed or 32)
+
+
+def _open_matconvnet(path: Path) -> Predictor:
+    try:
+        from verify.references.matconvnet import MatConvNetReference
+    except ImportError:
+        raise BadInputError(f"{path} is a MatConvNet file, which this version does not run yet.") from None
+    checkpoint = read_checkpoint(path)
+    reference = MatConvNetReference(checkpoint, "float32", path)
+
+    def run(images: np.ndarray) -> np.ndarray:
+        result: np.ndarray = reference.run(images)[checkpoint.architecture.output].reshape(len(images), -1)
+        return result
+
+    # It keeps every layer's output, 40 MB an image.
+    predictor = _of_checkpoint(path, checkpoint, reference.title, run, batch=4)
+    return replace(predictor, notes=(*predictor.notes, reference.note))
+
+
+#: The kinds of files, most particular first; the last takes what is left, and its reader says what is wrong with it.
+KINDS = (
+    Kind("onnx", lambda path, _head: path.suffix.lower() == ".onnx", _open_onnx),
+    Kind("matconvnet", lambda _path, head: head.startswith((b"MATLAB 5.0", b"MATLAB 7.3")), _open_matconvnet),
+    Kind(
+        "keras",
+        lambda path, head: head[:4] == b"\x89HDF" or path.name.lower().endswith((".keras", ".h5", ".hdf5")),
+        _open_keras,
+    ),
+    Kind("torch", lambda _path, _head: True, _open_torch),
+)
+
+__all__ = ["KINDS", "Kind", "Predictor", "open_predictor"]

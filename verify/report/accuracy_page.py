@@ -1,0 +1,307 @@
+"""An accuracy result as an HTML page: the figure, what it is worth, and where the network is wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from verify.accuracy_text import interval, percent
+from verify.report import accuracy_plots as plots
+from verify.report import numbers, parts
+from verify.report.accuracy_plots import RateRow
+from verify.report.page import Fact, Page, Section, Verdict, html
+from verify.result import Result
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+STANDIN = (
+    "Made-up numbers of the published names, shapes and format. The network has learnt nothing, and its accuracy says "
+    "nothing about the published one; what is shown here is that the evaluation runs."
+)
+
+
+def accuracy_page(result: Result, images: np.ndarray) -> Page:
+    """The page of one result; ``images`` are the data set's, of which the mistakes are shown."""
+    sections = []
+    if result["levels"]:
+        sections.append(Section("asked", "What was asked", _asked(result)))
+    if result["notes"]:
+        sections.append(Section("notes", "To be known when reading this", _notes(result)))
+    for split in result["splits"]:
+        sections.append(
+            Section(f"on-{split['split']}", f"On {split['split']}", _split(split, result, images), _lead(split, result))
+        )
+    if result["versus"]:
+        sections.append(Section("versus", "Beside the other network", _versus(result)))
+    if result["resizers"]:
+        sections.append(
+            Section(
+                "resize", "What resizing changes", _resizers(result),
+                "The same network on the same pictures, brought from 48 x 48 to 224 x 224 in each of four ways.",
+            )
+        )  # fmt: skip
+    sections += [
+        Section(
+            "protocol", "What counts as right", _protocol(result),
+            "Ten people voted on each picture. Figures under different protocols are not comparable.",
+        ),
+        Section("data", "Data", _data(result)),
+        Section("files", "The network", _files(result)),
+        Section("repeat", "How to repeat this", html("{}{}", parts.command(result["command"]), _circumstances(result))),
+    ]  # fmt: skip
+    return Page(
+        kind=f"Accuracy on FERPlus, protocol {result['protocol']['name']}",
+        subject=result["model"]["name"],
+        verdict=_verdict(result),
+        sections=sections,
+        standin=STANDIN if result["standin"] else "",
+        footer=(
+            f"Written by {result['tool']} on {numbers.moment(result['created'])}.",
+            f"The same for programs: accuracy.json (schema {result['schema']}) and junit.xml, beside this page.",
+        ),
+        style="accuracy.css",
+    )
+
+
+def _verdict(result: Result) -> Verdict:
+    told = " and ".join(f"{percent(split['accuracy'])} on {split['split']}" for split in result["splits"])
+    network = f" ({result['model']['network']})" if result["model"]["network"] else ""
+    counts = "; ".join(
+        f"{split['correct']:,} of {split['n']:,} {split['split']} pictures are right" for split in result["splits"]
+    )
+    sentence = html(
+        "<code>{}</code>{}, run by {}, under the protocol <strong>{}</strong>: {}.",
+        result["model"]["name"], network, result["model"]["run_by"], result["protocol"]["name"], counts,
+    )  # fmt: skip
+    facts = []
+    for split in result["splits"]:
+        where, clean = split["split"], split["without_copies"]
+        expected = next((each for each in result["expectations"] if each["split"] == where), None)
+        note = f"95 %: {interval(split)}"
+        if expected:
+            note += f"; {expected['percent']:g} ± {expected['tolerance']:g} expected"
+        facts.append(
+            Fact(f"Accuracy, {where}", percent(split["accuracy"]), note, expected["passed"] if expected else None)
+        )
+        left_out = f"{split['copies']['n']:,} {where} pictures left out"
+        facts.append(Fact("without copies of train", percent(clean["accuracy"]), left_out))
+        if len(result["splits"]) == 1:
+            average, loss = split["macro"], split["calibration"]
+            facts.append(Fact("Macro recall", percent(average["recall"]), "every class counts the same"))
+            facts.append(Fact("Calibration error", percent(loss["ece"]), "sureness less accuracy, on average"))
+    if not result["levels"]:
+        return Verdict(None, told, sentence, facts)
+    if result["passed"]:
+        return Verdict(
+            True, f"{told}, as expected" if result["expectations"] else "The same decisions", sentence, facts
+        )
+    missed = any(not each["passed"] for each in result["expectations"])
+    return Verdict(False, f"{told}: not as expected" if missed else "Not the same decisions", sentence, facts)
+
+
+def _asked(result: Result) -> Markup:
+    return parts.levels(
+        [
+            parts.Level(level["title"], level["question"], level["passed"], level["summary"].split("; "))
+            for level in result["levels"]
+        ]
+    )
+
+
+def _notes(result: Result) -> Markup:
+    items = html("").join(html("<li>{}.</li>", note[:1].upper() + note[1:]) for note in result["notes"])
+    return html('<div class="prose"><ul class="notes">{}</ul></div>', items)
+
+
+def _lead(split: dict[str, Any], result: Result) -> str:
+    resize = result["preprocessing"]["resize"]
+    return (
+        f"Protocol {result['protocol']['name']}, {resize['title']}. Always deciding for the commonest class would be "
+        f"right {percent(split['always_the_commonest'], 1)} of the time."
+    )
+
+
+def _split(split: dict[str, Any], result: Result, images: np.ndarray) -> Markup:
+    name, ties = split["split"], split["ties"]
+    before = "train or val" if name == "test" else "train"
+    expected = next((each["percent"] for each in result["expectations"] if each["split"] == name), None)
+    rows = [
+        RateRow("All pictures", split, strong=True),
+        RateRow(f"without copies of {before}", split["without_copies"], strong=True),
+        RateRow(f"copies of {before} alone", split["copies"]),
+        RateRow("one emotion has the most votes", ties["untied"]),
+        RateRow("two have equally many", ties["tied"], "first counts"),
+        RateRow("two have equally many", ties["tied_either"], "either counts"),
+    ]
+    caption = "Whiskers: Wilson's 95 % interval." + (
+        "" if expected is None else f" Dashed: the {expected:g} % that were expected."
+    )
+    figure = plots.rates("Accuracy, and of which pictures", caption, rows, expected)
+    pair = html(
+        '<div class="pair">{}{}</div>',
+        plots.confusion(f"confusion-{name}", split), plots.reliability(f"reliability-{name}", split),
+    )  # fmt: skip
+    sheet = plots.contact_sheet(split, result["classes"], images) if split["mistakes"] else html("")
+    return html(
+        "{}{}{}{}{}", figure, pair, _classes(split), sheet, parts.fold("Confusion matrix in numbers", _matrix(split))
+    )
+
+
+def _classes(split: dict[str, Any]) -> Markup:
+    columns = [
+        parts.Column("Class"), parts.Column("Pictures", "number", "with that label", down_first=True),
+        parts.Column("Decided", "number", "how often the network decided so", down_first=True),
+        parts.Column("Right", "number", down_first=True),
+        parts.Column("Precision", "number", "of its decisions for the class, how many are right"),
+        parts.Column("Recall", "number", "of the class's pictures, how many it found"),
+        parts.Column("F1", "number", "harmonic mean of the two"),
+    ]  # fmt: skip
+    rows = [
+        [
+            parts.Cell(row["name"]),
+            *(parts.Cell(f"{row[key]:,}", row[key]) for key in ("support", "decided", "correct")),
+            *(parts.Cell(percent(row[key]), -1 if row[key] is None else row[key])
+              for key in ("precision", "recall", "f1")),
+        ]
+        for row in split["classes"]
+    ]  # fmt: skip
+    loss, average = split["log_loss"], split["macro"]
+    caption = (
+        f"By class. Macro averages: precision {percent(average['precision'])}, recall {percent(average['recall'])}, F1 "
+        f"{percent(average['f1'])}. Log loss against the votes {loss['cross_entropy']:.3f} nats; no prediction could "
+        f"have less than their entropy, {loss['entropy']:.3f}."
+    )
+    return parts.table(parts.Table(caption, columns, rows))
+
+
+def _matrix(split: dict[str, Any]) -> Markup:
+    names = [row["name"] for row in split["classes"]]
+    columns = [parts.Column("label"), *(parts.Column(name, "number", down_first=True) for name in names)]
+    rows = [
+        [parts.Cell(name), *(parts.Cell(f"{count:,}", count) for count in row)]
+        for name, row in zip(names, split["confusion"], strict=True)
+    ]
+    return parts.table(parts.Table("Rows: labels. Columns: decisions.", columns, rows))
+
+
+def _versus(result: Result) -> Markup:
+    versus = result["versus"]
+    columns = [
+        parts.Column("Split"), parts.Column("Same decision", "number"), parts.Column("differ by rounding", "number"),
+        parts.Column("This one", "number"), parts.Column("The other", "number"),
+        parts.Column("Only this right", "number"), parts.Column("Only the other right", "number"),
+        parts.Column("McNemar p", "number", "exact, two-sided: could chance alone make one so much better?"),
+        parts.Column("Verdict", "verdict"),
+    ]  # fmt: skip
+    own = {split["split"]: split for split in result["splits"]}
+    rows = []
+    for each in versus["splits"]:
+        test = each["mcnemar"]
+        rows.append(
+            [
+                parts.Cell(each["split"]), parts.Cell(f"{each['same']:,} of {each['n']:,}", each["same"]),
+                parts.Cell(str(each["near_ties"]), each["near_ties"]),
+                parts.Cell(percent(own[each["split"]]["accuracy"])), parts.Cell(percent(each["accuracy"])),
+                parts.Cell(str(test["only_first"]), test["only_first"]),
+                parts.Cell(str(test["only_second"]), test["only_second"]), parts.Cell(f"{test['p']:.2g}", test["p"]),
+                parts.Cell("same" if each["passed"] else "DIFFERENT", None, each["passed"]),
+            ]
+        )  # fmt: skip
+    other = versus["model"]
+    return parts.table(parts.Table(f"The other: {other['name']}, run by {other['run_by']}", columns, rows))
+
+
+def _resizers(result: Result) -> Markup:
+    columns = [
+        parts.Column("Resize"), parts.Column("Split"), parts.Column("Accuracy", "number"),
+        parts.Column("Decisions that differ", "number", "from those with the resize used above", down_first=True),
+        parts.Column("newly right", "number"), parts.Column("newly wrong", "number"),
+        parts.Column("McNemar p", "number"), parts.Column("What it is"),
+    ]  # fmt: skip
+    rows = []
+    for each in result["resizers"]:
+        for split in each["splits"]:
+            test = split["mcnemar"]
+            rows.append(
+                [
+                    parts.Cell(f"{each['name']}{' (used)' if each['used'] else ''}"), parts.Cell(split["split"]),
+                    parts.Cell(percent(split["accuracy"]), split["accuracy"]),
+                    parts.Cell(f"{split['changed']:,}", split["changed"]),
+                    parts.Cell(str(test["only_second"]), test["only_second"]),
+                    parts.Cell(str(test["only_first"]), test["only_first"]),
+                    parts.Cell(f"{test['p']:.2g}", test["p"]), parts.Cell(each["text"]),
+                ]
+            )  # fmt: skip
+    return parts.table(parts.Table("Each way of resizing", columns, rows))
+
+
+def _protocol(result: Result) -> Markup:
+    protocol = result["protocol"]
+    kept = ", ".join(f"{count:,} {split}" for split, count in protocol["kept"].items())
+    return parts.facts(
+        [
+            ("Protocol", f"{protocol['name']}: {protocol['title']}"), ("Source", protocol["source"]),
+            ("Rule", protocol["rule"]), ("Ties", "go to the emotion that stands first"),
+            ("Keeps", f"{kept}; drops {protocol['dropped']:,} of the published label file's rows"),
+        ]
+    )  # fmt: skip
+
+
+def _data(result: Result) -> Markup:
+    data, resize = result["data"], result["preprocessing"]["resize"]
+    copies = "; ".join(
+        f"{each['rows']:,} {each['split']} rows ({each['pictures']:,} distinct pictures) stand in {each['also_in']} too"
+        for each in data["copies"]
+    )
+    return parts.facts(
+        [
+            ("Read from", data["origin"]), ("Pictures", f"{data['rows']:,}"),
+            ("Votes", f"{data['labels']}, {data['label_rows']:,} rows"), ("Exact copies", copies),
+            ("Preprocessing", f"grey as RGB, 0..255 less {', '.join(map(str, result['preprocessing']['mean']))}"),
+            ("Resize", f"{resize['name']}: {resize['title']}; {resize['text']}"),
+        ]
+    )  # fmt: skip
+
+
+def _files(result: Result) -> Markup:
+    cards = [_card("The network", result["model"])]
+    if result["versus"]:
+        cards.append(_card("The other", result["versus"]["model"]))
+    return parts.file_cards(cards)
+
+
+def _card(role: str, model: dict[str, Any]) -> parts.File:
+    found = [
+        ("Size", f"{numbers.size(model['size'])} ({model['size']:,} bytes)"), ("Format", model["format"]),
+        ("Run by", model["run_by"]), ("Network", model["network"] or "not said"),
+        ("Classes", ", ".join(model["labels"])),
+    ]  # fmt: skip
+    if told := model["provenance"]:
+        found.append(("Made from", f"{told['source']['name']}, SHA-256 {told['source']['sha256']}"))
+    return parts.File(role, model["name"], found, model["sha256"], model["standin"])
+
+
+def _circumstances(result: Result) -> Markup:
+    pace = "; ".join(
+        f"{split['split']}: {split['timing']['per_second']:.1f} pictures a second, "
+        f"{_share(split['timing'])} of the time on the pictures themselves"
+        for split in result["splits"]
+    )
+    return parts.facts(
+        [
+            ("Machine", result["machine"]), ("Pace", pace),
+            ("Versions", ", ".join(f"{name} {version}" for name, version in result["versions"].items())),
+            ("Time", f"{numbers.moment(result['created'])}, took {numbers.duration(result['seconds'])}"),
+            ("Memory", f"{numbers.size(result['peak_bytes'])} at most"),
+        ]
+    )  # fmt: skip
+
+
+def _share(timing: dict[str, Any]) -> str:
+    total = timing["data_seconds"] + timing["network_seconds"]
+    return percent(timing["data_seconds"] / total if total else None, 1)
+
+
+__all__ = ["accuracy_page"]
