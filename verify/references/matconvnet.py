@@ -32,8 +32,8 @@ class MatConvNetReference:
     title = "MatConvNet's stored graph, in NumPy"
     independent = True
     note = (
-        "strides, padding, order and connections are the file's own; it shares no code with Keras, PyTorch or the "
-        "architecture table"
+        "strides, padding, order and connections are the file's own, not this project's; the arithmetic shares no code "
+        "with Keras or PyTorch"
     )
     dtypes = ("float64", "float32")
 
