@@ -33,6 +33,7 @@ def convert(
     logits: bool | None = None,
     dropout: float | None = None,
     top: bool = True,
+    channels_last: bool = False,
     allow_missing: Iterable[str] = (),
     allow_unexpected: Iterable[str] = (),
     progress: Callable[[str], None] = lambda _line: None,
@@ -43,9 +44,10 @@ def convert(
         source: a checkpoint in any format that is read.
         targets: files to write; each is replaced only when the new one is complete and reads back bit for bit.
         network: "auto", "resnet50" or "senet50".
-        logits: leave the softmax out of Keras models. None: as in the source when that is a Keras model, else False.
+        logits: leave the softmax out of Keras models. None: as in the source when that is a model, else False.
         dropout: rate of the published networks' dropout layers in Keras models. None: as in the source.
         top: False leaves the head out.
+        channels_last: ONNX models take images as height x width x channels.
         allow_missing, allow_unexpected: see :func:`convert.matching.match`.
         progress: called with a line of text when a step begins.
 
@@ -69,12 +71,12 @@ def convert(
         )
     checkpoint = _changed(checkpoint, dropout, top)
     if logits is None:
-        from_keras = checkpoint.provenance.source.format in ("h5-model", "keras")
+        from_keras = checkpoint.provenance.source.format in ("h5-model", "keras", "onnx")
         logits = from_keras and checkpoint.provenance.output == "logits"
     written = []
     for path in paths:
         progress(f"writing {path}")
-        written.append(write(checkpoint, path, logits=logits))
+        written.append(write(checkpoint, path, logits=logits, channels_last=channels_last))
     return Conversion(source, checkpoint.provenance, tuple(written), time.perf_counter() - start)
 
 

@@ -23,15 +23,13 @@ from ferplus_keras.errors import BadInputError
 from ferplus_keras.keras_files import KerasFile, open_keras_file
 from verify.keras_trace import Step, WatchedModel
 from verify.pairing import Pairing, pair
+from verify.runs import Observe
 
 #: Keras's type promotion turns float64 into float32 on the others (``keras.backend.result_type``, seen in 3.15).
 FLOAT64_BACKENDS = ("tensorflow",)
 
 #: A model that shares fewer layers with the checkpoint's network than this is another network.
 LEAST_SHARED = 0.5
-
-#: (our layer's name, its output as images x height x width x channels)
-Observe = Callable[[str, np.ndarray], None]
 
 
 @dataclass
@@ -44,6 +42,11 @@ class KerasSide:
     provenance: Provenance | None  #: what the file says of itself; None when it is not one of ours
     head: str | None = None  #: the model's name of a head with a softmax inside
     watched: dict[str, WatchedModel] = field(default_factory=dict)  #: by dtype
+    backend: str = field(default_factory=lambda: backend())
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        return dtypes_of(self.backend)
 
     @property
     def layers(self) -> list[str]:
@@ -72,8 +75,20 @@ class KerasSide:
         return run
 
 
-def open_side(path: Path, checkpoint: Checkpoint, dtype: str = "float32") -> KerasSide:
-    """Open the Keras file at ``path``, to be held against ``checkpoint``, in ``dtype`` first.
+def backend() -> str:
+    """What computes: Keras's backend."""
+    import keras
+
+    return str(keras.backend.backend())
+
+
+def dtypes_of(backend: str) -> tuple[str, ...]:
+    """What the backend computes in, the finest first."""
+    return ("float64", "float32") if backend in FLOAT64_BACKENDS else ("float32",)
+
+
+def open_side(path: Path, checkpoint: Checkpoint) -> KerasSide:
+    """Open the Keras file at ``path``, to be held against ``checkpoint``.
 
     Raises :class:`BadInputError` when Keras cannot open the file, or when it is another network. Nothing in it is
     executed: Lambdas are refused.
@@ -85,6 +100,7 @@ def open_side(path: Path, checkpoint: Checkpoint, dtype: str = "float32") -> Ker
             f"{path} is a {mine.architecture} and {checkpoint.provenance.source.name} is a {table}: "
             "they cannot be compared."
         )
+    dtype = dtypes_of(backend())[0]
     watched = {dtype: WatchedModel(model, dtype)}
     steps = _steps(path, watched[dtype], dtype)
     pairing = pair(table, checkpoint.arrays, steps)

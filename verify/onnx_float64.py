@@ -18,9 +18,19 @@ if TYPE_CHECKING:
 
 #: Operators that take float64 in ONNX Runtime as they are.
 KEPT = frozenset(
-    ("Add", "Div", "Dropout", "Flatten", "Gemm", "Identity", "MatMul", "MaxPool", "Mul", "Pad", "ReduceMean", "Relu",
-     "Reshape", "Sigmoid", "Softmax", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Shape", "Concat")
+    ("Add", "CastLike", "Concat", "Div", "Dropout", "Expand", "Flatten", "Gemm", "Identity", "MatMul", "MaxPool",
+     "Mul", "Pad", "ReduceMean", "Relu", "Reshape", "Shape", "Sigmoid", "Softmax", "Sqrt", "Squeeze", "Sub",
+     "Transpose", "Unsqueeze")
 )  # fmt: skip
+
+#: All that can be run here: the above, and what is rewritten.
+OPERATORS = KEPT | {"AveragePool", "BatchNormalization", "Constant", "Conv", "GlobalAveragePool"}
+
+#: The map of a 224 x 224 image before the head.
+WHOLE_MAP = [7, 7]
+
+#: As an end of Slice: as far as there is.
+END = 2**63 - 1
 
 #: From this opset on, ReduceMean takes its axes as an input.
 AXES_ARE_INPUTS = 18
@@ -33,11 +43,9 @@ def in_float64(model: ModelProto, tensors: Mapping[str, np.ndarray]) -> tuple[Mo
 
     Raises :class:`BadInputError` on an operator that has no float64 form here.
     """
-    from onnx import ModelProto, TensorProto, helper, numpy_helper, shape_inference
+    from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-    inferred = shape_inference.infer_shapes(model, strict_mode=True).graph
     rewriter = _Rewriter(
-        {info.name: _dims(info) for info in [*inferred.value_info, *inferred.output, *inferred.input]},
         dict(tensors),
         max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0),
     )
@@ -69,8 +77,8 @@ def attributes(node: NodeProto) -> dict[str, Any]:
 
 
 class _Rewriter:
-    def __init__(self, shapes: dict[str, list[int]], tensors: Tensors, opset: int) -> None:
-        self.shapes, self.tensors, self.opset = shapes, tensors, opset
+    def __init__(self, tensors: Tensors, opset: int) -> None:
+        self.tensors, self.opset = tensors, opset
         self.made: Tensors = {}
         self.integers: Tensors = {}
 
@@ -92,7 +100,10 @@ class _Rewriter:
         elif node.op_type in KEPT:
             yield node
         else:
-            raise BadInputError(f"ONNX's {node.op_type} ({node.name}) has no float64 form here; use --no-float64.")
+            raise BadInputError(
+                f"ONNX's {node.op_type} ({node.name}) has no float64 form here; export the "
+                "network again with plain operators, or check its weights in another format."
+            )
 
     def _convolution(self, node: NodeProto) -> Iterator[NodeProto]:
         options = attributes(node)
@@ -100,7 +111,11 @@ class _Rewriter:
         outputs, channels, height, width = kernel.shape
         strides = options.get("strides", [1, 1])
         pads = options.get("pads", [0] * 4)
-        if options.get("group", 1) != 1 or options.get("dilations", [1, 1]) != [1, 1] or "auto_pad" in options:
+        if (
+            options.get("group", 1) != 1
+            or options.get("dilations", [1, 1]) != [1, 1]
+            or options.get("auto_pad", b"NOTSET") != b"NOTSET"
+        ):
             raise BadInputError(
                 f"The convolution {node.name} has groups, dilations or auto_pad; there is none in these."
             )
@@ -110,28 +125,35 @@ class _Rewriter:
             yield self._node("Pad", [source, self._integers(name + "pads", [0, 0, *pads[:2], 0, 0, *pads[2:]])],
                              name + "padded")  # fmt: skip
             source = name + "padded"
-        rows, columns = self.shapes[node.output[0]][2:]
+        steps, axes = self._integers(name + "steps", strides), self._integers(name + "axes", [2, 3])
         taps = []
         for y in range(height):
             for x in range(width):
                 taps.append(f"{name}tap_{y}_{x}")
-                ends = [y + (rows - 1) * strides[0] + 1, x + (columns - 1) * strides[1] + 1]
-                yield self._node(
-                    "Slice",
-                    [source, self._integers(f"{taps[-1]}/starts", [y, x]), self._integers(f"{taps[-1]}/ends", ends),
-                     self._integers(name + "axes", [2, 3]), self._integers(name + "steps", strides)],
-                    taps[-1],
-                )  # fmt: skip
+                starts = self._integers(f"{taps[-1]}/starts", [y, x])
+                ends = self._integers(f"{taps[-1]}/ends", [y - height + 1 or END, x - width + 1 or END])
+                yield self._node("Slice", [source, starts, ends, axes, steps], taps[-1])
         yield self._node("Concat", taps, name + "gathered", axis=1)
-        flat = self._integers(name + "flat", [0, height * width * channels, rows * columns])
+        flat = self._integers(name + "flat", [0, height * width * channels, -1])
         yield self._node("Reshape", [name + "gathered", flat], name + "columns")
         self.made[name + "kernel"] = kernel.transpose(0, 2, 3, 1).reshape(outputs, -1)
         yield self._node("MatMul", [name + "kernel", name + "columns"], name + "product")
-        shape = self._integers(name + "shape", [0, outputs, rows, columns])
+        yield self._node("Shape", [name + "gathered"], name + "extents")
+        batch, size = (self._integers(name + part, values) for part, values in (("batch", [0]), ("size", [2, 3])))
+        yield self._node("Gather", [name + "extents", batch], name + "images")
+        yield self._node("Gather", [name + "extents", size], name + "map")
+        width_of = self._integers(name + "channels", [outputs])
+        yield self._node("Concat", [name + "images", width_of, name + "map"], name + "shape", axis=0)
         biased = len(node.input) > 2
-        yield self._node("Reshape", [name + "product", shape], name + "sum" if biased else node.output[0])
+        yield self._node("Reshape", [name + "product", name + "shape"], name + "sum" if biased else node.output[0])
         if biased:
-            yield self._node("Add", [name + "sum", self._channels(node.input[2])], node.output[0])
+            bias = name + "bias"
+            if node.input[2] in self.tensors:
+                bias = self._channels(node.input[2])
+            else:  # computed in the graph: spread from a zero by exporters that do not optimise
+                shape = self._integers(name + "column", [-1, 1, 1])
+                yield self._node("Reshape", [node.input[2], shape], bias)
+            yield self._node("Add", [name + "sum", bias], node.output[0])
 
     def _batch_normalization(self, node: NodeProto) -> Iterator[NodeProto]:
         gamma, beta, mean, variance = node.input[1:]
@@ -147,7 +169,7 @@ class _Rewriter:
         yield self._node("Add", [name + "scaled", self._channels(beta)], node.output[0])
 
     def _average(self, node: NodeProto) -> Iterator[NodeProto]:
-        if node.op_type == "AveragePool" and self.shapes[node.output[0]][2:] != [1, 1]:
+        if node.op_type == "AveragePool" and attributes(node).get("kernel_shape") != WHOLE_MAP:
             raise BadInputError(
                 f"The average pooling {node.name} does not cover the whole map, as these networks' does."
             )
@@ -183,7 +205,3 @@ def _constant_in_float64(node: NodeProto) -> NodeProto:
         return node
     tensor = numpy_helper.from_array(np.asarray(array, np.float64))
     return helper.make_node("Constant", [], list(node.output), name=node.name, value=tensor)
-
-
-def _dims(info: Any) -> list[int]:
-    return [each.dim_value for each in info.type.tensor_type.shape.dim]

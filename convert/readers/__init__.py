@@ -8,6 +8,9 @@ from pathlib import Path
 
 from convert.checkpoint import STANDIN, Checkpoint, MappedFile, Provenance, Source, labels_for, with_output
 from convert.matching import Match, NamedArrays, match
+from convert.readers.matlab import is_mat_file
+from convert.readers.onnx_file import FORMAT as ONNX
+from convert.readers.onnx_file import is_onnx, read_onnx
 from convert.readers.safetensors_file import is_safetensors, read_safetensors
 from convert.readers.torch_file import is_torch_file, read_torch_file
 from ferplus_keras import PROVENANCE_KEY
@@ -23,6 +26,10 @@ def read_named(file: MappedFile) -> NamedArrays:
     Raises :class:`BadInputError` when the content is no format that is known, or damaged.
     """
     head = bytes(file.view[:512])
+    if is_mat_file(head):
+        from convert.readers.mat_file import read_mat
+
+        return read_mat(file)
     if head[:8] == HDF5_MAGIC or (head[:4] == b"PK\x03\x04" and _is_keras_zip(file)):
         from convert.readers.keras import read_keras  # h5py costs 0.1 s, and a PyTorch file does not need it
 
@@ -37,6 +44,8 @@ def read_named(file: MappedFile) -> NamedArrays:
             found.format, "torch", found.tensors, found.dtypes, notes + found.notes,
             provenance if isinstance(provenance, dict) else None, standin=found.metadata.get(STANDIN) is True,
         )  # fmt: skip
+    if is_onnx(head):
+        return read_onnx(file)
     raise BadInputError(f"{file.path} is no checkpoint: {_what_it_is(head, file.size)}")
 
 
@@ -50,7 +59,7 @@ def read_checkpoint(
     """The checkpoint at ``path``, whatever its format, matched strictly against its architecture.
 
     Args:
-        path: a ``.pth``, ``.safetensors``, ``.h5``, ``.weights.h5`` or ``.keras`` file.
+        path: a ``.pth``, ``.safetensors``, ``.h5``, ``.weights.h5``, ``.keras``, ``.onnx`` or ``.mat`` file.
         network: "auto" recognises the network; "resnet50" or "senet50" insists.
         allow_missing, allow_unexpected: see :func:`convert.matching.match`.
 
@@ -78,10 +87,10 @@ def read_checkpoint(
         labels=labels_for(head) if earlier is None or head.units != earlier.units else earlier.labels,
         standin=found.standin or STANDIN in file.path.name.lower() or bool(earlier and earlier.standin),
         num_batches_tracked=_step_counters(found, result, earlier),
-        torch_head=earlier.torch_head if found.layout == "keras" and earlier else result.torch_head,
+        torch_head=earlier.torch_head if earlier and not _is_state_dict(found) else result.torch_head,
         notes=tuple(result.notes),
     )  # fmt: skip
-    output = found.output or (earlier.output if earlier and found.layout == "keras" else "logits")
+    output = found.output or (earlier.output if earlier and not _is_state_dict(found) else "logits")
     provenance = with_output(provenance, probabilities=output == "probabilities")
     return Checkpoint(architecture(result.architecture.network, head, dropout), result.arrays, provenance)
 
@@ -97,9 +106,14 @@ def own_provenance(path: str | Path) -> Provenance | None:
 
 def _step_counters(found: NamedArrays, result: Match, earlier: Provenance | None) -> int | dict[str, int] | None:
     """PyTorch's counters: the tensors', or as the Keras file remembers them, or zero for a network born in Keras."""
-    if found.layout == "torch":
+    if _is_state_dict(found):
         return result.num_batches_tracked
     return earlier.num_batches_tracked if earlier else 0
+
+
+def _is_state_dict(found: NamedArrays) -> bool:
+    """Whether the file is PyTorch's own, and has a place for everything that PyTorch keeps."""
+    return found.layout == "torch" and found.format != ONNX
 
 
 def _earlier(found: NamedArrays, path: Path) -> Provenance | None:
@@ -140,10 +154,8 @@ def _what_it_is(head: bytes, size: int) -> str:
         return "it is gzip-compressed. Unpack it first."
     if head[257:262] == b"ustar":
         return "it is a tar archive. Unpack it first."
-    if head.startswith((b"MATLAB 5.0", b"MATLAB 7.3")):
-        return "it is a MATLAB file; MatConvNet checkpoints are not read by this version yet."
     return (
-        f"{size:,} bytes that begin with {head[:8]!r}, neither PyTorch, safetensors, HDF5 nor .keras. "
+        f"{size:,} bytes that begin with {head[:8]!r}, neither PyTorch, safetensors, HDF5, .keras, ONNX nor MATLAB. "
         "Check that the download is complete."
     )
 

@@ -32,6 +32,7 @@ class Format:
     suffix: str
     writer: str  # "module:function", imported when it is used
     has_output: bool = False  # whether the file holds a graph, which yields probabilities or logits
+    ulps: int = 0  # what a trip through the format may cost a number, where it stores another quantity
 
     def load(self) -> Callable[..., None]:
         """The function that writes this format."""
@@ -50,6 +51,7 @@ FORMATS = {
         Format("pth", ".pth", "convert.writers.torch_files:write_pth"),
         Format("safetensors", ".safetensors", "convert.writers.torch_files:write_safetensors"),
         Format("onnx", ".onnx", "convert.writers.onnx_file:write_onnx", has_output=True),
+        Format("mat", ".mat", "convert.writers.mat_file:write_mat"),
     )
 }
 
@@ -77,11 +79,12 @@ def format_of(path: str | Path) -> Format:
     )
 
 
-def write(checkpoint: Checkpoint, path: str | Path, *, logits: bool = False) -> Written:
+def write(checkpoint: Checkpoint, path: str | Path, *, logits: bool = False, channels_last: bool = False) -> Written:
     """Write ``checkpoint`` to ``path`` in the format of its name.
 
     The bytes go to a temporary file, are read back by the reader of that format and compared bit for bit, and only
-    then take the target's name. ``logits`` leaves the softmax out of a Keras or ONNX model.
+    then take the target's name. ``logits`` leaves the softmax out of a Keras or ONNX model; ``channels_last`` makes an
+    ONNX model take images as height x width x channels.
 
     Raises :class:`OutputError` when the file cannot be written or does not read back as it should.
     """
@@ -96,7 +99,8 @@ def write(checkpoint: Checkpoint, path: str | Path, *, logits: bool = False) -> 
     labelled = replace(checkpoint, provenance=with_output(checkpoint.provenance, probabilities=has_softmax))
     activation = "softmax" if has_softmax else None
     with atomic_path(path, size=checkpoint.parameter_bytes + METADATA_BYTES) as temporary:
-        format.load()(labelled, temporary, activation=activation, model_name=_model_name(labelled))
+        options = {"channels_last": channels_last} if format.name == "onnx" else {}
+        format.load()(labelled, temporary, activation=activation, model_name=_model_name(labelled), **options)
         with ThreadPoolExecutor(2) as pool:  # the disk, the hash and the comparison do not wait for each other
             flushed = pool.submit(flush, temporary)
             file = MappedFile(temporary)

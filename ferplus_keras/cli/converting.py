@@ -14,7 +14,7 @@ from ferplus_keras.architecture import NETWORKS
 from ferplus_keras.cli.shared import Commands, add_reports, plain, report, reports_folder_of, sayer
 
 #: Target formats by name; ``convert.writers.FORMATS`` has the same, and a test holds the two together.
-FORMAT_NAMES = ("h5", "keras", "weights.h5", "pth", "safetensors", "onnx")
+FORMAT_NAMES = ("h5", "keras", "weights.h5", "pth", "safetensors", "onnx", "mat")
 
 
 def add(commands: Commands) -> None:
@@ -23,7 +23,7 @@ def add(commands: Commands) -> None:
         "convert", _convert, "Convert a checkpoint to one or several files.",
         "ferplus convert resnet50_ferplus_dag.pth resnet50_ferplus.h5 resnet50_ferplus.keras",
     )  # fmt: skip
-    convert.add_argument("source", metavar="SOURCE", help=".pth, .safetensors, .h5, .weights.h5 or .keras")
+    convert.add_argument("source", metavar="SOURCE", help=".pth, .safetensors, .h5, .weights.h5, .keras, .onnx or .mat")
     convert.add_argument("targets", metavar="TARGET", nargs="*", help="files to write; the suffix chooses the format")
     convert.add_argument(
         "--to", choices=FORMAT_NAMES, action="append", default=[],
@@ -34,10 +34,15 @@ def add(commands: Commands) -> None:
     )
     convert.add_argument(
         "--output", choices=("probabilities", "logits"),
-        help="what Keras models return (default: as the source's Keras model, else probabilities)",
+        help="what Keras and ONNX models return (default: as the source's model, else probabilities)",
     )  # fmt: skip
     convert.add_argument(
         "--dropout", type=_rate, metavar="RATE", help="dropout where the published networks had it (0.5)"
+    )
+    convert.add_argument(
+        "--channels-last",
+        action="store_true",
+        help="ONNX models take height x width x channels (default: channels first)",
     )
     convert.add_argument("--no-top", action="store_true", help="leave the classifier out")
     for kind, verb in (("missing", "be absent"), ("unexpected", "be present and left out")):
@@ -60,6 +65,15 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     inspect.add_argument("file", metavar="FILE")
 
+    trip = commands.add(
+        "roundtrip", _roundtrip, "Walk every pair of formats from a file and home again; compare all numbers.",
+        "ferplus roundtrip resnet50_ferplus_dag.pth",
+    )  # fmt: skip
+    trip.add_argument("source", metavar="SOURCE", help="a checkpoint or model in any format that is read")
+    trip.add_argument(
+        "--to", choices=FORMAT_NAMES, action="append", default=[], help="only these formats (default: all of them)"
+    )
+
     fetch = commands.add(
         "fetch", _fetch, "Download known checkpoints (weights/manifest.toml) to weights/downloads.",
         "ferplus fetch resnet50_ferplus",
@@ -80,6 +94,7 @@ def _convert(options: argparse.Namespace) -> int:
         logits={"logits": True, "probabilities": False, None: None}[options.output],
         dropout=options.dropout,
         top=not options.no_top,
+        channels_last=options.channels_last,
         allow_missing=options.allow_missing,
         allow_unexpected=options.allow_unexpected,
         progress=lambda line: None if options.json else print(line, file=sys.stderr),
@@ -103,6 +118,7 @@ def _convert(options: argparse.Namespace) -> int:
 def _light_keras() -> None:
     """To write Keras 3's own files any backend will do, and NumPy's starts in a second. Parity picks its own."""
     os.environ["KERAS_BACKEND"] = "numpy"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Keras imports TensorFlow where it finds it, which greets
 
 
 def _convert_all(options: argparse.Namespace) -> int:
@@ -121,6 +137,33 @@ def _inspect(options: argparse.Namespace) -> int:
     result = inspect(options.file)
     print(json.dumps(result, indent=2) if options.json else as_text(result))
     return 2 if result["problems"] else 0
+
+
+def _roundtrip(options: argparse.Namespace) -> int:
+    _light_keras()
+    from ferplus_keras.errors import CheckFailedError
+    from verify.roundtrip import roundtrip
+
+    result = roundtrip(
+        options.source,
+        formats=options.to or None,
+        progress=lambda line: None if options.json else print(line, file=sys.stderr),
+    )
+    if options.json:
+        print(json.dumps(result.as_dict(), indent=2))
+        return 0 if result.passed else 1
+    print(result.as_text())
+    off = [way for way in result.ways if not way.passed]
+    if off:
+        raise CheckFailedError(
+            f"{len(off)} of {len(result.ways)} ways end with other numbers than {result.source.name}, the first by "
+            f"{off[0].first} and {off[0].second}: {off[0].verdict}."
+        )
+    print(
+        f"{len(result.ways)} ways home to {result.home}, {result.files} temporary files written and read in "
+        f"{result.seconds:.0f} s"
+    )
+    return 0
 
 
 def _fetch(options: argparse.Namespace) -> int:

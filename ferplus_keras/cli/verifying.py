@@ -38,10 +38,10 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     add_reports(everything)
     parity = checks.add(
-        "parity", _verify_parity, "Run a Keras file and its source on the same images and compare every layer.",
+        "parity", _verify_parity, "Run a Keras or ONNX file and its source on the same images and compare every layer.",
         "ferplus verify parity resnet50_ferplus.h5 --against resnet50_ferplus_dag.pth",
     )  # fmt: skip
-    parity.add_argument("model", metavar="MODEL", help=".h5, .keras or .weights.h5")
+    parity.add_argument("model", metavar="MODEL", help=".h5, .keras, .weights.h5 or .onnx")
     parity.add_argument("--against", metavar="SOURCE", required=True, help="the checkpoint it was made from")
     parity.add_argument(
         "--images", metavar="DIR", help="a folder of pictures (default: seeded natural-statistics images)"
@@ -61,6 +61,36 @@ def add(commands: Commands) -> None:
     parity.add_argument("--no-onnx", action="store_true", help="leave ONNX Runtime out as a further reference")
     parity.add_argument("--report", metavar="DIR", help="write parity.json, junit.xml, report.md and report.html there")
 
+    same = checks.add(
+        "same", _verify_same, "Say whether two files of any formats are the same network.",
+        "ferplus verify same resnet50_ferplus_dag.pth resnet50_ferplus.onnx",
+    )  # fmt: skip
+    same.add_argument("a", metavar="A", help="a checkpoint or model in any format that is read")
+    same.add_argument("b", metavar="B", help="another")
+    same.add_argument(
+        "--n", type=count, default=2, metavar="N", help="images to run if the numbers differ (default: 2)"
+    )
+    same.add_argument("--seed", type=int, default=0, help="seed of the images (default: 0)")
+
+
+def _verify_same(options: argparse.Namespace) -> int:
+    from verify.same import check_same
+
+    result = check_same(
+        options.a, options.b, images=options.n, seed=options.seed,
+        progress=lambda line: None if options.json else print(line, file=sys.stderr),
+    )  # fmt: skip
+    if options.json:
+        print(json.dumps(result.as_dict(), indent=2, allow_nan=False))
+        return 0 if result.passed else 1
+    if result.tensors is not None and not result.tensors.passed:
+        print(f"numbers   {result.tensors.summary}")
+    print(f"verdict   {result.summary}")
+    if not result.passed:
+        raise CheckFailedError(f"{result.a.name} and {result.b.name} are not the same network.")
+    print(f"checked in {result.seconds:.1f} s")
+    return 0
+
 
 def _verify_all(options: argparse.Namespace) -> int:
     from convert.pipeline import verify_all
@@ -78,6 +108,8 @@ def _verify_parity(options: argparse.Namespace) -> int:
     backends = options.backend or [os.environ.get("KERAS_BACKEND", "tensorflow")]
     if "all" in backends:
         backends = list(BACKENDS)
+    if Path(options.model).suffix.lower() == ".onnx":
+        backends = backends[:1]  # ONNX Runtime runs it, whatever Keras is on
     result = _parity_here(options, backends[0]) if len(backends) == 1 else _parity_on_each(options, backends)
     reports = []
     if options.report:

@@ -17,7 +17,7 @@ from ferplus_keras import cli
 from tests.conftest import ROOT, run_ferplus
 from tests.seeded import save_state, seeded_state
 
-COMMANDS = ("convert", "convert-all", "inspect", "fetch", "verify all", "verify parity")
+COMMANDS = ("convert", "convert-all", "inspect", "fetch", "roundtrip", "verify all", "verify parity", "verify same")
 
 
 def refused(run: subprocess.CompletedProcess[str], code: int, *told: str) -> None:

@@ -24,14 +24,15 @@ from ferplus_keras.architecture import NO_HEAD, architecture, classifier, embedd
 from ferplus_keras.errors import BadInputError
 from tests.conftest import ROOT, run_python
 from tests.seeded import save_state, seeded_checkpoint, seeded_state
-from verify import parity as module
+from verify import runs
 from verify.images import Images
 from verify.metrics import Difference, difference
 from verify.pairing import Pairing
-from verify.parity import TOLERANCES, Parity, Run, check_parity
+from verify.parity import Parity, check_parity
 from verify.preprocessing_check import compare_preprocessing
 from verify.references.torch_reference import reference_module
 from verify.result import as_result
+from verify.runs import TOLERANCES, Run
 from verify.tensors import compare_tensors
 from verify.text import as_text
 
@@ -45,7 +46,7 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         names.append(name)
         return difference(name, reference, ours)
 
-    monkeypatch.setattr(module, "difference", recording)
+    monkeypatch.setattr(runs, "difference", recording)
     yield names
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from ferplus_keras.architecture import architecture
 from verify.metrics import Difference
-from verify.parity import TOLERANCES, Run
 from verify.result import SCHEMA, Result, merged
+from verify.runs import TOLERANCES, Run
 
 #: What a hostile file would have for a name, if it could.
 HOSTILE = "</title><script>alert('x')</script><img src=http://evil.test/x onerror=alert(1)>\"'`|&amp;{{7*7}}\u202e\x07"

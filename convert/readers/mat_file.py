@@ -1,0 +1,189 @@
+"""``.mat``: a MatConvNet network's arrays under this project's names, its moments turned into variances.
+
+Parameters are bound to roles by their place in a layer's ``params`` list, as MatConvNet binds them, never by what they
+are called. BatchNorm keeps ``moments`` = [mean, sigma] with sigma = sqrt(variance + epsilon), and divides by sigma
+alone; so variance = sigma^2 - epsilon with the epsilon that *our* BatchNorm adds again, whatever the block says.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from convert.checkpoint import MappedFile
+from convert.matching import NamedArrays
+from convert.readers.dagnn import DagLayer, DagNN, fields, names, number, numbers, read_dagnn, text
+from convert.readers.dagnn_structure import our_names
+from ferplus_keras import PROVENANCE_KEY
+from ferplus_keras.architecture import BATCHNORM_EPSILON
+from ferplus_keras.emotions import EMOTIONS
+from ferplus_keras.errors import BadInputError
+from ferplus_keras.preprocessing import PUBLISHED
+
+FORMATS = {"5": "matconvnet", "7.3": "matconvnet-7.3"}
+
+#: Where our writer keeps, beside single-precision sigmas, the variances that they were made from.
+VARIANCES = "moving_variance"
+
+
+def read_mat(file: MappedFile) -> NamedArrays:
+    """The arrays of a MatConvNet network as ``layer/role``. Raises :class:`BadInputError`."""
+    return named_arrays(file, read_dagnn(file))
+
+
+def named_arrays(file: MappedFile, net: DagNN) -> NamedArrays:
+    """The arrays of ``net``, which was read from ``file``."""
+    known_as, notes = our_names(net)
+    notes = net.notes + notes
+    ours = fields(net.meta.get(PROVENANCE_KEY))
+    arrays: dict[str, np.ndarray] = {}
+    dtypes: dict[str, str] = {}
+    for layer in net.layers:
+        for role, array in _roles(file, net, layer, notes).items():
+            name = f"{known_as[layer.name]}/{role}"
+            if name in arrays:
+                raise BadInputError(f"{file.path} has two layers that would both be called {known_as[layer.name]}.")
+            arrays[name], dtypes[name] = array, str(array.dtype)
+    for name in [name for name in arrays if name.endswith("/moments")]:
+        layer_name, moments = name.removesuffix("/moments"), arrays.pop(name)
+        dtypes.pop(name)
+        exact = fields(ours.get(VARIANCES)).get(layer_name)
+        mean, variance, stale = _statistics(file, layer_name, moments, exact)
+        arrays[f"{layer_name}/moving_mean"], arrays[f"{layer_name}/moving_variance"] = mean, variance
+        dtypes[f"{layer_name}/moving_mean"] = str(moments.dtype)
+        dtypes[f"{layer_name}/moving_variance"] = "float32"
+        if stale:
+            notes.append(f"the moments of {layer_name} were changed after the file was converted; they are what counts")
+    used = {name for layer in net.layers for name in layer.params}
+    if unused := [name for name in net.params if name not in used]:
+        notes.append(f"{len(unused)} parameters belong to no layer ({unused[0][:80]}, ...) and were left alone")
+    _epsilon_note(net, notes)
+    _meta_notes(net, notes)
+    rates = {number(layer.block.get("rate"), 0.5) for layer in net.layers if layer.type == "DropOut"}
+    dropout = rates.pop() if len(rates) == 1 else 0.0
+    output = "probabilities" if any(layer.type == "SoftMax" for layer in net.layers) else None
+    return NamedArrays(
+        FORMATS[net.version], "keras", arrays, dtypes, notes, _provenance(file, ours), output,
+        dropout if 0 <= dropout < 1 else 0.0,
+    )  # fmt: skip
+
+
+def _roles(file: MappedFile, net: DagNN, layer: DagLayer, notes: list[str]) -> dict[str, np.ndarray]:
+    """Role -> array of one layer, in this project's shapes; ``moments`` as they are stored."""
+    owned = list(layer.params)
+    if layer.type == "Conv":
+        wanted: tuple[str, ...] = ("kernel", "bias")
+        if not number(layer.block.get("hasBias"), 1.0) and len(owned) > 1:
+            notes.append(f"{layer.name} names a bias and has hasBias = false: MatConvNet leaves it out, and so do we")
+            owned = owned[:1]
+    elif layer.type == "BatchNorm":
+        wanted = ("gamma", "beta", "moments")
+        if len(owned) < 3:
+            raise BadInputError(f"{file.path}: the BatchNorm {layer.name} has no moments. Save it after training.")
+    else:
+        wanted = tuple(owned)  # a kind of layer that these networks do not have; the comparison will say so
+    if len(owned) > len(wanted):
+        raise BadInputError(f"{file.path}: {layer.name}, a {layer.type}, names {len(owned)} parameters: too many.")
+    if unknown := [name for name in owned if name not in net.params]:
+        raise BadInputError(f"{file.path}: the parameter {unknown[0]!r} of {layer.name} is not there; it is damaged.")
+    found = {role: net.params[name] for role, name in zip(wanted, owned, strict=False)}
+    for role, array in found.items():
+        if role == "kernel":
+            found[role] = _kernel(array, layer)
+        elif role != "moments" and array.size == max(array.shape, default=0):
+            found[role] = array.reshape(-1)  # 1 x N, N x 1 and 1 x 1 x N are all vectors
+    return found
+
+
+def _kernel(array: np.ndarray, layer: DagLayer) -> np.ndarray:
+    """A filter bank as height x width x in x out. MATLAB drops dimensions of 1 at the end, careless tools all."""
+    size = tuple(int(each) for each in numbers(layer.block.get("size"), ()) if 0 <= each < 1 << 31)
+    size = (*size, 1, 1, 1, 1)[:4] if size else ()
+    extents = [extent for extent in array.shape if extent != 1]
+    if size and extents == [extent for extent in size if extent != 1]:
+        return array.reshape(size, order="F")
+    if array.ndim <= 2:  # a 1 x 1 convolution, squeezed
+        return array.reshape((1, 1, *array.shape)[-4:])
+    return array.reshape((*array.shape, 1)[:4]) if array.ndim == 3 else array
+
+
+def _statistics(file: MappedFile, layer: str, moments: np.ndarray, exact: Any) -> tuple[np.ndarray, np.ndarray, bool]:
+    """(mean, variance as float32, whether ``exact`` was there and does not belong to the moments)."""
+    if moments.ndim != 2 or moments.shape[1] != 2:
+        raise BadInputError(
+            f"{file.path}: the moments of {layer} have the size {moments.shape}; channels x 2, mean and deviation, is "
+            "what MatConvNet stores."
+        )
+    sigma = moments[:, 1]
+    if (sigma < 0).any():
+        raise BadInputError(f"{file.path}: {layer} has a negative standard deviation. The moments are damaged.")
+    if isinstance(exact, np.ndarray) and exact.dtype == np.float32 and exact.size == sigma.size:
+        exact = exact.reshape(-1)
+        if np.array_equal(sigma_of(exact), sigma):
+            return moments[:, 0], exact, False
+    with np.errstate(over="ignore", invalid="ignore"):
+        variance = (sigma.astype(np.float64) ** 2 - BATCHNORM_EPSILON).astype(np.float32)
+    return moments[:, 0], variance, exact is not None
+
+
+def sigma_of(variance: np.ndarray) -> np.ndarray:
+    """MatConvNet's standard deviations for float32 ``variance``, rounded once, to float32 (docs/matconvnet.md)."""
+    with np.errstate(invalid="ignore"):
+        deviation: np.ndarray = np.sqrt(variance.astype(np.float64) + BATCHNORM_EPSILON).astype(np.float32)
+    return deviation
+
+
+def _epsilon_note(net: DagNN, notes: list[str]) -> None:
+    norms = [layer for layer in net.layers if layer.type == "BatchNorm"]
+    stored = [number(layer.block.get("epsilon"), BATCHNORM_EPSILON) for layer in norms]
+    if others := sorted({each for each in stored if not np.isclose(each, BATCHNORM_EPSILON, rtol=1e-6, atol=0.0)}):
+        count = sum(each in others for each in stored)
+        notes.append(
+            f"{count} BatchNorms were trained with epsilon {others[0]:g}; their variances are stated for the "
+            f"{BATCHNORM_EPSILON:g} of these networks, which gives the same function"
+        )
+
+
+def _meta_notes(net: DagNN, notes: list[str]) -> None:
+    """Where the stored preprocessing and classes are not the published ones."""
+    stored = fields(net.meta.get("normalization"))
+    average = stored.get("averageImage")
+    if isinstance(average, np.ndarray) and average.size:
+        channels = average.size == 3 or (average.ndim == 3 and average.shape[2] == 3)
+        mean = average.reshape(-1, 3, order="F").astype(np.float64).mean(axis=0) if channels else np.empty(0)
+        if not channels or not np.allclose(mean, PUBLISHED.mean, rtol=0, atol=1e-3):
+            said = ", ".join(f"{each:.4f}" for each in mean) if channels else f"an array {average.shape}"
+            backwards = channels and np.allclose(mean[::-1], PUBLISHED.mean, rtol=0, atol=1e-3)
+            notes.append(
+                f"its averageImage is {said}, not the published {PUBLISHED.mean}"
+                + (": the same in BGR order" if backwards else "")
+            )
+    size = numbers(stored.get("imageSize"), ())[:2]
+    if size and size != PUBLISHED.size:
+        notes.append(f"its imageSize is {' x '.join(f'{each:g}' for each in size)}, not the published 224 x 224")
+    if (how := text(stored.get("interpolation", ""))) and how != "bilinear":
+        notes.append(f"its interpolation is {how[:40]!r}, not the published bilinear")
+    if number(stored.get("keepAspect"), 0.0):
+        notes.append("its keepAspect is true; the published evaluation resizes straight to the square")
+    classes = fields(net.meta.get("classes"))
+    labels = names(classes.get("description")) or names(classes.get("name"))
+    if len(labels) == len(EMOTIONS) and tuple(label.strip().lower() for label in labels) != EMOTIONS:
+        notes.append(f"its classes are {', '.join(labels)[:200]}, not the published order")
+
+
+def _provenance(file: MappedFile, ours: dict[str, Any]) -> dict[str, Any] | None:
+    stored = text(ours.get("provenance", ""))
+    if not stored:
+        return None
+    try:
+        provenance = json.loads(stored)
+    except (ValueError, RecursionError):
+        raise BadInputError(f"{file.path}: its {PROVENANCE_KEY} record is not valid JSON.") from None
+    if not isinstance(provenance, dict):
+        raise BadInputError(f"{file.path}: its {PROVENANCE_KEY} record is JSON but no object.")
+    return provenance
+
+
+__all__ = ["named_arrays", "read_mat", "sigma_of"]

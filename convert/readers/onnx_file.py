@@ -1,0 +1,65 @@
+"""``.onnx``: ours, or exported from these networks by others; weights are found by walking the graph."""
+
+from __future__ import annotations
+
+import json
+
+from convert.checkpoint import MappedFile
+from convert.matching import NamedArrays
+from convert.readers.onnx_graph import Graph, read_graph
+from convert.readers.onnx_walk import DepartsError, Paired, pair
+from ferplus_keras import PROVENANCE_KEY
+from ferplus_keras.errors import BadInputError
+
+FORMAT = "onnx"
+
+#: What the note says of a file whose exporter did that; the parity check looks for it.
+FOLDED = "batch normalisations were folded into"
+
+
+def is_onnx(head: bytes) -> bool:
+    """Whether a file that starts with ``head`` may be ONNX: a protobuf message with a version of the format first."""
+    return len(head) > 2 and head[0] == 0x08 and 1 <= head[1] <= 0x20 and head[2] in b"\x12\x1a\x22\x28\x32\x3a\x42"
+
+
+def read_onnx(file: MappedFile) -> NamedArrays:
+    """The arrays of an ONNX file under PyTorch's names.
+
+    Raises :class:`BadInputError` when it is damaged, keeps its numbers elsewhere, or is another network.
+    """
+    graph = read_graph(file)
+    paired = paired_layers(graph, file)
+    notes = []
+    if paired.folded:
+        notes.append(
+            f"{len(paired.folded)} {FOLDED} the convolutions before them by the exporter. "
+            "Their statistics are gone: each became one that changes nothing (the same function; keep them "
+            "frozen in training). torch.onnx.export keeps them with dynamo=False, do_constant_folding=False"
+        )
+    return NamedArrays(
+        FORMAT, "torch", paired.arrays, paired.dtypes, notes, _provenance(graph, file),
+        output="probabilities" if paired.probabilities else "logits",
+    )  # fmt: skip
+
+
+def paired_layers(graph: Graph, file: MappedFile) -> Paired:
+    """The graph's nodes as a network's layers. Raises :class:`BadInputError` saying where it is another graph."""
+    try:
+        return pair(graph)
+    except DepartsError as error:
+        raise BadInputError(
+            f"{file.path} is an ONNX model ({graph.producer[:40] or 'of no stated origin'}), but not one of Albanie's "
+            f"networks: {str(error)[:400]}."
+        ) from None
+
+
+def _provenance(graph: Graph, file: MappedFile) -> dict[str, object] | None:
+    if PROVENANCE_KEY not in graph.metadata:
+        return None
+    try:
+        provenance = json.loads(graph.metadata[PROVENANCE_KEY])
+    except (ValueError, RecursionError):
+        raise BadInputError(f"{file.path}: its {PROVENANCE_KEY} metadata is not valid JSON.") from None
+    if not isinstance(provenance, dict):
+        raise BadInputError(f"{file.path}: its {PROVENANCE_KEY} metadata is JSON but no object.")
+    return provenance

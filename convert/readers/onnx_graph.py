@@ -1,0 +1,221 @@
+"""An ONNX file's graph as plain data: nodes, tensors, metadata. Nothing is run, and nothing outside the file is read.
+
+Field numbers are those of ``onnx.proto`` (ONNX's own specification of the format).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from convert.checkpoint import MappedFile
+from convert.readers.protobuf import DamagedError, Message, Span
+from ferplus_keras.errors import BadInputError
+
+#: TensorProto.DataType -> (PyTorch's name, numpy type of the raw bytes).
+DTYPES = {
+    1: ("float32", "<f4"), 2: ("uint8", "u1"), 3: ("int8", "i1"), 6: ("int32", "<i4"), 7: ("int64", "<i8"),
+    9: ("bool", "?"), 10: ("float16", "<f2"), 11: ("float64", "<f8"), 16: ("bfloat16", "<u2"),
+}  # fmt: skip
+
+#: TensorProto's typed fields: number -> (numpy type, data types kept there). Most exporters use raw_data (9) instead.
+TYPED_FIELDS = {4: ("<f4", (1,)), 10: ("<f8", (11,))}
+
+MAX_DIMENSIONS = 8
+MAX_NODES = 20_000
+
+#: The largest of these networks in float64 is a fifth of this.
+MAX_BYTES = 1 << 30
+
+Value = int | float | str | list[int] | np.ndarray
+
+
+@dataclass
+class Node:
+    """One operator."""
+
+    kind: str
+    name: str
+    inputs: list[str]
+    outputs: list[str]
+    attributes: dict[str, Value] = field(default_factory=dict)
+
+    def integers(self, name: str, default: list[int]) -> list[int]:
+        """The attribute ``name`` when it is a list of integers, else ``default``."""
+        value = self.attributes.get(name)
+        return value if isinstance(value, list) else default
+
+    def number(self, name: str, default: float) -> float:
+        value = self.attributes.get(name)
+        return value if isinstance(value, int | float) else default
+
+
+@dataclass
+class Graph:
+    """What an ONNX file holds."""
+
+    nodes: list[Node] = field(default_factory=list)
+    tensors: dict[str, np.ndarray] = field(default_factory=dict)
+    dtypes: dict[str, str] = field(default_factory=dict)
+    inputs: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    metadata: dict[str, str] = field(default_factory=dict)
+    producer: str = ""
+
+
+def read_graph(file: MappedFile) -> Graph:
+    """The graph in an ONNX file; its tensors are views of the mapped bytes.
+
+    Raises :class:`BadInputError` when the file is damaged, points to other files, or is far too large.
+    """
+    if file.size > MAX_BYTES:
+        raise BadInputError(f"{file.path} has {file.size:,} bytes, more than any of these networks.")
+    reader = _Reader(file)
+    try:
+        reader.model(Span(0, file.size))
+    except DamagedError as error:
+        raise BadInputError(
+            f"{file.path} is a damaged ONNX file ({error}). It was probably cut short: copy or download it again."
+        ) from None
+    if not reader.graph.nodes:
+        raise BadInputError(f"{file.path} is no ONNX model: it has no graph. Check that the download is complete.")
+    return reader.graph
+
+
+class _Reader:
+    def __init__(self, file: MappedFile) -> None:
+        self.path, self.view = file.path, file.view
+        self.message = Message(file.view)
+        self.graph = Graph()
+
+    def model(self, span: Span) -> None:
+        for number, value in self.message.fields(span):
+            if number == 2:
+                self.graph.producer = self.message.text(value)
+            elif number == 7:
+                self._graph(_span(value))
+            elif number == 14:
+                key, text = self._pair(value)
+                self.graph.metadata[key] = text
+            elif number == 25:
+                raise BadInputError(
+                    f"{self.path} keeps its layers as functions of its own. Export it again with them inlined "
+                    "(onnx.inliner.inline_local_functions)."
+                )
+
+    def _pair(self, value: int | Span) -> tuple[str, str]:
+        parts = {number: self.message.text(inner) for number, inner in self.message.fields(_span(value))}
+        return parts.get(1, ""), parts.get(2, "")
+
+    def _graph(self, span: Span) -> None:
+        for number, value in self.message.fields(span):
+            if number == 1:
+                if len(self.graph.nodes) >= MAX_NODES:
+                    raise DamagedError("it has far too many nodes")
+                self.graph.nodes.append(self._node(_span(value)))
+            elif number == 5:
+                name, dtype, array = self._tensor(_span(value))
+                if name in self.graph.tensors:
+                    raise DamagedError(f"the tensor {name} stands in it twice")
+                self.graph.tensors[name], self.graph.dtypes[name] = array, dtype
+            elif number in (11, 12):
+                name = next((self.message.text(v) for n, v in self.message.fields(_span(value)) if n == 1), "")
+                (self.graph.inputs if number == 11 else self.graph.outputs).append(name)
+
+    def _node(self, span: Span) -> Node:
+        node = Node("", "", [], [])
+        domain = ""
+        for number, value in self.message.fields(span):
+            if number == 1:
+                node.inputs.append(self.message.text(value))
+            elif number == 2:
+                node.outputs.append(self.message.text(value))
+            elif number == 3:
+                node.name = self.message.text(value)
+            elif number == 4:
+                node.kind = self.message.text(value)
+            elif number == 5:
+                name, content = self._attribute(_span(value))
+                if content is not None:
+                    node.attributes[name] = content
+            elif number == 7:
+                domain = self.message.text(value)
+        if domain not in ("", "ai.onnx"):
+            node.kind = f"{domain}.{node.kind}"  # an operator of somebody's own
+        if node.kind == "Constant" and node.outputs:
+            content = node.attributes.get("value")
+            if isinstance(content, np.ndarray):
+                self.graph.tensors[node.outputs[0]] = content
+                self.graph.dtypes[node.outputs[0]] = content.dtype.name
+        return node
+
+    def _attribute(self, span: Span) -> tuple[str, Value | None]:
+        name = ""
+        content: Value | None = None
+        integers: list[int] = []
+        for number, value in self.message.fields(span):
+            if number == 1:
+                name = self.message.text(value)
+            elif number == 2:
+                content = float(np.frombuffer(self.message.bytes(value), "<f4")[0]) if len(_span(value)) == 4 else None
+            elif number == 3:
+                content = next(iter(self.message.integers(value)), None)
+            elif number == 4:
+                content = self.message.text(value)
+            elif number == 5:
+                _, _, content = self._tensor(_span(value))
+            elif number == 8:
+                integers.extend(self.message.integers(value))
+        return name, integers or content
+
+    def _tensor(self, span: Span) -> tuple[str, str, np.ndarray]:
+        shape: list[int] = []
+        kind, name = 0, ""
+        data: dict[int, Span] = {}
+        for number, value in self.message.fields(span):
+            if number == 1:
+                shape.extend(self.message.integers(value))
+                if len(shape) > MAX_DIMENSIONS:
+                    raise DamagedError(f"a tensor has more than {MAX_DIMENSIONS} dimensions")
+            elif number == 2:
+                kind = next(iter(self.message.integers(value)), 0)
+            elif number == 8:
+                name = self.message.text(value)
+            elif number == 13 or (number == 14 and value):
+                raise BadInputError(
+                    f"{self.path} keeps its numbers in another file (external data), which is not followed. Save it as "
+                    "one: onnx.save(onnx.load(path), 'one.onnx'), or export with external_data=False."
+                )
+            elif number == 9 or number in TYPED_FIELDS:
+                if number in data:
+                    raise DamagedError(f"the tensor {name} has two contents")
+                data[number] = _span(value)
+        return name, *self._numbers(name, kind, shape, data)
+
+    def _numbers(self, name: str, kind: int, shape: list[int], data: dict[int, Span]) -> tuple[str, np.ndarray]:
+        if kind not in DTYPES or any(extent < 0 for extent in shape):
+            return f"type {kind}", np.zeros(0, np.uint8)  # strings, say: nothing that a network's weights are
+        dtype, stored = DTYPES[kind]
+        span = data.get(9)
+        if span is None:  # the older way: in a field of the numbers' own type
+            for number, (typed, kinds) in TYPED_FIELDS.items():
+                if number in data and kind in kinds:
+                    span, stored = data[number], typed
+        size = math.prod(shape) * np.dtype(stored).itemsize
+        if span is None:
+            # Small integers stand in fields that no weight is kept in; what is not looked at may stay unread.
+            return f"{dtype} unread", np.zeros(0, np.uint8)
+        if len(span) != size:
+            raise DamagedError(f"the tensor {name} of the shape {tuple(shape)} has {len(span):,} bytes, not {size:,}")
+        try:
+            return dtype, np.ndarray(tuple(shape), stored, buffer=self.view, offset=span.start)
+        except (ValueError, OverflowError):  # a size of 2**62 beside a zero
+            raise DamagedError(f"the tensor {name} has the impossible shape {tuple(shape)}") from None
+
+
+def _span(value: int | Span) -> Span:
+    if isinstance(value, int):
+        raise DamagedError("a number stands where a message belongs")
+    return value

@@ -1,0 +1,449 @@
+"""MatConvNet networks from files as other tools leave them: bound by place, named by graph, refused in a sentence."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convert.checkpoint import Arrays, MappedFile
+from convert.readers import read_checkpoint, read_named
+from convert.readers.dagnn import read_dagnn
+from convert.readers.dagnn_structure import our_names
+from ferplus_keras.architecture import BATCHNORM_EPSILON, FERPLUS_HEAD, NO_HEAD, Head, classifier, embedding
+from ferplus_keras.errors import BadInputError
+from tests.conftest import run_ferplus
+from tests.mat_files import Rows, imported, row, save_level5, save_level73
+from tests.seeded import seeded_arrays
+
+Root = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def resnet() -> Arrays:
+    return seeded_arrays("resnet50")
+
+
+@pytest.fixture(scope="module")
+def senet() -> Arrays:
+    return seeded_arrays("senet50")
+
+
+def through_sigma(variance: np.ndarray) -> np.ndarray:
+    """What a float32 standard deviation leaves of a variance: FACTS' formula, once more by hand."""
+    sigma = np.sqrt(variance.astype(np.float64) + 1e-5).astype(np.float32)
+    return (sigma.astype(np.float64) ** 2 - 1e-5).astype(np.float32)
+
+
+def beginning(root: Root) -> Root:
+    """The first four layers and their parameters: enough where no complete network is needed, and quick to write."""
+    return root | {"layers": Rows(root["layers"][:4]), "params": Rows(root["params"][:4])}
+
+
+def holds(path: Path, arrays: Arrays) -> Any:
+    """Asserts that the file has these arrays, variances as far as a sigma can hold them; returns the checkpoint."""
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.arrays.keys() == arrays.keys()
+    for layer, roles in arrays.items():
+        for role, array in roles.items():
+            wanted = through_sigma(array) if role == "moving_variance" else array
+            assert np.array_equal(checkpoint.arrays[layer][role], wanted), f"{layer}/{role}"
+    return checkpoint
+
+
+FORMS: dict[str, Callable[[Path, Root], Path]] = {
+    "5": save_level5,
+    "5 compressed": lambda path, root: save_level5(path, root, compress=True),
+    "7.3": save_level73,
+}
+
+
+@pytest.mark.parametrize(("network", "form"), [("resnet50", "5 compressed"), ("resnet50", "5"), ("senet50", "7.3")])
+def test_networks_as_imported_and_fine_tuned(network: str, form: str, request: Any, tmp_path: Path) -> None:
+    arrays = request.getfixturevalue(network.removesuffix("50"))
+    checkpoint = holds(FORMS[form](tmp_path / "x.mat", imported(arrays, dropout=0.5, loss=True)), arrays)
+    told = checkpoint.provenance
+    assert (told.network, told.head, told.units, told.dropout) == (network, "classifier", 8, 0.5)
+    assert told.source.format == ("matconvnet-7.3" if form == "7.3" else "matconvnet") and told.notes == ()
+
+
+@pytest.mark.parametrize("name", ["net", "netStruct", "anything"])
+def test_the_network_may_stand_under_a_variable(name: str, resnet: Arrays, tmp_path: Path) -> None:
+    root = imported(resnet)
+    holds(save_level5(tmp_path / "x.mat", {"stats": {"train": row(1, 2)}, name: root}), resnet)
+
+
+def test_two_networks_in_one_file_are_not_guessed_at(resnet: Arrays, tmp_path: Path) -> None:
+    tiny = {"layers": Rows([{"name": "a"}]), "params": Rows([{"name": "b", "value": row(1)}])}
+    with pytest.raises(BadInputError, match="several networks \\(one, two\\)"):
+        read_named(MappedFile(save_level5(tmp_path / "x.mat", {"one": tiny, "two": tiny})))
+
+
+def squeezed(root: Root) -> None:
+    """Careless tools drop every dimension of 1, not only those at the end."""
+    for param in root["params"]:
+        param["value"] = np.squeeze(param["value"])
+
+
+def rows_for_columns(root: Root) -> None:
+    for param in root["params"]:
+        if param["value"].shape[1:] == (1,):
+            param["value"] = param["value"].T
+
+
+def without_sizes(root: Root) -> None:
+    for layer in root["layers"]:
+        layer["block"].pop("size", None)
+
+
+def char_for_cells(root: Root) -> None:
+    for layer in root["layers"]:
+        for key in ("inputs", "outputs", "params"):
+            if len(layer[key]) == 1:
+                layer[key] = layer[key][0]
+
+
+def cells_of_structs(root: Root) -> None:
+    root["layers"], root["params"] = list(root["layers"]), list(root["params"])
+    root["meta"]["classes"]["name"] = np.array(root["meta"]["classes"]["name"])  # a char matrix, blanks at the ends
+
+
+def slashes(root: Root) -> None:
+    """Caffe's own names, which MatConvNet cannot index and its importer may leave."""
+    for layer in root["layers"]:
+        layer["name"] = layer["name"].replace("_1x1", "/1x1").replace("_bn", "/bn").replace("conv1_", "conv1/")
+
+
+def meaningless_parameter_names(root: Root) -> None:
+    renamed = {param["name"]: f"p{index}_bias" for index, param in enumerate(root["params"])}
+    for param in root["params"]:
+        param["name"] = renamed[param["name"]]
+    for layer in root["layers"]:
+        layer["params"] = [renamed[name] for name in layer["params"]]
+
+
+def older_release(root: Root) -> None:
+    """No hasBias, no epsilon, no vars, no meta, scalar strides: what the first releases saved."""
+    root.pop("vars"), root.pop("meta")
+    for layer in root["layers"]:
+        for key in ("hasBias", "epsilon", "opts", "dilate"):
+            layer["block"].pop(key, None)
+
+
+def foreign_names(root: Root) -> None:
+    for index, layer in enumerate(root["layers"]):
+        layer["name"] = f"layer{index}"
+
+
+def foreign_head(root: Root) -> None:
+    root["layers"][-1]["name"] = "fc8_new"
+
+
+def any_order(root: Root) -> None:
+    foreign_names(root)
+    order = np.random.default_rng(3).permutation(len(root["layers"]))
+    root["layers"] = Rows(root["layers"][index] for index in order)
+
+
+def swapped_sums(root: Root) -> None:
+    foreign_names(root)
+    for layer in root["layers"]:
+        if layer["type"] == "dagnn.Sum":
+            layer["inputs"] = layer["inputs"][::-1]
+
+
+QUIRKS = [
+    squeezed, rows_for_columns, without_sizes, char_for_cells, cells_of_structs, slashes, meaningless_parameter_names,
+    older_release, foreign_names, foreign_head, any_order, swapped_sums,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("quirk", QUIRKS, ids=lambda quirk: str(quirk.__name__))
+def test_what_real_files_show_is_survived(quirk: Callable[[Root], None], resnet: Arrays, tmp_path: Path) -> None:
+    root = imported(resnet)
+    quirk(root)
+    notes = holds(save_level5(tmp_path / "x.mat", root), resnet).provenance.notes
+    renamed = quirk in (foreign_names, foreign_head, any_order, swapped_sums)
+    assert any("place in the graph" in note for note in notes) == renamed
+
+
+@pytest.mark.parametrize("quirk", [any_order, squeezed], ids=lambda quirk: str(quirk.__name__))
+def test_and_in_the_squeeze_and_excitation_network(quirk: Any, senet: Arrays, tmp_path: Path) -> None:
+    root = imported(senet, dropout=0.5)
+    quirk(root)
+    holds(save_level5(tmp_path / "x.mat", root), senet)
+
+
+@pytest.mark.parametrize("head", [classifier(8631), embedding(128), embedding(256), NO_HEAD], ids=str)
+def test_the_rest_of_the_family(head: Head, tmp_path: Path) -> None:
+    arrays = seeded_arrays("resnet50", head)
+    checkpoint = holds(save_level5(tmp_path / "x.mat", imported(arrays)), arrays)
+    assert checkpoint.architecture.head == head
+
+
+@pytest.mark.slow
+def test_the_vggface2_embedding_of_the_se_network_in_7_3(tmp_path: Path) -> None:
+    arrays = seeded_arrays("senet50", embedding(128))
+    assert holds(save_level73(tmp_path / "x.mat", imported(arrays)), arrays).architecture.head == embedding(128)
+
+
+def test_a_graph_that_is_not_ours_is_not_forced_into_our_names(resnet: Arrays, tmp_path: Path) -> None:
+    root = imported(resnet)
+    foreign_names(root)
+    relu = next(layer for layer in root["layers"] if layer["type"] == "dagnn.ReLU")
+    relu["type"] = "dagnn.Sigmoid"  # one layer of another kind, in the right place
+    path = save_level5(tmp_path / "x.mat", root)
+    assert set(our_names(read_dagnn(MappedFile(path)))[0].values()) == {layer["name"] for layer in root["layers"]}
+    with pytest.raises(BadInputError, match="not one of Albanie's networks"):
+        read_checkpoint(path)
+
+
+# --- moments --------------------------------------------------------------------------------------------------------
+
+
+def with_moments(arrays: Arrays, change: Callable[[np.ndarray], Any], path: Path, *, whole: bool = False) -> Path:
+    root = imported(arrays) if whole else beginning(imported(arrays))
+    moments = next(param for param in root["params"] if param["name"] == "conv1_7x7_s2_bn_moments")
+    moments["value"] = moments["value"].copy()
+    replaced = change(moments["value"])
+    if replaced is not None:
+        moments["value"] = replaced
+    return save_level5(path, root)
+
+
+def test_negative_variances_are_kept(resnet: Arrays, tmp_path: Path) -> None:
+    sigma = np.float32(2e-3)  # sigma^2 = 4e-6 < epsilon
+
+    def change(moments: np.ndarray) -> None:
+        moments[:3, 1] = sigma
+
+    checkpoint = read_checkpoint(with_moments(resnet, change, tmp_path / "x.mat", whole=True))
+    variance = checkpoint.arrays["conv1_7x7_s2_bn"]["moving_variance"][:3]
+    assert (variance == np.float32(float(sigma) ** 2 - 1e-5)).all() and (variance < 0).all()
+    assert np.allclose(np.sqrt(variance + np.float32(BATCHNORM_EPSILON)), sigma, rtol=1e-6)
+
+
+def nothing(moments: np.ndarray) -> None:
+    moments[0, 1] = 0.0
+
+
+def negative(moments: np.ndarray) -> None:
+    moments[0, 1] = -0.1
+
+
+def not_a_number(moments: np.ndarray) -> None:
+    moments[0, 1] = np.nan
+
+
+def transposed(moments: np.ndarray) -> np.ndarray:
+    return moments.T.copy()
+
+
+def short(moments: np.ndarray) -> np.ndarray:
+    return moments[:-1]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [(nothing, "variance + epsilon is not positive"), (negative, "negative standard deviation"),
+     (not_a_number, "1 NaN"), (transposed, "channels x 2"), (short, "wrong shape")],
+)  # fmt: skip
+def test_impossible_moments_are_refused(change: Any, said: str, resnet: Arrays, tmp_path: Path) -> None:
+    path = with_moments(resnet, change, tmp_path / "x.mat", whole=change in (nothing, not_a_number))
+    with pytest.raises(BadInputError) as caught:
+        read_checkpoint(path)
+    assert said in f"{caught.value}\n{caught.value.details}"
+
+
+def test_another_epsilon_is_absorbed_so_that_the_function_is_the_same(resnet: Arrays, tmp_path: Path) -> None:
+    """MatConvNet divides by the stored sigma alone; what our layer adds to the variance must give that sigma."""
+    root = beginning(imported(resnet, epsilon=1e-3))
+    found = read_named(MappedFile(save_level5(tmp_path / "x.mat", root)))
+    moments = next(param["value"] for param in root["params"] if param["name"] == "conv1_7x7_s2_bn_moments")
+    variance = found.arrays["conv1_7x7_s2_bn/moving_variance"].astype(np.float64)
+    assert np.allclose(np.sqrt(variance + 1e-5), moments[:, 1], rtol=6e-8, atol=0)
+    assert any("epsilon 0.001" in note and "same function" in note for note in found.notes)
+
+
+# --- what the file says of itself -----------------------------------------------------------------------------------
+
+
+def bgr(meta: Any) -> None:
+    meta["normalization"]["averageImage"] = meta["normalization"]["averageImage"][..., ::-1].copy()
+
+
+def full_image(meta: Any) -> None:
+    meta["normalization"]["averageImage"] = np.tile(meta["normalization"]["averageImage"], (224, 224, 1))
+
+
+def imagenet(meta: Any) -> None:
+    meta["normalization"]["averageImage"] = np.array([123.68, 116.779, 103.939]).reshape(1, 1, 3)
+
+
+def size(meta: Any) -> None:
+    meta["normalization"]["imageSize"] = row(227, 227, 3)
+
+
+def aspect(meta: Any) -> None:
+    meta["normalization"]["keepAspect"] = True
+
+
+def classes(meta: Any) -> None:
+    meta["classes"] = {"name": sorted(meta["classes"]["name"])}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [(bgr, "BGR"), (full_image, None), (imagenet, "123.6800"), (size, "227 x 227"), (aspect, "keepAspect"),
+     (classes, "not the published order")],
+)  # fmt: skip
+def test_a_difference_in_preprocessing_is_noted(change: Any, said: str | None, resnet: Arrays, tmp_path: Path) -> None:
+    root = beginning(imported(resnet))
+    root["meta"] = copy.deepcopy(root["meta"])
+    change(root["meta"])
+    notes = read_named(MappedFile(save_level5(tmp_path / "x.mat", root))).notes
+    assert notes == [] if said is None else (len(notes) == 1 and said in notes[0]), notes
+
+
+def test_unknown_fields_are_noted_and_left_alone(resnet: Arrays, tmp_path: Path) -> None:
+    root = beginning(imported(resnet)) | {"trainingLog": row(1, 2, 3)}
+    root["params"].append({**root["params"][0], "name": "momentum"})
+    found = read_named(MappedFile(save_level5(tmp_path / "x.mat", root)))
+    assert len(found.arrays) == 5 and any("trainingLog" in note for note in found.notes)
+    assert any("1 parameters belong to no layer (momentum" in note for note in found.notes)
+
+
+# --- what is no network of ours -------------------------------------------------------------------------------------
+
+
+def no_network(_: Root) -> Root:
+    return {"x": row(1, 2, 3), "y": "text"}
+
+
+def simple_nn(_: Root) -> Root:
+    layers = [{"type": "conv", "weights": [row(1, 2), row(3)]}, {"type": "relu"}]
+    return {"layers": layers, "meta": {"classes": {}}}
+
+
+def no_layer(root: Root) -> Root:
+    return root | {"layers": Rows()}
+
+
+def lost_parameter(root: Root) -> Root:
+    return root | {"params": Rows(root["params"][1:])}
+
+
+def parameter_of_text(root: Root) -> Root:
+    return root | {"params": Rows([root["params"][0] | {"value": "text"}, *root["params"][1:]])}
+
+
+def twice(root: Root) -> Root:
+    return root | {"layers": Rows([root["layers"][0], *root["layers"]])}
+
+
+def one_name_for_two(root: Root) -> Root:
+    again = root["layers"][0] | {"name": "conv1/7x7_s2"}
+    return root | {"layers": Rows([again, *root["layers"]])}
+
+
+def no_names(root: Root) -> Root:
+    return root | {"layers": Rows({"type": layer["type"]} for layer in root["layers"])}
+
+
+def too_many(root: Root) -> Root:
+    owned = [param["name"] for param in root["params"][:4]]
+    return root | {"layers": Rows([root["layers"][0], root["layers"][1] | {"params": owned}, *root["layers"][2:]])}
+
+
+def without_a_block(root: Root) -> Root:
+    kept = Rows(layer for layer in root["layers"] if not layer["name"].startswith("conv5_3"))
+    return root | {"layers": kept}
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [(no_network, "no MatConvNet network: it holds x, y"), (simple_nn, "SimpleNN"), (no_layer, "without a layer"),
+     (lost_parameter, "'conv1_7x7_s2_filter' of conv1_7x7_s2 is not there"), (parameter_of_text, "holds no numbers"),
+     (twice, "two layers called 'conv1_7x7_s2'"), (one_name_for_two, "both be called conv1_7x7_s2"),
+     (no_names, "no field 'name'"), (too_many, "too many"),
+     (without_a_block, "not a complete resnet50 checkpoint: 15 missing")],
+    ids=lambda value: getattr(value, "__name__", ""),
+)  # fmt: skip
+def test_other_files_are_refused_in_a_sentence(make: Any, said: str, resnet: Arrays, tmp_path: Path) -> None:
+    whole = imported(resnet)
+    path = save_level5(tmp_path / "x.mat", make(whole if make is without_a_block else beginning(whole)))
+    with pytest.raises(BadInputError) as caught:
+        read_checkpoint(path)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+@cache
+def small() -> Root:
+    root = beginning(imported(seeded_arrays("resnet50", NO_HEAD)))
+    root["meta"]["ferplus_keras"] = {"provenance": "{}", "moving_variance": {"conv1_7x7_s2_bn": row(1)}}
+    return root
+
+
+JUNK = [
+    row(np.nan), row(np.inf), row(-1, 2), np.zeros((0, 0)), "text", "", [], ["a", row(1)], [[["deep"]]], {}, True,
+    {"x": row(1)}, np.ones((2, 2, 2), np.float32), Rows([{"name": "a"}, {"name": "b"}]), np.array([["ab"], ["cd"]]),
+]  # fmt: skip
+
+PLACES = [
+    ("layers",), ("params",), ("meta",), ("vars",), ("layers", 1), ("params", 3, "value"), ("params", 0, "value"),
+    ("params", 0, "name"), ("meta", "normalization"), ("meta", "normalization", "averageImage"), ("meta", "classes"),
+    ("meta", "normalization", "imageSize"), ("meta", "normalization", "keepAspect"), ("meta", "classes", "name"),
+    ("layers", 1, "block", "epsilon"), ("layers", 0, "block", "size"), ("layers", 0, "block", "hasBias"),
+    ("meta", "ferplus_keras"), ("meta", "ferplus_keras", "provenance"), ("meta", "ferplus_keras", "moving_variance"),
+    *[("layers", number, field) for number in (0, 1, 3) for field in ("name", "type", "inputs", "params", "block")],
+]  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(changes=st.lists(st.tuples(st.sampled_from(PLACES), st.sampled_from(JUNK)), min_size=1, max_size=3))
+def test_junk_anywhere_ends_in_a_sentence_or_in_a_reading(changes: Any, tmp_path_factory: Any) -> None:
+    root = copy.deepcopy(small())
+    for place, junk in changes:
+        inside: Any = root
+        for key in place[:-1]:
+            try:
+                inside = inside[key]
+            except (KeyError, IndexError, TypeError):
+                inside = None
+        if isinstance(inside, dict) or (isinstance(inside, list) and isinstance(junk, dict)):
+            inside[place[-1]] = junk
+    path = tmp_path_factory.getbasetemp() / "junk.mat"
+    try:
+        save_level5(path, root)
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError):
+        return  # SciPy cannot write it
+    try:
+        read_named(MappedFile(path))
+    except BadInputError as error:
+        assert "junk.mat" in str(error) and "\n" not in str(error) and len(str(error)) < 1000
+
+
+def test_the_command_line_converts_and_inspects(senet: Arrays, tmp_path: Path) -> None:
+    save_level5(tmp_path / "senet50-ferplus.mat", imported(senet, dropout=0.5, loss=True))
+    run = run_ferplus("convert", "senet50-ferplus.mat", "out.h5", "back.mat", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    for name, format in (("senet50-ferplus.mat", "matconvnet"), ("back.mat", "matconvnet"), ("out.h5", "h5-model")):
+        told = run_ferplus("inspect", name, cwd=tmp_path)
+        assert told.returncode == 0 and f"format      {format}\n" in told.stdout and "senet50" in told.stdout
+    original, back = read_checkpoint(tmp_path / "out.h5"), read_checkpoint(tmp_path / "back.mat")
+    assert all(
+        np.array_equal(a, back.arrays[layer][role])
+        for layer, roles in original.arrays.items()
+        for role, a in roles.items()
+    )
+    (tmp_path / "bad.mat").write_bytes(b"MATLAB 5.0 MAT-file".ljust(128) + b"\1")
+    bad = run_ferplus("convert", "bad.mat", "bad.h5", cwd=tmp_path)
+    assert bad.returncode == 2 and bad.stderr.count("error:") == 1 and "Traceback" not in bad.stderr
+    assert original.architecture.head == FERPLUS_HEAD

@@ -1,0 +1,262 @@
+"""ONNX files of others: what exporters make of these networks is read; what is not them is refused in a sentence."""
+
+from __future__ import annotations
+
+import io
+import mmap
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from convert.checkpoint import MappedFile
+from convert.readers import read_checkpoint, read_named
+from convert.readers.onnx_walk import IDENTITY
+from convert.readers.protobuf import DamagedError, Message, Span
+from convert.writers import write
+from ferplus_keras.architecture import BATCHNORM_EPSILON
+from ferplus_keras.errors import BadInputError
+from tests.conftest import run_ferplus
+from tests.seeded import seeded_checkpoint, seeded_state
+from verify.references.torch_module import ReferenceNetwork
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(seeded_checkpoint("resnet50"), tmp_path_factory.mktemp("onnx") / "x.onnx").path
+
+
+def exported(network: str, path: Path, **options: Any) -> Path:
+    """The seeded network as PyTorch exports it."""
+    checkpoint = seeded_checkpoint(network)
+    module = ReferenceNetwork(checkpoint.architecture).eval()
+    module.load_state_dict(seeded_state(network))
+    with redirect_stdout(io.StringIO()):  # the exporter tells its progress
+        torch.onnx.export(module, (torch.zeros(1, 3, 224, 224),), str(path), **options)
+    return path
+
+
+KEPT = {"dynamo": False, "do_constant_folding": False}
+OPTIONS = [KEPT, {"dynamo": False}, {"dynamo": True, "external_data": False},
+           {"dynamo": True, "external_data": False, "optimize": False}]  # fmt: skip
+
+
+@pytest.mark.parametrize("network", ["resnet50", pytest.param("senet50", marks=pytest.mark.slow)])
+def test_what_pytorch_exports_with_batchnorm_reads_bit_for_bit(network: str, tmp_path: Path) -> None:
+    found = read_checkpoint(exported(network, tmp_path / "x.onnx", **KEPT))
+    assert found.architecture.network == network and not found.provenance.notes
+    assert found.provenance.output == "logits"
+    for layer, roles in seeded_checkpoint(network).arrays.items():
+        for role, array in roles.items():
+            np.testing.assert_array_equal(found.arrays[layer][role], array)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["resnet50", "senet50"])
+@pytest.mark.parametrize("options", OPTIONS[1:], ids=str)
+def test_every_way_of_exporting_gives_the_same_function(network: str, options: Any, tmp_path: Path) -> None:
+    """Folded or not: the head's weights bit for bit, and in float64 the function to what rounding left of it."""
+    from verify.metrics import difference
+    from verify.references.torch_reference import TorchReference
+
+    pytest.importorskip("onnxscript")
+    found = read_checkpoint(exported(network, tmp_path / "x.onnx", **options))
+    folded = any("53 batch normalisations were folded" in note for note in found.provenance.notes)
+    assert folded == ("optimize" not in options)
+    wanted = seeded_checkpoint(network)
+    np.testing.assert_array_equal(found.arrays["classifier"]["kernel"], wanted.arrays["classifier"]["kernel"])
+    image = np.random.default_rng(0).normal(0, 1, (1, 224, 224, 3))
+    one, other = (TorchReference(each, "float64").run(image) for each in (wanted, found))
+    for layer in ("conv1_7x7_s2_bn", "conv3_1_1x1_proj_bn", "conv5_3_relu"):
+        assert difference(layer, one[layer], other[layer]).relative < (1e-4 if folded else 1e-12), layer
+
+
+def test_the_batchnorm_that_does_nothing_does_nothing() -> None:
+    gamma, variance = (np.float32(IDENTITY[role]) for role in ("gamma", "moving_variance"))
+    assert float(gamma) == IDENTITY["gamma"] and float(variance) == IDENTITY["moving_variance"]
+    assert gamma / np.sqrt(variance + np.float32(BATCHNORM_EPSILON)) == np.float32(1)
+    assert abs(float(gamma) / np.sqrt(float(variance) + BATCHNORM_EPSILON) - 1) < 2e-15
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+
+def node(model: onnx.ModelProto, name: str) -> onnx.NodeProto:
+    return next(each for each in model.graph.node if each.name == name)
+
+
+def set_attribute(name: str, attribute: str, value: Any) -> Callable[[onnx.ModelProto], None]:
+    def change(model: onnx.ModelProto) -> None:
+        found = node(model, name)
+        kept = [each for each in found.attribute if each.name != attribute]
+        found.ClearField("attribute")
+        found.attribute.extend([*kept, helper.make_attribute(attribute, value)])
+
+    return change
+
+
+def another_kind(name: str, kind: str) -> Callable[[onnx.ModelProto], None]:
+    return lambda model: setattr(node(model, name), "op_type", kind)
+
+
+def external(model: onnx.ModelProto) -> None:
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", "../../etc/passwd"
+
+
+def short_tensor(model: onnx.ModelProto) -> None:
+    model.graph.initializer[0].raw_data = model.graph.initializer[0].raw_data[:-4]
+
+
+def huge_claim(model: onnx.ModelProto) -> None:
+    model.graph.initializer[0].dims[0] = 1 << 60
+
+
+def twice(model: onnx.ModelProto) -> None:
+    model.graph.initializer.append(model.graph.initializer[1])
+
+
+def not_a_number(model: onnx.ModelProto) -> None:
+    tensor = model.graph.initializer[0]
+    tensor.CopyFrom(numpy_helper.from_array(np.full(tensor.dims, np.nan, np.float32), tensor.name))
+
+
+def functions(model: onnx.ModelProto) -> None:
+    model.functions.add().name = "mine"
+
+
+REFUSED = {
+    "stride on another layer": (set_attribute("conv3_1_1x1_reduce", "strides", [1, 1]), "at conv3_1_1x1_reduce"),
+    "unpadded": (set_attribute("conv2_1_3x3", "pads", [0, 0, 0, 0]), "at conv2_1_3x3"),
+    "padded as Keras does": (set_attribute("conv1_7x7_s2", "pads", [2, 2, 3, 3]), "at conv1_7x7_s2"),
+    "pool padded all round": (set_attribute("pool1_3x3_s2", "pads", [1, 1, 1, 1]), "at pool1_3x3_s2"),
+    "pool rounds down": (set_attribute("pool1_3x3_s2", "pads", [0, 0, 0, 0]), "at pool1_3x3_s2"),
+    "epsilon": (set_attribute("conv4_2_3x3_bn", "epsilon", 1e-3), "epsilon is 0.001"),
+    "another activation": (another_kind("conv2_3_3x3_relu", "Tanh"), "conv2_3_3x3_relu"),
+    "quantised": (another_kind("conv1_7x7_s2", "ConvInteger"), "ConvInteger"),
+    "numbers in another file": (external, "external data"),
+    "a tensor without its end": (short_tensor, "bytes, not"),
+    "a tensor that claims much": (huge_claim, "conv1_7x7_s2.weight"),
+    "a tensor twice": (twice, "twice"),
+    "NaN": (not_a_number, "NaN"),
+    "functions": (functions, "inlined"),
+}
+
+
+@pytest.fixture(scope="module")
+def loaded(ours: Path) -> onnx.ModelProto:
+    return onnx.load(ours)
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_what_is_not_these_networks_is_refused(fault: str, loaded: onnx.ModelProto, tmp_path: Path) -> None:
+    change, told = REFUSED[fault]
+    model = onnx.ModelProto()
+    model.CopyFrom(loaded)
+    change(model)
+    (tmp_path / "x.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(BadInputError) as error:
+        read_checkpoint(tmp_path / "x.onnx")
+    assert told in f"{error.value}{error.value.details}"
+
+
+def test_a_file_written_again_by_the_onnx_library_still_reads(loaded: onnx.ModelProto, tmp_path: Path) -> None:
+    """The tool of the test above: without a fault there is nothing to refuse. Old typed fields are read too."""
+    model = onnx.ModelProto()
+    model.CopyFrom(loaded)
+    for number, tensor in enumerate(model.graph.initializer):
+        if number % 2:
+            array = numpy_helper.to_array(tensor)
+            tensor.ClearField("raw_data")
+            tensor.float_data.extend(array.reshape(-1).tolist())
+    (tmp_path / "x.onnx").write_bytes(model.SerializeToString())
+    found = read_checkpoint(tmp_path / "x.onnx")
+    for layer, roles in seeded_checkpoint("resnet50").arrays.items():
+        for role, array in roles.items():
+            np.testing.assert_array_equal(found.arrays[layer][role], array)
+
+
+def test_another_network_gets_a_sentence_and_exit_code_2(tmp_path: Path) -> None:
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
+    torch.onnx.export(module, (torch.zeros(1, 3, 8, 8),), str(tmp_path / "x.onnx"), dynamo=False)
+    for command in (["inspect"], ["convert"]):
+        run = run_ferplus(*command, tmp_path / "x.onnx")
+        assert run.returncode == 2 and "Traceback" not in run.stderr
+        assert "not one of Albanie's networks" in run.stderr and "conv1_7x7_s2" in run.stderr
+
+
+def test_a_file_cut_short_gets_a_sentence_and_exit_code_2(ours: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").write_bytes(ours.read_bytes()[:50_000_000])
+    run = run_ferplus("inspect", tmp_path / "x.onnx")
+    assert run.returncode == 2 and "cut short" in run.stderr and "Traceback" not in run.stderr
+
+
+def test_inspect_tells_network_head_and_output(ours: Path) -> None:
+    run = run_ferplus("inspect", ours)
+    assert run.returncode == 0
+    for told in ("onnx", "resnet50", "8 classes", "probabilities", "23,524,424", "problems    none"):
+        assert told in run.stdout
+
+
+# --- fuzzing ---------------------------------------------------------------------------------------------------------
+
+
+class Changed(MappedFile):
+    """A file whose bytes are ours to change, in memory that is shared with nothing."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        with path.open("rb") as stream:
+            self.view = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+
+
+@pytest.fixture(scope="module")
+def shared(ours: Path) -> Changed:
+    return Changed(ours)
+
+
+@settings(max_examples=80, deadline=None)
+@given(changes=st.lists(st.tuples(st.integers(0, 120_000), st.integers(0, 255)), min_size=1, max_size=6))
+def test_changed_bytes_are_read_or_refused_and_nothing_else(shared: Changed, changes: list[tuple[int, int]]) -> None:
+    """The graph comes first in our files: these bytes are nodes, names, shapes and lengths."""
+    kept = [(place, shared.view[place]) for place, _ in changes]
+    try:
+        for place, value in changes:
+            shared.view[place] = value  # type: ignore[index]
+        try:
+            read_named(shared)
+        except BadInputError as error:
+            assert len(str(error)) < 1000
+    finally:
+        for place, value in reversed(kept):
+            shared.view[place] = value  # type: ignore[index]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=200))
+def test_any_bytes_are_fields_or_damage(data: bytes) -> None:
+    message = Message(data)
+    try:
+        for _, value in message.fields(Span(0, len(data))):
+            if isinstance(value, Span):
+                assert 0 <= value.start <= value.end <= len(data)
+                list(message.fields(value))
+    except DamagedError:
+        pass
+
+
+def test_a_file_of_nothing_but_entries_is_given_up(tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").write_bytes(b"\x08\x07\x12\x00" + b"\x08\x01" * 2_000_000)
+    with pytest.raises(BadInputError, match="far too many entries"):
+        read_named(MappedFile(tmp_path / "x.onnx"))

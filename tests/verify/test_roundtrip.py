@@ -1,0 +1,105 @@
+"""``ferplus roundtrip``: every ordered pair of formats and home again, bit for bit; and what goes wrong is seen."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import verify.roundtrip
+from convert.checkpoint import Checkpoint
+from convert.writers import FORMATS, write
+from tests.conftest import run_ferplus
+from tests.seeded import save_state, seeded_checkpoint, seeded_state
+from verify.roundtrip import Leg, Way, roundtrip
+
+QUICK = ("safetensors", "onnx")
+
+
+@pytest.mark.slow
+def test_every_pair_of_formats_brings_the_standin_home(session_folder: Path, tmp_path: Path) -> None:
+    from convert.manifest import read_manifest
+    from convert.standin import standin_path, write_standin
+
+    known = read_manifest()["resnet50_ferplus"]
+    path = standin_path(known, session_folder)
+    if not path.exists():
+        write_standin(known, path)
+    run = run_ferplus("roundtrip", path, "--json", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    result = json.loads(run.stdout)
+    ways = {(way["first"], way["second"]): way["verdict"] for way in result["ways"]}
+    assert set(ways) == {(first, second) for first in FORMATS for second in FORMATS}
+    assert result["home"] == "pth"
+    assert set(ways.values()) == {"equal"}
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_has_no_place_in_a_format_comes_home_too(tmp_path: Path) -> None:
+    """Step counters unlike in every layer, a head as a matrix, signed zeros and denormals."""
+    state = seeded_state("resnet50", torch_head="linear", steps=dict.fromkeys(["conv1_7x7_s2_bn"], 7))
+    state["conv1_7x7_s2_bn.bias"][:2] = state["conv1_7x7_s2_bn.bias"].new_tensor([-0.0, 1e-42])
+    source = save_state(state, tmp_path / "mine.pth")
+    result = roundtrip(source, formats=QUICK, folder=tmp_path)
+    assert result.passed and len(result.ways) == 4 and result.home == "pth"
+    assert all(way.verdict == "equal" for way in result.ways)
+    assert list(tmp_path.iterdir()) == [source]
+    json.dumps(result.as_dict(), allow_nan=False)
+
+
+def test_a_format_that_changes_a_number_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader and a writer that err alike: the file reads back as written, and is wrong."""
+    honest = verify.roundtrip.read_checkpoint
+
+    def careless(path: Any) -> Checkpoint:
+        checkpoint = honest(path)
+        if str(path).endswith(".onnx"):
+            kernel = np.array(checkpoint.arrays["conv2_1_3x3"]["kernel"])
+            checkpoint.arrays["conv2_1_3x3"]["kernel"] = np.nextafter(kernel, np.float32(np.inf))
+        return checkpoint
+
+    monkeypatch.setattr(verify.roundtrip, "read_checkpoint", careless)
+    source = write(seeded_checkpoint("resnet50"), tmp_path / "mine.safetensors").path
+    result = roundtrip(source, formats=QUICK)
+    verdicts = {(way.first, way.second): way.verdict for way in result.ways}
+    assert not result.passed and verdicts[("safetensors", "safetensors")] == "equal"
+    assert verdicts[("onnx", "safetensors")] == verdicts[("safetensors", "onnx")] == "OFF: 1 ulp"
+    assert verdicts[("onnx", "onnx")] == "OFF: 2 ulps"
+    assert "OFF: 2 ulps" in result.as_text()
+
+
+@pytest.mark.slow
+def test_a_format_that_forgets_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = verify.roundtrip.read_checkpoint
+
+    def forgetful(path: Any) -> Checkpoint:
+        checkpoint = honest(path)
+        if str(path).endswith(".onnx"):
+            checkpoint.provenance = replace(checkpoint.provenance, labels=None)
+        return checkpoint
+
+    monkeypatch.setattr(verify.roundtrip, "read_checkpoint", forgetful)
+    source = write(seeded_checkpoint("resnet50"), tmp_path / "mine.safetensors").path
+    result = roundtrip(source, formats=QUICK)
+    assert [way.verdict for way in result.ways if "onnx" in (way.first, way.second)] == ["OFF: lost labels"] * 3
+
+
+def test_ulps_that_a_format_costs_are_allowed_there_only() -> None:
+    one = Leg(1, 53)
+    assert Way("a", "b", one, one, allowed=1).passed and Way("a", "b", one, one, allowed=1).verdict == "1 ulp"
+    assert not Way("a", "b", one, one, allowed=0).passed
+    assert not Way("a", "b", Leg(0, 0), Leg(0, 0, ("labels",)), allowed=1).passed
+
+
+def test_on_the_command_line(tmp_path: Path) -> None:
+    source = write(seeded_checkpoint("senet50"), tmp_path / "mine.safetensors").path
+    run = run_ferplus("roundtrip", source, "--to", "onnx")
+    assert run.returncode == 0, run.stderr
+    assert "-> onnx" in run.stdout and "equal" in run.stdout and "1 ways home to safetensors" in run.stdout
+    (tmp_path / "x.pth").write_bytes(b"nothing")
+    run = run_ferplus("roundtrip", tmp_path / "x.pth")
+    assert run.returncode == 2 and "no checkpoint" in run.stderr and "Traceback" not in run.stderr

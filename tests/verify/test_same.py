@@ -1,0 +1,98 @@
+"""``ferplus verify same``: one network in two files, or two networks; told by numbers first and by function second."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from convert.readers import read_checkpoint
+from convert.writers import write
+from ferplus_keras.architecture import FERPLUS_HEAD, architecture, classifier
+from tests.conftest import run_ferplus
+from tests.seeded import seeded_checkpoint
+from verify.same import check_same, deciding
+
+
+@pytest.fixture(scope="module")
+def standin(session_folder: Path) -> Path:
+    from convert.manifest import read_manifest
+    from convert.standin import standin_path, write_standin
+
+    known = read_manifest()["resnet50_ferplus"]
+    path = standin_path(known, session_folder)
+    if not path.exists():
+        write_standin(known, path)
+    return path
+
+
+def changed(path: Path, target: Path, layer: str, role: str, values: object) -> Path:
+    """The checkpoint at ``path`` with one array put through ``values``."""
+    checkpoint = read_checkpoint(path)
+    array = values(np.array(checkpoint.arrays[layer][role]))  # type: ignore[operator]
+    checkpoint.arrays[layer][role] = array.astype(np.float32)
+    return write(checkpoint, target).path
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".safetensors"])
+def test_equal_numbers_are_the_same_network_and_nothing_is_run(suffix: str, standin: Path, tmp_path: Path) -> None:
+    other = write(read_checkpoint(standin), tmp_path / f"x-standin{suffix}").path
+    run = run_ferplus("verify", "same", standin, other, "--json")
+    assert run.returncode == 0, run.stderr
+    result = json.loads(run.stdout)
+    assert result["passed"] and result["tensors"]["different"] == 0 and result["layers"] == []
+
+
+@pytest.mark.slow
+def test_a_rounding_is_the_same_network(standin: Path, tmp_path: Path) -> None:
+    other = changed(standin, tmp_path / "x-standin.pth", "conv4_3_3x3_bn", "moving_variance",
+                    lambda array: np.nextafter(array, np.float32(np.inf)))  # fmt: skip
+    result = check_same(standin, other, images=1)
+    assert result.passed and result.tensors and result.tensors.figures()["largest_ulps"] == 1
+    assert "up to rounding" in result.summary and result.first_departure is None
+    json.dumps(result.as_dict(), allow_nan=False)
+
+
+def test_another_function_is_named_by_its_first_layer(standin: Path, tmp_path: Path) -> None:
+    other = changed(standin, tmp_path / "x-standin.pth", "conv3_2_1x1_reduce_bn", "gamma", lambda array: array[::-1])
+    run = run_ferplus("verify", "same", standin, other, "--n", 1)
+    assert run.returncode == 1 and "part at conv3_2_1x1_reduce_bn" in run.stdout
+    assert "are not the same network" in run.stderr and "Traceback" not in run.stderr
+
+
+@pytest.mark.slow
+def test_a_channel_scaled_and_scaled_back_is_the_same_function(standin: Path, tmp_path: Path) -> None:
+    """As folding does: other numbers in the convolution and its normalisation, the same output behind them."""
+    checkpoint = read_checkpoint(standin)
+    layer = checkpoint.arrays["conv2_2_3x3"]
+    norm = checkpoint.arrays["conv2_2_3x3_bn"]
+    layer["kernel"] = np.array(layer["kernel"]) * np.float32(4)  # powers of two: exact but for epsilon
+    norm["moving_mean"] = np.array(norm["moving_mean"]) * np.float32(4)
+    variance = np.array(norm["moving_variance"], np.float64)
+    norm["moving_variance"] = ((variance + 1e-5) * 16 - 1e-5).astype(np.float32)
+    result = check_same(standin, write(checkpoint, tmp_path / "x-standin.pth").path, images=1)
+    assert result.passed and result.moved and result.moved.layer == "conv2_2_3x3"
+    assert "divide the work differently" in result.summary
+
+
+@pytest.mark.parametrize(("network", "units"), [("senet50", 8), ("resnet50", 7)])
+def test_other_networks_and_heads_are_said_so(network: str, units: int, standin: Path, tmp_path: Path) -> None:
+    path = write(seeded_checkpoint(network, classifier(units)), tmp_path / "x.safetensors").path
+    run = run_ferplus("verify", "same", standin, path)
+    assert run.returncode == 1 and "different networks" in run.stdout
+    assert f"{network}, {units} classes" in run.stdout and "Traceback" not in run.stderr
+
+
+def test_a_file_that_cannot_be_read_is_exit_code_2(standin: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.pth").write_bytes(b"nothing")
+    run = run_ferplus("verify", "same", standin, tmp_path / "x.pth")
+    assert run.returncode == 2 and "no checkpoint" in run.stderr
+
+
+def test_the_layers_that_decide_are_all_but_what_is_normalised() -> None:
+    table = architecture("senet50", FERPLUS_HEAD)
+    left_out = {layer.name for layer in table.layers[1:]} - deciding(table)
+    assert len(left_out) == 53 and "conv1_7x7_s2" in left_out and "conv2_1_1x1_down" not in left_out
+    assert table.output in deciding(table)

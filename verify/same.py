@@ -1,0 +1,171 @@
+"""Are two files the same network? First the numbers, in ulps; where these differ, the function, layer by layer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convert.checkpoint import Checkpoint
+from convert.readers import read_checkpoint
+from ferplus_keras.architecture import Architecture, BatchNorm, Conv
+from verify.images import Images
+from verify.metrics import Difference, difference, worst
+from verify.tensors import TensorComparison, compare_tensors
+
+#: Two files that are one network in other roundings (a variance kept as its root, a normalisation folded into the
+#: convolution before it) differ by what float32 rounding does to a network: some 1e-6 of a layer's largest value.
+TOLERANCE = 5e-5
+
+PRECISION = "float64"
+
+
+@dataclass
+class Same:
+    """The verdict on two files.
+
+    ``layers`` is empty when equal numbers, or unlike networks, made running them needless.
+    """
+
+    a: Path
+    b: Path
+    one: Checkpoint
+    other: Checkpoint
+    tensors: TensorComparison | None  #: None where the networks are of different shapes
+    tolerance: float = TOLERANCE
+    layers: list[Difference] = field(default_factory=list)
+    compared: frozenset[str] = frozenset()  #: the layers that decide
+    images: int = 0
+    seconds: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        if self.tensors is None:
+            return False
+        return self.tensors.passed or (bool(self.layers) and self.first_departure is None)
+
+    @property
+    def first_departure(self) -> Difference | None:
+        return next((each for each in self.layers if each.layer in self.compared and self._over(each)), None)
+
+    @property
+    def moved(self) -> Difference | None:
+        """The first convolution that departs although what follows its normalisation does not."""
+        return next((each for each in self.layers if each.layer not in self.compared and self._over(each)), None)
+
+    def _over(self, each: Difference) -> bool:
+        return not each.finite or each.relative > self.tolerance
+
+    @property
+    def summary(self) -> str:
+        """The verdict in a sentence or two."""
+        if self.tensors is None:
+            what = f"{self.a.name} is a {self.one.architecture}, {self.b.name} a {self.other.architecture}"
+            return f"different networks: {what}"
+        if self.tensors.passed:
+            return f"the same network: {self.tensors.summary}"
+        if parts := self.first_departure:
+            what = f"off by {parts.relative:.1e} of its largest value" if parts.finite else parts.problem
+            return f"different networks: they part at {parts.layer}, which is {what} (allowed {self.tolerance:.0e})"
+        furthest = worst([each for each in self.layers if each.layer in self.compared])
+        verdict = (
+            f"the same function up to rounding: in {PRECISION} the worst layer, {furthest.layer}, is off by "
+            f"{furthest.relative:.1e} of its largest value (allowed {self.tolerance:.0e})"
+        )
+        if self.moved:
+            verdict += (
+                f"; {self.moved.layer} and its normalisation divide the work differently, as after folding one into "
+                "the other"
+            )
+        return verdict
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for strict JSON."""
+        departure = self.first_departure
+
+        def file(path: Path, checkpoint: Checkpoint) -> dict[str, str]:
+            source = checkpoint.provenance.source
+            return {"file": str(path), "network": str(checkpoint.architecture), "sha256": source.sha256}
+
+        return {
+            "passed": self.passed,
+            "summary": self.summary,
+            "a": file(self.a, self.one),
+            "b": file(self.b, self.other),
+            "tensors": self.tensors and {"passed": self.tensors.passed, "summary": self.tensors.summary}
+            | self.tensors.figures(),
+            "tolerance": self.tolerance,
+            "dtype": PRECISION,
+            "images": self.images,
+            "first_departure": departure.as_dict() if departure else None,
+            "layers": [each.as_dict() for each in self.layers],
+            "seconds": self.seconds,
+        }  # fmt: skip
+
+
+def check_same(
+    a: str | Path,
+    b: str | Path,
+    *,
+    images: int = 2,
+    seed: int = 0,
+    tolerance: float = TOLERANCE,
+    progress: Callable[[str], None] = lambda _line: None,
+) -> Same:
+    """Hold two files of any formats that are read against each other.
+
+    Args:
+        a, b: the files.
+        images: how many seeded images to run when the numbers differ.
+        seed: of the images.
+        tolerance: how far a layer may be off, relative to its largest value in ``a``.
+        progress: called with a line when a step begins.
+
+    Raises:
+        BadInputError: a file cannot be read.
+    """
+    start = time.perf_counter()
+    a, b = Path(a), Path(b)
+    progress(f"reading {a} and {b}")
+    one, other = read_checkpoint(a), read_checkpoint(b)
+    alike = (one.architecture.network, one.architecture.head) == (other.architecture.network, other.architecture.head)
+    tensors = compare_tensors(one.arrays, other.arrays) if alike else None
+    result = Same(a, b, one, other, tensors, tolerance)
+    if tensors is not None and not tensors.passed:
+        progress(f"the numbers differ; running both on {images} images in {PRECISION}")
+        _run(result, Images.of(images, seed=seed, folder=None).inputs)
+    result.seconds = time.perf_counter() - start
+    return result
+
+
+def _run(result: Same, batch: np.ndarray) -> None:
+    from verify.references.torch_reference import TorchReference
+
+    references = [TorchReference(checkpoint, PRECISION) for checkpoint in (result.one, result.other)]
+    found: dict[str, list[Difference]] = {}
+    for image in batch:  # one at a time: activations in float64 are large
+        theirs, ours = (reference.run(image[None].astype(PRECISION)) for reference in references)
+        for name, values in theirs.items():
+            if name in ours and name != "data":
+                found.setdefault(name, []).append(difference(name, values, ours[name]))
+    result.layers = [worst(each) for each in found.values()]
+    result.compared = deciding(result.one.architecture)
+    result.images = len(batch)
+
+
+def deciding(table: Architecture) -> frozenset[str]:
+    """The layers whose outputs make the function: all but convolutions that a normalisation follows.
+
+    Such a pair may divide its work differently (a channel scaled in the one and scaled back in the other) and still be
+    the same function; what comes out behind the normalisation is what counts.
+    """
+    inner = {layer.inputs[0] for layer in table.layers if isinstance(layer, BatchNorm)}
+    inner &= {layer.name for layer in table.layers if isinstance(layer, Conv)}
+    return frozenset(layer.name for layer in table.layers[1:] if layer.name not in inner)
+
+
+__all__ = ["Same", "check_same", "deciding"]
