@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from convert.checkpoint import MappedFile
+from convert.checkpoint import Checkpoint, MappedFile
 from convert.readers import read_checkpoint, read_named
 from convert.readers.onnx_walk import IDENTITY
 from convert.readers.protobuf import DamagedError, Message, Span
@@ -25,8 +25,8 @@ from convert.writers import write
 from ferplus_keras.architecture import BATCHNORM_EPSILON
 from ferplus_keras.errors import BadInputError
 from tests.conftest import run_ferplus
-from tests.seeded import seeded_checkpoint, seeded_state
-from verify.references.torch_module import ReferenceNetwork
+from tests.seeded import seeded_checkpoint
+from verify.references.torch_reference import reference_module
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +34,9 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(seeded_checkpoint("resnet50"), tmp_path_factory.mktemp("onnx") / "x.onnx").path
 
 
-def exported(network: str, path: Path, **options: Any) -> Path:
-    """The seeded network as PyTorch exports it."""
-    checkpoint = seeded_checkpoint(network)
-    module = ReferenceNetwork(checkpoint.architecture).eval()
-    module.load_state_dict(seeded_state(network))
+def exported(checkpoint: Checkpoint, path: Path, **options: Any) -> Path:
+    """The network as PyTorch exports it."""
+    module = reference_module(checkpoint, "float32")
     with redirect_stdout(io.StringIO()):  # the exporter tells its progress
         torch.onnx.export(module, (torch.zeros(1, 3, 224, 224),), str(path), **options)
     return path
@@ -51,7 +49,7 @@ OPTIONS = [KEPT, {"dynamo": False}, {"dynamo": True, "external_data": False},
 
 @pytest.mark.parametrize("network", ["resnet50", pytest.param("senet50", marks=pytest.mark.slow)])
 def test_what_pytorch_exports_with_batchnorm_reads_bit_for_bit(network: str, tmp_path: Path) -> None:
-    found = read_checkpoint(exported(network, tmp_path / "x.onnx", **KEPT))
+    found = read_checkpoint(exported(seeded_checkpoint(network), tmp_path / "x.onnx", **KEPT))
     assert found.architecture.network == network and not found.provenance.notes
     assert found.provenance.output == "logits"
     for layer, roles in seeded_checkpoint(network).arrays.items():
@@ -60,23 +58,26 @@ def test_what_pytorch_exports_with_batchnorm_reads_bit_for_bit(network: str, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["resnet50", "senet50"])
 @pytest.mark.parametrize("options", OPTIONS[1:], ids=str)
-def test_every_way_of_exporting_gives_the_same_function(network: str, options: Any, tmp_path: Path) -> None:
-    """Folded or not: the head's weights bit for bit, and in float64 the function to what rounding left of it."""
+def test_every_way_of_exporting_gives_the_same_function(standin_pth: Path, options: Any, tmp_path: Path) -> None:
+    """Folded or not: the head's weights bit for bit, and in float64 the function to what rounding left of it.
+
+    The stand-in, because its activations are sane: seeded numbers alone would magnify the folded weights' rounding.
+    """
     from verify.metrics import difference
     from verify.references.torch_reference import TorchReference
+    from verify.same import TOLERANCE
 
     pytest.importorskip("onnxscript")
-    found = read_checkpoint(exported(network, tmp_path / "x.onnx", **options))
+    wanted = read_checkpoint(standin_pth)
+    found = read_checkpoint(exported(wanted, tmp_path / "x-standin.onnx", **options))
     folded = any("53 batch normalisations were folded" in note for note in found.provenance.notes)
     assert folded == ("optimize" not in options)
-    wanted = seeded_checkpoint(network)
     np.testing.assert_array_equal(found.arrays["classifier"]["kernel"], wanted.arrays["classifier"]["kernel"])
-    image = np.random.default_rng(0).normal(0, 1, (1, 224, 224, 3))
+    image = np.random.default_rng(0).normal(0, 50, (1, 224, 224, 3))
     one, other = (TorchReference(each, "float64").run(image) for each in (wanted, found))
-    for layer in ("conv1_7x7_s2_bn", "conv3_1_1x1_proj_bn", "conv5_3_relu"):
-        assert difference(layer, one[layer], other[layer]).relative < (1e-4 if folded else 1e-12), layer
+    for layer in ("conv1_7x7_s2_bn", "conv3_1_1x1_proj_bn", "conv5_3_relu", "classifier"):
+        assert difference(layer, one[layer], other[layer]).relative < (TOLERANCE if folded else 1e-12), layer
 
 
 def test_the_batchnorm_that_does_nothing_does_nothing() -> None:
