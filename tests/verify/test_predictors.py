@@ -163,9 +163,6 @@ def test_every_other_format_is_the_same_network(standin_pth: Path, tmp_path: Pat
     convert(standin_pth, [path])
     predictor, original = open_predictor(path), open_predictor(standin_pth)
     np.testing.assert_allclose(predictor.probabilities(images(2)), original.probabilities(images(2)), atol=1e-5)
-    assert (
-        predictor.standin
-        and predictor.network == original.network
-        and predictor.notes == original.notes
-        or (suffix == ".mat" and "the file's own" in predictor.notes[-1])
-    )
+    assert predictor.standin and predictor.network == original.network
+    if suffix == ".mat":
+        assert "the file's own" in predictor.notes[-1]  # it is the stored graph that ran
