@@ -154,3 +154,15 @@ def test_weights_alone_and_logits_are_the_same_network(standin_h5: Path, tmp_pat
     expected = open_predictor(standin_h5).probabilities(images())
     for path in (logits, weights):
         np.testing.assert_allclose(open_predictor(path).probabilities(images()), expected, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".onnx", ".mat", ".safetensors"])
+def test_every_other_format_is_the_same_network(standin_pth: Path, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"other-standin{suffix}"
+    convert(standin_pth, [path])
+    predictor, original = open_predictor(path), open_predictor(standin_pth)
+    np.testing.assert_allclose(predictor.probabilities(images(2)), original.probabilities(images(2)), atol=1e-5)
+    assert predictor.standin and predictor.network == original.network
+    if suffix == ".mat":
+        assert "the file's own" in predictor.notes[-1]  # it is the stored graph that ran
