@@ -191,7 +191,7 @@ def test_a_damaged_file_is_refused_and_can_still_be_opened_for_the_proof(tmp_pat
         model = json.loads(file.attrs["model_config"])
         every_epsilon(model)
         file.attrs["model_config"] = json.dumps(model).encode()
-    with pytest.raises(BadInputError, match="conv1_7x7_s2_bn has epsilon 0.001, and 1e-05 in these networks.*parity"):
+    with pytest.raises(BadInputError, match=r"conv1_7x7_s2_bn has epsilon 0\.001, and 1e-05 in .*parity"):
         convert(path, [tmp_path / "y.safetensors"])
     assert not (tmp_path / "y.safetensors").exists()
     assert "conv1_7x7_s2_bn has epsilon" in inspect(path)["problems"]
@@ -221,7 +221,7 @@ JSON = st.recursive(
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(
     name=st.sampled_from(["conv1_7x7_s2", "conv1_7x7_s2_bn", "conv1_7x7_s2_pad", "pool1_3x3_s2", "data", "conv2_1"]),
-    key=st.sampled_from(["config", "inbound_nodes", "class_name", "name", "strides", "padding", "epsilon", "activation"]),
+    key=st.sampled_from(["config", "inbound_nodes", "class_name", "name", "strides", "padding", "epsilon"]),
     value=JSON,
 )
 def test_whatever_stands_in_a_graph_ends_in_a_sentence_or_in_nothing(name: str, key: str, value: Any) -> None:
