@@ -132,7 +132,7 @@ def open_model(path: Path) -> tuple[Any, Checkpoint | None]:
             f"{path} holds weights without a graph, and its layers are not called as Albanie's are: nothing says what "
             "they are for. Load them into the model that they belong to and give the whole model (model.save)."
         )
-    mine = read_checkpoint(path) if ours else None
+    mine = read_checkpoint(path, check_graph=False) if ours else None
     if graph:
         return _load(path, kind, graph, written_by), mine
     assert mine is not None
