@@ -36,7 +36,6 @@ from verify.runs import TOLERANCES, Run
 from verify.tensors import compare_tensors
 from verify.text import as_text
 
-
 RETURNED = "what the model returns"
 
 
