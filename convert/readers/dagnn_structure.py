@@ -69,18 +69,44 @@ def _has_known_head(net: DagNN, names: set[str]) -> bool:
     return last is not None and sanitised(last.name) in architecture(NETWORKS[1], NO_HEAD).parameters
 
 
-class _Walk:
-    """One attempt to lay a network of ours over the stored one."""
+def known_graph(net: DagNN, known_as: dict[str, str]) -> tuple[Architecture, dict[str, DagLayer], str]:
+    """(the network that the names in ``known_as`` are of, our layer -> stored layer, where the graphs part or "").
 
-    def __init__(self, net: DagNN, network: str) -> None:
-        self.net = net
+    The parts of an incomplete network are known by name alone.
+    """
+    stored = {layer.name: layer for layer in net.layers}
+    by_our_name = {known_as[layer.name]: layer for layer in net.layers}
+    network = "senet50" if any(name.endswith("_1x1_down") for name in by_our_name) else "resnet50"
+    head = next((make(1) for make in (arch.classifier, arch.embedding) if make(1).layer_name in by_our_name), NO_HEAD)
+    table = architecture(network, head)
+    if not set(by_our_name) >= set(table.parameters):
+        return table, {name: by_our_name[name] for name in table.by_name if name in by_our_name}, ""
+    owners = {name: known_as[name] for name in stored if known_as[name] in table.parameters}
+    walk = _Walk(net, network, owners)
+    end = by_our_name.get(table.output)
+    found = walk.run(end.outputs[0] if end is not None and end.outputs else None, table)
+    if found is None:
+        pairs = {name: by_our_name[name] for name in table.by_name if name in by_our_name}
+        return table, pairs, walk.departure
+    return table, {ours: stored[name] for name, ours in found.items()}, ""
+
+
+class _Walk:
+    """One attempt to lay a network of ours over the stored one. ``owners`` are stored layers that are known already."""
+
+    def __init__(self, net: DagNN, network: str, owners: dict[str, str] | None = None) -> None:
+        self.net, self.owners = net, owners or {}
         self.made_by = {output: layer for layer in net.layers for output in layer.outputs}
         self.network = network
         self.table: Architecture
         self.steps = 0
+        self.furthest, self.departure = -1, "its connections are other ones"
 
-    def run(self) -> dict[str, str] | None:
-        """Stored name -> our name, or None when the two graphs differ."""
+    def run(self, end: str | None = None, table: Architecture | None = None) -> dict[str, str] | None:
+        """Stored name -> our name, or None when the two graphs differ. ``end`` is the output's variable, if known."""
+        if end is not None and table is not None:
+            self.table = table
+            return self._same(table.output, end, {})
         used = {name for layer in self.net.layers if layer.type not in BEYOND for name in layer.inputs}
         ends = [
             layer
@@ -95,11 +121,19 @@ class _Walk:
         head = NO_HEAD
         if last.type == "Conv":  # with a bias a classifier, without one an embedding, as published
             head = arch.classifier(1) if len(last.params) > 1 else arch.embedding(1)
-        self.table = architecture(self.network, head)
+        self.table = table or architecture(self.network, head)
         return self._same(self.table.output, last.outputs[0], {})
 
     def _same(self, ours: str, variable: str, known: dict[str, str]) -> dict[str, str] | None:
         """``known`` and what follows from our layer ``ours`` making the stored ``variable``; None: it does not."""
+        found = self._pair(ours, variable, known)
+        if found is None and len(known) > self.furthest:  # where the two had come furthest, they part
+            stored = self._solid(variable)
+            shown = f"{stored.name[:80]}, a {stored.type[:40]}," if stored else "the image"
+            self.furthest, self.departure = len(known), f"where {ours} belongs, {shown} is connected"
+        return found
+
+    def _pair(self, ours: str, variable: str, known: dict[str, str]) -> dict[str, str] | None:
         self.steps += 1
         layer, stored = self.table.by_name[ours], self._solid(variable)
         if self.steps > MAX_STEPS:
@@ -110,7 +144,7 @@ class _Walk:
             return None
         if stored.name in known:
             return known if known[stored.name] == ours else None
-        if ours in known.values():
+        if ours in known.values() or self.owners.get(stored.name, ours) != ours:
             return None
         if isinstance(layer, arch.Add) and stored.type == "Axpy" and len(stored.inputs) == 3:
             return self._axpy(layer, stored, known)
@@ -152,7 +186,8 @@ class _Walk:
 
 def _alike(layer: Layer, stored: DagLayer) -> bool:
     if isinstance(layer, arch.MaxPool):
-        return text(stored.block.get("method", "max")) == "max"
+        return (text(stored.block.get("method", "")) or "max") == "max"
     if isinstance(layer, arch.AveragePool | arch.GlobalPool):
-        return text(stored.block.get("method", "avg")) == "avg"
+        default = "avg" if stored.type == "GlobalPooling" else "max"
+        return (text(stored.block.get("method", "")) or default) == "avg"
     return True

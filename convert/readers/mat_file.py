@@ -15,6 +15,7 @@ import numpy as np
 from convert.checkpoint import MappedFile
 from convert.matching import NamedArrays
 from convert.readers.dagnn import DagLayer, DagNN, fields, names, number, numbers, read_dagnn, text
+from convert.readers.dagnn_geometry import departure
 from convert.readers.dagnn_structure import our_names
 from ferplus_keras import PROVENANCE_KEY
 from ferplus_keras.architecture import BATCHNORM_EPSILON
@@ -37,6 +38,10 @@ def named_arrays(file: MappedFile, net: DagNN) -> NamedArrays:
     """The arrays of ``net``, which was read from ``file``."""
     known_as, notes = our_names(net)
     notes = net.notes + notes
+    if reason := departure(net, known_as):
+        raise BadInputError(
+            f"{file.path} is a MatConvNet network, but not one of Albanie's, whose arrays it resembles: {reason[:400]}."
+        )
     ours = fields(net.meta.get(PROVENANCE_KEY))
     arrays: dict[str, np.ndarray] = {}
     dtypes: dict[str, str] = {}

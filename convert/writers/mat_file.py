@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from convert.checkpoint import Checkpoint
+from convert.readers.dagnn_geometry import sides
 from convert.readers.mat_file import VARIANCES, sigma_of
 from ferplus_keras import PROVENANCE_KEY, __version__
 from ferplus_keras import architecture as arch
-from ferplus_keras.architecture import BATCHNORM_EPSILON, INPUT_SIZE, Architecture, Layer
+from ferplus_keras.architecture import BATCHNORM_EPSILON, Architecture, Layer
 from ferplus_keras.errors import OutputError
 from ferplus_keras.preprocessing import PUBLISHED
 
@@ -55,7 +56,7 @@ def dagnn_fields(checkpoint: Checkpoint) -> dict[str, Any]:
     """The root fields of the network, in the form in which SciPy writes structs and cells."""
     table = checkpoint.architecture
     layers, params = [], []
-    side = _sides(table)
+    side = sides(table)
     for layer in table.layers:
         if isinstance(layer, arch.Input):
             continue
@@ -121,25 +122,6 @@ def _convolution(size: tuple[int, ...], bias: bool, padding: int, stride: int) -
 def _pooling(method: str, size: int, stride: int, pad: tuple[int, ...]) -> _Block:
     options = {"method": method, "poolSize": _row((size,) * 2), "pad": _row(pad), "stride": _row((stride,) * 2)}
     return _Block("Pooling", options)
-
-
-def _sides(table: Architecture) -> dict[str, int]:
-    """Height (and width) of each layer's output at the published input size."""
-    side: dict[str, int] = {}
-    for layer in table.layers:
-        before = side[layer.inputs[0]] if layer.inputs else INPUT_SIZE
-        match layer:
-            case arch.Conv():
-                side[layer.name] = (before + 2 * layer.padding - layer.kernel) // layer.stride + 1
-            case arch.MaxPool():
-                side[layer.name] = -((layer.kernel - before) // layer.stride) + 1
-            case arch.AveragePool():
-                side[layer.name] = before - layer.kernel + 1
-            case arch.GlobalPool():
-                side[layer.name] = 1
-            case _:
-                side[layer.name] = before
-    return side
 
 
 def _params(layer: Layer, checkpoint: Checkpoint) -> dict[str, np.ndarray]:

@@ -7,19 +7,16 @@ layers to compare with which of ours. :mod:`verify.references.matconvnet_layers`
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from convert.checkpoint import Checkpoint, MappedFile
-from convert.readers.dagnn import DagLayer, number, numbers, read_dagnn, text
+from convert.readers.dagnn import DagLayer, number, numbers, read_dagnn
+from convert.readers.dagnn_geometry import four, leak_of, method_of, two
 from convert.readers.dagnn_structure import our_names
 from ferplus_keras.architecture import BATCHNORM_EPSILON
 from ferplus_keras.errors import BadInputError
 from verify.references import matconvnet_layers as layers
-
-#: No stride, window or padding of these networks is larger than their image.
-MAX_PIXELS = 224
 
 #: A stored sigma and one made from a float32 variance differ by two roundings of float32 at most.
 SIGMA_RESOLUTION = 2.0**-23
@@ -141,8 +138,8 @@ class MatConvNetReference:
             self.filters[layer.name] = filters.reshape(extents, order="F")
         has_bias = bool(number(layer.block.get("hasBias"), 1.0)) and bias is not None
         flat = bias.reshape(-1) if has_bias and bias is not None else None
-        pad, stride = _four(layer.block.get("pad")), _two(layer.block.get("stride"))
-        dilate = _two(layer.block.get("dilate"))
+        pad, stride = four(layer.block.get("pad")), two(layer.block.get("stride"))
+        dilate = two(layer.block.get("dilate"))
         return layers.convolve(inputs[0], self.filters[layer.name], flat, pad, stride, dilate)
 
     def _batch_norm(self, layer: DagLayer, inputs: list[np.ndarray]) -> np.ndarray:
@@ -166,15 +163,15 @@ class MatConvNetReference:
         return np.where(np.abs(exact - stored) <= SIGMA_RESOLUTION * stored, exact, stored)
 
     def _pooling(self, layer: DagLayer, inputs: list[np.ndarray]) -> np.ndarray:
-        method = text(layer.block.get("method", "")) or "max"
+        method = method_of(layer)
         if method not in ("max", "avg"):
             raise ValueError(f"a pooling by {method!r}")
-        size = _two(layer.block.get("poolSize"))
-        pad, stride = _four(layer.block.get("pad")), _two(layer.block.get("stride"))
+        size = two(layer.block.get("poolSize"))
+        pad, stride = four(layer.block.get("pad")), two(layer.block.get("stride"))
         return layers.pool(inputs[0], method, size, pad, stride)
 
     def _global_pooling(self, layer: DagLayer, inputs: list[np.ndarray]) -> np.ndarray:
-        method = text(layer.block.get("method", "")) or "avg"
+        method = method_of(layer)
         if method not in ("max", "avg"):
             raise ValueError(f"a pooling by {method!r}")
         reduced = inputs[0].max if method == "max" else inputs[0].mean
@@ -182,11 +179,7 @@ class MatConvNetReference:
         return result
 
     def _relu(self, layer: DagLayer, inputs: list[np.ndarray]) -> np.ndarray:
-        leak = layer.block.get("leak")
-        options = layer.block.get("opts")
-        if isinstance(options, list) and "leak" in options[:-1]:  # older releases: opts = {'leak', 0.1}
-            leak = options[options.index("leak") + 1]
-        return layers.rectify(inputs[0], number(leak, 0.0))
+        return layers.rectify(inputs[0], leak_of(layer))
 
     def _sigmoid(self, _: DagLayer, inputs: list[np.ndarray]) -> np.ndarray:
         return layers.sigmoid(inputs[0])
@@ -254,33 +247,6 @@ RULES = {
 def _spread(array: np.ndarray) -> np.ndarray:
     """A parameter with MATLAB's dimensions (height, width, channels) beside a batch."""
     return array.reshape((1, *array.shape, 1, 1, 1)[:4])
-
-
-def _four(value: Any) -> tuple[int, int, int, int]:
-    """Padding as top, bottom, left, right; one number stands for all sides, two for vertical and horizontal."""
-    given = [_whole(each) for each in numbers(value, (0,))]
-    if len(given) == 2:
-        given = [given[0], given[0], given[1], given[1]]
-    elif len(given) == 1:
-        given *= 4
-    top, bottom, left, right = given
-    return top, bottom, left, right
-
-
-def _two(value: Any) -> tuple[int, int]:
-    """A stride or size as vertical, horizontal; one number stands for both."""
-    given = [_whole(each) for each in numbers(value, (1,))]
-    vertical, horizontal = given * 2 if len(given) == 1 else given
-    if vertical < 1 or horizontal < 1:
-        raise ValueError(f"a stride or size of {given}")
-    return vertical, horizontal
-
-
-def _whole(value: float) -> int:
-    """A number of pixels."""
-    if not (0 <= value <= MAX_PIXELS and value == int(value)):
-        raise ValueError(f"{value:g} is no number of pixels")
-    return int(value)
 
 
 __all__ = ["MatConvNetReference"]

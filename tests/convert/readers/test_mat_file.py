@@ -14,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convert.checkpoint import Arrays, MappedFile
+from convert.matching import match
 from convert.readers import read_checkpoint, read_named
-from convert.readers.dagnn import read_dagnn
+from convert.readers.dagnn import DagLayer, DagNN, read_dagnn
 from convert.readers.dagnn_structure import our_names
+from convert.readers.mat_file import named_arrays
 from ferplus_keras.architecture import BATCHNORM_EPSILON, FERPLUS_HEAD, NO_HEAD, Head, classifier, embedding
 from ferplus_keras.errors import BadInputError
 from tests.conftest import run_ferplus
@@ -203,6 +205,109 @@ def test_a_graph_that_is_not_ours_is_not_forced_into_our_names(resnet: Arrays, t
     assert set(our_names(read_dagnn(MappedFile(path)))[0].values()) == {layer["name"] for layer in root["layers"]}
     with pytest.raises(BadInputError, match="not one of Albanie's networks"):
         read_checkpoint(path)
+
+
+# --- the same arrays, another function ------------------------------------------------------------------------------
+
+
+def option(name: str, key: str, value: Any) -> Callable[[Root], None]:
+    """Sets one option of one layer."""
+
+    def change(root: Root) -> None:
+        layer = next(layer for layer in root["layers"] if layer["name"] == name)
+        layer["block"] = layer["block"] | {key: value}
+
+    return change
+
+
+def rewired(name: str, old: str, new: str) -> Callable[[Root], None]:
+    def change(root: Root) -> None:
+        layer = next(layer for layer in root["layers"] if layer["name"] == name)
+        assert old in layer["inputs"]
+        layer["inputs"] = [new if each == old else each for each in layer["inputs"]]
+
+    return change
+
+
+def other_options_everywhere(root: Root) -> None:
+    others = {"Conv": {"stride": row(1, 1), "pad": row(0, 0, 0, 0)}, "Pooling": {"poolSize": row(5, 5)},
+              "ReLU": {"leak": 0.3}}  # fmt: skip
+    for layer in root["layers"]:
+        layer["block"] = layer["block"] | others.get(layer["type"].removeprefix("dagnn."), {})
+
+
+GRAPHS: dict[str, tuple[Callable[[Root], None], str]] = {
+    "everything": (other_options_everywhere, "at conv1_7x7_s2"),
+    "stride": (option("conv3_1_1x1_reduce", "stride", row(1, 1)), "at conv3_1_1x1_reduce"),
+    "no padding": (option("conv2_1_3x3", "pad", row(0, 0, 0, 0)), "at conv2_1_3x3"),
+    "padding as Keras has it": (option("conv1_7x7_s2", "pad", row(2, 3, 2, 3)), "at conv1_7x7_s2"),
+    "dilation": (option("conv5_1_3x3", "dilate", row(2, 2)), "dilation [2, 2]"),
+    "padded on all sides": (option("pool1_3x3_s2", "pad", row(1, 1, 1, 1)), "at pool1_3x3_s2"),
+    "not rounded up": (option("pool1_3x3_s2", "pad", row(0, 0, 0, 0)), "at pool1_3x3_s2"),
+    "larger window": (option("pool1_3x3_s2", "poolSize", row(5, 5)), "at pool1_3x3_s2"),
+    "average": (option("pool1_3x3_s2", "method", "avg"), "pool1_3x3_s2"),
+    "maximum at the end": (option("pool5_7x7_s1", "method", "max"), "pool5_7x7_s1"),
+    "part of the map": (option("pool5_7x7_s1", "poolSize", row(5, 5)), "7 x 7"),
+    "leak": (option("conv4_2_relu", "leak", 0.3), "leak"),
+    "leak, as older releases have it": (option("conv4_2_relu", "opts", ["leak", 0.3]), "leak"),
+    "junk": (option("conv2_1_3x3", "pad", row(np.nan)), "cannot be read"),
+    "shortcut before the ReLU": (rewired("conv2_2", "conv2_1x", "conv2_1"), "conv2_1"),
+    "a block left out": (rewired("conv2_3_1x1_reduce", "conv2_2x", "conv2_1x"), "conv2_"),
+}
+
+
+@pytest.mark.parametrize("names", ["published", "foreign"])
+@pytest.mark.parametrize("fault", GRAPHS)
+def test_another_geometry_with_the_same_arrays_is_refused(fault: str, names: str, resnet: Arrays) -> None:
+    change, said = GRAPHS[fault]
+    root = copy.deepcopy(imported(resnet))
+    change(root)
+    if names == "foreign":
+        foreign_names(root)
+    net = network_in_memory(root)
+    with pytest.raises(BadInputError) as error:
+        match(named_arrays(MappedFile(__file__), net), "x.mat")
+    assert names == "foreign" or (said in str(error.value) and "not one of Albanie's" in str(error.value))
+    assert "\n" not in str(error.value)
+
+
+def network_in_memory(root: Root) -> DagNN:
+    params = {param["name"]: param["value"] for param in root["params"]}
+    return DagNN("5", [in_memory(layer) for layer in root["layers"]], params)
+
+
+def in_memory(layer: Any) -> DagLayer:
+    """What the reader makes of one of the records in :mod:`tests.mat_files`."""
+    block = {key: np.array([[value]]) if isinstance(value, float) else value for key, value in layer["block"].items()}
+    block["opts"] = [np.array([[each]]) if isinstance(each, float) else each for each in block.get("opts", [])]
+    kind = layer["type"].removeprefix("dagnn.")
+    return DagLayer(layer["name"], kind, tuple(layer["inputs"]), tuple(layer["outputs"]), tuple(layer["params"]), block)
+
+
+def test_a_refused_geometry_is_a_sentence_on_the_command_line(resnet: Arrays, tmp_path: Path) -> None:
+    root = imported(resnet)
+    other_options_everywhere(root)
+    save_level5(tmp_path / "x.mat", root)
+    run = run_ferplus("convert", "x.mat", "out.h5", cwd=tmp_path)
+    assert run.returncode == 2 and "at conv1_7x7_s2" in run.stderr and "Traceback" not in run.stderr
+    assert not (tmp_path / "out.h5").exists()
+
+
+@pytest.mark.parametrize("form", ["7 x 7 strides", "global", "two numbers", "one number"])
+def test_other_ways_to_write_the_same_geometry_are_the_same(form: str, resnet: Arrays) -> None:
+    root = copy.deepcopy(imported(resnet))
+    by_name = {layer["name"]: layer for layer in root["layers"]}
+    if form == "7 x 7 strides":
+        by_name["pool5_7x7_s1"]["block"]["stride"] = row(7, 7)
+    elif form == "global":
+        by_name["pool5_7x7_s1"] |= {"type": "dagnn.GlobalPooling", "block": {}}
+    else:
+        count = 2 if form == "two numbers" else 1
+        for layer in root["layers"]:
+            if layer["type"] == "dagnn.Conv":
+                layer["block"] |= {key: layer["block"][key][:, :count] for key in ("pad", "stride")}
+    net = network_in_memory(root)
+    assert match(named_arrays(MappedFile(__file__), net), "x.mat").architecture.head == FERPLUS_HEAD
 
 
 # --- moments --------------------------------------------------------------------------------------------------------
@@ -400,6 +505,8 @@ PLACES = [
     ("layers",), ("params",), ("meta",), ("vars",), ("layers", 1), ("params", 3, "value"), ("params", 0, "value"),
     ("params", 0, "name"), ("meta", "normalization"), ("meta", "normalization", "averageImage"), ("meta", "classes"),
     ("meta", "normalization", "imageSize"), ("meta", "normalization", "keepAspect"), ("meta", "classes", "name"),
+    *[("layers", 0, "block", key) for key in ("pad", "stride", "dilate")], ("layers", 2, "block", "leak"),
+    ("layers", 2, "block", "opts"), *[("layers", 3, "block", key) for key in ("method", "poolSize", "pad")],
     ("layers", 1, "block", "epsilon"), ("layers", 0, "block", "size"), ("layers", 0, "block", "hasBias"),
     ("meta", "ferplus_keras"), ("meta", "ferplus_keras", "provenance"), ("meta", "ferplus_keras", "moving_variance"),
     *[("layers", number, field) for number in (0, 1, 3) for field in ("name", "type", "inputs", "params", "block")],
