@@ -17,9 +17,8 @@ import numpy as np
 
 from convert.checkpoint import Checkpoint, MappedFile, Provenance, Source
 from convert.readers import read_checkpoint
-from convert.readers.matlab import is_mat_file
-from convert.readers.onnx_file import is_onnx
 from convert.readers.onnx_graph import read_graph
+from convert.readers.signatures import is_mat_file, is_onnx
 from ferplus_keras import HDF5_MAGIC
 from ferplus_keras.architecture import INPUT_SIZE
 from ferplus_keras.emotions import EMOTIONS

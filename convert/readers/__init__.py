@@ -8,10 +8,8 @@ from pathlib import Path
 
 from convert.checkpoint import STANDIN, Checkpoint, MappedFile, Provenance, Source, labels_for, with_output
 from convert.matching import Match, NamedArrays, match
-from convert.readers.matlab import is_mat_file
-from convert.readers.onnx_file import FORMAT as ONNX
-from convert.readers.onnx_file import is_onnx, read_onnx
 from convert.readers.safetensors_file import is_safetensors, read_safetensors
+from convert.readers.signatures import is_mat_file, is_onnx
 from convert.readers.torch_file import is_torch_file, read_torch_file
 from ferplus_keras import HDF5_MAGIC, PROVENANCE_KEY
 from ferplus_keras.architecture import Head, architecture
@@ -44,6 +42,8 @@ def read_named(file: MappedFile) -> NamedArrays:
             provenance if isinstance(provenance, dict) else None, standin=found.metadata.get(STANDIN) is True,
         )  # fmt: skip
     if is_onnx(head):
+        from convert.readers.onnx_file import read_onnx
+
         return read_onnx(file)
     raise BadInputError(f"{file.path} is no checkpoint: {_what_it_is(head, file.size)}")
 
@@ -149,7 +149,7 @@ def _step_counters(found: NamedArrays, result: Match, earlier: Provenance | None
 
 def _is_state_dict(found: NamedArrays) -> bool:
     """Whether the file is PyTorch's own, and has a place for everything that PyTorch keeps."""
-    return found.layout == "torch" and found.format != ONNX
+    return found.layout == "torch" and found.format != "onnx"
 
 
 def valid_provenance(found: NamedArrays) -> Provenance | None:

@@ -17,11 +17,6 @@ FORMAT = "onnx"
 FOLDED = "batch normalisations were folded into"
 
 
-def is_onnx(head: bytes) -> bool:
-    """Whether a file that starts with ``head`` may be ONNX: a protobuf message with a version of the format first."""
-    return len(head) > 2 and head[0] == 0x08 and 1 <= head[1] <= 0x20 and head[2] in b"\x12\x1a\x22\x28\x32\x3a\x42"
-
-
 def read_onnx(file: MappedFile) -> NamedArrays:
     """The arrays of an ONNX file under PyTorch's names.
 

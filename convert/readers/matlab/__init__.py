@@ -7,14 +7,8 @@ from convert.readers.matlab.level5 import read_level5
 from convert.readers.matlab.values import Value
 from ferplus_keras.errors import BadInputError
 
-#: How MATLAB's 128 bytes before either format begin, and how they end: the version, as each byte order has it.
-SIGNATURE = b"MATLAB "
+#: How MATLAB's 128 bytes before a 7.3 file end: the version, as each byte order has it.
 VERSION_73 = (b"\0\2IM", b"\2\0MI")
-
-
-def is_mat_file(head: bytes) -> bool:
-    """Whether a file that starts with ``head`` (128 bytes do) is MATLAB's, whatever its name."""
-    return head.startswith(SIGNATURE)
 
 
 def read_variables(file: MappedFile) -> tuple[str, dict[str, Value]]:
@@ -31,4 +25,4 @@ def read_variables(file: MappedFile) -> tuple[str, dict[str, Value]]:
     return "5", read_level5(file)
 
 
-__all__ = ["is_mat_file", "read_variables"]
+__all__ = ["read_variables"]
