@@ -47,6 +47,7 @@ class NamedArrays:
     output: str | None = None  # "logits" or "probabilities" where the file says so
     dropout: float = 0.0
     standin: bool = False  # the file itself says that its weights are made up
+    labels: tuple[str, ...] | None = None  # the classes in order, where the file says so in its format's own way
 
 
 @dataclass

@@ -77,6 +77,7 @@ def read_checkpoint(
     head = result.architecture.head
     earlier = _earlier(found, file.path)
     dropout = found.dropout or (earlier.dropout if earlier else 0.0)
+    labels = labels_for(head) if earlier is None or head.units != earlier.units else earlier.labels
     provenance = Provenance(
         source=source,
         origin=earlier.origin if earlier else source,
@@ -84,7 +85,7 @@ def read_checkpoint(
         head=head.kind,
         units=head.units,
         dropout=dropout,
-        labels=labels_for(head) if earlier is None or head.units != earlier.units else earlier.labels,
+        labels=(labels_for(head) and found.labels) or labels,
         standin=found.standin or STANDIN in file.path.name.lower() or bool(earlier and earlier.standin),
         num_batches_tracked=_step_counters(found, result, earlier),
         torch_head=earlier.torch_head if earlier and not _is_state_dict(found) else result.torch_head,
