@@ -52,6 +52,7 @@ class NamedArrays:
     standin: bool = False  # the file itself says that its weights are made up
     graph: Graph | None = None  # of a Keras file; an empty one where there are only weights
     adopted: str | None = None  # the layer of another name that was taken as the classifier
+    labels: tuple[str, ...] | None = None  # the classes in order, where the file says so in its format's own way
 
 
 @dataclass

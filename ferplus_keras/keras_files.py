@@ -46,6 +46,8 @@ LAYERS_ROOTS = ("layers/", "_layer_checkpoint_dependencies/")
 #: its optimizer's state is about half a GiB. What claims more is a bomb: it is the file alone that vouches for it.
 MAX_ARRAY_BYTES = 1 << 28
 MAX_TOTAL_BYTES = 1 << 30
+#: A piece may be larger than its array where that can grow; those that h5py chooses have 1 MiB at most.
+MAX_PIECE_BYTES = 1 << 20
 MAX_DEFLATION = 1032  #: zlib's best; an array that is larger by more than that has no data for most of it
 MAX_CONFIG_BYTES = 64 << 20
 MAX_LINKS = 100_000
@@ -351,6 +353,13 @@ def _refuse_foreign(path: Path, where: str, dataset: h5py.h5d.DatasetID) -> None
     if shape is None or dtype.kind not in "fiub":
         raise BadInputError(f"{path}: {where} holds {dtype} and no numbers.")
     size = math.prod(shape) * dtype.itemsize
+    creation = dataset.get_create_plist()
+    if creation.get_layout() == h5py.h5d.CHUNKED:  # to read any of it, a whole piece is unpacked
+        piece = math.prod(creation.get_chunk()) * dtype.itemsize
+        if piece > max(size, MAX_PIECE_BYTES):
+            raise BadInputError(
+                f"{path}: the array {where} has {size:,} bytes in pieces of {piece:,} each. The file is damaged."
+            )
     if size > MAX_ARRAY_BYTES:
         raise BadInputError(
             f"{path}: the array {where} claims the shape {shape}, more than 256 MiB. It is not one of these networks."

@@ -48,6 +48,7 @@ def in_float64(model: ModelProto, tensors: Mapping[str, np.ndarray]) -> tuple[Mo
     rewriter = _Rewriter(
         dict(tensors),
         max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0),
+        {name: node for node in model.graph.node for name in node.output},
     )
     nodes = [new for node in model.graph.node for new in rewriter.rewritten(node)]
     feeds = rewriter.used(nodes)
@@ -77,8 +78,8 @@ def attributes(node: NodeProto) -> dict[str, Any]:
 
 
 class _Rewriter:
-    def __init__(self, tensors: Tensors, opset: int) -> None:
-        self.tensors, self.opset = tensors, opset
+    def __init__(self, tensors: Tensors, opset: int, made_by: dict[str, NodeProto]) -> None:
+        self.tensors, self.opset, self.made_by = tensors, opset, made_by
         self.made: Tensors = {}
         self.integers: Tensors = {}
 
@@ -107,7 +108,7 @@ class _Rewriter:
 
     def _convolution(self, node: NodeProto) -> Iterator[NodeProto]:
         options = attributes(node)
-        kernel = self.tensors[node.input[1]].astype(np.float64)
+        kernel = self._weights(node, 1)
         outputs, channels, height, width = kernel.shape
         strides = options.get("strides", [1, 1])
         pads = options.get("pads", [0] * 4)
@@ -144,29 +145,29 @@ class _Rewriter:
         yield self._node("Gather", [name + "extents", size], name + "map")
         width_of = self._integers(name + "channels", [outputs])
         yield self._node("Concat", [name + "images", width_of, name + "map"], name + "shape", axis=0)
-        biased = len(node.input) > 2
+        biased = len(node.input) > 2 and bool(node.input[2])
         yield self._node("Reshape", [name + "product", name + "shape"], name + "sum" if biased else node.output[0])
         if biased:
             bias = name + "bias"
-            if node.input[2] in self.tensors:
-                bias = self._channels(node.input[2])
+            if self._known(node.input[2]) is not None:
+                bias = self._channels(node, 2)
             else:  # computed in the graph: spread from a zero by exporters that do not optimise
                 shape = self._integers(name + "column", [-1, 1, 1])
                 yield self._node("Reshape", [node.input[2], shape], bias)
             yield self._node("Add", [name + "sum", bias], node.output[0])
 
     def _batch_normalization(self, node: NodeProto) -> Iterator[NodeProto]:
-        gamma, beta, mean, variance = node.input[1:]
+        gamma, beta, mean, variance = (self._channels(node, place) for place in range(1, 5))
         # The file has epsilon in float32; what its author wrote is the shortest decimal that rounds to it.
         epsilon = float(str(np.float32(attributes(node).get("epsilon", 1e-5))))
         name = f"{node.output[0]}/"
         self.made[name + "epsilon"] = np.array(epsilon)
-        yield self._node("Sub", [node.input[0], self._channels(mean)], name + "centred")
-        yield self._node("Add", [self._channels(variance), name + "epsilon"], name + "positive")
+        yield self._node("Sub", [node.input[0], mean], name + "centred")
+        yield self._node("Add", [variance, name + "epsilon"], name + "positive")
         yield self._node("Sqrt", [name + "positive"], name + "deviation")
         yield self._node("Div", [name + "centred", name + "deviation"], name + "normal")
-        yield self._node("Mul", [name + "normal", self._channels(gamma)], name + "scaled")
-        yield self._node("Add", [name + "scaled", self._channels(beta)], node.output[0])
+        yield self._node("Mul", [name + "normal", gamma], name + "scaled")
+        yield self._node("Add", [name + "scaled", beta], node.output[0])
 
     def _average(self, node: NodeProto) -> Iterator[NodeProto]:
         if node.op_type == "AveragePool" and attributes(node).get("kernel_shape") != WHOLE_MAP:
@@ -179,11 +180,35 @@ class _Rewriter:
         else:
             yield self._node("ReduceMean", [node.input[0]], node.output[0], axes=[2, 3], keepdims=1)
 
-    def _channels(self, name: str) -> str:
-        """The vector ``name`` with the shape that broadcasts over a map's channels."""
-        shaped = f"{name}/channels"
-        self.made[shaped] = self.tensors[name].astype(np.float64).reshape(-1, 1, 1)
+    def _channels(self, node: NodeProto, place: int) -> str:
+        """The vector at ``place`` among the node's inputs with the shape that broadcasts over a map's channels."""
+        vector = self._weights(node, place)
+        shaped = f"{node.input[place]}/channels"
+        self.made[shaped] = vector.reshape(-1, 1, 1)
         return shaped
+
+    def _weights(self, node: NodeProto, place: int) -> np.ndarray:
+        """The numbers at ``place`` among the node's inputs, in float64."""
+        found = self._known(node.input[place]) if place < len(node.input) else None
+        if found is None:
+            raise BadInputError(
+                f"ONNX's {node.op_type} ({node.name}) takes weights that are computed in the graph; export the "
+                "network again with its weights as they are, or check them in another format."
+            )
+        return found.astype(np.float64)
+
+    def _known(self, name: str) -> np.ndarray | None:
+        """The numbers called ``name``, where they stand in the file: also as a Constant, also behind an Identity."""
+        for _ in range(8):
+            if name in self.tensors:
+                return self.tensors[name]
+            node = self.made_by.get(name)
+            if node is None or node.op_type not in ("Identity", "Constant"):
+                return None
+            if node.op_type == "Constant":
+                return _constant(node)
+            name = node.input[0] if node.input else ""
+        return None
 
     def _integers(self, name: str, values: list[int]) -> str:
         self.integers[name] = np.array(values, np.int64)
@@ -195,13 +220,22 @@ class _Rewriter:
         return helper.make_node(kind, inputs, [output], name=output, **options)
 
 
-def _constant_in_float64(node: NodeProto) -> NodeProto:
-    """A Constant; a tensor of float32 becomes one of float64."""
-    from onnx import TensorProto, helper, numpy_helper
+def _constant(node: NodeProto) -> np.ndarray | None:
+    """What a Constant holds, where that is a tensor or a number."""
+    from onnx import TensorProto, numpy_helper
 
     value = attributes(node).get("value", attributes(node).get("value_float"))
-    array = numpy_helper.to_array(value) if isinstance(value, TensorProto) else value
-    if array is None or np.asarray(array).dtype.kind != "f":
+    if value is None:
+        return None
+    return numpy_helper.to_array(value) if isinstance(value, TensorProto) else np.asarray(value)
+
+
+def _constant_in_float64(node: NodeProto) -> NodeProto:
+    """A Constant; a tensor of float32 becomes one of float64."""
+    from onnx import helper, numpy_helper
+
+    array = _constant(node)
+    if array is None or array.dtype.kind != "f":
         return node
-    tensor = numpy_helper.from_array(np.asarray(array, np.float64))
+    tensor = numpy_helper.from_array(array.astype(np.float64))
     return helper.make_node("Constant", [], list(node.output), name=node.name, value=tensor)

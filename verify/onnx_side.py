@@ -167,13 +167,12 @@ def _needed(nodes: Sequence[NodeProto], names: set[str]) -> list[NodeProto]:
 
 
 def _numbers_apart(model: ModelProto) -> dict[str, np.ndarray]:
-    """Take the float32 initialisers out of the graph and declare them as its inputs."""
+    """Take the floating-point initialisers out of the graph and declare them as its inputs."""
     from onnx import TensorProto, helper, numpy_helper
 
     graph = model.graph
-    tensors = {
-        each.name: numpy_helper.to_array(each) for each in graph.initializer if each.data_type == TensorProto.FLOAT
-    }
+    kinds = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+    tensors = {each.name: numpy_helper.to_array(each) for each in graph.initializer if each.data_type in kinds}
     kept = [each for each in graph.initializer if each.name not in tensors]
     graph.ClearField("initializer")
     graph.initializer.extend(kept)

@@ -94,7 +94,7 @@ def read_checkpoint(
         head=head.kind,
         units=head.units,
         dropout=dropout,
-        labels=_labels(found, head, earlier),
+        labels=(labels_for(head) and found.labels) or _labels(found, head, earlier),
         preprocessing=earlier.preprocessing if earlier else PUBLISHED.as_dict(),
         standin=found.standin or STANDIN in file.path.name.lower() or bool(earlier and earlier.standin),
         num_batches_tracked=_step_counters(found, result, earlier),

@@ -58,7 +58,7 @@ class DagNN:
 def read_dagnn(file: MappedFile) -> DagNN:
     """The network in ``file``. Raises :class:`BadInputError` when it is damaged or holds none."""
     version, variables = read_variables(file)
-    root = _root(file.path, variables)
+    root, notes = _root(file.path, variables)
     layers = [_layer(file.path, record) for record in _records(root["layers"])]
     if not layers:
         raise BadInputError(f"{file.path} holds a network without a layer.")
@@ -76,18 +76,20 @@ def read_dagnn(file: MappedFile) -> DagNN:
             raise BadInputError(f"{file.path} has two parameters called {name!r}.")
         params[name] = value
     meta = _records(root.get("meta"))
-    return DagNN(version, layers, params, meta[0] if meta else {}, _notes(root, layers))
+    return DagNN(version, layers, params, meta[0] if meta else {}, notes + _notes(root, layers))
 
 
-def _root(path: Path, variables: dict[str, Value]) -> dict[str, Value]:
-    """The fields of the network, wherever they stand in the file."""
+def _root(path: Path, variables: dict[str, Value]) -> tuple[dict[str, Value], list[str]]:
+    """The fields of the network, wherever they stand in the file, and what was passed over."""
     if "layers" in variables and "params" in variables:
-        return variables
+        return variables, []
     structs = {name: value for name, value in variables.items() if isinstance(value, Struct) and value.count == 1}
     nets = [name for name, value in structs.items() if "layers" in value and "params" in value]
     chosen = [name for name in USUAL_NAMES if name in nets] or nets
     if len(chosen) == 1 or (chosen and chosen[0] in USUAL_NAMES):
-        return structs[chosen[0]].records()[0]
+        others = ", ".join(name for name in nets if name != chosen[0])
+        notes = [f"it holds several networks; {chosen[0]} was read and not {others[:200]}"] if others else []
+        return structs[chosen[0]].records()[0], notes
     if chosen:
         raise BadInputError(f"{path} holds several networks ({', '.join(chosen)}). Save one to a file of its own.")
     objects = [value.kind for value in variables.values() if isinstance(value, Opaque) and "DagNN" in value.kind]

@@ -7,7 +7,6 @@ alone; so variance = sigma^2 - epsilon with the epsilon that *our* BatchNorm add
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from convert.matching import NamedArrays
 from convert.readers.dagnn import DagLayer, DagNN, fields, names, number, numbers, read_dagnn, text
 from convert.readers.dagnn_geometry import departure
 from convert.readers.dagnn_structure import our_names
+from convert.readers.provenance_text import provenance_of
 from ferplus_keras import PROVENANCE_KEY
 from ferplus_keras.architecture import BATCHNORM_EPSILON
 from ferplus_keras.emotions import EMOTIONS
@@ -66,12 +66,14 @@ def named_arrays(file: MappedFile, net: DagNN) -> NamedArrays:
         notes.append(f"{len(unused)} parameters belong to no layer ({unused[0][:80]}, ...) and were left alone")
     _epsilon_note(net, notes)
     _meta_notes(net, notes)
+    labels = _labels(net, notes)
     rates = {number(layer.block.get("rate"), 0.5) for layer in net.layers if layer.type == "DropOut"}
     dropout = rates.pop() if len(rates) == 1 else 0.0
     output = "probabilities" if any(layer.type == "SoftMax" for layer in net.layers) else None
+    provenance = provenance_of(file.path, text(ours.get("provenance", "")))
     return NamedArrays(
-        FORMATS[net.version], "keras", arrays, dtypes, notes, _provenance(file, ours), output,
-        dropout if 0 <= dropout < 1 else 0.0,
+        FORMATS[net.version], "keras", arrays, dtypes, notes, provenance, output,
+        dropout if 0 <= dropout < 1 else 0.0, labels=labels,
     )  # fmt: skip
 
 
@@ -152,7 +154,7 @@ def _epsilon_note(net: DagNN, notes: list[str]) -> None:
 
 
 def _meta_notes(net: DagNN, notes: list[str]) -> None:
-    """Where the stored preprocessing and classes are not the published ones."""
+    """Where the stored preprocessing is not the published one."""
     stored = fields(net.meta.get("normalization"))
     average = stored.get("averageImage")
     if isinstance(average, np.ndarray) and average.size:
@@ -172,23 +174,21 @@ def _meta_notes(net: DagNN, notes: list[str]) -> None:
         notes.append(f"its interpolation is {how[:40]!r}, not the published bilinear")
     if number(stored.get("keepAspect"), 0.0):
         notes.append("its keepAspect is true; the published evaluation resizes straight to the square")
+
+
+def _labels(net: DagNN, notes: list[str]) -> tuple[str, ...] | None:
+    """The classes in the file's own order where they are the emotions in another one: its outputs follow it."""
     classes = fields(net.meta.get("classes"))
-    labels = names(classes.get("description")) or names(classes.get("name"))
-    if len(labels) == len(EMOTIONS) and tuple(label.strip().lower() for label in labels) != EMOTIONS:
-        notes.append(f"its classes are {', '.join(labels)[:200]}, not the published order")
-
-
-def _provenance(file: MappedFile, ours: dict[str, Any]) -> dict[str, Any] | None:
-    stored = text(ours.get("provenance", ""))
-    if not stored:
+    stored = names(classes.get("description")) or names(classes.get("name"))
+    labels = tuple(label.strip().lower() for label in stored)
+    if len(labels) != len(EMOTIONS) or labels == EMOTIONS:
         return None
-    try:
-        provenance = json.loads(stored)
-    except (ValueError, RecursionError):
-        raise BadInputError(f"{file.path}: its {PROVENANCE_KEY} record is not valid JSON.") from None
-    if not isinstance(provenance, dict):
-        raise BadInputError(f"{file.path}: its {PROVENANCE_KEY} record is JSON but no object.")
-    return provenance
+    known = sorted(labels) == sorted(EMOTIONS)
+    notes.append(
+        f"its classes are {', '.join(stored)[:200]}, not the published order"
+        + (": its labels are taken in its own" if known else "")
+    )
+    return labels if known else None
 
 
 __all__ = ["named_arrays", "read_mat", "sigma_of"]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 from convert.checkpoint import MappedFile
 from convert.matching import NamedArrays
 from convert.readers.onnx_graph import Graph, read_graph
 from convert.readers.onnx_walk import DepartsError, Paired, pair
+from convert.readers.provenance_text import provenance_of
 from ferplus_keras import PROVENANCE_KEY
 from ferplus_keras.errors import BadInputError
 
@@ -31,8 +30,9 @@ def read_onnx(file: MappedFile) -> NamedArrays:
             "Their statistics are gone: each became one that changes nothing (the same function; keep them "
             "frozen in training). torch.onnx.export keeps them with dynamo=False, do_constant_folding=False"
         )
+    provenance = provenance_of(file.path, graph.metadata.get(PROVENANCE_KEY))
     return NamedArrays(
-        FORMAT, "torch", paired.arrays, paired.dtypes, notes, _provenance(graph, file),
+        FORMAT, "torch", paired.arrays, paired.dtypes, notes, provenance,
         output="probabilities" if paired.probabilities else "logits",
     )  # fmt: skip
 
@@ -46,15 +46,3 @@ def paired_layers(graph: Graph, file: MappedFile) -> Paired:
             f"{file.path} is an ONNX model ({graph.producer[:40] or 'of no stated origin'}), but not one of Albanie's "
             f"networks: {str(error)[:400]}."
         ) from None
-
-
-def _provenance(graph: Graph, file: MappedFile) -> dict[str, object] | None:
-    if PROVENANCE_KEY not in graph.metadata:
-        return None
-    try:
-        provenance = json.loads(graph.metadata[PROVENANCE_KEY])
-    except (ValueError, RecursionError):
-        raise BadInputError(f"{file.path}: its {PROVENANCE_KEY} metadata is not valid JSON.") from None
-    if not isinstance(provenance, dict):
-        raise BadInputError(f"{file.path}: its {PROVENANCE_KEY} metadata is JSON but no object.")
-    return provenance

@@ -112,8 +112,10 @@ class _Walk:
         while pending:
             name = pending.pop()
             for node in self.consumers[name]:
+                if not node.inputs or node.inputs[0] != name:
+                    continue
                 padding = self._padding(node) if node.kind == "Pad" else [0] * 4
-                passes = node.kind in TRANSPARENT and node.inputs[0] == name
+                passes = node.kind in TRANSPARENT and not self._drops(node)
                 if (passes or (node.kind == "Pad" and padding)) and node.outputs and node.outputs[0] not in found:
                     found[node.outputs[0]] = [a + b for a, b in zip(found[name], padding, strict=True)]
                     pending.append(node.outputs[0])
@@ -121,9 +123,11 @@ class _Walk:
 
     def _padding(self, node: Node) -> list[int]:
         """Zeros at the top, left, bottom and right that a Pad lays; empty when it does something else."""
+        if node.attributes.get("mode", "constant") != "constant" or not self._pads_zeros(node):
+            return []
         pads = node.integers("pads", [])
         if not pads and len(node.inputs) > 1 and (array := self._tensor(node.inputs[1])) is not None:
-            pads = [int(each) for each in array.reshape(-1)]
+            pads = array.reshape(-1).tolist() if array.size == 8 and array.dtype.kind in "iu" else []
         if len(pads) != 8:
             return []
         for first in (1, 2):  # height and width stand second and third, or third and fourth
@@ -132,13 +136,29 @@ class _Walk:
                 return [pads[first], pads[first + 1], pads[first + 4], pads[first + 5]]
         return []
 
+    def _drops(self, node: Node) -> bool:
+        """Whether a Dropout is told to act, as it does in training."""
+        if node.kind != "Dropout" or len(node.inputs) < 3 or not node.inputs[2]:
+            return False
+        training = self._tensor(node.inputs[2])
+        return training is None or bool(training.any())
+
+    def _pads_zeros(self, node: Node) -> bool:
+        """Whether what a Pad lays is zero: its third input, or the attribute of old opsets; the default is zero."""
+        if len(node.inputs) > 3 and node.inputs[3]:  # axes of its own: no exporter of these networks needs them
+            return False
+        if len(node.inputs) > 2 and node.inputs[2]:
+            value = self._tensor(node.inputs[2])
+            return value is not None and value.size == 1 and not value.any()
+        return node.number("value", 0.0) == 0.0
+
     def _tensor(self, name: str) -> np.ndarray | None:
         """The initialiser of that name, also through nodes that only lay it out differently."""
         for _ in range(4):
             if name in self.graph.tensors:
                 return self.graph.tensors[name]
             node = self.producer.get(name)
-            if node is None or node.kind != "Identity":
+            if node is None or node.kind != "Identity" or not node.inputs:
                 return None
             name = node.inputs[0]
         return None
@@ -148,7 +168,7 @@ class _Walk:
         first, *others = (self.places[name] for name in layer.inputs)
         for name, padding in first.items():
             for node in self.consumers[name]:
-                if node.kind not in KINDS[type(layer)] or id(node) in self.used or not node.outputs:
+                if node.kind not in KINDS[type(layer)] or id(node) in self.used or not (node.outputs and node.inputs):
                     continue
                 rest = [each for each in node.inputs if each != name]
                 if any(each in others[0] for each in rest) if others else node.inputs[0] == name:
@@ -185,16 +205,36 @@ class _Walk:
                 return self._batch_normalization(layer, node)
             case arch.MaxPool():
                 # Zeros laid before do what minus infinity does: a ReLU came before.
-                pads = [a + b for a, b in zip(node.integers("pads", [0] * 4), padding, strict=True)]
+                pads = _sum(node.integers("pads", [0] * 4), padding)
                 up = pads == [0, 0, 1, 1] or (pads == [0] * 4 and node.number("ceil_mode", 0) == 1)
-                same = node.attributes.get("auto_pad") == "SAME_UPPER"
+                same = node.attributes.get("auto_pad") == "SAME_UPPER" and not any(padding)
                 shape = (node.integers("kernel_shape", []), node.integers("strides", [1, 1]))
-                if shape != ([layer.kernel] * 2, [layer.stride] * 2) or not (up or same):
+                dilated = node.integers("dilations", [1, 1]) != [1, 1]
+                if shape != ([layer.kernel] * 2, [layer.stride] * 2) or dilated or not (up or same):
                     return (
                         f"the pooling is {shape[0]}, strides {shape[1]}, padded {pads}, and does not round its size up"
                     )
+            case arch.AveragePool() | arch.GlobalPool():
+                return self._average(node, padding)
             case arch.Linear():
                 return self._linear(layer, node)
+        return ""
+
+    def _average(self, node: Node, padding: list[int]) -> str:
+        """The average over the whole map, 7 x 7 before the head, in one of three forms."""
+        if any(padding):
+            return f"the average is taken of a map that is padded {padding}"
+        if node.kind == "AveragePool":
+            size, pads = node.integers("kernel_shape", []), node.integers("pads", [0] * 4)
+            if size != [arch.AveragePool.kernel] * 2 or any(pads) or node.integers("dilations", [1, 1]) != [1, 1]:
+                return f"the average covers the whole map, 7 x 7, and the file has {size[:4]}, padded {pads[:8]}"
+        if node.kind == "ReduceMean":
+            axes = node.integers("axes", [])
+            if not axes and len(node.inputs) > 1 and (array := self._tensor(node.inputs[1])) is not None:
+                axes = array.reshape(-1).tolist() if array.size == 2 and array.dtype.kind in "iu" else []
+            # Height and width stand last (PyTorch), or before the channels (Keras); -1 counts from the end.
+            if sorted(axis % 4 for axis in axes) not in ([2, 3], [1, 2]):
+                return f"the average is taken over height and width, and the file's over the axes {axes[:4]}"
         return ""
 
     def _convolution(self, layer: arch.Conv, node: Node, padding: list[int]) -> str:
@@ -202,9 +242,12 @@ class _Walk:
         shape = (layer.out_channels, layer.in_channels, layer.kernel, layer.kernel)
         if kernel is None or kernel.shape != shape:
             return f"a kernel of the shape {shape} belongs, and the file has {None if kernel is None else kernel.shape}"
-        pads = [a + b for a, b in zip(node.integers("pads", [0] * 4), padding, strict=True)]
-        if node.attributes.get("auto_pad") in ("SAME_UPPER", "SAME_LOWER") and layer.stride == 1:
-            pads = [layer.padding] * 4
+        pads = _sum(node.integers("pads", [0] * 4), padding)
+        auto = node.attributes.get("auto_pad", "NOTSET")
+        if auto == "VALID":
+            pads = padding
+        elif auto != "NOTSET" and layer.kernel > 1:  # as much on both sides only where the stride is 1
+            pads = [(layer.kernel - 1) // 2 + each for each in padding] if layer.stride == 1 else []
         found = (node.integers("strides", [1, 1]), pads, node.number("group", 1), node.integers("dilations", [1, 1]))
         if found != ([layer.stride] * 2, [layer.padding] * 4, 1, [1, 1]):
             return (
@@ -231,6 +274,8 @@ class _Walk:
         epsilon = node.number("epsilon", 1e-5)
         if abs(epsilon - arch.BATCHNORM_EPSILON) > EPSILON_ROUNDING:
             return f"epsilon is {epsilon:.3g}, not {arch.BATCHNORM_EPSILON:g}"
+        if node.number("training_mode", 0):
+            return "the normalisation is in training mode: it uses each batch's own statistics"
         for role, name in zip(layer.parameters, node.inputs[1:], strict=False):
             self._take(layer, role, name, self._tensor(name))
         return ""
@@ -243,7 +288,7 @@ class _Walk:
             kernel = kernel.T
         if kernel.shape[:2] != (layer.units, layer.in_channels):
             return f"the head's weights have the shape {kernel.shape}"
-        if any(node.number(name, 1.0) != 1.0 for name in ("alpha", "beta")):
+        if any(node.number(name, 1.0) != 1.0 for name in ("alpha", "beta")) or node.number("transA", 0):
             return "the head's weights are scaled"
         self._take(layer, "kernel", node.inputs[1], kernel)
         if layer.bias and len(node.inputs) > 2:
@@ -258,7 +303,7 @@ class _Walk:
                     other = next((each for each in node.inputs if each != name), "")
                     if layer.bias:
                         self._take(layer, "bias", other, self._tensor(other))
-                    return node.outputs[0]
+                    return node.outputs[0] if node.outputs else output
         return output
 
     def _fold(self, layer: arch.BatchNorm) -> bool:
@@ -293,12 +338,17 @@ class _Walk:
             self.places[pool.name] = self._aliases(node.outputs[0])
             for linear, _ in self._candidates(probe):
                 kernel = self._tensor(linear.inputs[1]) if len(linear.inputs) > 1 else None
-                if kernel is not None and kernel.ndim >= 2 and arch.FEATURES in kernel.shape:
+                if kernel is not None and kernel.ndim >= 2 and kernel.size and arch.FEATURES in kernel.shape:
                     units = math.prod(kernel.shape) // arch.FEATURES
                     follows = (n.kind for name in self._aliases(linear.outputs[0]) for n in self.consumers[name])
                     biased = len(linear.inputs) > 2 or (linear.kind == "MatMul" and "Add" in follows)
                     return classifier(units) if biased else embedding(units)
         return NO_HEAD
+
+
+def _sum(pads: list[int], padding: list[int]) -> list[int]:
+    """Both together; what is no padding of a map's four sides stays as it is, to be told."""
+    return [a + b for a, b in zip(pads, padding, strict=True)] if len(pads) == 4 else pads
 
 
 __all__ = ["DepartsError", "Paired", "pair"]

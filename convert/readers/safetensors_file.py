@@ -9,6 +9,7 @@ import numpy as np
 
 from convert.checkpoint import MappedFile
 from convert.matching import NamedArrays
+from convert.readers.provenance_text import provenance_of
 from ferplus_keras import PROVENANCE_KEY
 from ferplus_keras.errors import BadInputError
 
@@ -62,14 +63,7 @@ def read_safetensors(file: MappedFile) -> NamedArrays:
             arrays[name] = np.ndarray(tuple(entry["shape"]), numpy_dtype, buffer=file.view, offset=start)
         except (ValueError, OverflowError) as error:  # 65 dimensions, or a size of 2**62 beside a zero
             raise BadInputError(f"{file.path}: the tensor {name} has an impossible shape ({error}).") from None
-    provenance = None
-    if PROVENANCE_KEY in metadata:
-        try:
-            provenance = json.loads(metadata[PROVENANCE_KEY])
-        except (ValueError, RecursionError):
-            raise BadInputError(f"{file.path}: its {PROVENANCE_KEY} metadata is not valid JSON.") from None
-        if not isinstance(provenance, dict):
-            raise BadInputError(f"{file.path}: its {PROVENANCE_KEY} metadata is JSON but no object.")
+    provenance = provenance_of(file.path, metadata.get(PROVENANCE_KEY))
     return NamedArrays("safetensors", "torch", arrays, dtypes, provenance=provenance)
 
 

@@ -185,7 +185,7 @@ class _Reader:
         codes, _ = self._numbers(position, stop)
         if codes.size != count:
             raise DamagedError(f"a text at byte {position:,} is to have {count:,} characters and has {codes.size:,}")
-        return text_of(codes, dimensions)
+        return text_of(codes, dimensions, self.budget)
 
     def _struct(self, position: int, stop: int, count: int, depth: int) -> Struct:
         length, position = self._numbers(position, stop)
@@ -193,6 +193,7 @@ class _Reader:
         width = int(length[0]) if length.size == 1 else 0
         if width < 1 or (end - start) % width:
             raise DamagedError(f"the fields of a struct at byte {start:,} have no names")
+        self.budget.values((end - start) // width, "a struct", "fields")
         raw = bytes(self.view[start:end])
         names = [raw[at : at + width].split(b"\0")[0].decode("utf-8", "replace") for at in range(0, len(raw), width)]
         values = self._matrices(position, stop, count * len(names), depth)

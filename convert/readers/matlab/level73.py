@@ -71,7 +71,7 @@ class _Reader:
             return np.empty((0, 0))
         if class_name == b"char":
             numbers = self._numbers(item, "uint16")
-            return text_of(numbers.reshape(-1, order="F"), numbers.shape)
+            return text_of(numbers.reshape(-1, order="F"), numbers.shape, self.budget)
         if class_name.decode("ascii", "replace") in NUMERIC:
             return self._numbers(item, class_name.decode())
         return self._opaque(class_name)
@@ -103,7 +103,7 @@ class _Reader:
         if h5py.check_ref_dtype(dataset.dtype) is not h5py.Reference:
             raise ValueError("numbers where references should be")
         count = math.prod(dataset.shape)
-        self.budget.copy(8 * count, dataset.get_storage_size(), "a cell array")
+        self.budget.copy(max(8 * count, _piece(dataset)), dataset.get_storage_size(), "a cell array")
         if count > self.budget.values_left:
             raise TooMuchError(f"a cell array has {count:,} values")
         references = h5py.Dataset(dataset)[()].reshape(-1)
@@ -125,9 +125,8 @@ class _Reader:
         if offset is not None and dataset.dtype == wanted and offset + size <= self.file.size and size:
             flat = np.ndarray((size // wanted.itemsize,), wanted, buffer=self.file.view, offset=offset)
             return flat.reshape(dataset.shape).T
-        self.budget.copy(
-            max(size, size // dataset.dtype.itemsize * wanted.itemsize), dataset.get_storage_size(), "a matrix"
-        )
+        made = max(size, size // dataset.dtype.itemsize * wanted.itemsize, _piece(dataset))
+        self.budget.copy(made, dataset.get_storage_size(), "a matrix")
         values: np.ndarray = h5py.Dataset(dataset)[()]
         return values.astype(wanted, copy=False).T
 
@@ -137,6 +136,7 @@ class _Reader:
     def _members(self, group: h5py.h5g.GroupID) -> dict[bytes, Any]:
         """Name -> object of every member, MATLAB's own left out; nothing is followed out of the file."""
         found = {}
+        self.budget.values(group.get_num_objs(), "a group", "members")
         for name in group:
             if name in INTERNAL:
                 continue
@@ -160,6 +160,14 @@ class _Reader:
         kind = name if name in ("function handle", "named type") else f"object of class {name}"
         self.budget.opaque.append(kind)
         return Opaque(kind)
+
+
+def _piece(dataset: h5py.h5d.DatasetID) -> int:
+    """Bytes of the piece that is unpacked to read any of ``dataset``; it may be larger than the whole."""
+    creation = dataset.get_create_plist()
+    if creation.get_layout() != h5py.h5d.CHUNKED:
+        return 0
+    return int(math.prod(creation.get_chunk()) * dataset.dtype.itemsize)
 
 
 def _attribute(item: Any, name: bytes) -> bytes:

@@ -83,6 +83,12 @@ class Budget:
         if depth > MAX_DEPTH:
             raise TooMuchError(f"its values are nested more than {MAX_DEPTH} deep, or contain themselves")
 
+    def values(self, count: int, what: str, parts: str) -> None:
+        """Account for ``count`` values that are about to be made at once."""
+        if count > self.values_left:
+            raise TooMuchError(f"{what} has {count:,} {parts}")
+        self.values_left -= count
+
     def copy(self, size: int, stored: int, what: str) -> None:
         """Account for ``size`` bytes that are about to be made of ``stored`` bytes in the file."""
         if size > UNSUSPICIOUS and size > MAX_RATIO * stored:
@@ -97,10 +103,11 @@ def refused(path: object, reason: str) -> BadInputError:
     return BadInputError(f"{path}: {reason}. No network of this family is like that; get the file elsewhere.")
 
 
-def text_of(codes: np.ndarray, dimensions: tuple[int, ...]) -> str | list[str]:
+def text_of(codes: np.ndarray, dimensions: tuple[int, ...], budget: Budget) -> str | list[str]:
     """Characters given as code units, column-major, as a string or, for a matrix, one string a row."""
     if codes.size == 0:
         return ""
+    budget.values(dimensions[0], "a char matrix", "rows")
     rows = codes.reshape(dimensions, order="F").reshape(dimensions[0], -1, order="F")
     texts = [row.astype("<u2").tobytes().decode("utf-16-le", "replace") for row in rows]
     return texts[0] if len(texts) == 1 else [text.rstrip(" \0") for text in texts]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,15 @@ def shape_bomb(file: h5py.File) -> None:
     file[KERNEL].create_dataset("kernel:0", (1 << 20, 1 << 20), "f4", chunks=(64, 64))
 
 
+def chunk_bomb(file: h5py.File) -> None:
+    """A small array that may grow, in one piece of 256 MiB: reading any of it would unpack all of that."""
+    del file[KERNEL]["kernel:0"]
+    data = file[KERNEL].create_dataset(
+        "kernel:0", (3, 3, 64, 64), "f4", chunks=(3, 3, 64, 1 << 15), maxshape=(3, 3, 64, None), compression=9
+    )
+    data.id.write_direct_chunk((0, 0, 0, 0), zlib.compress(bytes(3 * 3 * 64 * (1 << 15) * 4)))
+
+
 def announced_and_absent(file: h5py.File) -> None:
     del file[KERNEL]["kernel:0"]
 
@@ -133,7 +143,8 @@ def broken_config(file: h5py.File) -> None:
     ("damage", "told"),
     [
         (external_link, "link"), (soft_link, "link"), (root_link, "link"), (external_dataset, "another file"),
-        (virtual_dataset, "another file"), (shape_bomb, "claims the shape"), (announced_and_absent, "not there"),
+        (virtual_dataset, "another file"), (shape_bomb, "claims the shape"), (chunk_bomb, "pieces of"),
+        (announced_and_absent, "not there"),
         (a_loop, "loop"), (text_for_numbers, "not there|no numbers"), (broken_config, "JSON"),
     ],
 )  # fmt: skip

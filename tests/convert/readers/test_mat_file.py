@@ -19,7 +19,9 @@ from convert.readers import read_checkpoint, read_named
 from convert.readers.dagnn import DagLayer, DagNN, read_dagnn
 from convert.readers.dagnn_structure import our_names
 from convert.readers.mat_file import named_arrays
+from convert.writers import write
 from ferplus_keras.architecture import BATCHNORM_EPSILON, FERPLUS_HEAD, NO_HEAD, Head, classifier, embedding
+from ferplus_keras.emotions import EMOTIONS
 from ferplus_keras.errors import BadInputError
 from tests.conftest import run_ferplus
 from tests.mat_files import Rows, imported, row, save_level5, save_level73
@@ -415,6 +417,28 @@ def test_a_difference_in_preprocessing_is_noted(change: Any, said: str | None, r
     change(root["meta"])
     notes = read_named(MappedFile(save_level5(tmp_path / "x.mat", root))).notes
     assert notes == [] if said is None else (len(notes) == 1 and said in notes[0]), notes
+
+
+def test_labels_in_another_order_are_the_files_own(resnet: Arrays, tmp_path: Path) -> None:
+    root = imported(resnet)
+    classes(root["meta"])
+    checkpoint = read_checkpoint(save_level5(tmp_path / "x.mat", root))
+    assert checkpoint.provenance.labels == tuple(sorted(EMOTIONS)) != EMOTIONS
+    back = read_checkpoint(write(checkpoint, tmp_path / "back.mat").path)
+    assert back.provenance.labels == checkpoint.provenance.labels
+
+
+def test_labels_that_are_not_the_emotions_are_not_taken_for_them(resnet: Arrays, tmp_path: Path) -> None:
+    root = beginning(imported(resnet))
+    root["meta"] = root["meta"] | {"classes": {"name": [*EMOTIONS[:7], "boredom"]}}
+    found = read_named(MappedFile(save_level5(tmp_path / "x.mat", root)))
+    assert found.labels is None and any("boredom" in note for note in found.notes)
+
+
+def test_a_network_that_was_passed_over_is_noted(resnet: Arrays, tmp_path: Path) -> None:
+    root = beginning(imported(resnet))
+    found = read_named(MappedFile(save_level5(tmp_path / "x.mat", {"netStruct": root, "net": root})))
+    assert any("net was read and not netStruct" in note for note in found.notes)
 
 
 def test_unknown_fields_are_noted_and_left_alone(resnet: Arrays, tmp_path: Path) -> None:

@@ -254,6 +254,7 @@ def nested(depth: int) -> bytes:
 
 PLAIN = b"MATLAB 5.0".ljust(124) + b"\0\1IM"
 MATRIX = tag(6, struct.pack("<II", 7, 0))
+CHAR, STRUCT = (tag(6, struct.pack("<II", kind, 0)) for kind in (4, 2))
 HOSTILE = {
     "a bomb of zeros": deflated(400 << 20, bytes(400 << 20)),
     "four gigabytes claimed": deflated((1 << 32) - 8, bytes(1000)),
@@ -264,6 +265,17 @@ HOSTILE = {
     "nested without end": PLAIN + nested(5000),
     "more than was claimed": deflated(8, bytes(5000)),
     "less than was claimed": deflated(5000, bytes(8)),
+    "rows without end": PLAIN
+    + tag(14, CHAR + tag(5, struct.pack("<ii", 1 << 21, 1)) + tag(1, b"x") + tag(16, b"a" * (1 << 21))),
+    "fields without end": PLAIN
+    + tag(
+        14,
+        STRUCT
+        + tag(5, struct.pack("<ii", 1, 0))
+        + tag(1, b"x")
+        + tag(5, struct.pack("<i", 1))
+        + tag(1, b"a" * (1 << 21)),
+    ),
     "no variable": PLAIN + tag(9, bytes(8)),
 }
 
@@ -319,6 +331,16 @@ def hostile73(path: Path, kind: str) -> None:
             for number in range(100):
                 data[number] = 0
             data.attrs["MATLAB_class"] = np.bytes_("single")
+        elif kind == "a bomb in one chunk":
+            data = group.create_dataset("bomb", (4,), np.float32, compression=9, chunks=(1 << 26,), maxshape=(None,))
+            data.id.write_direct_chunk((0,), zlib.compress(bytes(1 << 28)))
+            data.attrs["MATLAB_class"] = np.bytes_("single")
+        elif kind == "rows without end":
+            group["text"] = np.full((1, 1 << 20), 65, np.uint16)
+            group["text"].attrs["MATLAB_class"] = np.bytes_("char")
+        elif kind == "members without end":
+            for number in range(30_000):
+                group.create_group(f"m{number}")
         elif kind == "a bomb of references":
             group.create_dataset("bomb", (1 << 28, 1), h5py.ref_dtype)
             group["bomb"].attrs["MATLAB_class"] = np.bytes_("cell")
@@ -334,8 +356,9 @@ def hostile73(path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    ["a loop of cells", "a loop of structs", "laughs", "a bomb", "a deflated bomb", "a bomb of references",
-     "a null reference", "an external link", "an external dataset"],
+    ["a loop of cells", "a loop of structs", "laughs", "a bomb", "a deflated bomb", "a bomb in one chunk",
+     "rows without end", "members without end", "a bomb of references", "a null reference",
+     "an external link", "an external dataset"],
 )  # fmt: skip
 def test_hostile_level73_files_are_refused_cheaply(kind: str, tmp_path: Path) -> None:
     hostile73(tmp_path / "x.mat", kind)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import mmap
+import tracemalloc
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from convert.checkpoint import Checkpoint, MappedFile
 from convert.readers import read_checkpoint, read_named
+from convert.readers.onnx_file import paired_layers
+from convert.readers.onnx_graph import Graph, Node, read_graph
 from convert.readers.onnx_walk import IDENTITY
 from convert.readers.protobuf import DamagedError, Message, Span
 from convert.writers import write
@@ -137,7 +141,43 @@ def functions(model: onnx.ModelProto) -> None:
     model.functions.add().name = "mine"
 
 
+def padded(mode: str, value: float) -> Callable[[onnx.ModelProto], None]:
+    """Lays conv1's padding by a Pad of its own, as exporters from Keras do."""
+
+    def change(model: onnx.ModelProto) -> None:
+        set_attribute("conv1_7x7_s2", "pads", [0, 0, 0, 0])(model)
+        convolution = node(model, "conv1_7x7_s2")
+        pads = numpy_helper.from_array(np.array([0, 0, 3, 3, 0, 0, 3, 3], np.int64), "pads")
+        filling = numpy_helper.from_array(np.array(value, np.float32), "filling")
+        model.graph.initializer.extend([pads, filling])
+        pad = helper.make_node("Pad", [convolution.input[0], "pads", "filling"], ["padded"], name="pad", mode=mode)
+        model.graph.node.insert(0, pad)
+        convolution.input[0] = "padded"
+
+    return change
+
+
+def pooled(kind: str, **options: Any) -> Callable[[onnx.ModelProto], None]:
+    def change(model: onnx.ModelProto) -> None:
+        found = node(model, "pool5_7x7_s1")
+        found.op_type = kind
+        found.ClearField("attribute")
+        found.attribute.extend(helper.make_attribute(name, value) for name, value in options.items())
+
+    return change
+
+
 REFUSED = {
+    "reflected padding": (padded("reflect", 0.0), "conv1_7x7_s2"),
+    "padding by ones": (padded("constant", 1.0), "conv1_7x7_s2"),
+    "an average over a part": (pooled("AveragePool", kernel_shape=[5, 5]), "at pool5_7x7_s1"),
+    "an average over a padded map": (pooled("AveragePool", kernel_shape=[7, 7], pads=[1, 1, 1, 1]), "at pool5_7x7_s1"),
+    "an average over channels": (pooled("ReduceMean", axes=[1, 3]), "at pool5_7x7_s1"),
+    "an average over everything": (pooled("ReduceMean"), "at pool5_7x7_s1"),
+    "batch statistics": (set_attribute("conv4_2_3x3_bn", "training_mode", 1), "training mode"),
+    "two pads": (set_attribute("conv2_1_3x3", "pads", [1, 1]), "at conv2_1_3x3"),
+    "six pads": (set_attribute("pool1_3x3_s2", "pads", [0, 0, 0, 1, 1, 1]), "at pool1_3x3_s2"),
+    "automatic padding at stride 2": (set_attribute("conv1_7x7_s2", "auto_pad", "SAME_UPPER"), "at conv1_7x7_s2"),
     "stride on another layer": (set_attribute("conv3_1_1x1_reduce", "strides", [1, 1]), "at conv3_1_1x1_reduce"),
     "unpadded": (set_attribute("conv2_1_3x3", "pads", [0, 0, 0, 0]), "at conv2_1_3x3"),
     "padded as Keras does": (set_attribute("conv1_7x7_s2", "pads", [2, 2, 3, 3]), "at conv1_7x7_s2"),
@@ -242,6 +282,72 @@ def test_changed_bytes_are_read_or_refused_and_nothing_else(shared: Changed, cha
     finally:
         for place, value in reversed(kept):
             shared.view[place] = value  # type: ignore[index]
+
+
+VALUES = [
+    [], [1, 1], [0, 0, 0], [3, 3, 3, 3, 3, 3], [-1] * 4, [1 << 62] * 4, [0] * 8, 0, 1, -1, 1 << 62, float("nan"),
+    float("inf"), "", "SAME_UPPER", "reflect", np.array([np.nan] * 8, np.float32), np.zeros(0, np.uint8),
+    np.zeros((2, 3, 4), np.float32),
+]  # fmt: skip
+NAMES = ("pads", "strides", "kernel_shape", "dilations", "group", "auto_pad", "epsilon", "mode", "value", "axes",
+         "transA", "transB", "alpha", "ceil_mode", "training_mode")  # fmt: skip
+KINDS = ("Identity", "Pad", "Reshape", "Dropout", "ReduceMean", "AveragePool", "Conv", "Gemm", "MatMul", "Add", "Mul",
+         "BatchNormalization", "Constant", "Expand")  # fmt: skip
+INPUTS: list[list[str]] = [
+    [],
+    [""],
+    ["data"],
+    ["data"] * 9,
+    ["nowhere"],
+    ["", "", ""],
+    ["strange", "strange", "strange"],
+]
+
+
+@st.composite
+def changes_of_a_node(draw: st.DrawFn) -> Callable[[Node], Node]:
+    what = draw(st.sampled_from(["attribute", "inputs", "last inputs", "outputs", "kind"]))
+    if what == "attribute":
+        entry = {draw(st.sampled_from(NAMES)): draw(st.sampled_from(VALUES))}
+        return lambda node: replace(node, attributes=node.attributes | entry)
+    if what == "kind":
+        kind = draw(st.sampled_from(KINDS))
+        return lambda node: replace(node, kind=kind)
+    if what == "outputs":
+        return lambda node: replace(node, outputs=[])
+    names = draw(st.sampled_from(INPUTS))
+    return lambda node: replace(node, inputs=names if what == "inputs" else [*node.inputs[:1], *names])
+
+
+@pytest.fixture(scope="module")
+def graph(ours: Path) -> Graph:
+    return read_graph(MappedFile(ours))
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(changes=st.lists(st.tuples(st.integers(0, 170), changes_of_a_node()), min_size=1, max_size=3),
+       strange=st.sampled_from([value for value in VALUES if isinstance(value, np.ndarray)]))  # fmt: skip
+def test_changed_nodes_are_paired_or_told_and_nothing_else(
+    changes: Any, strange: np.ndarray, graph: Graph, ours: Path
+) -> None:
+    """Not bytes, of which few changes make sense, but what a damaged or a hostile exporter might have meant."""
+    nodes = list(graph.nodes)
+    for place, change in changes:
+        nodes[place % len(nodes)] = change(nodes[place % len(nodes)])
+    tensors = graph.tensors | {"strange": strange}
+    try:
+        paired_layers(replace(graph, nodes=nodes, tensors=tensors), MappedFile(ours))
+    except BadInputError as error:
+        assert len(str(error)) < 1000 and "\n" not in str(error)
+
+
+def test_a_large_tensor_for_pads_is_not_turned_into_a_list(graph: Graph, ours: Path) -> None:
+    pad = Node("Pad", "pad", ["data", "large"], ["padded"])
+    tensors = graph.tensors | {"large": np.zeros(20 << 20, np.uint8)}
+    tracemalloc.start()
+    paired_layers(replace(graph, nodes=[pad, *graph.nodes], tensors=tensors), MappedFile(ours))
+    assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    tracemalloc.stop()
 
 
 @settings(max_examples=300, deadline=None)
