@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from convert.provenance_fields import SCHEMA, SOURCE_FIELDS, problem_of
 from ferplus_keras import __version__
-from ferplus_keras.architecture import Architecture, Head, architecture
+from ferplus_keras.architecture import Architecture, Head
 from ferplus_keras.emotions import EMOTIONS
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.preprocessing import PUBLISHED
@@ -60,26 +61,30 @@ class Provenance:
     torch_head: str = "conv"
     notes: tuple[str, ...] = ()
     tool: str = f"ferplus-keras {__version__}"
-    schema: int = 1
+    schema: int = SCHEMA
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Provenance:
-        """The inverse of :meth:`to_json`. Raises ``ValueError`` when a field is missing or of the wrong kind."""
+        """The inverse of :meth:`to_json`.
+
+        Raises ``ValueError`` when a field is missing or of the wrong kind, or when the record's schema is newer.
+        """
+        problem = problem_of(data)
+        if problem:
+            raise ValueError(problem)
         known = {key: value for key, value in data.items() if key in cls.__dataclass_fields__}
-        try:
-            for key in ("source", "origin"):
-                known[key] = Source(**known[key])
-            for key in ("labels", "notes"):
-                if known.get(key) is not None:
-                    known[key] = tuple(map(str, known[key]))
-            result = cls(**known)
-            architecture(result.network, Head(result.head, result.units), result.dropout)
-        except (TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"not a provenance record: {error}") from None
-        return result
+        for key in ("source", "origin"):
+            known[key] = Source(**{field: known[key][field] for field in SOURCE_FIELDS})
+        for key in ("labels", "notes"):
+            if known.get(key) is not None:
+                known[key] = tuple(known[key])
+        if "preprocessing" in known:
+            pairs = known["preprocessing"].items()
+            known["preprocessing"] = {key: tuple(value) if isinstance(value, list) else value for key, value in pairs}
+        return cls(**known)
 
 
 @dataclass

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from convert.checkpoint import MappedFile, Provenance
+from convert.checkpoint import MappedFile
 from convert.layouts import STEP_COUNTER
 from convert.matching import match
-from convert.readers import read_named
+from convert.readers import graph_problem, read_named, valid_provenance, with_head
 from ferplus_keras.errors import BadInputError
 
 #: How many of a foreign file's tensors are listed.
@@ -24,7 +24,8 @@ def inspect(path: str | Path) -> dict[str, Any]:
     under ``problems``.
     """
     file = MappedFile(path)
-    found = read_named(file)
+    found = with_head(read_named(file))
+    earlier = valid_provenance(found)
     result: dict[str, Any] = {
         "file": str(path),
         "size": file.size,
@@ -36,23 +37,16 @@ def inspect(path: str | Path) -> dict[str, Any]:
         "network": None,
         "head": None,
         "parameters": None,
-        "output": found.output,
-        "standin": found.standin or "standin" in file.path.name.lower(),
+        "output": found.output or (earlier.output if earlier else None),
+        "standin": found.standin or "standin" in file.path.name.lower() or bool(earlier and earlier.standin),
         "notes": found.notes,
-        "provenance": found.provenance,
+        "provenance": asdict(earlier) if earlier else None,
         "problems": "",
     }
-    if found.provenance is not None:
-        try:
-            result["provenance"] = asdict(earlier := Provenance.from_dict(found.provenance))
-            result["standin"] = result["standin"] or earlier.standin
-            result["output"] = result["output"] or earlier.output
-        except ValueError as error:
-            result["problems"] = f"the provenance record is not valid ({error})"
     try:
         matched = match(found, file.path.name)
     except BadInputError as error:
-        result["problems"] = "\n".join(filter(None, (result["problems"], error.details, str(error))))
+        result["problems"] = "\n".join(filter(None, (error.details, str(error))))
         shapes = {name: list(array.shape) for name, array in found.arrays.items()}
         result["listing"] = dict(list(shapes.items())[:LISTED])
         return result
@@ -62,6 +56,8 @@ def inspect(path: str | Path) -> dict[str, Any]:
         "parameters": matched.architecture.parameter_count,
         "notes": matched.notes,
     }
+    if problem := graph_problem(found, matched):
+        result["problems"] = f"{file.path.name}: its graph is not {matched.architecture.network}'s: {problem}"
     return result
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from ferplus_keras.architecture import (
     embedding,
 )
 from ferplus_keras.errors import BadInputError
+
+if TYPE_CHECKING:
+    from convert.readers.keras_graph import Graph
 
 #: Value of a missing array that was allowed by name: what a fresh layer has. A kernel has no such value.
 NEUTRAL_VALUES = {"gamma": 1.0, "beta": 0.0, "moving_mean": 0.0, "moving_variance": 1.0, "bias": 0.0}
@@ -48,6 +51,8 @@ class NamedArrays:
     dropout: float = 0.0
     standin: bool = False  # the file itself says that its weights are made up
     labels: tuple[str, ...] | None = None  # the classes in order, where the file says so in its format's own way
+    graph: Graph | None = None  # of a Keras file; an empty one where there are only weights
+    adopted: str | None = None  # the layer of another name that was taken as the classifier
 
 
 @dataclass

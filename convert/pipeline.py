@@ -18,7 +18,7 @@ from convert.manifest import Known, downloads_folder, output_folder, read_manife
 from convert.readers import own_provenance
 from convert.standin import standin_path, write_standin
 from convert.writers import FORMATS, Written
-from ferplus_keras.errors import BadInputError, DownloadError, OutputError
+from ferplus_keras.errors import BadInputError, CheckFailedError, DownloadError, OutputError
 
 #: Seconds to wait for a server that may have been gone since 2020.
 CONNECT_TIMEOUT = 10.0
@@ -60,8 +60,8 @@ def convert_all(
         say(f"{known.name}: converting {source.name} to {', '.join(target.name for target in targets)}")
         conversion = convert(source, targets)
         for written in conversion.written:
-            if written.format in ("h5", "keras", "weights.h5"):
-                say(f"{known.name}: running {written.path.name} against PyTorch in float64 and float32")
+            if written.format in ("h5", "keras", "weights.h5", "onnx"):
+                say(f"{known.name}: running {written.path.name} against its source in float64 and float32")
                 made.append(_checked(written, source, standin, reports))
             else:
                 made.append(Made(written, source, standin, {}))
@@ -98,7 +98,7 @@ def verify_all(*, reports: Path | None = None, say: Callable[[str], None] = prin
     """
     made = []
     for path in sorted(output_folder().glob("*")):
-        if path.name.startswith(".") or not path.name.endswith((".h5", ".keras")):
+        if path.name.startswith(".") or not path.name.endswith((".h5", ".keras", ".onnx")):
             continue
         provenance = own_provenance(path)
         if provenance is None:
@@ -141,10 +141,13 @@ def parity_in_own_process(
     try:
         report = json.loads(run.stdout)
     except ValueError:
-        lines = [line for line in run.stderr.strip().splitlines() if line.startswith("error:")]
-        reason = (lines or ["no output"])[-1].removeprefix("error: ")
-        kind = OutputError if run.returncode == OutputError.exit_code else BadInputError
-        raise kind(f"The parity check of {model} could not be run: {reason}") from None
+        said = [line for line in run.stderr.strip().splitlines() if line.strip()]
+        lines = [line for line in said if line.startswith("error:")]
+        # Without a sentence of its own it crashed, or the system ended it (-9: for want of memory, as a rule).
+        crashed = f"it ended with code {run.returncode} ({said[-1][:200] if said else 'no output'})"
+        reason = lines[-1].removeprefix("error: ") if lines else crashed
+        kind = {OutputError.exit_code: OutputError, BadInputError.exit_code: BadInputError}.get(run.returncode)
+        raise (kind or CheckFailedError)(f"The parity check of {model} could not be run: {reason}") from None
     assert isinstance(report, dict)
     return report
 
@@ -153,12 +156,12 @@ def table(made: list[Made]) -> str:
     """The closing table: file, size, SHA-256, parity, and what to do next."""
     rows = [("file", "size", "sha256", "float64", "float32", "verdict")]
     for each in made:
-        figures = {run["dtype"]: _figure(run["logits"]) for run in each.parity.get("runs", [])}
+        figures = {dtype: _worst_logits(each.parity.get("runs", []), dtype) for dtype in ("float64", "float32")}
         verdict = {True: "same function", False: "DIFFERENT", None: "bits compared"}[each.parity.get("passed")]
         rows.append(
             (
                 _shown(each.written.path), f"{each.written.size / 1e6:.1f} MB", each.written.sha256[:12],
-                figures.get("float64", "-"), figures.get("float32", "-"), verdict,
+                figures["float64"], figures["float32"], verdict,
             )
         )  # fmt: skip
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -167,12 +170,16 @@ def table(made: list[Made]) -> str:
     return "\n".join([*lines, "", *_next_steps(made)])
 
 
-def _figure(entry: dict[str, Any]) -> str:
-    return f"{entry['relative']:.1e}" if entry["finite"] else "none"
+def _worst_logits(runs: list[dict[str, Any]], dtype: str) -> str:
+    """The figure against the reference that is furthest away."""
+    logits = [run["logits"] for run in runs if run["dtype"] == dtype]
+    if not logits:
+        return "-"
+    return f"{max(each['relative'] for each in logits):.1e}" if all(each["finite"] for each in logits) else "none"
 
 
 def _next_steps(made: list[Made]) -> list[str]:
-    lines = ["float64, float32: largest difference of a logit from PyTorch's, relative to the largest logit."]
+    lines = ["float64, float32: largest difference of a logit from any reference's, relative to the largest logit."]
     standins = [each for each in made if each.standin]
     if standins:
         lines.append(f"STAND-INS: {len(standins)} of {len(made)} files have made-up weights. For the real ones, put")

@@ -18,6 +18,9 @@ __version__ = "0.1.0"
 PROVENANCE_KEY = "ferplus_keras"
 PROVENANCE_MEMBER = f"{PROVENANCE_KEY}.json"
 
+#: What every HDF5 file begins with.
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+
 _HOME = {
     "ResNet50": "ferplus_keras.graph",
     "SeNet50": "ferplus_keras.graph",

@@ -246,7 +246,7 @@ class Architecture:
 
     @property
     def parameter_count(self) -> int:
-        """Trainable numbers: everything but the moving statistics (FACTS.md's 23,524,424 and 26,055,416)."""
+        """Trainable numbers: everything but the moving statistics (ResNet-50: 23,524,424; SENet-50: 26,055,416)."""
         total = 0
         for roles in self.parameters.values():
             for role, shape in roles.items():

@@ -29,10 +29,8 @@ from typing import IO, Any
 import h5py
 import numpy as np
 
-from ferplus_keras import PROVENANCE_KEY, PROVENANCE_MEMBER
+from ferplus_keras import HDF5_MAGIC, PROVENANCE_KEY, PROVENANCE_MEMBER
 from ferplus_keras.errors import BadInputError
-
-HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 #: The roles, in the order of ``vars/<i>``, of the layer classes that these networks use.
 ROLES = {
@@ -225,11 +223,13 @@ def _read_legacy(path: Path, group: h5py.Group) -> dict[str, dict[str, StoredArr
         if len(set(names)) < len(names):
             raise BadInputError(f"{path}: layer {layer!r} has two weights of one name in {names}.")
         roles = [name.rsplit("/", 1)[-1].split(":")[0] for name in names]
-        if len(set(roles)) < len(names):  # a model in the model: its layers' arrays by their whole names
-            roles = names
-        arrays = {role: stored[f"{layer}/{name}"] for role, name in zip(roles, names, strict=True)}
-        if arrays:
-            layers[layer] = arrays
+        owners = [layer] * len(names)
+        if len(set(roles)) < len(names):  # a model in the model: its layers' own names stand before the roles
+            owners = [name.split("/")[-2] if "/" in name else layer for name in names]
+        for owner, role, name in zip(owners, roles, names, strict=True):
+            if role in layers.get(owner, {}):  # two layers of one name: neither is taken for the other
+                owner, role = layer, name
+            layers.setdefault(owner, {})[role] = stored[f"{layer}/{name}"]
     return layers
 
 
@@ -267,6 +267,8 @@ def _read_vars(path: Path, h5: h5py.File, names: dict[str, str]) -> dict[str, di
         counted = group.split("/")[-2]
         roles = ROLES.get(re.sub(r"_\d+$", "", counted), ())
         name = _text(h5[group].attrs.get("name")) or names.get(counted, counted)
+        if name in layers:  # in two models within the model: neither is taken for the other
+            name = group
         layers[name] = {
             roles[number] if number < len(roles) else str(number): numbered[number] for number in sorted(numbered)
         }

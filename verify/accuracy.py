@@ -1,7 +1,7 @@
 """How often is a network right on FERPlus? One evaluator and one preprocessing for files of every kind.
 
-Pictures stream through in batches; what is kept of each are eight probabilities, so that memory does not grow with the
-number of pictures. :mod:`verify.scores` makes figures of them, :mod:`verify.accuracy_result` plain data for reports.
+Pictures stream through in batches, from the data set's bytes; what is kept of each are eight probabilities.
+:mod:`verify.scores` makes figures of them, :mod:`verify.accuracy_result` plain data for reports.
 """
 
 from __future__ import annotations
@@ -107,7 +107,10 @@ class SplitEvaluation:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two networks' decisions on the same pictures. ``near_ties``: different, but both all but undecided."""
+    """Two networks' decisions on the same pictures.
+
+    ``near_ties``: different, but both all but undecided, and of the same opinion of every class.
+    """
 
     same: int
     near_ties: int
@@ -230,8 +233,9 @@ def agreement(ours: Predictions, theirs: Predictions) -> Agreement:
     margins = [
         np.abs(each.probabilities[index, mine] - each.probabilities[index, other]) for each in (ours, theirs)
     ]  # fmt: skip
+    apart = np.abs(ours.probabilities - theirs.probabilities).max(axis=1)
     different = mine != other
-    near = different & (np.maximum(*margins) < NEAR_TIE)
+    near = different & (np.maximum(*margins) < NEAR_TIE) & (apart < NEAR_TIE)
     return Agreement(int((~different).sum()), int(near.sum()), len(mine))
 
 

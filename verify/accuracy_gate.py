@@ -8,7 +8,7 @@ from typing import Any
 from convert.manifest import read_manifest
 from ferplus_keras.dataset import Dataset
 from ferplus_keras.dataset.protocols import PUBLISHED_PROTOCOL, Protocol
-from ferplus_keras.dataset.records import LABEL_FILE, OFFICIAL_ROWS
+from ferplus_keras.dataset.records import LABEL_FILE, OFFICIAL_ROWS, SPLITS
 from ferplus_keras.errors import BadInputError
 from verify.accuracy import Evaluation, SplitEvaluation, agreement
 from verify.predictors import Predictor
@@ -42,7 +42,7 @@ def expectations(
     """What ``--expect`` asks for, split by split. Called before the network runs: what cannot be compared is refused.
 
     Raises :class:`BadInputError` when ``expect`` is neither "published" nor a percentage, or the published figure is
-    for another protocol, for all of the data, or not known.
+    for another protocol, for other votes or all of the data, or not known.
     """
     if expect is None:
         return []
@@ -64,6 +64,14 @@ def expectations(
         )
     if limit is not None:
         raise BadInputError("The published accuracies are for whole splits: leave --limit out.")
+    here = dict(zip(SPLITS, protocol.apply(dataset.votes).counts(dataset.split), strict=True))
+    published = dict(zip(SPLITS, protocol.kept, strict=True))
+    if wrong := [split for split in splits if here[split] != published[split]]:
+        raise BadInputError(
+            f"The protocol {protocol.name} keeps {published[wrong[0]]:,} {wrong[0]} pictures of the published votes, "
+            f"and {here[wrong[0]]:,} of these: the label file was changed, or pictures are missing. Get {LABEL_FILE} "
+            "anew from github.com/microsoft/FERPlus."
+        )
     known = [entry for entry in read_manifest().values() if entry.network == predictor.network and entry.accuracy]
     if not known:
         name = predictor.network or "a network that is not known"

@@ -61,7 +61,7 @@ def _split(split: dict[str, Any], protocol: str) -> list[str]:
         f"  macro recall {percent(split['macro']['recall'])}, F1 {percent(split['macro']['f1'])}; always the commonest "
         f"class: {percent(split['always_the_commonest'])}",
         f"  calibration error {percent(split['calibration']['ece'])}; log loss {loss['cross_entropy']:.3f} against "
-        f"the votes, whose entropy is {loss['entropy']:.3f}",
+        f"the protocol's targets, whose entropy is {loss['entropy']:.3f}",
         f"  {'class':<10} {'n':>6} {'precision':>10} {'recall':>9} {'F1':>9}",
     ]
     lines += [

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +17,7 @@ from convert.checkpoint import Arrays
 from ferplus_keras import architecture as arch
 from ferplus_keras.architecture import BATCHNORM_EPSILON, Architecture
 from ferplus_keras.preprocessing import PUBLISHED
-
-if TYPE_CHECKING:
-    import torch
+from verify.acting_out import average_pool, conv2d, max_pool
 
 #: A fault is the cause when it explains all but this share of the difference. The right one explains all but rounding:
 #: that of float64, or of float32 where a file keeps the wrong number in it; a wrong one explains next to nothing.
@@ -85,6 +83,11 @@ def diagnose(case: Case) -> Diagnosis:
     """Try every known fault on ``case``."""
     if loaded := _half_loaded(case):
         return loaded
+    if case.expected.shape == case.actual.shape and np.array_equal(case.expected, case.actual):
+        said = "on the image that was looked at again the two agree"
+        return Diagnosis(
+            case.layer.name, "unknown", f"{case.layer.name} differs on some images only", "unknown", 0, said
+        )
     tried = 0
     for suspect in _suspects(case):
         tried += 1
@@ -164,7 +167,7 @@ def _of_conv(case: Case, layer: arch.Conv) -> Iterator[Suspect]:
     right = (layer.padding,) * 4
 
     def conv(data: np.ndarray, weights: np.ndarray, pad: tuple[int, ...] = right, stride: int = layer.stride) -> Any:
-        return lambda: _conv2d(data, weights, bias, stride, pad)
+        return lambda: conv2d(data, weights, bias, stride, pad)
 
     if name == "conv1_7x7_s2":
         yield from _of_input(case, layer)
@@ -205,7 +208,7 @@ def _of_conv(case: Case, layer: arch.Conv) -> Iterator[Suspect]:
     if bias is not None:
         yield Suspect(
             "bias-missing", f"the bias of {name} is missing",
-            lambda: _conv2d(source, kernel, None, layer.stride, right),
+            lambda: conv2d(source, kernel, None, layer.stride, right),
         )  # fmt: skip
     yield Suspect("kernel-zero", f"the kernel of {name} is zero", conv(source, np.zeros_like(kernel)))
 
@@ -233,7 +236,7 @@ def _of_input(case: Case, layer: arch.Conv) -> Iterator[Suspect]:
     pad = (layer.padding,) * 4
 
     def conv(data: np.ndarray) -> Callable[[], np.ndarray]:
-        return lambda: _conv2d(data, kernel, None, layer.stride, pad)
+        return lambda: conv2d(data, kernel, None, layer.stride, pad)
 
     yield Suspect("bgr", "the channels are taken in the order BGR, not RGB", conv(source[..., ::-1]))
     yield Suspect(
@@ -311,7 +314,7 @@ def _of_pool(case: Case, layer: arch.MaxPool) -> Iterator[Suspect]:
     (source,) = case.inputs
 
     def pool(pad: tuple[int, int, int, int], value: float = -np.inf) -> Callable[[], np.ndarray]:
-        return lambda: _max_pool(source, layer.kernel, layer.stride, pad, value)
+        return lambda: max_pool(source, layer.kernel, layer.stride, pad, value)
 
     name = layer.name
     yield Suspect("pool-padding-symmetric", f"{name} is padded by 1 at the top and left, or on all four sides (which "
@@ -319,7 +322,7 @@ def _of_pool(case: Case, layer: arch.MaxPool) -> Iterator[Suspect]:
     yield Suspect("pool-padding-missing", f"{name} is not padded, and its last row and column are lost",
                   pool((0, 0, 0, 0)))  # fmt: skip
     yield Suspect("pool-average", f"{name} averages where it should take the maximum",
-                  lambda: _average_pool(source, layer.kernel, layer.stride))  # fmt: skip
+                  lambda: average_pool(source, layer.kernel, layer.stride))  # fmt: skip
 
 
 def _of_head(case: Case) -> Iterator[Suspect]:
@@ -389,44 +392,6 @@ def _of_merge(case: Case) -> Iterator[Suspect]:
                           lambda output=output: first + output)  # type: ignore[misc]  # fmt: skip
             yield Suspect("wired-wrong", f"{name} adds {source} where {main} is right",
                           lambda output=output: second + output)  # type: ignore[misc]  # fmt: skip
-
-
-# --- acting out -----------------------------------------------------------------------------------------------------
-
-
-def _conv2d(
-    data: np.ndarray, kernel: np.ndarray, bias: np.ndarray | None, stride: int, pad: tuple[int, ...]
-) -> np.ndarray:
-    """Convolution in float64; ``pad`` is top, bottom, left, right."""
-    import torch
-
-    weights = torch.from_numpy(np.ascontiguousarray(kernel.transpose(3, 2, 0, 1)))
-    shift = None if bias is None else torch.from_numpy(np.ascontiguousarray(bias))
-    return _back(torch.nn.functional.conv2d(_padded(data, pad, 0.0), weights, shift, stride))
-
-
-def _max_pool(data: np.ndarray, kernel: int, stride: int, pad: tuple[int, ...], value: float) -> np.ndarray:
-    import torch
-
-    return _back(torch.nn.functional.max_pool2d(_padded(data, pad, value), kernel, stride))
-
-
-def _average_pool(data: np.ndarray, kernel: int, stride: int) -> np.ndarray:
-    import torch
-
-    return _back(torch.nn.functional.avg_pool2d(_padded(data, (0, 0, 0, 0), 0.0), kernel, stride, ceil_mode=True))
-
-
-def _padded(data: np.ndarray, pad: tuple[int, ...], value: float) -> torch.Tensor:
-    import torch
-
-    top, bottom, left, right = pad
-    tensor = torch.from_numpy(np.ascontiguousarray(data.transpose(0, 3, 1, 2)))
-    return torch.nn.functional.pad(tensor, (left, right, top, bottom), value=value)
-
-
-def _back(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.numpy().transpose(0, 2, 3, 1)
 
 
 __all__ = ["Case", "Diagnosis", "diagnose"]

@@ -101,8 +101,7 @@ def open_side(path: Path, checkpoint: Checkpoint) -> KerasSide:
             "they cannot be compared."
         )
     dtype = dtypes_of(backend())[0]
-    watched = {dtype: WatchedModel(model, dtype)}
-    steps = _steps(path, watched[dtype], dtype)
+    watched, steps = _traced(path, model, dtype)
     pairing = pair(table, checkpoint.arrays, steps)
     owners = [layer for layer in table.parameters if layer in pairing.steps]
     if len(owners) < LEAST_SHARED * len(table.parameters) or table.output not in pairing.outputs.values():
@@ -111,13 +110,13 @@ def open_side(path: Path, checkpoint: Checkpoint) -> KerasSide:
             f"{len(table.parameters)} layers with weights have a counterpart in the model, and {table.output} has "
             f"{'one' if table.output in pairing.steps else 'none'}. They cannot be compared."
         )
-    if mine:
-        return KerasSide(model, pairing, mine.arrays, mine.provenance, watched=watched)
-    arrays = {layer: _neutral(table.parameters[layer], steps[pairing.steps[layer]].operation) for layer in owners}
     head = steps[pairing.steps[table.output]]
     softmax = getattr(getattr(head.operation, "activation", None), "__name__", "") == "softmax"
     fused = head.name if softmax and table.head.kind != "none" else None
-    return KerasSide(model, pairing, arrays, None, fused, watched)
+    if mine:
+        return KerasSide(model, pairing, mine.arrays, mine.provenance, fused, {dtype: watched})
+    arrays = {layer: _neutral(table.parameters[layer], steps[pairing.steps[layer]].operation) for layer in owners}
+    return KerasSide(model, pairing, arrays, None, fused, {dtype: watched})
 
 
 def open_model(path: Path) -> tuple[Any, Checkpoint | None]:
@@ -133,7 +132,7 @@ def open_model(path: Path) -> tuple[Any, Checkpoint | None]:
             f"{path} holds weights without a graph, and its layers are not called as Albanie's are: nothing says what "
             "they are for. Load them into the model that they belong to and give the whole model (model.save)."
         )
-    mine = read_checkpoint(path) if ours else None
+    mine = read_checkpoint(path, check_graph=False) if ours else None
     if graph:
         return _load(path, kind, graph, written_by), mine
     assert mine is not None
@@ -200,10 +199,11 @@ def _without_slashes(path: Path, folder: Path, names: list[str]) -> Path:
     return copy
 
 
-def _steps(path: Path, watched: WatchedModel, dtype: str) -> tuple[Step, ...]:
+def _traced(path: Path, model: Any, dtype: str) -> tuple[WatchedModel, tuple[Step, ...]]:
     side = arch.INPUT_SIZE
     try:
-        return watched.trace(np.zeros((1, side, side, 3), dtype))
+        watched = WatchedModel(model, dtype)
+        return watched, watched.trace(np.zeros((1, side, side, 3), dtype))
     except Exception as error:  # whatever a stranger's graph raises
         raise BadInputError(f"{path} cannot be run on an image of {side} x {side} x 3: {_line(error)}") from None
 

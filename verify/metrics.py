@@ -42,16 +42,16 @@ def finite_or_none(value: Any) -> Any:
 def difference(layer: str, reference: np.ndarray, ours: np.ndarray) -> Difference:
     """``ours`` against ``reference``, computed in float64."""
     if reference.shape != ours.shape:
-        return _without_number(layer, f"shape {ours.shape} where the reference has {reference.shape}")
+        return without_number(layer, f"shape {ours.shape} where the reference has {reference.shape}")
     if reference.dtype != ours.dtype:
-        return _without_number(layer, f"{ours.dtype} where the reference has {reference.dtype}")
+        return without_number(layer, f"{ours.dtype} where the reference has {reference.dtype}")
     a, b = (each.astype(np.float64, copy=False).reshape(-1) for each in (reference, ours))
     with np.errstate(invalid="ignore", over="ignore"):
         apart = b - a
     absolute = _largest(apart)
     if not math.isfinite(absolute):  # exactly when one of the two numbers is not
         bad_reference, bad_ours = (int((~np.isfinite(each)).sum()) for each in (a, b))
-        return _without_number(layer, f"{bad_ours} numbers are not finite, the reference has {bad_reference}")
+        return without_number(layer, f"{bad_ours} numbers are not finite, the reference has {bad_reference}")
     # |b|^2 and a.b from a and the difference: a tenth of the passes over memory that the textbook takes.
     aa, across, squares = float(a @ a), float(a @ apart), float(apart @ apart)
     lengths = math.sqrt(aa * max(aa + 2 * across + squares, 0.0))
@@ -69,7 +69,8 @@ def _largest(values: np.ndarray) -> float:
     return max(float(values.max()), -float(values.min())) if values.size else 0.0
 
 
-def _without_number(layer: str, problem: str) -> Difference:
+def without_number(layer: str, problem: str) -> Difference:
+    """A difference that has no number, and why."""
     return Difference(layer, math.inf, math.inf, math.inf, math.nan, problem)
 
 

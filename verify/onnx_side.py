@@ -51,12 +51,13 @@ class OnnxSide:
     def runner(self, dtype: str) -> Callable[[np.ndarray, Observe], list[np.ndarray]]:
         """A function that runs a batch in ``dtype`` and hands over each layer's output."""
         run_all = layer_outputs(self.model, [*self.pairing.by, PROBABILITIES], dtype)
+        head = list(self.pairing.by)[-1]
 
         def run(batch: np.ndarray, observe: Observe) -> list[np.ndarray]:
             outputs = run_all(batch)
             for layer in self.pairing.by:
                 observe(layer, outputs[layer])
-            return [list(outputs.values())[-1]]
+            return [outputs.get(PROBABILITIES, outputs[head])]
 
         return run
 

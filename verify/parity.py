@@ -100,8 +100,10 @@ def check_parity(
     chosen = Images.of(images, seed=seed, folder=folder)
     result = Parity(
         model, checkpoint, side.provenance, side.backend, chosen, side.pairing,
-        compare_tensors(checkpoint.arrays, side.arrays), compare_preprocessing(chosen, side.provenance), [],
+        compare_tensors(checkpoint.arrays, side.arrays),
+        compare_preprocessing(chosen, side.provenance, checkpoint.provenance), [],
     )  # fmt: skip
+    result.tensors.extra += side.pairing.left_over  # layers with arrays of their own, which the checkpoint has not
     progress(f"{model.name}: what rounding can do, in float64")
     rounding = _rounding(checkpoint, chosen.inputs[:1])
     for dtype in dtypes:
@@ -116,7 +118,7 @@ def check_parity(
         result.runs += compare(side, checkpoint, references, chosen.inputs, dtype, tolerance, bounds, progress)
     if any(run.first_over for run in result.runs if not run.passed):
         progress(f"{model.name}: looking for the cause")
-        result.diagnosis = _diagnose(side, checkpoint, result, chosen.inputs[:1])
+        result.diagnosis = _diagnose(side, checkpoint, result, chosen.inputs)
     result.seconds = time.perf_counter() - start
     return result
 
@@ -189,7 +191,7 @@ def _disagreement(failed: Run) -> Diagnosis:
     return Diagnosis(layer, "references-disagree", cause, "certain", 0, f"off by {size}; the module's own run passed")
 
 
-def _diagnose(side: Side, checkpoint: Checkpoint, result: Parity, image: np.ndarray) -> Diagnosis:
+def _diagnose(side: Side, checkpoint: Checkpoint, result: Parity, batch: np.ndarray) -> Diagnosis:
     """Both sides once more, in the finest precision that the backend has, up to the layer where they part."""
     from verify.references.torch_reference import TorchReference
 
@@ -200,6 +202,8 @@ def _diagnose(side: Side, checkpoint: Checkpoint, result: Parity, image: np.ndar
         return _disagreement(suspects[0])
     table = checkpoint.architecture
     layer = table.by_name[failed.first_over or ""]
+    number = failed.worst_image.get(layer.name, 0)
+    image = batch[number : number + 1]
     exact = TorchReference(checkpoint, "float64").run(image.astype("float64"))
     actual: dict[str, np.ndarray] = {}
 

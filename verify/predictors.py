@@ -6,6 +6,7 @@ Runtime, ``.mat`` by the graph that is stored in it. :data:`KINDS` is the list; 
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
@@ -16,11 +17,19 @@ import numpy as np
 
 from convert.checkpoint import Checkpoint, MappedFile, Provenance, Source
 from convert.readers import read_checkpoint
+from convert.readers.matlab import is_mat_file
+from convert.readers.onnx_file import is_onnx
+from convert.readers.onnx_graph import read_graph
+from ferplus_keras import HDF5_MAGIC
+from ferplus_keras.architecture import INPUT_SIZE
 from ferplus_keras.emotions import EMOTIONS
 from ferplus_keras.errors import BadInputError, CheckFailedError
 from ferplus_keras.preprocessing import PUBLISHED
 
 Run = Callable[[np.ndarray], np.ndarray]
+
+#: ONNX's nodes that hold graphs of their own; what those keep in other files would not be seen.
+NESTED = ("If", "Loop", "Scan", "SequenceMap")
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,7 @@ class Predictor:
     labels: tuple[str, ...] = EMOTIONS
     batch: int = 32
     notes: tuple[str, ...] = ()
+    output: str | None = None  #: what ``run`` gives, "logits" or "probabilities"; None: told from the numbers
 
     @property
     def standin(self) -> bool:
@@ -49,7 +59,8 @@ class Predictor:
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """n x 8 float64 for preprocessed ``images``, in the order of EMOTIONS; softmax where the network gives logits.
 
-        Raises :class:`BadInputError` when the network has other classes, :class:`CheckFailedError` on NaN.
+        Raises :class:`BadInputError` when the network has other classes or gives what is no distribution where it
+        should, :class:`CheckFailedError` on NaN.
         """
         found = np.asarray(self.run(images), np.float64).reshape(len(images), -1)
         if found.shape[1] != len(EMOTIONS):
@@ -59,7 +70,10 @@ class Predictor:
             )
         if not np.isfinite(found).all():
             raise CheckFailedError(f"{self.path} gives numbers that are not finite for some of these pictures.")
-        if not _are_probabilities(found):
+        distributions = _are_probabilities(found)
+        if self.output == "probabilities" and not distributions:
+            raise BadInputError(f"{self.path} has a softmax, and yet its numbers are no probabilities that sum to 1.")
+        if self.output == "logits" or not distributions:
             powers = np.exp(found - found.max(axis=1, keepdims=True))
             found = powers / powers.sum(axis=1, keepdims=True)
         return found[:, [self.labels.index(emotion) for emotion in EMOTIONS]]
@@ -104,7 +118,9 @@ def open_predictor(path: str | Path) -> Predictor:
     return predictor
 
 
-def _of_checkpoint(path: Path, checkpoint: Checkpoint, by: str, run: Run, batch: int = 32) -> Predictor:
+def _of_checkpoint(
+    path: Path, checkpoint: Checkpoint, by: str, run: Run, batch: int = 32, *, output: str | None
+) -> Predictor:
     told = checkpoint.provenance
     if told.head != "classifier" or told.units != len(EMOTIONS):
         raise BadInputError(
@@ -117,7 +133,7 @@ def _of_checkpoint(path: Path, checkpoint: Checkpoint, by: str, run: Run, batch:
     if any(_listed(told.preprocessing.get(key, value)) != _listed(value) for key, value in published.items()):
         notes.append("the file asks for another preprocessing than was published; it was run with the published one")
     return Predictor(
-        path, by, run, told.source, told, told.network, told.labels or EMOTIONS, batch, tuple(notes)
+        path, by, run, told.source, told, told.network, told.labels or EMOTIONS, batch, (*notes, *told.notes), output
     )  # fmt: skip
 
 
@@ -150,17 +166,43 @@ def _open_keras(path: Path) -> Predictor:
     from verify.keras_side import open_model
 
     model, checkpoint = open_model(path)
-    size = 32
+    shapes = [tuple(each.shape) for each in model.inputs or ()]
+    wanted = (INPUT_SIZE, INPUT_SIZE, 3)
+    if (
+        len(shapes) != 1
+        or len(shapes[0]) != 4
+        or any(have not in (None, want) for have, want in zip(shapes[0][1:], wanted, strict=True))
+    ):
+        shown = " and ".join(map(str, shapes)) or "nothing that is known before it runs"
+        raise BadInputError(f"{path} takes {shown[:200]}, and these networks take images of 224 x 224 x 3.")
+    size = shapes[0][0] or 32
+    listed = _takes_a_list(model)
 
     def run(images: np.ndarray) -> np.ndarray:
         filled = _filled(images, size)
-        inputs: Any = [filled] if isinstance(model.input, list) else filled
-        return np.asarray(model.predict_on_batch(inputs))[: len(images)]
+        inputs: Any = [filled] if listed else filled
+        try:
+            found = model.predict_on_batch(inputs)
+        except Exception as error:  # whatever a stranger's graph raises
+            raise BadInputError(f"{path} cannot be run on images of 224 x 224 x 3: {_line(error)}") from None
+        if isinstance(found, dict):
+            found = list(found.values())
+        return np.asarray(found[0] if isinstance(found, list | tuple) else found)[: len(images)]
 
     by = f"Keras {keras.__version__} on {keras.backend.backend()}"
-    return (
-        _of_checkpoint(path, checkpoint, by, run, size) if checkpoint else _of_a_stranger(path, "keras", by, run, size)
-    )
+    if checkpoint is None:
+        return _of_a_stranger(path, "keras", by, run, size)
+    # Asked of what runs: a file of weights alone says nothing of a softmax, and its graph has one.
+    softmax = any(getattr(getattr(layer, "activation", None), "__name__", "") == "softmax" for layer in model.layers)
+    return _of_checkpoint(path, checkpoint, by, run, size, output="probabilities" if softmax else "logits")
+
+
+def _takes_a_list(model: Any) -> bool:
+    """Whether the model was made of a list of one input: Keras warns at each batch that has another structure."""
+    try:
+        return isinstance(model.input, list)
+    except (AttributeError, ValueError):  # a Sequential has none until it is called
+        return False
 
 
 def _open_torch(path: Path) -> Predictor:
@@ -176,13 +218,21 @@ def _open_torch(path: Path) -> Predictor:
             result: np.ndarray = module(as_torch(images, "float32")).numpy()
         return result
 
-    return _of_checkpoint(path, checkpoint, f"PyTorch {torch.__version__}, this project's module", run)
+    return _of_checkpoint(path, checkpoint, f"PyTorch {torch.__version__}, this project's module", run, output="logits")
 
 
 def _open_onnx(path: Path) -> Predictor:
-    """The file itself, run by ONNX Runtime: nothing of it goes through this project's readers."""
+    """The file itself, run by ONNX Runtime, once this project's bounded reader has found nothing that leads out of it.
+
+    What counts is the first output, as in the parity check.
+    """
     if find_spec("onnxruntime") is None:
         raise BadInputError(f"{path} is run by ONNX Runtime, which is not installed: pip install onnxruntime.")
+    graph = read_graph(MappedFile(path))
+    if nested := next((node.kind for node in graph.nodes if node.kind in NESTED), None):
+        raise BadInputError(
+            f"{path} has a node of the kind {nested}, whose graphs within the graph are not looked into."
+        )
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -191,11 +241,10 @@ def _open_onnx(path: Path) -> Predictor:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         (images_input,) = session.get_inputs()
     except Exception as error:  # the library's own exception classes share no base that is public
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BadInputError(f"ONNX Runtime cannot open {path} as a network of one input: {reason[:300]}") from None
+        raise BadInputError(f"ONNX Runtime cannot open {path} as a network of one input: {_line(error)}") from None
     channels_last = images_input.shape[-1] == 3
     fixed = images_input.shape[0] if isinstance(images_input.shape[0], int) else None
-    output = session.get_outputs()[-1].name
+    output = session.get_outputs()[0].name
 
     def run(images: np.ndarray) -> np.ndarray:
         batch = _filled(images, fixed or 0)
@@ -203,8 +252,7 @@ def _open_onnx(path: Path) -> Predictor:
         try:
             found: np.ndarray = session.run([output], {images_input.name: np.ascontiguousarray(batch)})[0]
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise BadInputError(f"ONNX Runtime could not run {path}: {reason[:300]}") from None
+            raise BadInputError(f"ONNX Runtime could not run {path}: {_line(error)}") from None
         return found[: len(images)]
 
     by = f"ONNX Runtime {onnxruntime.__version__}"
@@ -212,14 +260,13 @@ def _open_onnx(path: Path) -> Predictor:
         told = read_checkpoint(path)
     except BadInputError:
         return _of_a_stranger(path, "onnx", by, run, fixed or 32)
-    return _of_checkpoint(path, told, by, run, fixed or 32)
+    known = told.provenance.output if len(graph.outputs) == 1 else None  # of several, it says not which
+    return _of_checkpoint(path, told, by, run, fixed or 32, output=known)
 
 
 def _open_matconvnet(path: Path) -> Predictor:
-    try:
-        from verify.references.matconvnet import MatConvNetReference
-    except ImportError:
-        raise BadInputError(f"{path} is a MatConvNet file, which this version does not run yet.") from None
+    from verify.references.matconvnet import MatConvNetReference
+
     checkpoint = read_checkpoint(path)
     reference = MatConvNetReference(checkpoint, "float32", path)
 
@@ -228,19 +275,34 @@ def _open_matconvnet(path: Path) -> Predictor:
         return result
 
     # It keeps every layer's output, 40 MB an image.
-    predictor = _of_checkpoint(path, checkpoint, reference.title, run, batch=4)
+    predictor = _of_checkpoint(path, checkpoint, reference.title, run, batch=4, output="logits")
     return replace(predictor, notes=(*predictor.notes, reference.note))
 
 
+def _is_keras(path: Path, head: bytes) -> bool:
+    """Whether the file is HDF5, or a zip archive with Keras's weights in it. (PyTorch's files are archives too.)"""
+    if head.startswith(HDF5_MAGIC):
+        return True
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "model.weights.h5" in archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False
+
+
+def _line(error: BaseException) -> str:
+    """The first line of ``error`` that says something; Keras's own begin with where it happened."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith("Exception encountered when calling")]
+    return (telling or lines or [type(error).__name__])[0][:300]
+
+
 #: The kinds of files, most particular first; the last takes what is left, and its reader says what is wrong with it.
+#: They are told by their content, as the readers do, whatever they are called.
 KINDS = (
-    Kind("onnx", lambda path, _head: path.suffix.lower() == ".onnx", _open_onnx),
-    Kind("matconvnet", lambda _path, head: head.startswith((b"MATLAB 5.0", b"MATLAB 7.3")), _open_matconvnet),
-    Kind(
-        "keras",
-        lambda path, head: head[:4] == b"\x89HDF" or path.name.lower().endswith((".keras", ".h5", ".hdf5")),
-        _open_keras,
-    ),
+    Kind("matconvnet", lambda _path, head: is_mat_file(head), _open_matconvnet),
+    Kind("keras", _is_keras, _open_keras),
+    Kind("onnx", lambda _path, head: is_onnx(head), _open_onnx),
     Kind("torch", lambda _path, _head: True, _open_torch),
 )
 

@@ -31,7 +31,7 @@ class PreprocessingComparison:
     @property
     def summary(self) -> str:
         if self.stated:
-            return f"the file tells its users {self.stated}, which is not what was published"
+            return f"the file tells its users {self.stated}, which is not the checkpoint's"
         silent = ", of which the file says nothing" if self.says_nothing else ""
         return (
             f"RGB, 0..255 less the published mean{silent}; off by {self.arithmetic:.1e} grey levels at most from the "
@@ -42,7 +42,9 @@ class PreprocessingComparison:
         return {"arithmetic": self.arithmetic}
 
 
-def compare_preprocessing(images: Images, provenance: Provenance | None) -> PreprocessingComparison:
+def compare_preprocessing(
+    images: Images, provenance: Provenance | None, source: Provenance | None = None
+) -> PreprocessingComparison:
     """Our function against the published formula on the images' pixels, and the file's own words against both.
 
     A stranger's file (``provenance`` None) says nothing: it is fed as published, and its first layer tells the rest.
@@ -52,8 +54,10 @@ def compare_preprocessing(images: Images, provenance: Provenance | None) -> Prep
     if provenance is None:
         return PreprocessingComparison(apart, "", says_nothing=True)
     told, published = dict(provenance.preprocessing), PUBLISHED.as_dict()
-    different = [key for key, value in published.items() if _plain(told.get(key)) != _plain(value)]
-    return PreprocessingComparison(apart, ", ".join(f"{key} {told.get(key)}" for key in different))
+    different = [f"{key} {told.get(key)}" for key, value in published.items() if _plain(told.get(key)) != _plain(value)]
+    if source is not None and source.labels != provenance.labels:
+        different.append(f"the classes {', '.join(provenance.labels or ('none',))}")
+    return PreprocessingComparison(apart, ", ".join(different))
 
 
 def _plain(value: Any) -> Any:

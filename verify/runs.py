@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
 from convert.checkpoint import Arrays, Checkpoint, Provenance
+from ferplus_keras import architecture as arch
 from ferplus_keras.architecture import Architecture
-from verify.metrics import Difference, difference, finite_or_none, worst
+from verify.metrics import Difference, difference, finite_or_none, without_number, worst
 from verify.pairing import Pairing
 
 #: Largest difference allowed, relative to the reference's largest magnitude. Float64 leaves 4 decimal digits above
 #: its rounding (about 3e-14 over 50 layers); float32's 5e-5 is about ten times what rounding alone gives.
 TOLERANCES = {"float64": 1e-12, "float32": 5e-5}
+
+#: In float32 a layer may be off by this many times what rounding is likely to do to it: a mistake is off by far more.
+ROUNDING_SLACK = 10
 
 Progress = Callable[[str], None]
 
@@ -68,9 +72,16 @@ class Run:
     closest_margin: float  #: smallest distance between the two highest reference logits, over the largest logit
     images: int
     seconds: float
+    output: Difference | None = None  #: what the model itself returns, against what it should
+    worst_image: dict[str, int] = field(default_factory=dict)  #: layer -> index of the image where it was furthest off
 
     def over(self, layer: Difference) -> bool:
-        return not layer.finite or layer.relative > self.tolerance
+        """Whether a layer is off by more than it may be: in float32, than rounding can do with some slack."""
+        rounding = ROUNDING_SLACK * self.bounds.get(layer.layer, 0.0) if self.dtype == "float32" else 0.0
+        return not layer.finite or not layer.relative <= max(self.tolerance, rounding)
+
+    def _beyond(self, end: Difference | None) -> bool:
+        return end is not None and (not end.finite or not end.relative <= self.tolerance)
 
     @property
     def first_over(self) -> str | None:
@@ -83,16 +94,19 @@ class Run:
 
     @property
     def passed(self) -> bool:
-        """Logits within the tolerance, the same decisions; in float64 every layer too (in float32 that is rounding)."""
-        layers = self.worst_layer.finite if self.dtype != "float64" else self.first_over is None
-        ends = (self.logits, self.probabilities)
-        return layers and self.top1_agreement == 1.0 and not any(each is not None and self.over(each) for each in ends)
+        """Every layer, the logits and what the model returns within what is allowed, and the same decisions."""
+        ends = (self.logits, self.probabilities, self.output)
+        return self.first_over is None and self.top1_agreement == 1.0 and not any(map(self._beyond, ends))
 
     def as_dict(self, table: Architecture) -> dict[str, Any]:
-        def entry(each: Difference) -> dict[str, Any]:
+        def entry(each: Difference, *, end: bool = False) -> dict[str, Any]:
             bound = self.bounds.get(each.layer)
             kind = type(table.by_name[each.layer]).__name__ if each.layer in table.by_name else "Output"
-            return each.as_dict() | {"kind": kind, "bound": bound, "passed": not self.over(each)}
+            return each.as_dict() | {
+                "kind": kind,
+                "bound": bound,
+                "passed": not (self._beyond(each) if end else self.over(each)),
+            }
 
         return {
             "reference": self.reference,
@@ -103,8 +117,9 @@ class Run:
             "first_over": self.first_over,
             "layers": [entry(each) for each in self.layers],
             "worst_layer": entry(self.worst_layer),
-            "logits": entry(self.logits),
-            "probabilities": entry(self.probabilities) if self.probabilities else None,
+            "logits": entry(self.logits, end=True),
+            "probabilities": entry(self.probabilities, end=True) if self.probabilities else None,
+            "output": entry(self.output, end=True) if self.output else None,
             "decisions": {
                 "agreement": self.top1_agreement,
                 "closest_margin": finite_or_none(self.closest_margin),
@@ -121,7 +136,8 @@ def compare(
     table = checkpoint.architecture
     run = side.runner(dtype)
     found = [_Found(reference) for reference in references]
-    mine, returned = [], []
+    mine: list[np.ndarray] = []
+    returned: list[list[np.ndarray]] = []
     for number, image in enumerate(batch, 1):  # one at a time: a batch's activations in float64 take gigabytes
         progress(f"{dtype}: image {number} of {len(batch)}, beside {' and '.join(each.name for each in references)}")
         for each in found:
@@ -133,14 +149,12 @@ def compare(
             for each in found:  # as it comes: nothing of the model's side is kept
                 each.hold_against(layer, output)
 
-        returned.append(run(image[None].astype(dtype), observe)[0].reshape(-1))
+        returned.append(run(image[None].astype(dtype), observe))
     ours = np.stack(mine)
-    # The model's own softmax where it has one; else the same function of both sides' logits.
-    own = np.stack(returned) if np.allclose([each.sum() for each in returned], 1.0, atol=1e-4) else _softmax(ours)
+    classes = table.head.kind == "classifier"
     runs = []
     for each in found:
         logits = np.stack(each.logits)
-        classes = table.head.kind == "classifier"
         runs.append(
             Run(
                 reference=each.reference.name,
@@ -149,11 +163,13 @@ def compare(
                 layers=tuple(each.furthest[layer.name] for layer in table.layers if layer.name in each.furthest),
                 bounds=bounds,
                 logits=difference(table.output, logits, ours),
-                probabilities=difference("prob", _softmax(logits), own) if classes else None,
-                top1_agreement=float((logits.argmax(axis=1) == ours.argmax(axis=1)).mean()),
-                closest_margin=_closest_margin(logits),
+                probabilities=difference("prob", _softmax(logits), _softmax(ours)) if classes else None,
+                top1_agreement=float((logits.argmax(axis=1) == ours.argmax(axis=1)).mean()) if classes else 1.0,
+                closest_margin=_closest_margin(logits) if classes else float("inf"),
                 images=len(batch),
                 seconds=each.seconds,
+                output=_output(table, logits, ours, returned),
+                worst_image=each.worst_image,
             )
         )
     return runs
@@ -166,6 +182,7 @@ class _Found:
         self.reference = reference
         self.logits: list[np.ndarray] = []
         self.furthest: dict[str, Difference] = {}
+        self.worst_image: dict[str, int] = {}
         self.seconds = 0.0
         self._kept: dict[str, np.ndarray] = {}
 
@@ -179,8 +196,34 @@ class _Found:
         if layer in self._kept:  # a stranger's module may not show every layer
             start = time.perf_counter()
             apart = difference(layer, self._kept.pop(layer), output)
-            self.furthest[layer] = worst([apart, self.furthest.get(layer, apart)])
+            self.furthest[layer] = worst([self.furthest.get(layer, apart), apart])
+            if self.furthest[layer] is apart:
+                self.worst_image[layer] = len(self.logits) - 1
             self.seconds += time.perf_counter() - start
+
+
+def _output(table: Architecture, logits: np.ndarray, ours: np.ndarray, returned: list[list[np.ndarray]]) -> Difference:
+    """What the model returns against what it should: the head's output, its softmax, or the features, pooled or not.
+
+    Which of them is told by the model's own head (``ours``), never by what the numbers look like.
+    """
+    name = "what the model returns"
+    if len(returned[0]) != 1:
+        return without_number(name, f"{len(returned[0])} outputs where one is expected")
+    own = np.stack([each[0].reshape(-1) for each in returned])
+    candidates: list[Callable[[np.ndarray], np.ndarray]] = [lambda head: head]
+    if table.head.kind == "classifier":
+        candidates.append(_softmax)
+    elif table.head.kind == "none":
+        channels = arch.FEATURES
+        candidates += [lambda head: head.reshape(len(head), -1, channels).mean(axis=1),
+                       lambda head: head.reshape(len(head), -1, channels).max(axis=1)]  # fmt: skip
+    likely = min(candidates, key=lambda of: _apart(of(ours), own))
+    return difference(name, likely(logits), own)
+
+
+def _apart(wanted: np.ndarray, own: np.ndarray) -> float:
+    return float(np.abs(wanted - own).max()) if wanted.shape == own.shape else float("inf")
 
 
 def _closest_margin(logits: np.ndarray) -> float:

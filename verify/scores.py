@@ -109,7 +109,7 @@ def calibration(probabilities: np.ndarray, correct: np.ndarray, bins: int = BINS
 
 
 def log_loss(probabilities: np.ndarray, distribution: np.ndarray) -> dict[str, float | None]:
-    """Mean cross-entropy in nats against the votes, and the least that any prediction could have: their entropy."""
+    """Mean cross-entropy in nats against a protocol's targets (n x 8), and their entropy, which none can be below."""
     if not len(probabilities):
         return {"cross_entropy": None, "entropy": None}
     surprise = -np.log(np.clip(probabilities, FLOOR, 1.0))

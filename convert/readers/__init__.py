@@ -13,11 +13,10 @@ from convert.readers.onnx_file import FORMAT as ONNX
 from convert.readers.onnx_file import is_onnx, read_onnx
 from convert.readers.safetensors_file import is_safetensors, read_safetensors
 from convert.readers.torch_file import is_torch_file, read_torch_file
-from ferplus_keras import PROVENANCE_KEY
-from ferplus_keras.architecture import architecture
+from ferplus_keras import HDF5_MAGIC, PROVENANCE_KEY
+from ferplus_keras.architecture import Head, architecture
 from ferplus_keras.errors import BadInputError
-
-HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+from ferplus_keras.preprocessing import PUBLISHED
 
 
 def read_named(file: MappedFile) -> NamedArrays:
@@ -55,6 +54,7 @@ def read_checkpoint(
     network: str = "auto",
     allow_missing: Iterable[str] = (),
     allow_unexpected: Iterable[str] = (),
+    check_graph: bool = True,
 ) -> Checkpoint:
     """The checkpoint at ``path``, whatever its format, matched strictly against its architecture.
 
@@ -62,22 +62,31 @@ def read_checkpoint(
         path: a ``.pth``, ``.safetensors``, ``.h5``, ``.weights.h5``, ``.keras``, ``.onnx`` or ``.mat`` file.
         network: "auto" recognises the network; "resnet50" or "senet50" insists.
         allow_missing, allow_unexpected: see :func:`convert.matching.match`.
+        check_graph: hold the graph in a Keras file against the network's, and take a head of another name that stands
+            on its features as the classifier. False is for those who run the graph itself: arrays as they are.
 
     Raises:
-        BadInputError: the file is damaged, unsafe, not one of these networks, or incomplete.
+        BadInputError: the file is damaged, unsafe, not one of these networks, or incomplete, or its graph computes
+            something else than the network that its arrays belong to.
     """
     file = MappedFile(path)
     with ThreadPoolExecutor(1) as pool:
         digest = pool.submit(file.sha256)  # hashing leaves the interpreter free: the reading goes on meanwhile
         found = read_named(file)
+        if check_graph:
+            found = with_head(found)
+        earlier = valid_provenance(found)
         result = match(
             found, file.path.name, network=network, allow_missing=allow_missing, allow_unexpected=allow_unexpected
         )
         source = Source(file.path.name, file.size, digest.result(), found.format)
+    if check_graph and (problem := graph_problem(found, result)):
+        raise BadInputError(
+            f"{file.path}: its graph is not {result.architecture.network}'s: {problem}. Written elsewhere, its arrays "
+            f"would be another function; `ferplus verify parity {file.path} --against ...` shows what it does."
+        )
     head = result.architecture.head
-    earlier = _earlier(found, file.path)
     dropout = found.dropout or (earlier.dropout if earlier else 0.0)
-    labels = labels_for(head) if earlier is None or head.units != earlier.units else earlier.labels
     provenance = Provenance(
         source=source,
         origin=earlier.origin if earlier else source,
@@ -85,7 +94,8 @@ def read_checkpoint(
         head=head.kind,
         units=head.units,
         dropout=dropout,
-        labels=(labels_for(head) and found.labels) or labels,
+        labels=_labels(found, head, earlier),
+        preprocessing=earlier.preprocessing if earlier else PUBLISHED.as_dict(),
         standin=found.standin or STANDIN in file.path.name.lower() or bool(earlier and earlier.standin),
         num_batches_tracked=_step_counters(found, result, earlier),
         torch_head=earlier.torch_head if earlier and not _is_state_dict(found) else result.torch_head,
@@ -101,8 +111,35 @@ def own_provenance(path: str | Path) -> Provenance | None:
 
     Raises :class:`BadInputError` when the file cannot be read.
     """
-    file = MappedFile(path)
-    return _earlier(read_named(file), file.path)
+    return valid_provenance(read_named(MappedFile(path)))
+
+
+def with_head(found: NamedArrays) -> NamedArrays:
+    """``found`` of a Keras file with the head of another name that was put on the features, if any, as classifier."""
+    if found.graph is None:
+        return found
+    from convert.readers.keras import adopt_head
+
+    return adopt_head(found)
+
+
+def graph_problem(found: NamedArrays, result: Match) -> str:
+    """Where the graph in a Keras file computes something else than the network of its arrays; "" where it does not."""
+    if not found.graph:
+        return ""
+    from convert.readers.keras_graph import departure
+
+    return departure(found.graph, result.architecture, found.adopted)
+
+
+def _labels(found: NamedArrays, head: Head, earlier: Provenance | None) -> tuple[str, ...] | None:
+    if found.adopted:
+        return None
+    if found.labels and labels_for(head):
+        return found.labels
+    if earlier is None or (earlier.head, earlier.units) != (head.kind, head.units):
+        return labels_for(head)
+    return earlier.labels
 
 
 def _step_counters(found: NamedArrays, result: Match, earlier: Provenance | None) -> int | dict[str, int] | None:
@@ -117,13 +154,17 @@ def _is_state_dict(found: NamedArrays) -> bool:
     return found.layout == "torch" and found.format != ONNX
 
 
-def _earlier(found: NamedArrays, path: Path) -> Provenance | None:
-    """The provenance that the file itself carries, when one of our writers made it."""
+def valid_provenance(found: NamedArrays) -> Provenance | None:
+    """The provenance that the file itself carries, when one of our writers made it.
+
+    A record that this version cannot read is said in a note; that its weights are made up is kept of it all the same.
+    """
     if found.provenance is None:
         return None
     try:
         return Provenance.from_dict(found.provenance)
     except ValueError as error:
+        found.standin = found.standin or found.provenance.get("standin") is True
         found.notes.append(f"its provenance record could not be read and was ignored ({error})")
         return None
 
@@ -161,4 +202,7 @@ def _what_it_is(head: bytes, size: int) -> str:
     )
 
 
-__all__ = ["looks_like_html", "own_provenance", "read_checkpoint", "read_named"]
+__all__ = [
+    "graph_problem", "looks_like_html", "own_provenance", "read_checkpoint", "read_named", "valid_provenance",
+    "with_head",
+]  # fmt: skip

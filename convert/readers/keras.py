@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
 from convert.checkpoint import MappedFile
+from convert.layouts import layer_of
 from convert.matching import NamedArrays
-from ferplus_keras.architecture import NETWORKS, NO_HEAD, architecture
+from convert.readers.keras_graph import Graph, fed_by_features
+from ferplus_keras.architecture import FEATURES, NETWORKS, NO_HEAD, architecture
+from ferplus_keras.emotions import EMOTIONS
 from ferplus_keras.keras_files import KerasFile, StoredArray, counted_names, open_keras_file
 from ferplus_keras.keras_plan import keras_plan
+
+#: What a head is called in Albanie's files.
+HEAD_NAMES = ("classifier", "feat_extract")
 
 
 def read_keras(file: MappedFile) -> NamedArrays:
@@ -31,10 +37,43 @@ def read_keras(file: MappedFile) -> NamedArrays:
         notes = []
         if names:
             notes.append("the file names its layers by counters only (Keras before 3.6); names follow from the graph")
-        configs = opened.config_layers
+        graph = Graph(opened.config)
         return NamedArrays(
-            opened.kind, "keras", arrays, dtypes, notes, opened.provenance, _output(configs), _dropout(configs)
+            opened.kind, "keras", arrays, dtypes, notes, opened.provenance, _output(graph), _dropout(graph), graph=graph
         )
+
+
+def adopt_head(found: NamedArrays) -> NamedArrays:
+    """``found`` with a Dense layer of another name, when it stands on the features and is all there is, as classifier.
+
+    What fine-tuning leaves: a network without its top, and a layer for classes of one's own behind it. Everything else
+    comes back as it was, for :func:`convert.matching.match` to judge. A file without a graph tells by shapes alone.
+    """
+    layers = {layer_of(name, "keras") for name in found.arrays}
+    network = "senet50" if any(layer.endswith("_1x1_down") for layer in layers) else "resnet50"
+    table = architecture(network, NO_HEAD)
+    left = layers - table.parameters.keys()
+    if found.graph is None or len(left) != 1 or not table.parameters.keys() <= layers:
+        return found
+    (layer,) = left
+    roles = [name for name in found.arrays if layer_of(name, "keras") == layer]
+    shapes = {name.rsplit("/", 1)[-1]: found.arrays[name].shape for name in roles}
+    units = shapes.get("bias", (0,))[-1] if shapes.get("bias") else 0
+    if layer in HEAD_NAMES or not units or shapes != {"kernel": (FEATURES, units), "bias": (units,)}:
+        return found
+    if found.graph and not fed_by_features(found.graph, layer, table):
+        return found
+    renamed = {name: f"classifier/{name.rsplit('/', 1)[-1]}" for name in roles}
+    note = f"its layer {layer}, {units} units on the features, was taken as the classifier; its classes have no names"
+    if units == len(EMOTIONS):
+        note += f" here: nothing says that their order is FERPlus's ({', '.join(EMOTIONS[:2])}, ...)"
+    return replace(
+        found,
+        arrays={renamed.get(name, name): array for name, array in found.arrays.items()},
+        dtypes={renamed.get(name, name): dtype for name, dtype in found.dtypes.items()},
+        notes=[*found.notes, note],
+        adopted=layer,
+    )
 
 
 def _view(file: MappedFile, stored: StoredArray) -> np.ndarray:
@@ -61,16 +100,16 @@ def _layer_names(file: KerasFile) -> dict[str, str]:
     return {}
 
 
-def _output(layers: list[tuple[str, str, dict[str, Any]]]) -> str | None:
+def _output(graph: Graph) -> str | None:
     """What the graph's last layer yields, as far as the configs tell."""
-    if not layers:
+    if not graph:
         return None
-    softmax = any(config.get("activation") == "softmax" for _, _, config in layers)
+    softmax = any(node.config.get("activation") == "softmax" for node in graph.nodes.values())
     return "probabilities" if softmax else "logits"
 
 
-def _dropout(layers: list[tuple[str, str, dict[str, Any]]]) -> float:
-    for name, class_name, config in layers:
-        if class_name == "Dropout" and name.startswith("conv5_3_"):
-            return float(config.get("rate", 0.0))
+def _dropout(graph: Graph) -> float:
+    for node in graph.nodes.values():
+        if node.class_name == "Dropout" and node.name.startswith("conv5_3_"):
+            return float(node.config.get("rate", 0.0))
     return 0.0

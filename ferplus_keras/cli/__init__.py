@@ -32,6 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A file that a library could not finish complains once more when it is collected; all has been said.
         sys.unraisablehook = lambda _unraisable: None
         return error.exit_code
+    except ModuleNotFoundError as error:
+        print(
+            f"error: this needs {error.name}, which is not installed here: pip install {error.name}.", file=sys.stderr
+        )
+        return 2
     except KeyboardInterrupt:
         print("interrupted: unfinished files were removed, finished ones are complete.", file=sys.stderr)
         return 130

@@ -108,6 +108,8 @@ def _accuracy(options: argparse.Namespace) -> int:
     print(as_text(result))
     for path in written:
         print(path)
+    pictures = sum(split["n"] for split in result["splits"])
+    print(f"{pictures:,} pictures, in {_minutes(time.perf_counter() - start)} altogether")
     if not result["passed"]:
         failed = "; ".join(level["summary"] for level in result["levels"] if not level["passed"])
         raise CheckFailedError(f"{result['model']['name']}: {failed}.")
@@ -146,8 +148,11 @@ def _minutes(seconds: float) -> str:
 
 def _command(options: argparse.Namespace) -> str:
     """The command as it is typed to have the same result again."""
+    from ferplus_keras.dataset import DATA_VARIABLE
+
     typed = ["ferplus", "verify", "accuracy", options.model]
-    for name, value in vars(options).items():
+    given = vars(options) | {"data": options.data or os.environ.get(DATA_VARIABLE)}
+    for name, value in given.items():
         if name in ("run", "model", "json", "report") or value is None or value is False:
             continue
         flag = f"--{name.replace('_', '-')}"

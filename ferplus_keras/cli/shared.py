@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -111,6 +112,22 @@ def silent_stderr() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+def seed(text: str) -> int:
+    """The type of an option that seeds a generator."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"at least 0, not {text}")
+    return value
+
+
+def tolerance(text: str) -> float:
+    """The type of an option that is a largest difference: NaN and infinity would let everything pass."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"a number above 0, not {text}")
+    return value
 
 
 def count(text: str) -> int:

@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,12 @@ from ferplus_keras.cli.shared import (
     report,
     reports_folder_of,
     sayer,
+    seed,
     silent_stderr,
+    tolerance,
     verify_group,
 )
-from ferplus_keras.errors import CheckFailedError
+from ferplus_keras.errors import BadInputError, CheckFailedError
 
 #: Keras 3's backends that can run these networks.
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -47,9 +50,13 @@ def add(commands: Commands) -> None:
         "--images", metavar="DIR", help="a folder of pictures (default: seeded natural-statistics images)"
     )
     parity.add_argument("--n", type=count, default=4, metavar="N", help="number of images (default: 4)")
-    parity.add_argument("--seed", type=int, default=0, help="seed of the images (default: 0)")
-    parity.add_argument("--float64", type=float, metavar="TOL", help="relative tolerance in float64 (default: 1e-12)")
-    parity.add_argument("--float32", type=float, metavar="TOL", help="relative tolerance in float32 (default: 5e-5)")
+    parity.add_argument("--seed", type=seed, default=0, help="seed of the images (default: 0)")
+    parity.add_argument(
+        "--float64", type=tolerance, metavar="TOL", help="relative tolerance in float64 (default: 1e-12)"
+    )
+    parity.add_argument(
+        "--float32", type=tolerance, metavar="TOL", help="relative tolerance in float32 (default: 5e-5)"
+    )
     parity.add_argument(
         "--backend", choices=(*BACKENDS, "all"), action="append", default=[],
         help="Keras's backend; may be repeated (default: $KERAS_BACKEND, else tensorflow)",
@@ -70,7 +77,7 @@ def add(commands: Commands) -> None:
     same.add_argument(
         "--n", type=count, default=2, metavar="N", help="images to run if the numbers differ (default: 2)"
     )
-    same.add_argument("--seed", type=int, default=0, help="seed of the images (default: 0)")
+    same.add_argument("--seed", type=seed, default=0, help="seed of the images (default: 0)")
 
 
 def _verify_same(options: argparse.Namespace) -> int:
@@ -105,9 +112,12 @@ def _verify_parity(options: argparse.Namespace) -> int:
         from verify.report import ready_folder
 
         ready_folder(Path(options.report))  # before minutes of work, not after
+        import_module("jinja2")  # so too
     backends = options.backend or [os.environ.get("KERAS_BACKEND", "tensorflow")]
     if "all" in backends:
         backends = list(BACKENDS)
+    if unknown := [name for name in backends if name not in BACKENDS]:
+        raise BadInputError(f"KERAS_BACKEND is {unknown[0]!r}: these networks run on {', '.join(BACKENDS)}.")
     if Path(options.model).suffix.lower() == ".onnx":
         backends = backends[:1]  # ONNX Runtime runs it, whatever Keras is on
     result = _parity_here(options, backends[0]) if len(backends) == 1 else _parity_on_each(options, backends)

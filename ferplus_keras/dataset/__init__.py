@@ -18,7 +18,7 @@ from ferplus_keras.dataset.finding import DATA_VARIABLE, Found, find
 from ferplus_keras.dataset.labels import read_labels
 from ferplus_keras.dataset.pictures import folder_labels, read_pictures
 from ferplus_keras.dataset.pixels_csv import read_pixels
-from ferplus_keras.dataset.records import LABEL_FILE, SPLITS, VOTE_COLUMNS, Dataset, Labels
+from ferplus_keras.dataset.records import LABEL_FILE, SPLITS, VOTE_COLUMNS, Dataset, Labels, made_name
 from ferplus_keras.errors import BadInputError
 
 Progress = Callable[[str], None]
@@ -49,7 +49,7 @@ def _read(found: Found, progress: Progress) -> Dataset:
     else:
         labels = _with_pictures(labels, found, notes)
         images = read_pictures(found, labels, lambda done, total: progress(f"{done:,} of {total:,} pictures"))
-    names = tuple(name or f"row {number}" for number, name in enumerate(labels.names))
+    names = tuple(name or made_name(row) for row, name in enumerate(labels.names))
     source = LABEL_FILE if found.labels is not None else labels.origin
     if source != LABEL_FILE:
         notes.append(

@@ -1,16 +1,17 @@
 """What was read once, kept: keyed by content, so that it cannot be out of date.
 
-Two kinds of files lie in the cache folder. An *entry*, ``<digest>.npz``, holds a data set under the SHA-256 of the
-bytes it was read from. A *ticket*, ``<digest of the paths>.json``, remembers for the files at certain paths their
-sizes, times and inode numbers, and which entry they are. While those are the same, the entry is used at once; when
-any is not, the files are hashed again, and either the entry is still theirs or they are read anew.
+Two kinds of files lie in ``datasets`` in the cache folder. An *entry*, ``<digest>.npz``, holds a data set under the
+SHA-256 of the bytes it was read from. A *ticket*, ``<digest of the paths>.json``, remembers for the files at certain
+paths their sizes, times and inode numbers, and which entry they are. While those are the same, the entry is used at
+once; when any is not, the files are hashed again, and either the entry is still theirs or they are read anew.
 
 A ticket is trusted only when every file was last changed well before the ticket was made: a file that is rewritten
 within the clock's tick keeps its size and its times. (Git has the same rule, for the same reason.) The time of the
 inode counts too; nobody can set that back.
 
 Every file is written under a name of its own and then renamed: a second process, or a kill, leaves nothing half done.
-An entry has checksums; one that is damaged is as good as none.
+An entry has checksums; one that is damaged is as good as none. The folder may be shared with others: nothing is removed
+there but what has a name that this module gives.
 """
 
 from __future__ import annotations
@@ -18,26 +19,29 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sys
 import tempfile
 import time
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ferplus_keras.dataset.finding import Found
-from ferplus_keras.dataset.records import Dataset
+from ferplus_keras.dataset.places import Folder, joined
+from ferplus_keras.dataset.records import SPLITS, Dataset
 from ferplus_keras.errors import BadInputError
 
 #: A folder for the cache, or "off" to do without.
 CACHE_VARIABLE = "FERPLUS_CACHE"
 
 #: Part of every key: counts up when a reader changes what it makes of the same bytes.
-VERSION = "1"
+VERSION = "2"
 
 #: A file changed less than this many seconds before the ticket may change again without a trace in its times.
 TICK = 2.0
@@ -45,9 +49,20 @@ TICK = 2.0
 #: Data sets kept; a full one takes 85 MB.
 KEPT = 4
 
+#: Tickets kept. They are small: 100 bytes a file, which makes 4 MB for Microsoft's folders.
+KEPT_TICKETS = 16
+
 #: A temporary file that old belongs to a process that was killed.
 ABANDONED = 3600.0
 
+#: Files go in a folder of their own, and have these names; what has another one is somebody else's.
+SUBFOLDER = "datasets"
+PARTIAL = ".partial-ferplus-"
+ENTRY_NAME, TICKET_NAME = re.compile(r"[0-9a-f]{64}\.npz"), re.compile(r"[0-9a-f]{32}\.json")
+PARTIAL_NAME = re.compile(re.escape(PARTIAL) + r"\w{8}")
+
+#: Path -> what it is: its split and name there. The same for the same content, wherever that lies.
+Files = dict[Path, str]
 Signature = list[list[Any]]
 
 
@@ -60,11 +75,12 @@ def cached(found: Found, read: Callable[[], Dataset]) -> Dataset:
     folder = cache_folder()
     if folder is None:
         return read()
+    folder = folder / SUBFOLDER
     files = _files(found)
     before = _signature(files)
     ticket = folder / f"{_text_digest(json.dumps([VERSION, _shape(found), [str(file) for file in files]]))}.json"
     if (digest := _redeemed(ticket, before)) and (dataset := _load(folder / f"{digest}.npz")):
-        return dataset
+        return replace(dataset, origin=str(found))
     made = time.time()
     digest = _content_digest(found, files)
     entry = folder / f"{digest}.npz"
@@ -74,10 +90,10 @@ def cached(found: Found, read: Callable[[], Dataset]) -> Dataset:
         if _signature(files) != before:
             raise BadInputError(f"{found} changed while it was being read. Run this again when it is complete.")
         _store(entry, lambda stream: _save(stream, dataset))
-        _prune(folder)
     record = {"digest": digest, "made": made, "files": before}
     _store(ticket, lambda stream: stream.write(json.dumps(record).encode()))
-    return dataset
+    _prune(folder)
+    return replace(dataset, origin=str(found))  # the same content may have lain elsewhere when it was stored
 
 
 def cache_folder() -> Path | None:
@@ -98,15 +114,19 @@ def cache_folder() -> Path | None:
 # --- keys -------------------------------------------------------------------------------------------------------
 
 
-def _files(found: Found) -> list[Path]:
+def _files(found: Found) -> Files:
     """Every file on the disk that the result depends on."""
-    files: list[Path] = []
-    for place, folder in found.folders.values():
-        files += place.files_for_signature([f"{folder}/{name}" if folder else name for name in place.entries(folder)])
-    for entry in (found.pixels, found.labels):
+    files: Files = {}
+    for code, (place, folder) in found.folders.items():
+        for name in place.entries(folder):
+            for path in place.files_for_signature([joined(folder, name)]):
+                # An archive is one file for all of its members, whose names are part of its content.
+                files.setdefault(path, f"{SPLITS[code]}/{name}" if isinstance(place, Folder) else "archive")
+    for role, entry in (("pixels", found.pixels), ("labels", found.labels)):
         if entry is not None:
-            files += entry.place.files_for_signature([entry.name])
-    return list(dict.fromkeys(files))
+            for path in entry.place.files_for_signature([entry.name]):
+                files.setdefault(path, role)
+    return files
 
 
 def _shape(found: Found) -> list[Any]:
@@ -115,7 +135,7 @@ def _shape(found: Found) -> list[Any]:
     return [folders, found.pixels and found.pixels.name, found.labels and found.labels.name]
 
 
-def _signature(files: list[Path]) -> Signature:
+def _signature(files: Files) -> Signature:
     signature = []
     for file in files:
         try:
@@ -138,10 +158,10 @@ def _redeemed(ticket: Path, signature: Signature) -> str | None:
     return None
 
 
-def _content_digest(found: Found, files: list[Path]) -> str:
+def _content_digest(found: Found, files: Files) -> str:
     whole = hashlib.sha256(json.dumps([VERSION, _shape(found)]).encode())
     piece = bytearray(1 << 20)
-    for file in files:
+    for file, what in files.items():
         own = hashlib.sha256()
         try:
             with file.open("rb", buffering=0) as stream:
@@ -149,7 +169,7 @@ def _content_digest(found: Found, files: list[Path]) -> str:
                     own.update(memoryview(piece)[:count])
         except OSError as error:
             raise BadInputError(f"{file} cannot be read: {error.strerror}.") from None
-        whole.update(file.name.encode() + b"\0" + own.digest())
+        whole.update(os.fsencode(what) + b"\0" + own.digest())
     return whole.hexdigest()
 
 
@@ -187,7 +207,7 @@ def _store(target: Path, write: Callable[[Any], Any]) -> None:
     temporary = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".partial-", delete=False) as stream:
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=PARTIAL, delete=False) as stream:
             temporary = Path(stream.name)
             write(stream)
         temporary.replace(target)
@@ -201,12 +221,19 @@ def _store(target: Path, write: Callable[[Any], Any]) -> None:
 
 
 def _prune(folder: Path) -> None:
-    """Keep the entries that were used last, and remove what killed processes left."""
+    """Keep the entries and tickets that were used last, and remove what killed processes left."""
     with suppress(OSError):
-        entries = sorted(folder.glob("*.npz"), key=lambda path: path.stat().st_mtime, reverse=True)
-        old = [path for path in folder.glob(".partial-*") if path.stat().st_mtime < time.time() - ABANDONED]
-        for path in (*entries[KEPT:], *old):
+        named = {path: path.name for path in folder.iterdir()}
+        entries = [path for path, name in named.items() if ENTRY_NAME.fullmatch(name)]
+        tickets = [path for path, name in named.items() if TICKET_NAME.fullmatch(name)]
+        partial = [path for path, name in named.items() if PARTIAL_NAME.fullmatch(name)]
+        old = [path for path in partial if path.stat().st_mtime < time.time() - ABANDONED]
+        for path in (*_newest_first(entries)[KEPT:], *_newest_first(tickets)[KEPT_TICKETS:], *old):
             path.unlink(missing_ok=True)
+
+
+def _newest_first(paths: list[Path]) -> list[Path]:
+    return sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 __all__ = ["CACHE_VARIABLE", "cache_folder", "cached"]

@@ -52,13 +52,13 @@ def columns_of(header: Sequence[str], wanted: Sequence[str], where: str, line: i
 
 def votes_of(fields: Sequence[str], where: str, line: int) -> list[int]:
     """Vote counts from their fields. Raises :class:`BadInputError` when one is no count from 0 to 255."""
-    try:
-        votes = [int(field) for field in fields]
-    except ValueError:
-        votes = [-1]
-    if min(votes) < 0 or max(votes) > 255:
-        raise BadInputError(f"{where}, line {line}: the votes {', '.join(fields)[:80]} are not all counts.")
-    return votes
+    digits = [field.strip() for field in fields]
+    # int() takes "1_0", "+1" and other scripts' digits too, and no end of them.
+    if all(text.isascii() and text.isdigit() and len(text) <= 3 for text in digits):
+        votes = [int(text) for text in digits]
+        if max(votes) <= 255:
+            return votes
+    raise BadInputError(f"{where}, line {line}: the votes {', '.join(fields)[:80]} are not all counts.")
 
 
 def _plain(name: str) -> str:

@@ -39,6 +39,11 @@ def split_code(text: str) -> int | None:
     return None if name is None else SPLITS.index(name)
 
 
+def made_name(row: int) -> str:
+    """What a row is called that the label file leaves without a name."""
+    return f"row {row}"
+
+
 @dataclass(frozen=True)
 class Labels:
     """The votes of a label file, row by row.
@@ -89,6 +94,11 @@ class Dataset:
     def official(self) -> bool:
         """Whether every row of the published label file was there, so that published figures can be compared."""
         return self.labels == LABEL_FILE and self.label_rows == OFFICIAL_ROWS
+
+    @property
+    def named(self) -> np.ndarray:
+        """Mask: the rows that have a name in the label file. The others have no picture in Microsoft's folders."""
+        return np.array([name != made_name(row) for row, name in enumerate(self.names)], bool)
 
     def rows_of(self, split: str) -> np.ndarray:
         """The row numbers of ``split``. Raises ``ValueError`` when there is no split of that name."""

@@ -229,7 +229,7 @@ def test_insisting_on_the_wrong_network_fails() -> None:
 
 
 def test_layouts_name_as_many_arrays_as_the_published_files_hold() -> None:
-    for network, entries in (("resnet50", 320), ("senet50", 384)):  # with 53 step counters: FACTS of the files
+    for network, entries in (("resnet50", 320), ("senet50", 384)):  # with 53 step counters
         table = architecture(network)
         counters = sum("gamma" in roles for roles in table.parameters.values())
         assert counters == 53

@@ -123,7 +123,8 @@ def test_every_ferplus_command_runs(line: str, work: Path) -> None:
         assert run.returncode == 0, run.stderr
     if "--report" in line:
         names = {path.name for path in (work / line.split()[-1]).iterdir()}
-        assert names == {"parity.json", "junit.xml", "report.md", "report.html"}
+        check = "accuracy" if "verify accuracy" in line else "parity"
+        assert names == {f"{check}.json", "junit.xml", "report.md", "report.html"}
 
 
 def test_every_relative_link_leads_somewhere() -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +14,7 @@ import pytest
 
 from ferplus_keras.cli import accuracy, main
 from ferplus_keras.dataset.protocols import PROTOCOLS
-from tests.conftest import run_ferplus
+from tests.conftest import ROOT, run_ferplus
 from tests.ferplus_files import Small, write_pair
 from tests.verify.oracles import painted, seer, swapped
 
@@ -43,11 +47,16 @@ def test_a_measurement(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr()
     assert "test, albanie: 100.00 %  16 of 16" in shown.out and "protocol albanie" in shown.out
     assert "16 of 16 pictures" in shown.err and "a second" in shown.err
+    assert re.fullmatch(r"16 pictures, in \d+ s altogether", shown.out.splitlines()[-1])
 
 
-def test_the_variable_is_the_default(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_variable_is_the_default(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("FERPLUS_DATA", str(data))
-    assert main(["verify", "accuracy", "right.h5", "--split", "both"]) == 0
+    assert main(["verify", "accuracy", "right.h5", "--split", "both", "--json"]) == 0
+    command = json.loads(capsys.readouterr().out)["command"]
+    assert f"--data {data}" in command  # who repeats it may not have the variable
 
 
 @pytest.mark.parametrize(
@@ -114,6 +123,29 @@ def test_a_wrong_command_line_is_code_2(option: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["verify", "accuracy", "right.h5", *option])
     assert caught.value.code == 2
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+def test_make_evaluates_every_model_and_fails_if_one_does(tmp_path: Path) -> None:
+    """With a `ferplus` that fails as a.h5 would: b.h5 has its turn all the same."""
+    program = tmp_path / "bin" / "ferplus"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\necho "$3" >> "$ASKED"\n[ "$3" != a.h5 ]\n')
+    program.chmod(0o755)
+    (tmp_path / ".convert").touch()
+
+    def make(models: str) -> tuple[int, list[str]]:
+        asked = tmp_path / "asked"
+        asked.unlink(missing_ok=True)
+        run = subprocess.run(
+            ["make", "-o", str(tmp_path / ".convert"), "accuracy", f"VENV={tmp_path}", f"MODEL={models}"],
+            cwd=ROOT, env=os.environ | {"ASKED": str(asked)}, capture_output=True, check=False,
+        )  # fmt: skip
+        return run.returncode, asked.read_text().split()
+
+    code, asked = make("a.h5 b.h5")
+    assert code != 0 and asked == ["a.h5", "b.h5"]
+    assert make("b.h5 c.h5") == (0, ["b.h5", "c.h5"])
 
 
 def test_a_network_on_the_disk_as_a_user_has_it(data: Path, seeded_pth: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -269,15 +270,17 @@ def test_an_expectation_that_is_none_is_refused(expect: str, told: str) -> None:
 
 
 def official(dataset: Dataset) -> Dataset:
-    from dataclasses import replace
-
     return replace(dataset, label_rows=35_887)
+
+
+#: As if the published label file had four pictures in val and four in test.
+SMALL_ALBANIE = replace(ALBANIE, kept=(0, 4, 4))
 
 
 def test_the_published_figure_is_the_manifests() -> None:
     dataset = official(painted([0] * 8, [1, 1, 1, 1, 2, 2, 2, 2]))
     for network, figures in (("resnet50", [89.0, 87.6]), ("senet50", [89.8, 88.8])):
-        result = result_of(seer(network=network), dataset, "published", splits=("val", "test"))
+        result = result_of(seer(network=network), dataset, "published", splits=("val", "test"), protocol=SMALL_ALBANIE)
         assert [each["percent"] for each in result["expectations"]] == figures and not result["passed"]
         assert f"{network}_ferplus" in result["expectations"][0]["origin"]
 
@@ -288,11 +291,17 @@ def test_the_published_figure_is_the_manifests() -> None:
         ({"protocol": PROTOCOLS["majority"]}, "cannot be compared"),
         ({"limit": 3}, "leave --limit out"),
         ({"dataset": painted([0])}, "35,887 rows"),
+        ({"protocol": replace(ALBANIE, kept=(0, 0, 2))}, "keeps 2 test pictures of the published votes, and 1 of"),
         ({"predictor": seer(network="")}, "has no accuracy for it"),
     ],
 )
 def test_what_cannot_be_compared_with_the_published_figure_is_refused(change: dict[str, Any], told: str) -> None:
-    asked = {"predictor": seer(), "dataset": official(painted([0])), "protocol": ALBANIE, "limit": None} | change
+    asked = {
+        "predictor": seer(),
+        "dataset": official(painted([0])),
+        "protocol": replace(ALBANIE, kept=(0, 0, 1)),
+        "limit": None,
+    } | change
     with pytest.raises(BadInputError) as caught:
         expectations(
             "published", 0.1, asked["predictor"], asked["dataset"], asked["protocol"], ["test"], asked["limit"]
@@ -341,6 +350,14 @@ def test_what_rounding_decides_is_no_difference() -> None:
     theirs = Predictions(np.array([[0.5 - 1e-6, 0.5], [0.9, 0.1], [0.2, 0.8]]), 0, 0)
     found = agreement(ours, theirs)
     assert (found.same, found.near_ties, found.n, found.passed) == (1, 1, 3, False)
+
+
+def test_two_networks_that_are_each_undecided_between_two_are_not_near() -> None:
+    """Each is on the edge between the two classes; of the other six they have quite different opinions."""
+    ours = Predictions(np.array([[0.4, 0.4 - 1e-6, 0.2 + 1e-6]]), 0, 0)
+    theirs = Predictions(np.array([[0.35 - 1e-6, 0.35, 0.3 + 1e-6]]), 0, 0)
+    found = agreement(ours, theirs)
+    assert (found.same, found.near_ties, found.passed) == (0, 0, False)
 
 
 # --- real faces -------------------------------------------------------------------------------------------------------

@@ -36,6 +36,8 @@ from verify.runs import TOLERANCES, Run
 from verify.tensors import compare_tensors
 from verify.text import as_text
 
+RETURNED = "what the model returns"
+
 
 @pytest.fixture
 def compared(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
@@ -74,7 +76,7 @@ def test_the_converted_file_is_the_same_function(standin_h5: Path, standin_pth: 
     table = architecture(network)
     every = [layer.name for layer in table.layers[1:]]
     # Two images, in the model's own order, then both ends; in two precisions.
-    assert sorted(compared) == sorted(2 * [*every, *every, table.output, "prob"])
+    assert sorted(compared) == sorted(2 * [*every, *every, table.output, "prob", RETURNED])
     assert [each.layer for each in result.runs[0].layers] == every
     assert len(every) == {"resnet50": 175 - 1, "senet50": 271 - 1}[network]
     assert len(steps) == 1 + 2 * 2  # the bound, and each image in each precision
@@ -107,15 +109,19 @@ def test_a_tolerance_below_rounding_fails(standin_h5: Path, standin_pth: Path) -
     assert result.runs[0].first_over == "conv1_7x7_s2"
 
 
-def made_up(dtype: str, relative: float, layer: float) -> Run:
-    """A run with these figures for the logits and for one layer."""
+def made_up(dtype: str, relative: float, layer: float, bound: float = 0.0) -> Run:
+    """A run with these figures for the logits and for one layer, which rounding can move by ``bound``."""
     logits = Difference("classifier", relative, relative, relative, 1.0)
     inner = Difference("conv4_3_3x3", layer, layer, layer, 1.0)
-    return Run("torch", dtype, TOLERANCES[dtype], (inner, logits), {}, logits, None, 1.0, 0.1, 4, 1.0)
+    return Run(
+        "torch", dtype, TOLERANCES[dtype], (inner, logits), {"conv4_3_3x3": bound}, logits, None, 1.0, 0.1, 4, 1.0
+    )
 
 
 def test_in_float32_a_layers_figure_is_rounding_and_the_logits_decide() -> None:
-    assert made_up("float32", 1e-6, 1e-4).passed
+    assert made_up("float32", 1e-6, 1e-4, bound=2e-5).passed
+    assert not made_up("float32", 1e-6, 1e-2, bound=2e-5).passed
+    assert not made_up("float64", 1e-15, 1e-4, bound=2e-5).passed
     assert not made_up("float32", 1e-4, 1e-6).passed
     assert not made_up("float64", 1e-15, 1e-6).passed
     assert made_up("float64", 1e-15, 1e-6).first_over == "conv4_3_3x3"
@@ -159,8 +165,8 @@ def test_a_network_without_head_is_compared_by_its_features(
     result = check_parity(*paths, images=1, dtypes=("float64",))
 
     assert result.passed
-    assert compared[-1] == "conv5_3_relu"
-    assert sorted(compared[:-1]) == sorted(layer.name for layer in architecture("resnet50", NO_HEAD).layers[1:])
+    assert compared[-2:] == ["conv5_3_relu", RETURNED]
+    assert sorted(compared[:-2]) == sorted(layer.name for layer in architecture("resnet50", NO_HEAD).layers[1:])
 
 
 def test_an_embedding_is_compared_by_its_vector(tmp_path: Path) -> None:

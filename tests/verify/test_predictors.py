@@ -15,7 +15,7 @@ from ferplus_keras.dataset import Dataset
 from ferplus_keras.dataset.protocols import PROTOCOLS
 from ferplus_keras.errors import BadInputError
 from tests.seeded import save_state, seeded_state
-from tests.verify.oracles import painted
+from tests.verify.oracles import painted, seer
 from verify.accuracy import agreement, evaluate
 from verify.predictors import open_predictor
 
@@ -126,6 +126,135 @@ def test_a_strangers_keras_model_is_run_too(tmp_path: Path) -> None:
     assert predictor.network == "" and "FERPlus's order" in predictor.notes[0]
 
 
+def head_on_colours(*, size: tuple[int | None, int | None, int] = (224, 224, 3)) -> list[Any]:
+    """The layers of the least network of eight classes, its input first."""
+    import keras
+
+    return [
+        keras.Input(size),
+        keras.layers.GlobalAveragePooling2D(),
+        keras.layers.Dense(
+            8, activation="softmax", kernel_initializer=keras.initializers.RandomNormal(0, 0.01, seed=1)
+        ),
+    ]
+
+
+def test_a_strangers_sequential_keras_model_is_run_too(tmp_path: Path) -> None:
+    import keras
+
+    model = keras.Sequential(head_on_colours())
+    model.save(tmp_path / "mine.keras")
+    found = open_predictor(tmp_path / "mine.keras").probabilities(images())
+    np.testing.assert_allclose(found, model(images()).numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(48, 48, 1), (112, 112, 3), (3, 224, 224)])
+def test_a_keras_model_of_other_images_is_a_sentence(tmp_path: Path, size: tuple[int, int, int]) -> None:
+    import keras
+
+    keras.Sequential(head_on_colours(size=size)).save(tmp_path / "mine.keras")
+    with pytest.raises(BadInputError, match="these networks take images of 224 x 224 x 3"):
+        open_predictor(tmp_path / "mine.keras")
+
+
+def test_a_keras_model_that_fails_when_it_runs_is_a_sentence(tmp_path: Path) -> None:
+    """It promises to take any size, and its head was made for another one."""
+    import keras
+
+    inputs = keras.Input((None, None, 3))
+    outputs = keras.layers.Dense(8)(keras.layers.Reshape((48,))(keras.layers.AveragePooling2D(2)(inputs)))
+    keras.Model(inputs, outputs).save(tmp_path / "mine.keras")
+    with pytest.raises(BadInputError, match=r"mine\.keras cannot be run on images of 224 x 224 x 3") as caught:
+        evaluate(open_predictor(tmp_path / "mine.keras"), painted([0]), ALBANIE)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_keras_model_of_two_inputs_is_refused(tmp_path: Path) -> None:
+    import keras
+
+    one, two = keras.Input((224, 224, 3)), keras.Input((224, 224, 3))
+    keras.Model([one, two], keras.layers.Add()([one, two])).save(tmp_path / "two.keras")
+    with pytest.raises(BadInputError, match="these networks take images"):
+        open_predictor(tmp_path / "two.keras")
+
+
+# --- what a file is, and what it gives ------------------------------------------------------------------------------
+
+
+def test_files_are_told_by_their_content(tmp_path: Path, seeded_pth: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    import keras
+
+    onnx = tiny_onnx(tmp_path / "t.onnx", softmax=True, channels_last=False).rename(tmp_path / "t.bin")
+    assert "ONNX Runtime" in open_predictor(onnx).by
+    keras.Sequential(head_on_colours()).save(tmp_path / "mine.keras")
+    renamed = (tmp_path / "mine.keras").rename(tmp_path / "mine.onnx")
+    with pytest.raises(BadInputError, match=r"Keras .* cannot open"):  # Keras itself goes by the name
+        open_predictor(renamed)
+    assert "PyTorch" in open_predictor(Path(shutil.copy(seeded_pth, tmp_path / "misnamed.h5"))).by
+
+
+def test_what_the_reader_noticed_is_in_the_report(tmp_path: Path) -> None:
+    import torch
+
+    state = torch.load(save_state(seeded_state("resnet50", classifier(8)), tmp_path / "a.pth"), weights_only=True)
+    torch.save({"state_dict": state}, tmp_path / "wrapped.pth")
+    assert any("stood under state_dict" in note for note in open_predictor(tmp_path / "wrapped.pth").notes)
+
+
+def test_logits_that_look_like_probabilities_are_logits_where_that_is_known() -> None:
+    def run(images: np.ndarray) -> np.ndarray:
+        return np.tile([0.225, 0.025, *[0.125] * 6], (len(images), 1))
+
+    guessed, known = seer(run=run), seer(run=run, output="logits")
+    assert guessed.probabilities(images())[0, 0] == pytest.approx(0.225)
+    assert known.probabilities(images())[0, 0] == pytest.approx(np.exp(0.1) / (np.exp(0.1) + np.exp(-0.1) + 6))
+    with pytest.raises(BadInputError, match="no probabilities"):
+        seer(run=lambda images: np.full((len(images), 8), 2.0), output="probabilities").probabilities(images())
+
+
+def test_what_the_networks_files_give_is_known(seeded_pth: Path) -> None:
+    assert open_predictor(seeded_pth).output == "logits"
+
+
+def outputs_of(path: Path, names: list[str]) -> Path:
+    """``path`` with these outputs, in this order."""
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(path)
+    shape = model.graph.output[0].type
+    model.graph.ClearField("output")
+    model.graph.output.extend(onnx.ValueInfoProto(name=name, type=shape) for name in names)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_the_first_of_several_onnx_outputs_counts(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    one = open_predictor(tiny_onnx(tmp_path / "one.onnx", softmax=True, channels_last=False))
+    several = tiny_onnx(tmp_path / "two.onnx", softmax=True, channels_last=False)
+    predictor = open_predictor(outputs_of(several, ["prob", "pooled"]))
+    np.testing.assert_array_equal(predictor.probabilities(images()), one.probabilities(images()))
+
+
+def test_an_onnx_file_that_leads_elsewhere_never_reaches_onnx_runtime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(runtime, "InferenceSession", lambda *_, **__: pytest.fail("it was opened"))
+    path = tiny_onnx(tmp_path / "t.onnx", softmax=True, channels_last=False)
+    onnx.save(
+        onnx.load(path), tmp_path / "out.onnx", save_as_external_data=True, location="passwords", size_threshold=0
+    )
+    with pytest.raises(BadInputError, match="external data"):
+        open_predictor(tmp_path / "out.onnx")
+    model = onnx.load(path)
+    branch = onnx.helper.make_graph([], "branch", [], [])
+    model.graph.node.append(onnx.helper.make_node("If", ["c"], ["x"], then_branch=branch, else_branch=branch))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(BadInputError, match="a node of the kind If"):
+        open_predictor(path)
+
+
 # --- real faces through full-size networks --------------------------------------------------------------------------
 
 
@@ -148,12 +277,15 @@ def test_real_faces_get_the_same_decisions_from_keras_and_pytorch(
 @pytest.mark.slow
 def test_weights_alone_and_logits_are_the_same_network(standin_h5: Path, tmp_path: Path) -> None:
     copy = shutil.copy(standin_h5, tmp_path / "copy-standin.h5")
+    assert open_predictor(standin_h5).output == "probabilities"
     logits, weights = tmp_path / "logits-standin.h5", tmp_path / "w-standin.weights.h5"
     convert(copy, [logits], logits=True)
     convert(copy, [weights])
     expected = open_predictor(standin_h5).probabilities(images())
     for path in (logits, weights):
-        np.testing.assert_allclose(open_predictor(path).probabilities(images()), expected, atol=1e-5)
+        predictor = open_predictor(path)
+        assert predictor.output == ("logits" if path == logits else "probabilities")
+        np.testing.assert_allclose(predictor.probabilities(images()), expected, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -64,12 +64,16 @@ class UserCodeReference:
         try:
             with torch.no_grad():
                 result = self.module(as_torch(images, self.dtype))
+            if isinstance(result, tuple | list):  # some generated files return features beside the logits
+                result = result[0]
+            logits = np.array(result.numpy()).reshape(len(images), 1, 1, -1)
+        except (Exception, SystemExit) as error:  # whatever a stranger's code raises; it must not end the check
+            told = f"{type(error).__name__}: {error}"
+            raise BadInputError(f"The reference code of {self.title} failed on an image: {told}") from error
         finally:
             for hook in hooks:
                 hook.remove()
-        if isinstance(result, tuple | list):  # some generated files return features beside the logits
-            result = result[0]
-        kept[self.output] = np.array(result.numpy()).reshape(len(images), 1, 1, -1)
+        kept[self.output] = logits
         return kept
 
 
@@ -95,5 +99,5 @@ def _network(path: Path) -> Any:
         return networks[0]()
     except BadInputError:
         raise
-    except Exception as error:  # whatever a stranger's code raises
+    except (Exception, SystemExit) as error:  # whatever a stranger's code raises; it must not end the check either
         raise BadInputError(f"{path} could not be run as reference code: {type(error).__name__}: {error}") from error

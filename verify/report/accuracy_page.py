@@ -170,8 +170,8 @@ def _classes(split: dict[str, Any]) -> Markup:
     loss, average = split["log_loss"], split["macro"]
     caption = (
         f"By class. Macro averages: precision {percent(average['precision'])}, recall {percent(average['recall'])}, F1 "
-        f"{percent(average['f1'])}. Log loss against the votes {loss['cross_entropy']:.3f} nats; no prediction could "
-        f"have less than their entropy, {loss['entropy']:.3f}."
+        f"{percent(average['f1'])}. Log loss against the protocol's targets {loss['cross_entropy']:.3f} nats; no "
+        f"prediction could have less than their entropy, {loss['entropy']:.3f}."
     )
     return parts.table(parts.Table(caption, columns, rows))
 

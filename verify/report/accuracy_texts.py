@@ -78,7 +78,7 @@ def summary(result: Result) -> str:
         loss = split["log_loss"]
         lines += ["", f"Macro recall {percent(split['macro']['recall'])}, F1 {percent(split['macro']['f1'])}; "
                   f"calibration error {percent(split['calibration']['ece'])}; log loss {loss['cross_entropy']:.3f} "
-                  f"against the votes (their entropy: {loss['entropy']:.3f})."]  # fmt: skip
+                  f"against the protocol's targets (their entropy: {loss['entropy']:.3f})."]  # fmt: skip
     if result["resizers"]:
         lines += ["", "## What resizing changes", ""]
         lines += markdown.table(

@@ -41,7 +41,7 @@ def senet() -> Arrays:
 
 
 def through_sigma(variance: np.ndarray) -> np.ndarray:
-    """What a float32 standard deviation leaves of a variance: FACTS' formula, once more by hand."""
+    """What a float32 standard deviation leaves of a variance: the reader's formula, once more by hand."""
     sigma = np.sqrt(variance.astype(np.float64) + 1e-5).astype(np.float32)
     return (sigma.astype(np.float64) ** 2 - 1e-5).astype(np.float32)
 

@@ -21,7 +21,7 @@ from tests.ferplus_files import small, write_files, write_pair, write_zip
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FERPLUS_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+    return tmp_path / "cache" / "datasets"
 
 
 @pytest.fixture(autouse=True)
@@ -148,16 +148,56 @@ def test_the_cache_can_be_off_and_need_not_be_writable(tmp_path: Path, monkeypat
         assert cache.cache_folder() == tmp_path / "xdg" / "ferplus-keras"
 
 
-def test_old_entries_and_what_killed_processes_left_go(folder: Path, tmp_path: Path) -> None:
-    folder.mkdir()
-    abandoned, fresh = folder / ".partial-old", folder / ".partial-new"
+def test_old_entries_tickets_and_what_killed_processes_left_go(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "KEPT_TICKETS", 5)
+    folder.mkdir(parents=True)
+    abandoned, fresh = folder / f"{cache.PARTIAL}abcdefg0", folder / f"{cache.PARTIAL}abcdefg1"
     abandoned.write_bytes(b"x")
     fresh.write_bytes(b"x")
     os.utime(abandoned, (1, 1))
+    for seed in range(cache.KEPT + 3):
+        loaded(write_pair(small(seed=seed), tmp_path / str(seed)))
+    assert len(list(folder.glob("*.npz"))) == cache.KEPT and len(list(folder.glob("*.json"))) == 5
+    assert fresh.exists() and not abandoned.exists()
+
+
+def test_nothing_of_anybody_else_is_removed(folder: Path, tmp_path: Path) -> None:
+    """The folder that FERPLUS_CACHE names may hold a user's own work."""
+    theirs = [
+        above / name
+        for above in (folder.parent, folder)
+        for name in ("features.npz", "a.json", ".partial-thesis", f"{cache.PARTIAL}my own", "f" * 63 + ".npz")
+    ]
+    folder.mkdir(parents=True)
+    for path in theirs:
+        path.write_bytes(b"x")
+        os.utime(path, (1, 1))
     for seed in range(cache.KEPT + 2):
         loaded(write_pair(small(seed=seed), tmp_path / str(seed)))
-    assert len(list(folder.glob("*.npz"))) <= cache.KEPT
-    assert fresh.exists() and not abandoned.exists()
+    assert all(path.exists() for path in theirs)
+
+
+def test_a_picture_moved_to_another_folder_is_seen(folder: Path, tmp_path: Path) -> None:
+    """The same names with the same bytes in the same order: only the folder of one picture is another."""
+    data = small()
+    data.split = np.sort(data.split)
+    files = {name: content for name, content in data.files().items() if name.endswith(".png")}
+    root = write_files({**files, "data/fer2013new.csv": data.labels()}, tmp_path)
+    load_ferplus(root / "data")
+    last = sorted((root / "data" / "FER2013Train").iterdir())[-1]
+    last.rename(root / "data" / "FER2013Valid" / last.name)
+    with pytest.raises(BadInputError, match=f"{last.name}.* is not in .*FER2013Train"):
+        load_ferplus(root / "data")
+
+
+def test_the_origin_is_where_the_data_lie_now(folder: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        data = write_pair(small(), tmp_path / name)
+        time.sleep(0.1)
+        for _ in range(2):
+            assert str(data) in load_ferplus(data).origin
 
 
 def test_processes_at_the_same_time_all_have_the_right_result(folder: Path, tmp_path: Path) -> None:

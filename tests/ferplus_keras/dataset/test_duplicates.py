@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from dataclasses import replace
+
 import numpy as np
 
 from ferplus_keras.dataset.duplicates import find_duplicates
@@ -32,6 +35,24 @@ def test_a_pixel_apart_is_no_copy() -> None:
     data = dataset({3: 0}, [0, 0, 1, 2])
     data.images[3, 47, 47] ^= 1
     assert find_duplicates(data).counts("test", "train") == (0, 0)
+
+
+def test_rows_without_a_name_are_copies_of_none() -> None:
+    data = dataset({2: 0, 3: 0}, [0, 0, 2, 2])
+    unnamed = replace(data, names=("0", "1", "row 2", "3"))
+    assert np.flatnonzero(find_duplicates(data).seen("test")).tolist() == [2, 3]
+    assert np.flatnonzero(find_duplicates(unnamed).seen("test")).tolist() == [3]
+    assert unnamed.named.tolist() == [True, True, False, True]
+
+
+def test_pictures_are_not_kept_a_second_time() -> None:
+    data = dataset({}, [0, 1, 2] * 200)
+    find_duplicates(data)
+    tracemalloc.start()
+    find_duplicates(data)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < data.images.nbytes / 4
 
 
 def test_copies_within_a_split_are_no_leak() -> None:

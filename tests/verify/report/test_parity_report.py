@@ -122,6 +122,7 @@ def test_a_level_that_fails_fails_the_whole() -> None:
 def test_a_layer_without_a_number_fails_even_in_float32() -> None:
     result = made_up(dtypes=("float32",))
     entry = difference("conv1_7x7_s2", 0, "3 numbers are not finite, the reference has 0").as_dict()
+    result["runs"][0]["first_over"] = "conv1_7x7_s2"
     result["runs"][0]["worst_layer"] = entry | {"kind": "Conv", "bound": None, "passed": False}
     assert not merged([result])["passed"]
 
