@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from convert.checkpoint import Checkpoint
 from convert.readers import read_checkpoint
-from ferplus_keras.architecture import Architecture, BatchNorm, Conv
+from ferplus_keras.architecture import BATCHNORM_EPSILON, Architecture, BatchNorm, Conv
 from verify.images import Images
 from verify.metrics import Difference, difference, worst
 from verify.tensors import TensorComparison, compare_tensors
@@ -39,6 +39,7 @@ class Same:
     tolerance: float = TOLERANCE
     layers: list[Difference] = field(default_factory=list)
     compared: frozenset[str] = frozenset()  #: the layers that decide
+    furthest_map: Difference | None = None  #: the layer whose arrays, normalisation included, are furthest apart
     images: int = 0
     seconds: float = 0.0
 
@@ -46,7 +47,12 @@ class Same:
     def passed(self) -> bool:
         if self.tensors is None:
             return False
-        return self.tensors.passed or (bool(self.layers) and self.first_departure is None)
+        return self.tensors.passed or (bool(self.layers) and self.first_departure is None and self.maps_alike)
+
+    @property
+    def maps_alike(self) -> bool:
+        """Whether every layer that owns arrays is the same map of any input, not of the images alone."""
+        return self.furthest_map is not None and self.furthest_map.relative <= self.tolerance
 
     @property
     def first_departure(self) -> Difference | None:
@@ -71,6 +77,11 @@ class Same:
         if parts := self.first_departure:
             what = f"off by {parts.relative:.1e} of its largest value" if parts.finite else parts.problem
             return f"different networks: they part at {parts.layer}, which is {what} (allowed {self.tolerance:.0e})"
+        if (map_apart := self.furthest_map) is not None and not self.maps_alike:
+            return (
+                "different networks: the images that were run do not tell them apart, but "
+                f"{map_apart.layer} is another map, off by {map_apart.relative:.1e} of its largest number (allowed {self.tolerance:.0e})"
+            )
         furthest = worst([each for each in self.layers if each.layer in self.compared])
         verdict = (
             f"the same function up to rounding: in {PRECISION} the worst layer, {furthest.layer}, is off by "
@@ -153,8 +164,34 @@ def _run(result: Same, batch: np.ndarray) -> None:
             if name in ours and name != "data":
                 found.setdefault(name, []).append(difference(name, values, ours[name]))
     result.layers = [worst(each) for each in found.values()]
+    ours, theirs = (dict(_maps(checkpoint)) for checkpoint in (result.one, result.other))
+    result.furthest_map = worst([difference(name, ours[name], theirs[name]) for name in ours])
     result.compared = deciding(result.one.architecture)
     result.images = len(batch)
+
+
+def _maps(checkpoint: Checkpoint) -> Iterator[tuple[str, np.ndarray]]:
+    """Layer -> its arrays as one map in float64, each normalisation multiplied into the convolution before it.
+
+    Images decide nothing about a channel that is silent on all of them; these numbers do.
+    """
+    for layer in checkpoint.architecture.layers:
+        roles = {role: array.astype(np.float64) for role, array in checkpoint.arrays.get(layer.name, {}).items()}
+        if isinstance(layer, BatchNorm):
+            (source,) = layer.inputs
+            scale = roles["gamma"] / np.sqrt(roles["moving_variance"] + BATCHNORM_EPSILON)
+            yield f"{source} with {layer.name}", checkpoint.arrays[_owner(checkpoint, source)]["kernel"] * scale
+            yield layer.name, roles["beta"] - roles["moving_mean"] * scale
+        elif roles and layer.name in deciding(checkpoint.architecture):
+            for role, array in roles.items():
+                yield f"{layer.name} ({role})", array
+
+
+def _owner(checkpoint: Checkpoint, name: str) -> str:
+    """The convolution behind ``name``, which may be a dropout after it."""
+    while name not in checkpoint.arrays:
+        (name,) = checkpoint.architecture.by_name[name].inputs
+    return name
 
 
 def deciding(table: Architecture) -> frozenset[str]:

@@ -94,7 +94,7 @@ def read_checkpoint(
         head=head.kind,
         units=head.units,
         dropout=dropout,
-        labels=(labels_for(head) and found.labels) or _labels(found, head, earlier),
+        labels=_labels(found, head, earlier),
         preprocessing=earlier.preprocessing if earlier else PUBLISHED.as_dict(),
         standin=found.standin or STANDIN in file.path.name.lower() or bool(earlier and earlier.standin),
         num_batches_tracked=_step_counters(found, result, earlier),
@@ -135,6 +135,8 @@ def graph_problem(found: NamedArrays, result: Match) -> str:
 def _labels(found: NamedArrays, head: Head, earlier: Provenance | None) -> tuple[str, ...] | None:
     if found.adopted:
         return None
+    if found.labels and labels_for(head):
+        return found.labels
     if earlier is None or (earlier.head, earlier.units) != (head.kind, head.units):
         return labels_for(head)
     return earlier.labels

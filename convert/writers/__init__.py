@@ -32,7 +32,6 @@ class Format:
     suffix: str
     writer: str  # "module:function", imported when it is used
     has_output: bool = False  # whether the file holds a graph, which yields probabilities or logits
-    ulps: int = 0  # what a trip through the format may cost a number, where it stores another quantity
 
     def load(self) -> Callable[..., None]:
         """The function that writes this format."""

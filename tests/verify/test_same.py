@@ -62,6 +62,16 @@ def test_another_function_is_named_by_its_first_layer(standin: Path, tmp_path: P
     assert "are not the same network" in run.stderr and "Traceback" not in run.stderr
 
 
+def test_numbers_behind_a_channel_that_is_silent_on_the_images_count(standin: Path, tmp_path: Path) -> None:
+    silent = changed(standin, tmp_path / "silent-standin.pth", "conv5_2_1x1_reduce_bn", "beta",
+                     lambda beta: np.where(np.arange(beta.size) == 0, -1e4, beta))  # fmt: skip
+    other = changed(silent, tmp_path / "other-standin.pth", "conv5_2_3x3", "kernel",
+                    lambda kernel: kernel * np.where(np.arange(kernel.shape[2]) == 0, 3, 1)[:, None])  # fmt: skip
+    result = check_same(silent, other, images=1)
+    assert result.first_departure is None and not result.passed
+    assert "conv5_2_3x3 with conv5_2_3x3_bn is another map" in result.summary
+
+
 @pytest.mark.slow
 def test_a_channel_scaled_and_scaled_back_is_the_same_function(standin: Path, tmp_path: Path) -> None:
     """As folding does: other numbers in the convolution and its normalisation, the same output behind them."""
