@@ -80,7 +80,8 @@ class Same:
         if (map_apart := self.furthest_map) is not None and not self.maps_alike:
             return (
                 "different networks: the images that were run do not tell them apart, but "
-                f"{map_apart.layer} is another map, off by {map_apart.relative:.1e} of its largest number (allowed {self.tolerance:.0e})"
+                f"{map_apart.layer} is another map, off by "
+                f"{map_apart.relative:.1e} of its largest number (allowed {self.tolerance:.0e})"
             )
         furthest = worst([each for each in self.layers if each.layer in self.compared])
         verdict = (

@@ -152,13 +152,14 @@ class _Walk:
             return value is not None and value.size == 1 and not value.any()
         return node.number("value", 0.0) == 0.0
 
-    def _tensor(self, name: str) -> np.ndarray | None:
-        """The initialiser of that name, also through nodes that only lay it out differently."""
+    def _tensor(self, name: str, *, flat: bool = False) -> np.ndarray | None:
+        """The initialiser of that name, also through nodes that hand it on; ``flat``: that reshape it, too."""
+        passing = ("Identity", "Reshape") if flat else ("Identity",)
         for _ in range(4):
             if name in self.graph.tensors:
                 return self.graph.tensors[name]
             node = self.producer.get(name)
-            if node is None or node.kind != "Identity" or not node.inputs:
+            if node is None or node.kind not in passing or not node.inputs:
                 return None
             name = node.inputs[0]
         return None
@@ -230,7 +231,7 @@ class _Walk:
                 return f"the average covers the whole map, 7 x 7, and the file has {size[:4]}, padded {pads[:8]}"
         if node.kind == "ReduceMean":
             axes = node.integers("axes", [])
-            if not axes and len(node.inputs) > 1 and (array := self._tensor(node.inputs[1])) is not None:
+            if not axes and len(node.inputs) > 1 and (array := self._tensor(node.inputs[1], flat=True)) is not None:
                 axes = array.reshape(-1).tolist() if array.size == 2 and array.dtype.kind in "iu" else []
             # Height and width stand last (PyTorch), or before the channels (Keras); -1 counts from the end.
             if sorted(axis % 4 for axis in axes) not in ([2, 3], [1, 2]):
