@@ -265,6 +265,8 @@ def _key(value: Any) -> Any:
 def shown(text: str) -> str:
     """``text`` from a file as an error message may repeat it: of decent length, and nothing that moves a cursor."""
     clipped = text if len(text) <= 120 else f"{text[:120]}..."
+    if clipped.isprintable():  # nearly always, and asked for every tensor
+        return clipped
     return "".join(character if character.isprintable() else "?" for character in clipped)
 
 
