@@ -345,16 +345,17 @@ def _refuse_link(path: Path, where: str) -> None:
 def _refuse_foreign(path: Path, where: str, dataset: h5py.h5d.DatasetID) -> None:
     # With an offset its bytes lie in this file, in one piece; and asking takes time.
     creation = dataset.get_create_plist() if dataset.get_offset() is None else None
-    if creation is not None:
-        if creation.get_external_count() or creation.get_layout() == h5py.h5d.VIRTUAL:
-            raise BadInputError(f"{path}: the array {where} lies in another file; a weights file carries its own data.")
+    if creation is not None and (creation.get_external_count() or creation.get_layout() == h5py.h5d.VIRTUAL):
+        raise BadInputError(f"{path}: the array {where} lies in another file; a weights file carries its own data.")
     dtype, shape = dataset.dtype, dataset.shape
     if dtype.kind in "SO":
         return
     if shape is None or dtype.kind not in "fiub":
         raise BadInputError(f"{path}: {where} holds {dtype} and no numbers.")
     size = math.prod(shape) * dtype.itemsize
-    if creation is not None and creation.get_layout() == h5py.h5d.CHUNKED:  # to read any of it, a whole piece is unpacked
+    if (
+        creation is not None and creation.get_layout() == h5py.h5d.CHUNKED
+    ):  # to read any of it, a whole piece is unpacked
         piece = math.prod(creation.get_chunk()) * dtype.itemsize
         if piece > max(size, MAX_PIECE_BYTES):
             raise BadInputError(
