@@ -12,9 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from functools import partial
 from typing import Any
 
-from benchmarks.measure import ROOT, Cost, machine, median, run
+from benchmarks.measure import ROOT, alternating, machine, median, run
 from benchmarks.standins import WORK, standin
 from ferplus_keras.architecture import NETWORKS
 
@@ -25,18 +26,13 @@ def measure(rounds: int) -> dict[str, Any]:
         for legacy in (True, False):
             source = standin(network, legacy=legacy)
             floor_source = standin(network, legacy=False)  # the floor reads the zip format only: the same numbers
-            ours: list[Cost] = []
-            floors: list[Cost] = []
-            for number in range(rounds + 1):
-                target, floor_target = WORK / f"{network}-standin.h5", WORK / "floor.h5"
-                floor = run(ROOT / "benchmarks" / "floor.py", floor_source, floor_target)
-                our = run("-m", "convert", source, target)
-                for path in (target, floor_target):
-                    path.unlink()
-                if number:  # the first round fills the page cache and compiles modules
-                    floors.append(floor)
-                    ours.append(our)
-            our, floor = median(ours), median(floors)
+            target, floor_target = WORK / f"{network}-standin.h5", WORK / "floor.h5"
+            our, floor = alternating(
+                rounds,
+                partial(run, "-m", "convert", source, target),
+                partial(run, ROOT / "benchmarks" / "floor.py", floor_source, floor_target),
+                (target, floor_target),
+            )
             rows.append(
                 {
                     "network": network,

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import Cost, machine, median, run
+from benchmarks.measure import alternating, machine, run
 from benchmarks.standins import WORK, standin
 
 NETWORK = "resnet50"
@@ -61,16 +62,9 @@ def measure(rounds: int) -> dict[str, Any]:
     rows = []
     for form, alone in FORMS.items():
         source, target = mat_file(form), WORK / "from-mat-standin.h5"
-        ours: list[Cost] = []
-        theirs: list[Cost] = []
-        for number in range(rounds + 1):
-            their = run("-c", alone, source)
-            our = run("-m", "convert", source, target)
-            target.unlink()
-            if number:  # the first round fills the page cache and compiles modules
-                theirs.append(their)
-                ours.append(our)
-        our, their = median(ours), median(theirs)
+        our, their = alternating(
+            rounds, partial(run, "-m", "convert", source, target), partial(run, "-c", alone, source), (target,)
+        )
         rows.append(
             {
                 "form": form,

@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,22 @@ def run(*command: object, **environment: str) -> Cost:
     if status:
         raise SystemExit(f"{' '.join(map(str, command))} failed:\n{errors.decode()}")
     return Cost(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+
+
+def alternating(
+    rounds: int, ours: Callable[[], Cost], other: Callable[[], Cost], leftovers: Iterable[Path] = ()
+) -> tuple[Cost, Cost]:
+    """The medians of our side and the other, run in turn ``rounds`` times; ``leftovers`` are removed after each.
+
+    One more round comes first and does not count: it fills the page cache and compiles modules.
+    """
+    pairs = []
+    for _ in range(rounds + 1):
+        theirs = other()
+        pairs.append((ours(), theirs))
+        for path in leftovers:
+            path.unlink()
+    return median([our for our, _ in pairs[1:]]), median([their for _, their in pairs[1:]])
 
 
 def median(costs: list[Cost]) -> Cost:

@@ -37,3 +37,8 @@ class DownloadError(FerplusError):
     """A file could not be fetched, or is not the one it should be. Exit code 4."""
 
     exit_code = 4
+
+
+def first_line(error: BaseException, limit: int | None = None) -> str:
+    """What a library says of an error, for a sentence of ours: its first line, or its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:limit]

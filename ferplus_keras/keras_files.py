@@ -30,7 +30,7 @@ import h5py
 import numpy as np
 
 from ferplus_keras import HDF5_MAGIC, PROVENANCE_KEY, PROVENANCE_MEMBER
-from ferplus_keras.errors import BadInputError
+from ferplus_keras.errors import BadInputError, first_line
 
 #: The roles, in the order of ``vars/<i>``, of the layer classes that these networks use.
 ROLES = {
@@ -135,7 +135,7 @@ def _open_hdf5(path: Path, stream: IO[bytes]) -> Iterator[h5py.File]:
         h5 = h5py.File(path if getattr(stream, "name", None) == str(path) else stream, "r")
     except DAMAGE as error:
         raise BadInputError(
-            f"{path} is a damaged HDF5 file ({_first_line(error)}). It was probably cut short: copy or "
+            f"{path} is a damaged HDF5 file ({first_line(error)}). It was probably cut short: copy or "
             "download it again."
         ) from None
     with h5:
@@ -143,7 +143,7 @@ def _open_hdf5(path: Path, stream: IO[bytes]) -> Iterator[h5py.File]:
             yield h5
         except DAMAGE as error:
             raise BadInputError(
-                f"{path} is a damaged HDF5 file ({_first_line(error)}). Copy or download it again."
+                f"{path} is a damaged HDF5 file ({first_line(error)}). Copy or download it again."
             ) from error
 
 
@@ -180,7 +180,7 @@ def _open_zip(path: Path, stream: IO[bytes]) -> Iterator[KerasFile]:
                 version = metadata.get("keras_version")
                 yield KerasFile("keras", layers, config, version, provenance)
         except ZIP_DAMAGE as error:
-            raise BadInputError(f"{path} is damaged ({_first_line(error)}). Copy or download it again.") from None
+            raise BadInputError(f"{path} is damaged ({first_line(error)}). Copy or download it again.") from None
 
 
 def _read_hdf5(path: Path, h5: h5py.File) -> KerasFile:
@@ -393,7 +393,3 @@ def _text(value: Any) -> str:
     if value is None:
         return ""
     return value.decode("utf-8", "replace") if isinstance(value, bytes | np.bytes_) else str(value)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]

@@ -18,6 +18,7 @@ from ferplus_keras import architecture as arch
 from ferplus_keras.architecture import BATCHNORM_EPSILON, Architecture
 from ferplus_keras.preprocessing import PUBLISHED
 from verify.acting_out import average_pool, conv2d, max_pool
+from verify.metrics import softmax
 
 #: A fault is the cause when it explains all but this share of the difference. The right one explains all but rounding:
 #: that of float64, or of float32 where a file keeps the wrong number in it; a wrong one explains next to nothing.
@@ -345,10 +346,9 @@ def _of_head(case: Case) -> Iterator[Suspect]:
             lambda: shaped(source @ kernel[:, order] + bias),
         )  # fmt: skip
     yield Suspect("bias-missing", f"the bias of {name} is missing", lambda: shaped(source @ kernel))
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     yield Suspect(
         "softmax-inside", f"{name} yields probabilities where logits are expected",
-        lambda: shaped(powers / powers.sum(axis=1, keepdims=True)),
+        lambda: shaped(softmax(logits)),
     )  # fmt: skip
 
 

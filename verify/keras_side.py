@@ -19,7 +19,7 @@ import numpy as np
 from convert.checkpoint import Arrays, Checkpoint, Provenance
 from convert.readers import read_checkpoint
 from ferplus_keras import architecture as arch
-from ferplus_keras.errors import BadInputError
+from ferplus_keras.errors import BadInputError, first_line
 from ferplus_keras.keras_files import KerasFile, open_keras_file
 from verify.keras_trace import Step, WatchedModel
 from verify.pairing import Pairing, pair
@@ -170,7 +170,7 @@ def _load(path: Path, kind: str, names: list[str], written_by: str | None) -> An
         newer = ""
         if written_by and _version(written_by) > _version(keras.__version__):
             newer = f" It was written by Keras {written_by}: install that version or a later one."
-        raise BadInputError(f"Keras {keras.__version__} cannot open {path}: {_line(error)}{newer}") from None
+        raise BadInputError(f"Keras {keras.__version__} cannot open {path}: {first_line(error, 300)}{newer}") from None
 
 
 def _without_slashes(path: Path, folder: Path, names: list[str]) -> Path:
@@ -205,7 +205,9 @@ def _traced(path: Path, model: Any, dtype: str) -> tuple[WatchedModel, tuple[Ste
         watched = WatchedModel(model, dtype)
         return watched, watched.trace(np.zeros((1, side, side, 3), dtype))
     except Exception as error:  # whatever a stranger's graph raises
-        raise BadInputError(f"{path} cannot be run on an image of {side} x {side} x 3: {_line(error)}") from None
+        raise BadInputError(
+            f"{path} cannot be run on an image of {side} x {side} x 3: {first_line(error, 300)}"
+        ) from None
 
 
 def _neutral(roles: dict[str, arch.Shape], operation: Any) -> dict[str, np.ndarray]:
@@ -225,10 +227,6 @@ def _neutral(roles: dict[str, arch.Shape], operation: Any) -> dict[str, np.ndarr
 
 def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".")[:3] if part.isdigit())
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 __all__ = ["FLOAT64_BACKENDS", "KerasSide", "open_model", "open_side"]

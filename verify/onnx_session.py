@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ferplus_keras.errors import BadInputError
+from ferplus_keras.errors import BadInputError, first_line
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -51,7 +51,7 @@ class OnnxSession:
             )
         except Exception as error:  # the library's own exception classes share no base that is public
             raise BadInputError(
-                f"ONNX Runtime {onnxruntime.__version__} cannot run the graph: {_line(error)}"
+                f"ONNX Runtime {onnxruntime.__version__} cannot run the graph: {first_line(error, 300)}"
             ) from None
         images = next(each for each in self.session.get_inputs() if each.name not in self.tensors)
         self.input = images.name
@@ -65,13 +65,9 @@ class OnnxSession:
         try:
             results: list[Any] = self.session.run(self.outputs, {self.input: batch, **self.tensors})
         except Exception as error:
-            raise BadInputError(f"ONNX Runtime could not run the graph: {_line(error)}") from None
+            raise BadInputError(f"ONNX Runtime could not run the graph: {first_line(error, 300)}") from None
         return {name: _as_keras(array) for name, array in zip(self.outputs, results, strict=True)}
 
 
 def _as_keras(array: np.ndarray) -> np.ndarray:
     return array[:, None, None] if array.ndim == 2 else array.transpose(0, 2, 3, 1)
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -24,6 +24,7 @@ from ferplus_keras.architecture import INPUT_SIZE
 from ferplus_keras.emotions import EMOTIONS
 from ferplus_keras.errors import BadInputError, CheckFailedError
 from ferplus_keras.preprocessing import PUBLISHED
+from verify.metrics import softmax
 
 Run = Callable[[np.ndarray], np.ndarray]
 
@@ -73,8 +74,7 @@ class Predictor:
         if self.output == "probabilities" and not distributions:
             raise BadInputError(f"{self.path} has a softmax, and yet its numbers are no probabilities that sum to 1.")
         if self.output == "logits" or not distributions:
-            powers = np.exp(found - found.max(axis=1, keepdims=True))
-            found = powers / powers.sum(axis=1, keepdims=True)
+            found = softmax(found)
         return found[:, [self.labels.index(emotion) for emotion in EMOTIONS]]
 
     def as_dict(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from convert.checkpoint import Arrays, Checkpoint, Provenance
 from ferplus_keras import architecture as arch
 from ferplus_keras.architecture import Architecture
-from verify.metrics import Difference, difference, finite_or_none, without_number, worst
+from verify.metrics import Difference, difference, finite_or_none, softmax, without_number, worst
 from verify.pairing import Pairing
 
 #: Largest difference allowed, relative to the reference's largest magnitude. Float64 leaves 4 decimal digits above
@@ -163,7 +163,7 @@ def compare(
                 layers=tuple(each.furthest[layer.name] for layer in table.layers if layer.name in each.furthest),
                 bounds=bounds,
                 logits=difference(table.output, logits, ours),
-                probabilities=difference("prob", _softmax(logits), _softmax(ours)) if classes else None,
+                probabilities=difference("prob", softmax(logits), softmax(ours)) if classes else None,
                 top1_agreement=float((logits.argmax(axis=1) == ours.argmax(axis=1)).mean()) if classes else 1.0,
                 closest_margin=_closest_margin(logits) if classes else float("inf"),
                 images=len(batch),
@@ -213,7 +213,7 @@ def _output(table: Architecture, logits: np.ndarray, ours: np.ndarray, returned:
     own = np.stack([each[0].reshape(-1) for each in returned])
     candidates: list[Callable[[np.ndarray], np.ndarray]] = [lambda head: head]
     if table.head.kind == "classifier":
-        candidates.append(_softmax)
+        candidates.append(softmax)
     elif table.head.kind == "none":
         channels = arch.FEATURES
         candidates += [lambda head: head.reshape(len(head), -1, channels).mean(axis=1),
@@ -231,12 +231,6 @@ def _closest_margin(logits: np.ndarray) -> float:
         return float("inf")
     highest = np.sort(logits, axis=1)
     return float((highest[:, -1] - highest[:, -2]).min() / (np.abs(logits).max() or 1.0))
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    result: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
-    return result
 
 
 __all__ = ["TOLERANCES", "Observe", "Progress", "Reference", "Run", "Side", "compare"]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ferplus_keras.errors import OutputError
+from ferplus_keras.errors import OutputError, first_line
 
 #: Bytes that one file and its temporary twin may need; with less left, an unexplained failure is a full disk.
 ROOM = 256 << 20
@@ -52,7 +52,7 @@ def as_os_error(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        text = first_line(error)
         number = re.search(r"(?:errno = |os error |Errno )(\d+)", text)
         code = int(number.group(1)) if number else None
         raise (OSError(code, os.strerror(code)) if code else OSError(text)) from error

@@ -16,7 +16,7 @@ import numpy as np
 
 from convert.checkpoint import MappedFile
 from convert.readers.matlab.values import NUMERIC, Budget, Opaque, Struct, TooMuchError, Value, refused, text_of
-from ferplus_keras.errors import BadInputError
+from ferplus_keras.errors import BadInputError, first_line
 
 #: What h5py raises when it meets damage.
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
@@ -37,7 +37,7 @@ def read_level73(file: MappedFile) -> dict[str, Value]:
     except TooMuchError as error:
         raise refused(file.path, str(error)) from None
     except DAMAGE as error:
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        reason = first_line(error)
         raise BadInputError(
             f"{file.path} is a damaged MATLAB 7.3 file ({reason}). It was probably cut short: copy or download it "
             "again."
