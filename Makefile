@@ -22,7 +22,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PYTHONWARNINGS ?= ignore::DeprecationWarning
 export KERAS2_PYTHON := $(abspath $(VENV_KERAS2))/bin/python
 
-.PHONY: help convert fetch verify accuracy test test-all lint format bench wheelhouse clean
+.PHONY: help convert fetch verify accuracy test test-all fuzz lint format bench wheelhouse clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -50,6 +50,10 @@ test: $(VENV)/.dev $(VENV_KERAS2)/.ready  ## run the tests (under 10 minutes)
 
 test-all: $(VENV)/.dev $(VENV_KERAS2)/.ready  ## run the tests, the long ones too
 	@$(BIN)/python -m pytest -m 'slow or not slow'
+
+fuzz: $(VENV)/.dev  ## random input to the readers, other than what the tests give them each time (SECONDS=600)
+	@stop=$$(($$(date +%s) + $(or $(SECONDS),600))); while [ $$(date +%s) -lt $$stop ]; do \
+		HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -m hypothesis || exit; done
 
 lint: $(VENV)/.dev  ## style, types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -51,6 +51,11 @@ class Node:
         value = self.attributes.get(name)
         return value if isinstance(value, int | float) else default
 
+    def text(self, name: str, default: str) -> str:
+        """The attribute ``name``, or ``default`` where there is none; what is no text is "", which means nothing."""
+        value = self.attributes.get(name, default)
+        return value if isinstance(value, str) else ""
+
 
 @dataclass
 class Graph:

@@ -123,7 +123,7 @@ class _Walk:
 
     def _padding(self, node: Node) -> list[int]:
         """Zeros at the top, left, bottom and right that a Pad lays; empty when it does something else."""
-        if node.attributes.get("mode", "constant") != "constant" or not self._pads_zeros(node):
+        if node.text("mode", "constant") != "constant" or not self._pads_zeros(node):
             return []
         pads = node.integers("pads", [])
         if not pads and len(node.inputs) > 1 and (array := self._tensor(node.inputs[1])) is not None:
@@ -208,7 +208,7 @@ class _Walk:
                 # Zeros laid before do what minus infinity does: a ReLU came before.
                 pads = _sum(node.integers("pads", [0] * 4), padding)
                 up = pads == [0, 0, 1, 1] or (pads == [0] * 4 and node.number("ceil_mode", 0) == 1)
-                same = node.attributes.get("auto_pad") == "SAME_UPPER" and not any(padding)
+                same = node.text("auto_pad", "NOTSET") == "SAME_UPPER" and not any(padding)
                 shape = (node.integers("kernel_shape", []), node.integers("strides", [1, 1]))
                 dilated = node.integers("dilations", [1, 1]) != [1, 1]
                 if shape != ([layer.kernel] * 2, [layer.stride] * 2) or dilated or not (up or same):
@@ -244,9 +244,11 @@ class _Walk:
         if kernel is None or kernel.shape != shape:
             return f"a kernel of the shape {shape} belongs, and the file has {None if kernel is None else kernel.shape}"
         pads = _sum(node.integers("pads", [0] * 4), padding)
-        auto = node.attributes.get("auto_pad", "NOTSET")
+        auto = node.text("auto_pad", "NOTSET")
         if auto == "VALID":
             pads = padding
+        elif auto not in ("NOTSET", "SAME_UPPER", "SAME_LOWER"):
+            return f"auto_pad is {auto or 'no text'!r}"
         elif auto != "NOTSET" and layer.kernel > 1:  # as much on both sides only where the stride is 1
             pads = [(layer.kernel - 1) // 2 + each for each in padding] if layer.stride == 1 else []
         found = (node.integers("strides", [1, 1]), pads, node.number("group", 1), node.integers("dilations", [1, 1]))

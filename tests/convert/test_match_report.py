@@ -18,7 +18,7 @@ def count(entry: str) -> int:
     return int(found.group(1)) if found else 1
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(st.lists(st.sampled_from(ALL_NAMES) | st.text("ab._/0123456789", max_size=15), unique=True))
 def test_folding_loses_no_name(names: list[str]) -> None:
     assert sum(map(count, fold(names))) == len(names)

@@ -54,7 +54,7 @@ def test_a_slot_undoes_what_it_does(layout: str) -> None:
 NAMES = sorted(TEMPLATE.arrays)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(
     removed=st.sets(st.sampled_from(NAMES), max_size=5),
     added=st.sets(st.text("abc._0123456789", min_size=1, max_size=20), max_size=3),

@@ -253,7 +253,7 @@ def channels_and_side(table: Architecture) -> dict[str, tuple[int, int]]:
     return flow
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     network=st.sampled_from(NETWORKS),
     head=st.just(NO_HEAD) | st.builds(classifier, st.integers(1, 10**6)) | st.builds(embedding, st.integers(1, 10**6)),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from PIL import Image
@@ -44,7 +44,6 @@ def test_one_image_and_a_batch_give_the_same() -> None:
     np.testing.assert_array_equal(preprocess_input(pixels.tolist()), preprocess_input(pixels))
 
 
-@settings(deadline=None)
 @given(
     st_numpy.arrays(
         st.sampled_from([np.uint8, np.int16, np.int64, np.float32, np.float64]),

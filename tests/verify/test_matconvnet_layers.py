@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from verify.references import matconvnet_layers as layers
 
-QUICK = settings(max_examples=60, deadline=None, derandomize=True)
+QUICK = settings(max_examples=60)
 small = st.integers(1, 3)
 
 

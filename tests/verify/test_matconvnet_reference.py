@@ -262,7 +262,7 @@ JUNK = [
 ]  # fmt: skip
 
 
-@settings(max_examples=120, deadline=None, derandomize=True)
+@settings(max_examples=120)
 @given(data=st.data())
 def test_junk_in_a_layers_options_ends_in_a_sentence_or_in_a_run(data: st.DataObject, tmp_path_factory: Any) -> None:
     tiny = Tiny(tmp_path_factory.getbasetemp())

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from verify.scores import (
@@ -80,7 +80,6 @@ def test_log_loss_is_least_where_the_prediction_is_the_vote() -> None:
     assert math.isfinite(log_loss(np.array([[0.0, 0.0, 1.0]]), votes[1:])["cross_entropy"] or 0)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 50))
 def test_mcnemar_is_the_exact_sign_test(only_ours: int, only_theirs: int, both: int) -> None:
     stats = pytest.importorskip("scipy.stats")

@@ -194,7 +194,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(flips=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=5))
 def test_flipped_bytes_end_in_a_sentence_or_in_a_reading(
     tiny: bytes, flips: list[tuple[int, int]], tmp_path_factory: Any

@@ -218,7 +218,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(
     name=st.sampled_from(["conv1_7x7_s2", "conv1_7x7_s2_bn", "conv1_7x7_s2_pad", "pool1_3x3_s2", "data", "conv2_1"]),
     key=st.sampled_from(["config", "inbound_nodes", "class_name", "name", "strides", "padding", "epsilon"]),

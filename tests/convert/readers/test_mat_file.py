@@ -537,7 +537,7 @@ PLACES = [
 ]  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(changes=st.lists(st.tuples(st.sampled_from(PLACES), st.sampled_from(JUNK)), min_size=1, max_size=3))
 def test_junk_anywhere_ends_in_a_sentence_or_in_a_reading(changes: Any, tmp_path_factory: Any) -> None:
     root = copy.deepcopy(small())

@@ -24,7 +24,7 @@ from convert.readers.matlab.values import MAX_BYTES, Opaque, Struct
 from ferplus_keras.errors import BadInputError
 from tests.mat_files import Handle, Rows, for_scipy, row, save_level5, save_level73
 
-QUIET = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+QUIET = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -216,7 +216,7 @@ def test_truncated_files_end_in_a_sentence(kind: str, samples: dict[str, bytes],
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(flips=st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), min_size=1, max_size=6))
 def test_flipped_bytes_end_in_a_sentence_or_in_a_reading(
     kind: str, flips: list[tuple[int, int]], samples: dict[str, bytes], tmp_path_factory: Any

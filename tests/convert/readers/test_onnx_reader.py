@@ -267,7 +267,7 @@ def shared(ours: Path) -> Changed:
     return Changed(ours)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(changes=st.lists(st.tuples(st.integers(0, 120_000), st.integers(0, 255)), min_size=1, max_size=6))
 def test_changed_bytes_are_read_or_refused_and_nothing_else(shared: Changed, changes: list[tuple[int, int]]) -> None:
     """The graph comes first in our files: these bytes are nodes, names, shapes and lengths."""
@@ -324,7 +324,7 @@ def graph(ours: Path) -> Graph:
     return read_graph(MappedFile(ours))
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(changes=st.lists(st.tuples(st.integers(0, 170), changes_of_a_node()), min_size=1, max_size=3),
        strange=st.sampled_from([value for value in VALUES if isinstance(value, np.ndarray)]))  # fmt: skip
 def test_changed_nodes_are_paired_or_told_and_nothing_else(
@@ -341,6 +341,15 @@ def test_changed_nodes_are_paired_or_told_and_nothing_else(
         assert len(str(error)) < 1000 and "\n" not in str(error)
 
 
+@pytest.mark.parametrize("value", [np.array([np.nan] * 8, np.float32), [1, 1], 1, "", "SAME"])
+def test_an_attribute_of_the_wrong_kind_departs(value: Any, graph: Graph, ours: Path) -> None:
+    first = next(place for place, node in enumerate(graph.nodes) if node.kind == "Conv")
+    nodes = list(graph.nodes)
+    nodes[first] = replace(nodes[first], attributes=nodes[first].attributes | {"auto_pad": value})
+    with pytest.raises(BadInputError, match="auto_pad is"):
+        paired_layers(replace(graph, nodes=nodes), MappedFile(ours))
+
+
 def test_a_large_tensor_for_pads_is_not_turned_into_a_list(graph: Graph, ours: Path) -> None:
     pad = Node("Pad", "pad", ["data", "large"], ["padded"])
     tensors = graph.tensors | {"large": np.zeros(20 << 20, np.uint8)}
@@ -350,7 +359,7 @@ def test_a_large_tensor_for_pads_is_not_turned_into_a_list(graph: Graph, ours: P
     tracemalloc.stop()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_fields_or_damage(data: bytes) -> None:
     message = Message(data)

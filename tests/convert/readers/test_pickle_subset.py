@@ -25,7 +25,7 @@ PLAIN = st.recursive(
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_plain_data_is_what_python_reads(protocol: int) -> None:
-    @settings(max_examples=150, deadline=None, derandomize=True)
+    @settings(max_examples=150)
     @given(PLAIN)
     def check(value: Any) -> None:
         data = pickle.dumps(value, protocol)
@@ -37,7 +37,7 @@ def test_plain_data_is_what_python_reads(protocol: int) -> None:
     check()
 
 
-@settings(max_examples=500, deadline=None, derandomize=True)
+@settings(max_examples=500)
 @given(st.binary(max_size=200))
 def test_any_bytes_end_in_a_value_or_in_one_of_two_errors(data: bytes) -> None:
     try:

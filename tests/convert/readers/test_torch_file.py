@@ -322,7 +322,7 @@ def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return save_state(state, tmp_path_factory.mktemp("small") / "x.pth", legacy=request.param).read_bytes()
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_a_file_cut_short_is_refused(small: bytes, data: st.DataObject, tmp_path_factory: Any) -> None:
     cut = data.draw(st.integers(0, len(small) - 1))
@@ -332,7 +332,7 @@ def test_a_file_cut_short_is_refused(small: bytes, data: st.DataObject, tmp_path
         read_named(MappedFile(path))
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_flipped_bytes_end_in_a_sentence_or_in_a_reading(
     small: bytes, data: st.DataObject, tmp_path_factory: Any

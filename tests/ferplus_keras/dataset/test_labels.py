@@ -99,7 +99,7 @@ def test_a_folders_file_names_its_lines_too(text: str, told: str) -> None:
     assert told in str(caught.value)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.binary(max_size=400), st.integers(0, 400), st.integers(0, 60))
 @example(b"\x00", 0, 0)
 @example(b'"' * 50, 120, 5)

@@ -102,7 +102,7 @@ def test_files_that_do_not_go_together_are_named(rows: list[list[str]], told: st
     assert told in str(caught.value)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=60), st.integers(0, 30_000), st.integers(0, 30))
 @example(b"", 0, 0)
 @example(b"\n", 500, 0)

@@ -125,7 +125,7 @@ PLAIN = {"albanie": plain_albanie, "wtomin": plain_wtomin, "majority": plain_maj
          "crossentropy": plain_peaks, "multi_target": plain_multi_target}  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(st.sampled_from(range(10)), min_size=2, max_size=10))
 def test_each_rule_is_its_plain_transcription(choices: list[int]) -> None:
     counts = [choices.count(place) for place in range(10)]

@@ -112,7 +112,7 @@ def test_hostile_names_stay_text() -> None:
     assert name == f"conv1_7x7_s2{HOSTILE}".replace("\x07", "\N{REPLACEMENT CHARACTER}")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(), st.text(), st.text())
 def test_any_text_survives(name: str, failure: str, details: str) -> None:
     xml = to_xml(name, [Suite(name, [Case(name, name, 1.0, failure, details=details)], [(name, details)])], CREATED)

@@ -73,7 +73,7 @@ def test_hostile_names_are_text() -> None:
     assert "<a" not in rendered
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(max_size=60))
 def test_any_text_comes_out_as_it_went_in(text: str) -> None:
     plain = " ".join(markdown._one_line(text).split())
