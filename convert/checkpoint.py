@@ -144,8 +144,8 @@ class MappedFile:
 
 
 def sha256_of(path: str | Path) -> str:
-    """Hexadecimal SHA-256 of the file at ``path``, read in pieces of 4 MiB."""
-    digest, piece = hashlib.sha256(), bytearray(4 << 20)
+    """Hexadecimal SHA-256 of the file at ``path``, read in pieces: few, for each waits its turn at the interpreter."""
+    digest, piece = hashlib.sha256(), bytearray(16 << 20)
     with Path(path).open("rb", buffering=0) as stream:
         while count := stream.readinto(piece):
             digest.update(memoryview(piece)[:count])

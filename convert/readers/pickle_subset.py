@@ -143,25 +143,31 @@ def _run(stream: IO[bytes], storage: Callable[[Any], StorageRef] | None) -> Any:
         work += 1
         if work > MAX_INSTRUCTIONS:
             raise UnsafePickleError("length", f"the pickle has more than {MAX_INSTRUCTIONS:,} instructions")
-        match opcode.name:
-            case "PROTO" | "FRAME":
-                pass
-            case "STOP":
-                return stack.pop()
-            case "MARK":
-                stack.append(_MARK)
-            case "NONE":
-                stack.append(None)
-            case "NEWTRUE":
-                stack.append(True)
-            case "NEWFALSE":
-                stack.append(False)
+        match opcode.name:  # from top to bottom, so the commonest come first
+            case "BINPUT" | "LONG_BINPUT" | "PUT":
+                memo[argument] = stack[-1]
             case (
                 "BININT" | "BININT1" | "BININT2" | "BINFLOAT" | "FLOAT"
                 | "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8" | "UNICODE"
                 | "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8" | "BINSTRING" | "SHORT_BINSTRING" | "STRING"
             ):  # fmt: skip
                 stack.append(argument)
+            case "MARK":
+                stack.append(_MARK)
+            case "TUPLE":
+                stack.append(tuple(pop_mark()))
+            case "BINGET" | "LONG_BINGET" | "GET":
+                stack.append(memo[argument])
+            case "PROTO" | "FRAME":
+                pass
+            case "STOP":
+                return stack.pop()
+            case "NONE":
+                stack.append(None)
+            case "NEWTRUE":
+                stack.append(True)
+            case "NEWFALSE":
+                stack.append(False)
             case "LONG1" | "LONG4" | "INT" | "LONG":
                 if argument.bit_length() > MAX_INTEGER_BITS:
                     raise ValueError(f"a whole number of more than {MAX_INTEGER_BITS} bits")
@@ -174,8 +180,6 @@ def _run(stream: IO[bytes], storage: Callable[[Any], StorageRef] | None) -> Any:
                 stack.append(())
             case "EMPTY_SET":
                 stack.append([])  # order kept, uniqueness not needed: sets only stand among optimizer settings
-            case "TUPLE":
-                stack.append(tuple(pop_mark()))
             case "TUPLE1":
                 stack.append((stack.pop(),))
             case "TUPLE2":
@@ -199,12 +203,8 @@ def _run(stream: IO[bytes], storage: Callable[[Any], StorageRef] | None) -> Any:
             case "SETITEMS":
                 items = pop_mark()
                 _dict(stack[-1]).update((_key(key), value) for key, value in zip(items[::2], items[1::2], strict=True))
-            case "PUT" | "BINPUT" | "LONG_BINPUT":
-                memo[argument] = stack[-1]
             case "MEMOIZE":
                 memo[len(memo)] = stack[-1]
-            case "GET" | "BINGET" | "LONG_BINGET":
-                stack.append(memo[argument])
             case "POP":
                 stack.pop()
             case "POP_MARK":

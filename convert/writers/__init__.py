@@ -15,6 +15,7 @@ from convert.layouts import LAYOUTS, STEP_COUNTER, Slot
 from convert.matching import NamedArrays
 from convert.readers import read_named
 from convert.writers.atomic import atomic_path, flush
+from convert.writers.blocks import blocks
 from ferplus_keras.errors import BadInputError, OutputError
 
 #: Bytes of the new file that may be in memory at once while it is compared.
@@ -101,11 +102,10 @@ def write(checkpoint: Checkpoint, path: str | Path, *, logits: bool = False, cha
         options = {"channels_last": channels_last} if format.name == "onnx" else {}
         format.load()(labelled, temporary, activation=activation, model_name=_model_name(labelled), **options)
         with ThreadPoolExecutor(2) as pool:  # the disk, the hash and the comparison do not wait for each other
+            digest = pool.submit(sha256_of, temporary)
             flushed = pool.submit(flush, temporary)
             file = MappedFile(temporary)
             found = read_named(file)
-            # Not before: finding the arrays is the interpreter's work, and a second thread would only be in its way.
-            digest = pool.submit(sha256_of, temporary)
             compare(labelled, file, found, path)
             flushed.result()
             written = Written(path, format.name, temporary.stat().st_size, digest.result())
@@ -123,7 +123,7 @@ def compare(checkpoint: Checkpoint, file: MappedFile, found: NamedArrays, shown:
     def differs(slot: Slot) -> bool:
         nonlocal compared
         wanted = checkpoint.arrays[slot.layer][slot.role]
-        equal = np.array_equal(slot.to_neutral(found.arrays[slot.name]).view(np.uint32), wanted.view(np.uint32))
+        equal = _equal_bits(slot.to_neutral(found.arrays[slot.name]), wanted)
         compared += wanted.nbytes
         if compared > RELEASE_EVERY:
             compared = 0
@@ -140,6 +140,14 @@ def compare(checkpoint: Checkpoint, file: MappedFile, found: NamedArrays, shown:
             f"{shown}: {wrong[0]} reads back with other bits than were written ({len(wrong)} such arrays). The disk or "
             "the memory is at fault; the file was discarded."
         )
+
+
+def _equal_bits(found: np.ndarray, wanted: np.ndarray) -> bool:
+    """Whether two float32 arrays are the same, bit for bit; that one may lie the other way round in memory."""
+    if found.shape != wanted.shape:
+        return False
+    found, wanted = found.view(np.uint32), wanted.view(np.uint32)
+    return all(np.array_equal(found[..., some], wanted[..., some]) for some in blocks(wanted))
 
 
 def _model_name(checkpoint: Checkpoint) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 
 from convert.checkpoint import Checkpoint
 from convert.writers.atomic import as_os_error
+from convert.writers.blocks import blocks
 from ferplus_keras import PROVENANCE_KEY
 from ferplus_keras.architecture import Shape
 from ferplus_keras.keras_plan import KerasLayer, keras_plan
@@ -30,9 +31,6 @@ MAX_ATTRIBUTE_BYTES = 64512
 #: HDF5 gathers names, shapes and attributes in blocks of this many bytes; at its default of 2 KiB they lie scattered
 #: among the arrays, and opening the file takes three times as long.
 METADATA_BLOCK = 1 << 18
-
-#: A kernel is turned around by so many output channels at a time, which stay in the processor's nearest cache.
-BLOCK = 32
 
 
 def write_h5(checkpoint: Checkpoint, path: Path, *, activation: str | None, model_name: str) -> None:
@@ -88,8 +86,8 @@ def _fill(path: Path, places: list[tuple[int, np.ndarray]]) -> None:
         with path.open("r+b") as stream:
             for offset, array in some:
                 turned = buffer[: array.size].reshape(array.shape)
-                for start in range(0, array.shape[-1], BLOCK):
-                    turned[..., start : start + BLOCK] = array[..., start : start + BLOCK]
+                for part in blocks(array):
+                    turned[..., part] = array[..., part]
                 stream.seek(offset)
                 stream.write(turned.data)
 
