@@ -24,11 +24,18 @@ class WeightAverage(keras.layers.Layer):
         super().__init__(name=name, dtype="float32", trainable=False)
         self.momentum = momentum
         self._sources = lambda: network.weights  # in a function: Keras would take the network for a part of this layer
-        self.steps = self.add_weight(name="steps", shape=(), dtype="float32", initializer="zeros", trainable=False)
+        self.steps = self.add_weight(
+            name="steps",
+            shape=(),
+            dtype="float32",
+            initializer="zeros",
+            trainable=False,
+            aggregation="only_first_replica",
+        )
         self.averages = [
             self.add_weight(
                 name=weight.path.replace("/", "_"), shape=weight.shape, dtype="float32", initializer="zeros",
-                trainable=False,
+                trainable=False, aggregation="only_first_replica",
             )
             for weight in network.weights
         ]  # fmt: skip

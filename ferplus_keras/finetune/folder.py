@@ -1,10 +1,10 @@
 """The folder of a run: who may write there, and what is called how.
 
-    recipe.toml  run.json                 what is being done: all values; data, start, versions, seed
-    history.csv  curves.svg               the epochs so far
-    state/state.safetensors               the last complete checkpoint
-    state/best-0007.safetensors           the weights of the best epoch on Valid
-    best.h5 ... last.h5 ... model-card.md the release, once the run is done
+recipe.toml  run.json                 what is being done: all values; data, start, versions, seed
+history.csv  curves.svg               the epochs so far
+state/state.safetensors               the last complete checkpoint
+state/best-0007.safetensors           the weights of the best epoch on Valid
+best.h5 ... last.h5 ... model-card.md the release, once the run is done
 """
 
 from __future__ import annotations
@@ -117,7 +117,9 @@ def locked(folder: RunFolder) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
-        raise BadInputError(f"Another process is training in {folder.path}; wait for it, or give another --out.") from None
+        raise BadInputError(
+            f"Another process is training in {folder.path}; wait for it, or give another --out."
+        ) from None
     try:
         yield
     finally:

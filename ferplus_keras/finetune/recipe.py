@@ -18,6 +18,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from ferplus_keras.architecture import NETWORKS
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.finetune.augmentation import AugmentationSettings
 
@@ -46,9 +47,7 @@ class DataSettings:
         "albanie", "wtomin", "majority", "probability", "crossentropy", "multi_target", default="albanie"
     )
     #: What a picture's target is; see :mod:`ferplus_keras.finetune.targets`.
-    target: str = _one_of(
-        "hard", "majority", "probability", "crossentropy", "multi_target", default="crossentropy"
-    )
+    target: str = _one_of("hard", "majority", "probability", "crossentropy", "multi_target", default="crossentropy")
     #: One factor a class, in the classes' order; empty for none.
     class_weights: tuple[float, ...] = ()
     label_smoothing: float = _within(0.0, 1.0, 0.0, open_end=True)
@@ -161,13 +160,14 @@ class Recipe:
 SECTIONS = tuple(each.name for each in fields(Recipe) if each.name not in ("name", "summary"))
 
 
-def load_recipe(name: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+def load_recipe(name: str | Path, overrides: Iterable[str] = (), *, network: str = "") -> Recipe:
     """The recipe of that name, or in the TOML file at that path, with ``overrides`` ("key=value") applied in order.
 
-    A key is ``section.key``, or the key alone; a value is TOML, and a bare word is taken as a string.
+    A key is ``section.key``, or the key alone; a value is TOML, and a bare word is taken as a string. Where a recipe
+    has values for one network only (``[for.senet50.data]``), those of ``network`` are taken.
     Raises :class:`BadInputError` on an unknown key (with what was probably meant) and on a value that cannot be.
     """
-    recipe = _named(str(name)) if str(name) in RECIPES else _of_file(Path(name))
+    recipe = _named(str(name), network) if str(name) in RECIPES else _of_file(Path(name), network)
     for override in overrides:
         key, sign, text = override.partition("=")
         if not sign:
@@ -178,12 +178,12 @@ def load_recipe(name: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     return recipe
 
 
-def _named(name: str) -> Recipe:
+def _named(name: str, network: str) -> Recipe:
     text = resources.files("ferplus_keras.finetune").joinpath("recipes", f"{name}.toml").read_text("utf-8")
-    return _of_table(tomllib.loads(text), f"the recipe {name}")
+    return _of_table(tomllib.loads(text), f"the recipe {name}", network)
 
 
-def _of_file(path: Path) -> Recipe:
+def _of_file(path: Path, network: str) -> Recipe:
     if not path.is_file():
         near = difflib.get_close_matches(str(path), RECIPES, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
@@ -200,20 +200,27 @@ def _of_file(path: Path) -> Recipe:
         raise BadInputError(f"{path} cannot be read: {error.strerror}.") from None
     except (ValueError, RecursionError) as error:
         raise BadInputError(f"{path} is not TOML: {error}") from None
-    return _of_table(table, str(path), default_name=path.stem)
+    return _of_table(table, str(path), network, default_name=path.stem)
 
 
-def _of_table(table: dict[str, Any], where: str, default_name: str = "") -> Recipe:
+def _of_table(table: dict[str, Any], where: str, network: str, default_name: str = "") -> Recipe:
     table = dict(table)
-    base = table.pop("base", None)
+    base, particular = table.pop("base", None), table.pop("for", {})
+    if not isinstance(particular, dict) or not set(particular) <= set(NETWORKS):
+        raise BadInputError(f"{where}: [for.NETWORK.section] is for {' or '.join(NETWORKS)}.")
     if base is not None and base not in RECIPES:
         raise BadInputError(f"{where}: base is {base!r}; it may be {', '.join(RECIPES)}.")
     name, summary = table.pop("name", default_name), table.pop("summary", "")
     if not isinstance(name, str) or not isinstance(summary, str):
         raise BadInputError(f"{where}: name and summary are texts.")
-    recipe = _named(base) if base is not None else Recipe(name)
+    recipe = _named(base, network) if base is not None else Recipe(name)
     recipe = replace(recipe, name=name or recipe.name, summary=summary or recipe.summary)
-    return _with(recipe, table, where)
+    own = [_with(recipe, table, where)]
+    for each, values in particular.items():  # all are checked, one is taken
+        if not isinstance(values, dict):
+            raise BadInputError(f"{where}: [for.{each}.section] holds values, not {values!r}.")
+        own.append(_with(own[0], values, f"{where}: for.{each}"))
+    return own[1 + list(particular).index(network)] if network in particular else own[0]
 
 
 def _with(recipe: Recipe, table: Mapping[str, Any], where: str) -> Recipe:
@@ -276,7 +283,7 @@ def _value(value: Any, kind: Any, metadata: Mapping[str, Any], where: str) -> An
         return tuple(_value(each, kind, {}, where) for each, kind in zip(value, kinds, strict=True))
     if origin is dict:
         if not isinstance(value, dict):
-            raise BadInputError(f"{where} is a table such as {{\"conv5_*\" = 0.5}}, not {value!r}.")
+            raise BadInputError(f'{where} is a table such as {{"conv5_*" = 0.5}}, not {value!r}.')
         return {str(key): _value(each, float, {"range": (0.0, 1e6, False)}, where) for key, each in value.items()}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
@@ -309,11 +316,15 @@ def _checked(recipe: Recipe) -> None:
     """What several values say together."""
     schedule = recipe.schedule
     if schedule.kind == "step" and not schedule.step_epochs:
-        raise BadInputError("schedule.kind is step, and schedule.step_epochs says of no epoch that it steps down there.")
+        raise BadInputError(
+            "schedule.kind is step, and schedule.step_epochs says of no epoch that it steps down there."
+        )
     if list(schedule.step_epochs) != sorted(set(schedule.step_epochs)):
         raise BadInputError(f"schedule.step_epochs rise from one to the next, unlike {list(schedule.step_epochs)}.")
     if schedule.kind == "plateau" and schedule.warmup_epochs:
-        raise BadInputError("schedule.warmup_epochs goes with constant, cosine and step, not with plateau: set it to 0.")
+        raise BadInputError(
+            "schedule.warmup_epochs goes with constant, cosine and step, not with plateau: set it to 0."
+        )
     if schedule.warmup_epochs >= schedule.epochs and schedule.warmup_epochs:
         raise BadInputError("schedule.warmup_epochs must be fewer than schedule.epochs.")
     if any(weight <= 0 for weight in recipe.data.class_weights):
@@ -324,7 +335,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, tuple | list):
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, dict):

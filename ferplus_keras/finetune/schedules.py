@@ -110,7 +110,9 @@ def standing(settings: ScheduleSettings, peak: float, history: Sequence[Row]) ->
         if settings.kind == "plateau" and since_cut >= settings.plateau_patience:
             learning_rate, since_cut = learning_rate * settings.plateau_factor, 0
     if settings.early_stop and waited >= settings.early_stop:
-        return Standing(best_epoch, learning_rate, True, f"{waited} epochs without a better {settings.monitor} on Valid")
+        return Standing(
+            best_epoch, learning_rate, True, f"{waited} epochs without a better {settings.monitor} on Valid"
+        )
     return Standing(best_epoch, learning_rate, len(history) >= settings.epochs, "all epochs done")
 
 
