@@ -39,8 +39,9 @@ NESTED = ("If", "Loop", "Scan", "SequenceMap")
 class Predictor:
     """A network ready to run.
 
-    ``run`` takes preprocessed images (n x size x size x 3, float32, RGB less the mean; ``size`` is 224 but where the
-    file says that it was trained on another) and gives n x 8 logits or probabilities. ``batch`` is how many images at a time suit it. ``labels`` is the order of its classes.
+    ``run`` takes preprocessed images (n x size x size x 3, float32, RGB less the mean) and gives n x 8 logits or
+    probabilities; ``size`` is 224, but where the file says that it was trained on another. ``batch`` is how many images
+    at a time suit it. ``labels`` is the order of its classes.
     """
 
     path: Path

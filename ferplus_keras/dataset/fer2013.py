@@ -13,7 +13,7 @@ from ferplus_keras.dataset.pixels_csv import _fields, _lines, read_pixels
 from ferplus_keras.dataset.records import VOTE_COLUMNS, Dataset, Labels, made_name, split_code
 from ferplus_keras.errors import BadInputError
 
-#: What the numbers 0 to 6 in the ``emotion`` column mean (Kaggle, "Challenges in Representation Learning"), in our words.
+#: What 0 to 6 in the ``emotion`` column mean (Kaggle, "Challenges in Representation Learning"), in FERPlus's words.
 FER2013_CLASSES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 
 
@@ -31,10 +31,10 @@ def load_fer2013(
             classes, splits, lines = [], [], []
             rows = _lines(stream, str(file), lambda _bytes: None)
             number, header = next(rows, (1, b""))
-            names = [
+            columns = [
                 name.decode("utf-8", "replace") for name in _fields(header.removeprefix(b"\xef\xbb\xbf"), str(file), 1)
             ]
-            emotion, usage = columns_of(names, ("emotion", "Usage"), str(file))
+            emotion, usage = columns_of(columns, ("emotion", "Usage"), str(file))
             for number, line in rows:
                 fields = line.split(b",") if b'"' not in line else _fields(line, str(file), number)
                 classes.append(_class(fields[emotion] if emotion < len(fields) else b"", str(file), number))

@@ -7,13 +7,14 @@ layers may do to their variables is the same on TensorFlow, JAX and PyTorch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
 
-class WeightAverage(keras.layers.Layer):
+class WeightAverage(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
     """Keeps the average of every weight of ``network``.
 
     After step t it is ``m * average + (1 - m) * weight`` with ``m = min(momentum, (1 + t) / (10 + t))``: short at the
@@ -23,7 +24,8 @@ class WeightAverage(keras.layers.Layer):
     def __init__(self, network: keras.Model, momentum: float, name: str = "weight_average") -> None:
         super().__init__(name=name, dtype="float32", trainable=False)
         self.momentum = momentum
-        self._sources = lambda: network.weights  # in a function: Keras would take the network for a part of this layer
+        # In a function: Keras would take the network for a part of this layer.
+        self._sources: Callable[[], list[Any]] = lambda: network.weights
         self.steps = self.add_weight(
             name="steps",
             shape=(),

@@ -140,12 +140,12 @@ class Recipe:
 
     name: str
     summary: str = ""
-    data: DataSettings = DataSettings()
-    augmentation: AugmentationSettings = AugmentationSettings()
-    network: NetworkSettings = NetworkSettings()
-    optimizer: OptimizerSettings = OptimizerSettings()
-    schedule: ScheduleSettings = ScheduleSettings()
-    training: TrainingSettings = TrainingSettings()
+    data: DataSettings = field(default_factory=DataSettings)
+    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
 
     def to_toml(self) -> str:
         """Every value, as a TOML document that :func:`load_recipe` reads back to an equal recipe."""

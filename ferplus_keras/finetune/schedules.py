@@ -52,7 +52,7 @@ class Rate:
         return self.peak
 
 
-class RateSchedule(keras.optimizers.schedules.LearningRateSchedule):
+class RateSchedule(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]  # Keras has no types
     """:class:`Rate` in the operations of the backend."""
 
     def __init__(self, rate: Rate) -> None:

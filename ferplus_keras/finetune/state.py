@@ -70,7 +70,7 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], record: Mapping[st
     metadata = {KEY: json.dumps(record, allow_nan=True)}
     with atomic_path(path, size) as temporary:
         with as_os_error(SafetensorError):
-            save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary, metadata)
+            save_file({name: np.array(array, order="C", copy=None) for name, array in arrays.items()}, temporary, metadata)
         flush(temporary)
     _flush_folder(path.parent)
 
