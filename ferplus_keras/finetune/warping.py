@@ -9,8 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
+
+#: TensorFlow adds 32-bit integers on the host, even where the rest is on a GPU; JAX has no others.
+_INDEX = "int64" if keras.backend.backend() == "tensorflow" else "int32"
 
 
 def resized(images: Any, size: int) -> Any:
@@ -56,8 +60,8 @@ def warped(images: Any, maps: Any, size: int) -> Any:
     pairs = ops.concatenate([images, right], axis=-1)
     below = ops.concatenate([pairs[:, 1:], pairs[:, -1:]], axis=1)
     table = ops.reshape(ops.concatenate([pairs, below], axis=-1), (-1, 4 * channels))
-    first = ops.arange(ops.shape(images)[0], dtype="int32") * (height * width)
-    found = ops.take(table, ops.cast(upper * width + left, "int32") + first[:, None, None], axis=0)
+    first = ops.arange(ops.shape(images)[0], dtype=_INDEX) * (height * width)
+    found = ops.take(table, ops.cast(upper * width + left, _INDEX) + first[:, None, None], axis=0)
     at = [found[..., corner * channels : (corner + 1) * channels] for corner in range(4)]
     across, down = across[..., None], down[..., None]
     top = at[0] + (at[1] - at[0]) * across
