@@ -256,8 +256,9 @@ def _place(key: str, where: str) -> tuple[str, str]:
     if found:
         raise BadInputError(f"{where}: {key} may be {' or '.join(f'{s}.{n}' for s, n in found)}; write it in full.")
     tail = key.rpartition(".")[2]
-    near = difflib.get_close_matches(key, dotted, 2, 0.6)
-    near += [f"{s}.{n}" for s, n in places if n in difflib.get_close_matches(tail, [n for _, n in places], 2, 0.6)]
+    close = difflib.get_close_matches(tail, [name for _, name in places], 2, 0.6)
+    near = [f"{section}.{name}" for section, name in places if name in close]
+    near += difflib.get_close_matches(key, dotted, 1, 0.8)
     meant = list(dict.fromkeys(near))[:3]
     hint = f" Did you mean {' or '.join(meant)}?" if meant else f" Sections are {', '.join(SECTIONS)}."
     raise BadInputError(f"{where}: there is no value {key!r} in a recipe.{hint}")

@@ -70,7 +70,9 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], record: Mapping[st
     metadata = {KEY: json.dumps(record, allow_nan=True)}
     with atomic_path(path, size) as temporary:
         with as_os_error(SafetensorError):
-            save_file({name: np.array(array, order="C", copy=None) for name, array in arrays.items()}, temporary, metadata)
+            # Not np.ascontiguousarray: that makes arrays of one number of the step counts.
+            whole = {name: np.array(array, order="C", copy=None) for name, array in arrays.items()}
+            save_file(whole, temporary, metadata)
         flush(temporary)
     _flush_folder(path.parent)
 
