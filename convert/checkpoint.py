@@ -19,7 +19,7 @@ import numpy as np
 
 from convert.provenance_fields import SCHEMA, SOURCE_FIELDS, problem_of
 from ferplus_keras import __version__
-from ferplus_keras.architecture import Architecture, Head
+from ferplus_keras.architecture import INPUT_SIZE, Architecture, Head
 from ferplus_keras.emotions import EMOTIONS
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.preprocessing import PUBLISHED
@@ -60,11 +60,19 @@ class Provenance:
     #: "conv" (units, 2048, 1, 1) or "linear" (units, 2048): the form of the head in the PyTorch source.
     torch_head: str = "conv"
     notes: tuple[str, ...] = ()
+    #: How the numbers were trained, where that was done here: recipe, data, seed, versions, start (docs/finetuning.md).
+    training: dict[str, Any] | None = None
     tool: str = f"ferplus-keras {__version__}"
     schema: int = SCHEMA
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False)
+
+    @property
+    def input_shape(self) -> tuple[int | None, int | None, int]:
+        """What a Keras graph takes: 224 x 224 x 3, or any size where the network was trained on pictures of another."""
+        height, width = self.preprocessing["size"]
+        return (INPUT_SIZE, INPUT_SIZE, 3) if (height, width) == (INPUT_SIZE, INPUT_SIZE) else (None, None, 3)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Provenance:

@@ -12,7 +12,7 @@ max pooling that rounds its output size up. This module imports the standard lib
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -277,9 +277,13 @@ def architecture(network: str, head: Head = FERPLUS_HEAD, dropout: float = 0.0) 
         assert head.layer_name is not None
         layers.append(AveragePool("pool5_7x7_s1", (layers[-1].name,)))
         layers.append(Linear(head.layer_name, ("pool5_7x7_s1",), FEATURES, head.units, bias=head.kind == "classifier"))
-    if dropout:
-        layers = list(_with_dropout(layers, DROPOUT_AFTER[network], dropout))
-    return Architecture(network, head, tuple(layers))
+    table = Architecture(network, head, tuple(layers))
+    return with_dropout(table, DROPOUT_AFTER[network], dropout) if dropout else table
+
+
+def with_dropout(table: Architecture, after: tuple[str, ...], rate: float) -> Architecture:
+    """``table`` with a dropout behind each of the layers ``after``."""
+    return Architecture(table.network, table.head, tuple(_with_dropout(table.layers, after, rate)))
 
 
 def _body(network: str) -> Iterator[Layer]:
@@ -332,7 +336,7 @@ def _conv_bn(
     yield BatchNorm(f"{name}_bn", (name,), out_channels)
 
 
-def _with_dropout(layers: list[Layer], after: tuple[str, ...], rate: float) -> Iterator[Layer]:
+def _with_dropout(layers: Iterable[Layer], after: tuple[str, ...], rate: float) -> Iterator[Layer]:
     """The same layers with a dropout behind each of ``after``, the consumers rewired to it."""
     renamed: dict[str, str] = {}
     for layer in layers:

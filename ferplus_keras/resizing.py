@@ -16,36 +16,35 @@ from ferplus_keras.architecture import INPUT_SIZE
 
 @dataclass(frozen=True)
 class Resizer:
-    """``run`` turns grey pictures, n x height x width bytes, into n x 224 x 224, bytes or float32."""
+    """``run`` turns grey pictures, n x height x width bytes, into n x size x size (224), bytes or float32."""
 
     name: str
     title: str
     text: str
-    run: Callable[[np.ndarray], np.ndarray]
+    run: Callable[..., np.ndarray]
 
 
-def pillow(images: np.ndarray) -> np.ndarray:
+def pillow(images: np.ndarray, size: int = INPUT_SIZE) -> np.ndarray:
     from PIL import Image
 
-    size = (INPUT_SIZE, INPUT_SIZE)
-    resized = np.empty((len(images), *size), np.uint8)
+    resized = np.empty((len(images), size, size), np.uint8)
     for target, image in zip(resized, images, strict=True):
-        target[:] = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+        target[:] = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
     return resized
 
 
-def align_corners(images: np.ndarray) -> np.ndarray:
+def align_corners(images: np.ndarray, size: int = INPUT_SIZE) -> np.ndarray:
     def places(length: int) -> np.ndarray:
-        ends: np.ndarray = np.arange(INPUT_SIZE, dtype=np.float32) * np.float32((length - 1) / (INPUT_SIZE - 1))
+        ends: np.ndarray = np.arange(size, dtype=np.float32) * np.float32((length - 1) / (size - 1))
         return ends
 
     return _interpolated(images, places)
 
 
-def tensorflow(images: np.ndarray) -> np.ndarray:
+def tensorflow(images: np.ndarray, size: int = INPUT_SIZE) -> np.ndarray:
     def places(length: int) -> np.ndarray:
-        scale = np.float32(length) / np.float32(INPUT_SIZE)
-        centres: np.ndarray = (np.arange(INPUT_SIZE, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
+        scale = np.float32(length) / np.float32(size)
+        centres: np.ndarray = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
         return centres
 
     return _interpolated(images, places)
@@ -69,11 +68,11 @@ def _interpolated(images: np.ndarray, places: Callable[[int], np.ndarray]) -> np
     return result
 
 
-def opencv(images: np.ndarray) -> np.ndarray:
+def opencv(images: np.ndarray, size: int = INPUT_SIZE) -> np.ndarray:
     """In whole numbers: weights of 11 bits, 4 bits dropped between the passes, 16 and 2 after them."""
 
     def places(length: int) -> tuple[np.ndarray, np.ndarray]:
-        where = ((np.arange(INPUT_SIZE) + 0.5) * (length / INPUT_SIZE) - 0.5).astype(np.float32)
+        where = ((np.arange(size) + 0.5) * (length / size) - 0.5).astype(np.float32)
         below = np.floor(where).astype(np.intp)
         return below, where - below.astype(np.float32)
 

@@ -216,7 +216,7 @@ def predict(
     start = time.perf_counter()
     for first in range(0, len(rows), predictor.batch):
         began = time.perf_counter()
-        grey = resizer(images[rows[first : first + predictor.batch]])
+        grey = resizer(images[rows[first : first + predictor.batch]], predictor.size)
         batch = preprocess_input(np.broadcast_to(grey[..., None], (*grey.shape, 3)))
         ready = time.perf_counter()
         probabilities[first : first + len(batch)] = predictor.probabilities(batch)

@@ -28,6 +28,9 @@ from verify.metrics import softmax
 
 Run = Callable[[np.ndarray], np.ndarray]
 
+#: Sides of pictures that a network may have been trained on; what says otherwise is shown the published size.
+MIN_SIZE, MAX_SIZE = 32, 1024
+
 #: ONNX's nodes that hold graphs of their own; what those keep in other files would not be seen.
 NESTED = ("If", "Loop", "Scan", "SequenceMap")
 
@@ -36,8 +39,9 @@ NESTED = ("If", "Loop", "Scan", "SequenceMap")
 class Predictor:
     """A network ready to run.
 
-    ``run`` takes preprocessed images (n x 224 x 224 x 3, float32, RGB less the mean) and gives n x 8 logits or
-    probabilities. ``batch`` is how many images at a time suit it. ``labels`` is the order of its classes.
+    ``run`` takes preprocessed images (n x size x size x 3, float32, RGB less the mean) and gives n x 8 logits or
+    probabilities; ``size`` is 224, but where the file says that it was trained on another. ``batch`` is how many images
+    at a time suit it. ``labels`` is the order of its classes.
     """
 
     path: Path
@@ -49,6 +53,7 @@ class Predictor:
     labels: tuple[str, ...] = EMOTIONS
     batch: int = 32
     notes: tuple[str, ...] = ()
+    size: int = INPUT_SIZE
     output: str | None = None  #: what ``run`` gives, "logits" or "probabilities"; None: told from the numbers
 
     @property
@@ -128,12 +133,23 @@ def _of_checkpoint(
     notes = []
     if told.labels != EMOTIONS and told.labels is not None:
         notes.append(f"the file's classes stand in the order {', '.join(told.labels)}; they were put in FERPlus's")
-    published = PUBLISHED.as_dict()
+    size = size_of(told)
+    published = PUBLISHED.as_dict() | {"size": (size, size)}
+    if size != INPUT_SIZE:
+        notes.append(f"it was trained on pictures of {size} x {size}, and is shown such")
     if any(_listed(told.preprocessing.get(key, value)) != _listed(value) for key, value in published.items()):
         notes.append("the file asks for another preprocessing than was published; it was run with the published one")
     return Predictor(
-        path, by, run, told.source, told, told.network, told.labels or EMOTIONS, batch, (*notes, *told.notes), output
+        path, by, run, told.source, told, told.network, told.labels or EMOTIONS, batch, (*notes, *told.notes),
+        size, output,
     )  # fmt: skip
+
+
+def size_of(told: Provenance) -> int:
+    """The side of the pictures that the network was trained on: what its provenance says, where that is a square."""
+    height, width = told.preprocessing["size"]
+    square = height == width and isinstance(height, int) and MIN_SIZE <= height <= MAX_SIZE
+    return int(height) if square else INPUT_SIZE
 
 
 def _of_a_stranger(path: Path, format: str, by: str, run: Run, batch: int) -> Predictor:
@@ -166,14 +182,15 @@ def _open_keras(path: Path) -> Predictor:
 
     model, checkpoint = open_model(path)
     shapes = [tuple(each.shape) for each in model.inputs or ()]
-    wanted = (INPUT_SIZE, INPUT_SIZE, 3)
+    side = size_of(checkpoint.provenance) if checkpoint is not None else INPUT_SIZE
+    wanted = (side, side, 3)
     if (
         len(shapes) != 1
         or len(shapes[0]) != 4
         or any(have not in (None, want) for have, want in zip(shapes[0][1:], wanted, strict=True))
     ):
         shown = " and ".join(map(str, shapes)) or "nothing that is known before it runs"
-        raise BadInputError(f"{path} takes {shown[:200]}, and these networks take images of 224 x 224 x 3.")
+        raise BadInputError(f"{path} takes {shown[:200]}, and these networks take images of {side} x {side} x 3.")
     size = shapes[0][0] or 32
     listed = _takes_a_list(model)
 
@@ -183,7 +200,7 @@ def _open_keras(path: Path) -> Predictor:
         try:
             found = model.predict_on_batch(inputs)
         except Exception as error:  # whatever a stranger's graph raises
-            raise BadInputError(f"{path} cannot be run on images of 224 x 224 x 3: {_line(error)}") from None
+            raise BadInputError(f"{path} cannot be run on images of {side} x {side} x 3: {_line(error)}") from None
         if isinstance(found, dict):
             found = list(found.values())
         return np.asarray(found[0] if isinstance(found, list | tuple) else found)[: len(images)]
@@ -211,6 +228,8 @@ def _open_torch(path: Path) -> Predictor:
 
     checkpoint = read_checkpoint(path)
     module = reference_module(checkpoint, "float32")
+    if size_of(checkpoint.provenance) != INPUT_SIZE:  # where the last map is not 7 x 7, the average goes over all of it
+        module.pool5_7x7_s1 = torch.nn.AdaptiveAvgPool2d(1)
 
     def run(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():

@@ -100,6 +100,7 @@ def read_checkpoint(
         num_batches_tracked=_step_counters(found, result, earlier),
         torch_head=earlier.torch_head if earlier and not _is_state_dict(found) else result.torch_head,
         notes=tuple(result.notes),
+        training=earlier.training if earlier else None,
     )  # fmt: skip
     output = found.output or (earlier.output if earlier and not _is_state_dict(found) else "logits")
     provenance = with_output(provenance, probabilities=output == "probabilities")

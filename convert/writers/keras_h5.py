@@ -35,7 +35,7 @@ METADATA_BLOCK = 1 << 18
 
 def write_h5(checkpoint: Checkpoint, path: Path, *, activation: str | None, model_name: str) -> None:
     """Write ``checkpoint`` as a whole Keras model. ``activation`` is "softmax" or None for logits."""
-    plan = keras_plan(checkpoint.architecture, activation=activation)
+    plan = keras_plan(checkpoint.architecture, input_shape=checkpoint.provenance.input_shape, activation=activation)
     config = {"class_name": "Functional", "config": functional_config(plan, model_name)}
     places: list[tuple[int, np.ndarray]] = []
     with as_os_error(RuntimeError), h5py.File(path, "w", meta_block_size=METADATA_BLOCK) as file:

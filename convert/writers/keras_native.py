@@ -45,7 +45,8 @@ def _model(checkpoint: Checkpoint, activation: str | None, model_name: str) -> A
             f".keras and .weights.h5 files are written by Keras 3, which cannot be imported here ({error}). "
             "Install it with: pip install keras. A .h5 file needs no Keras."
         ) from None
-    model = model_from_architecture(checkpoint.architecture, activation=activation, name=model_name)
+    shape = checkpoint.provenance.input_shape
+    model = model_from_architecture(checkpoint.architecture, input_shape=shape, activation=activation, name=model_name)
     for layer in model.layers:
         if layer.weights:
             arrays = checkpoint.arrays[layer.name].values()

@@ -1,0 +1,206 @@
+"""What becomes of a finished run: weights in every format with their provenance, accuracy, curves, a model card."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ferplus_keras.emotions import EMOTIONS
+
+if TYPE_CHECKING:
+    from convert.writers import Written
+    from ferplus_keras.dataset import Dataset
+    from ferplus_keras.finetune.examples import Part
+    from ferplus_keras.finetune.folder import RunFolder
+    from ferplus_keras.finetune.training import Outcome, Run
+
+#: Of Wilson's interval: 95 %.
+CARD = "model-card.md"
+
+
+def release(
+    run: Run, outcome: Outcome, folder: RunFolder, dataset: Dataset, formats: tuple[str, ...], again: str, say: Any
+) -> dict[str, Any]:
+    """Write the release of ``run`` into its folder and return what it is, as plain data.
+
+    The best epoch was chosen on Valid; Test is looked at here, once. Raises :class:`OutputError`.
+    """
+    from convert.writers import write
+
+    written: list[Written] = []
+    for name, weights, epoch in (
+        ("best", outcome.best, outcome.best_epoch), ("last", outcome.last, len(outcome.history)),
+    ):  # fmt: skip
+        say.passing(f"writing {name} as {', '.join(formats)}")
+        checkpoint = _checkpoint(run, folder, weights, epoch)
+        written += [write(checkpoint, folder.path / f"{name}.{each}") for each in formats]
+    say.passing("looking at Valid and Test")
+    best = [each for each in written if each.path.name.startswith("best")]
+    if run.examples.classes == EMOTIONS:
+        rates = _accuracy_report(best[0].path, run, folder, dataset, again, say)
+    else:
+        rates = _rates(run, outcome)
+    made = {
+        "folder": str(folder.path),
+        "recipe": run.recipe.name,
+        "epochs": len(outcome.history),
+        "best_epoch": outcome.best_epoch,
+        "reason": outcome.reason,
+        "accuracy": rates,
+        "commonest": run.examples.valid.commonest,
+        "waiting_for_data": max(row["waiting_for_data"] for row in outcome.history),
+        "files": [asdict(each) for each in written],
+    }
+    folder.write_text(folder.path / CARD, _card(run, outcome, folder, made))
+    return made
+
+
+def versions() -> dict[str, str]:
+    """The libraries that took part, and this program."""
+    from ferplus_keras import __version__
+    from verify.result import versions as libraries
+
+    return {"ferplus-keras": __version__, "python": sys.version.split()[0]} | libraries()
+
+
+def _checkpoint(run: Run, folder: RunFolder, weights: Path, epoch: int) -> Any:
+    """The weights of one epoch as a neutral checkpoint, with everything that is known of how they came about."""
+    from convert.checkpoint import Checkpoint, Provenance, Source, sha256_of
+    from ferplus_keras.architecture import architecture, classifier
+    from ferplus_keras.finetune.state import load_arrays
+    from ferplus_keras.preprocessing import PUBLISHED
+
+    table = architecture(run.network_name, classifier(len(run.examples.classes)))
+    arrays = load_arrays(weights).arrays
+    source = Source(weights.name, weights.stat().st_size, sha256_of(weights), "trained here")
+    size, recipe = run.recipe.network.size, run.recipe
+    told = {
+        "recipe": recipe.name,
+        "recipe_sha256": hashlib.sha256(recipe.to_toml().encode()).hexdigest(),
+        "epoch": str(epoch),
+        "seed": str(recipe.training.seed),
+        "data": run.examples.fingerprint,
+        "protocol": recipe.data.protocol,
+        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
+        "start": str(run.start),
+        "start_sha256": str(run.start.told.get("sha256", "")),
+    }
+    begun = f"from {run.start}" + (", a stand-in with made-up weights" if run.start.standin else "")
+    provenance = Provenance(
+        source, source, run.network_name, "classifier", len(run.examples.classes), labels=run.examples.classes,
+        preprocessing=PUBLISHED.as_dict() | {"size": (size, size)},
+        num_batches_tracked=epoch * len(run.feed),
+        notes=(f"trained by the recipe {recipe.name} {begun}; epoch {epoch}, seed {recipe.training.seed}",),
+        training=told,
+    )  # fmt: skip
+    layers = {
+        layer: {role: arrays[f"{layer}/{role}"] for role in roles} for layer, roles in table.parameters.items()
+    }  # fmt: skip
+    return Checkpoint(table, layers, provenance)
+
+
+def _accuracy_report(
+    path: Path, run: Run, folder: RunFolder, dataset: Dataset, again: str, say: Any
+) -> list[dict[str, Any]]:
+    """What ``ferplus verify accuracy`` says of the file, with its report in ``accuracy/``."""
+    from ferplus_keras.dataset.protocols import PROTOCOLS
+    from verify.accuracy import evaluate
+    from verify.accuracy_result import as_result
+    from verify.predictors import open_predictor
+    from verify.report.accuracy import write_accuracy_report
+
+    began = time.perf_counter()
+    limit = len(run.examples.valid) if len(run.examples.valid) == len(run.examples.test) else None
+    evaluation = evaluate(
+        open_predictor(path), dataset, PROTOCOLS[run.recipe.data.protocol], splits=("val", "test"), limit=limit,
+        progress=lambda step: say.passing(f"{step.title}: {step.done:,} of {step.total:,}"),
+    )  # fmt: skip
+    result = as_result(evaluation, [], again, time.perf_counter() - began)
+    write_accuracy_report(result, dataset.images, folder.path / "accuracy")
+    return [
+        {key: split[key] for key in ("split", "n", "correct", "accuracy", "interval", "always_the_commonest")}
+        | {"without_copies": split["without_copies"]["accuracy"]}
+        for split in result["splits"]
+    ]
+
+
+def _rates(run: Run, outcome: Outcome) -> list[dict[str, Any]]:
+    """Of classes that the accuracy report does not know (FER2013's seven)."""
+    import numpy as np
+
+    from ferplus_keras.finetune.network import set_arrays
+    from ferplus_keras.finetune.state import load_arrays
+    from verify.scores import Rate
+
+    arrays: dict[str, dict[str, Any]] = {}
+    for name, array in load_arrays(outcome.best).arrays.items():
+        layer, role = name.split("/")
+        arrays.setdefault(layer, {})[role] = array
+    set_arrays(run.network, run.table, arrays)
+    parts: dict[str, Part] = {"val": run.examples.valid, "test": run.examples.test}
+    rates = []
+    for split, part in parts.items():
+        right = np.asarray(run.logits(part).argmax(axis=1) == part.labels)
+        rates.append({"split": split, "always_the_commonest": part.commonest} | Rate.of(right).as_dict())
+    return rates
+
+
+def _card(run: Run, outcome: Outcome, folder: RunFolder, made: dict[str, Any]) -> str:
+    """The model card: what it is, what it was made of, how good it is, and what it is not for."""
+    recipe, examples, best = run.recipe, run.examples, outcome.history[outcome.best_epoch - 1]
+    network = {"resnet50": "ResNet50", "senet50": "SE-ResNet50"}[run.network_name]
+    data = "FER+ (Barsoum et al. 2016)" if examples.classes == EMOTIONS else "FER2013 (Goodfellow et al. 2013)"
+    start = f"{run.start}" + (" (**a stand-in with made-up weights**)" if run.start.standin else "")
+    lines = [
+        f"# {network}, {len(examples.classes)} emotions, recipe {recipe.name}",
+        "",
+        f"Says which of {len(examples.classes)} expressions a cropped face shows: {', '.join(examples.classes)}.",
+        "",
+        "| | pictures | right | 95 % | always the commonest |",
+        "|---|---|---|---|---|",
+    ]
+    for rate in made["accuracy"]:
+        low, high = rate["interval"] or (0.0, 0.0)
+        name = {"val": "Valid (chosen on)", "test": "Test (looked at once)"}[rate["split"]]
+        lines.append(
+            f"| {name} | {rate['n']:,} | {rate['accuracy']:.2%} | {low:.2%} to {high:.2%} | "
+            f"{rate['always_the_commonest']:.2%} |"
+        )
+    lines += [
+        "",
+        "![learning curves](curves.svg)",
+        "",
+        "## How it was made",
+        "",
+        f"- Data: {data}, protocol `{recipe.data.protocol}`, {len(examples.train):,} pictures to learn from; "
+        f"fingerprint `{examples.fingerprint}`",
+        f"- Recipe: {recipe.summary or recipe.name}; every value in [recipe.toml](recipe.toml)",
+        f"- Start: {start}",
+        f"- {outcome.best_epoch} of {len(outcome.history)} epochs ({outcome.reason}), seed {recipe.training.seed}, "
+        f"{run.precision}; on Valid the loss was {best['val_loss']:.3f}",
+        f"- Input: {recipe.network.size} x {recipe.network.size} pixels, RGB less the mean, straight bilinear resize",
+        f"- Versions: {', '.join(f'{name} {version}' for name, version in versions().items())}",
+        "",
+        "## Limits",
+        "",
+        "- It learned from faces found on the web in 2013, 48 x 48 pixels and grey, judged by ten people each: what it "
+        "says is what they would have said of an expression, not what somebody feels.",
+        "- Rare expressions (disgust, contempt) have few examples; see the table by class in the accuracy report.",
+        "- Do not decide about people by it. Emotion recognition at work and at school is forbidden in the EU (AI Act, "
+        "article 5).",
+        "- The data's terms allow research; what that means for weights learned from them is for you to find out.",
+        "",
+        "## Files",
+        "",
+        "| file | bytes | SHA-256 |",
+        "|---|---|---|",
+    ]
+    lines += [f"| {Path(each['path']).name} | {each['size']:,} | `{each['sha256']}` |" for each in made["files"]]
+    return "\n".join(lines) + "\n"
+
+
+__all__ = ["release", "versions"]

@@ -1,0 +1,1 @@
+"""Fine-tuning: recipes as data, targets, input pipeline, training loop, release."""

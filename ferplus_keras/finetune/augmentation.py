@@ -1,0 +1,309 @@
+"""Preprocessing and augmentation as one Keras layer: bytes in, the network's input out, on the accelerator.
+
+The layer stands before the network in the training model. When it does not train it resizes and subtracts the mean,
+as :mod:`ferplus_keras.preprocessing` does. When it trains, flip, zoom, rotation, skew and crop of a picture are one
+affine map, and the picture is sampled once, from 48 x 48 straight to the network's size: sampling twice would blur.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from enum import IntEnum, auto
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from ferplus_keras.architecture import INPUT_SIZE
+from ferplus_keras.errors import BadInputError
+from ferplus_keras.finetune.noise import folded, uniforms
+from ferplus_keras.finetune.warping import resized, warped
+from ferplus_keras.preprocessing import PUBLISHED
+
+Pair = tuple[float, float]
+
+#: How often a crop is drawn before the whole picture is taken, as torchvision and Albumentations do.
+CROP_TRIES = 10
+
+#: Width to height of an erased rectangle, at most and inverted at least (Zhong et al. 2017, arXiv:1708.04896).
+ERASING_RATIO = 1 / 0.3
+
+
+@dataclass(frozen=True)
+class AugmentationSettings:
+    """What is done to the pictures of a training step; the defaults do nothing. Lists (of a TOML file) become tuples.
+
+    ``flip``: share of the pictures that are mirrored.
+    ``warped``: share of the pictures that ``zoom``, ``rotation`` and ``skew`` are for.
+    ``zoom``: from, to: enlarged so many times, about a random place.
+    ``rotation``: degrees, counter-clockwise, one of these; or ``rotation_range``: any angle up to so many, either way.
+    ``skew``: shear, one of these on each axis; or ``skew_range``: any up to that, either way.
+    ``crop_scale``: from, to: share of the picture's area that is cut out and enlarged to the whole;
+    ``crop_ratio``: its width to height, from, to.
+    ``brightness``: added, up to that share of white, either way; ``contrast``: multiplied by 1 more or less up to
+    that; ``toned``: share of the pictures that these two are for. The result is clipped to 0..255.
+    ``erased``: share of the pictures that lose a rectangle to the mean colour; ``erased_area``: its area, from, to.
+    """
+
+    flip: float = 0.0
+    warped: float = 1.0
+    zoom: Pair = (1.0, 1.0)
+    rotation: tuple[float, ...] = ()
+    rotation_range: float = 0.0
+    skew: tuple[float, ...] = ()
+    skew_range: float = 0.0
+    crop_scale: Pair = (1.0, 1.0)
+    crop_ratio: Pair = (1.0, 1.0)
+    brightness: float = 0.0
+    contrast: float = 0.0
+    toned: float = 1.0
+    erased: float = 0.0
+    erased_area: Pair = (0.02, 0.2)
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            value = tuple(map(float, value)) if isinstance(value, list | tuple) else float(value)
+            object.__setattr__(self, field.name, value)
+            values = value if isinstance(value, tuple) else (value,)
+            if not all(map(math.isfinite, values)):
+                raise BadInputError(f"The augmentation's {field.name} is {value}: finite numbers are needed.")
+        for name in ("flip", "warped", "toned", "erased", "brightness", "contrast"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise BadInputError(f"The augmentation's {name} is a share from 0 to 1, not {getattr(self, name)}.")
+        for name, highest in (
+            ("zoom", math.inf), ("crop_scale", 1), ("crop_ratio", math.inf), ("erased_area", 1),
+        ):  # fmt: skip
+            pair = getattr(self, name)
+            if not isinstance(pair, tuple) or len(pair) != 2 or not 0 < pair[0] <= pair[1] <= highest:
+                limit = "" if highest == math.inf else f" and at most {highest}"
+                raise BadInputError(f"The augmentation's {name} is from, to: two numbers above 0{limit}, not {pair}.")
+        for name in ("rotation", "skew"):
+            choices, reach = getattr(self, name), getattr(self, f"{name}_range")
+            if (choices and reach) or reach < 0:
+                raise BadInputError(
+                    f"The augmentation takes {name} (one of {choices}) or {name}_range (up to {reach}, 0 or more)."
+                )
+
+    @property
+    def geometric(self) -> bool:
+        """Whether pictures are sampled anywhere but straight."""
+        return bool(self.flip or self.cropping or self.warping)
+
+    @property
+    def cropping(self) -> bool:
+        return self.crop_scale != (1.0, 1.0) or self.crop_ratio != (1.0, 1.0)
+
+    @property
+    def warping(self) -> bool:
+        turned = self.zoom != (1.0, 1.0) or any(self.rotation) or any(self.skew) or self.rotation_range
+        return bool(self.warped and (turned or self.skew_range))
+
+    @property
+    def toning(self) -> bool:
+        return bool(self.toned and (self.brightness or self.contrast))
+
+
+#: Albanie's: flip, and half of the pictures warped.
+ALBANIE = AugmentationSettings(
+    flip=0.5, warped=0.5, zoom=(0.96, 1.04), rotation=(-10.0, 0.0, 10.0), skew=(-0.1, 0.0, 0.1)
+)
+
+#: wtomin's, with the defaults of the library that it calls: brightness and contrast for half of the pictures.
+WTOMIN = AugmentationSettings(
+    flip=0.5, crop_scale=(0.8, 1.0), crop_ratio=(4 / 5, 5 / 4), brightness=0.1, contrast=0.1, toned=0.5
+)
+
+
+class _Column(IntEnum):
+    """What each of a picture's random numbers is for; turning one thing on does not change the others' numbers."""
+
+    FLIP = 0
+    WARPED = auto()
+    ZOOM = auto()
+    ZOOM_X = auto()
+    ZOOM_Y = auto()
+    ROTATION = auto()
+    SKEW_X = auto()
+    SKEW_Y = auto()
+    TONED = auto()
+    BRIGHTNESS = auto()
+    CONTRAST = auto()
+    ERASED = auto()
+    ERASED_AREA = auto()
+    ERASED_RATIO = auto()
+    ERASED_X = auto()
+    ERASED_Y = auto()
+    CROP_X = auto()
+    CROP_Y = auto()
+    CROP_TRIES = auto()  # and what follows: areas, then ratios
+
+
+_COLUMNS = _Column.CROP_TRIES + 2 * CROP_TRIES
+
+
+@keras.saving.register_keras_serializable(package="ferplus_keras")
+class Augmentation(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
+    """Pictures of any size, n x h x w or n x h x w x 1 or 3, 0..255, as the network's input: n x size x size x 3.
+
+    Grey becomes three channels; the result is RGB less the mean, float32 under any precision policy. The random
+    numbers depend on ``seed``, on the steps trained so far, which are the layer's one weight and so part of every
+    checkpoint, and on the row of the (global) batch; they are the same on all backends.
+
+    Args:
+        settings: what to do when training; a dict (from a saved model) does as well.
+        size: side of the network's input.
+        seed: 0 or more.
+    """
+
+    def __init__(
+        self,
+        settings: AugmentationSettings | dict[str, Any] | None = None,
+        size: int = INPUT_SIZE,
+        seed: int = 0,
+        **arguments: Any,
+    ) -> None:
+        arguments.setdefault("name", "augmentation")
+        arguments.setdefault("dtype", "float32")  # half precision has no room for 255 levels and their fractions
+        super().__init__(**arguments)
+        given = settings or AugmentationSettings()
+        self.settings = given if isinstance(given, AugmentationSettings) else AugmentationSettings(**given)
+        self.size, self.seed = size, seed
+        self._key = folded(seed)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        smallest = min(side or 0 for side in input_shape[1:3])  # 0 where it is not known
+        if len(input_shape) not in (3, 4) or smallest < 2 or tuple(input_shape[3:]) not in ((), (1,), (3,)):
+            raise ValueError(
+                "Augmentation takes pictures of a fixed size, n x h x w, n x h x w x 1 or n x h x w x 3, "
+                f"of 2 x 2 pixels or more; it was given the shape {tuple(input_shape)}"
+            )
+        # Replicas count alike; one of them says.
+        self.steps = self.add_weight(
+            name="steps", shape=(), initializer="zeros", dtype="int", trainable=False,
+            aggregation="only_first_replica",
+        )  # fmt: skip
+
+    def call(self, images: Any, training: bool = False) -> Any:
+        pixels = ops.cast(images, "float32")
+        if len(pixels.shape) == 3:
+            pixels = pixels[..., None]
+        settings, mean = self.settings, ops.convert_to_tensor(PUBLISHED.mean, "float32")
+        if not training or not (settings.geometric or settings.toning or settings.erased):
+            return resized(pixels, self.size) - mean
+        drawn = self._drawn(ops.shape(pixels)[0])
+        self.steps.assign_add(1)
+        pixels = warped(pixels, maps(settings, drawn), self.size) if settings.geometric else resized(pixels, self.size)
+        if settings.toning:
+            pixels = _toned(settings, drawn, pixels)
+        pixels = pixels - mean
+        return _erased(settings, drawn, pixels) if settings.erased else pixels
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (input_shape[0], self.size, self.size, 3)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "settings": asdict(self.settings), "size": self.size, "seed": self.seed}
+
+    def _drawn(self, count: Any) -> Any:
+        return uniforms(self._key, self.steps.value, ops.arange(count, dtype="int32") + _first_row(count), _COLUMNS)
+
+
+def maps(settings: AugmentationSettings, drawn: Any) -> Any:
+    """The affine map of each picture (see :func:`warped`), of its random numbers.
+
+    From the result back to the source: mirrored, skewed and turned about the middle, zoomed about a random place, and
+    moved into the crop.
+    """
+    ones = ops.ones_like(drawn[:, 0])
+    x, y, shift_x, shift_y = (ones, 0 * ones), (0 * ones, ones), 0 * ones, 0 * ones  # rows of the map, and its shift
+    if settings.warping:
+        chosen = ops.cast(drawn[:, _Column.WARPED] < settings.warped, "float32")
+        skew_x = chosen * _either(settings.skew, settings.skew_range, drawn[:, _Column.SKEW_X])
+        skew_y = chosen * _either(settings.skew, settings.skew_range, drawn[:, _Column.SKEW_Y])
+        degrees = _either(settings.rotation, settings.rotation_range, drawn[:, _Column.ROTATION])
+        angle = chosen * degrees * (math.pi / 180)
+        cosine, sine = ops.cos(angle), ops.sin(angle)
+        # y points down: turning the picture counter-clockwise looks its colours up clockwise.
+        x = (cosine - sine * skew_y, cosine * skew_x - sine)
+        y = (sine + cosine * skew_y, sine * skew_x + cosine)
+        window = 1 + chosen * (1 / _between(settings.zoom, drawn[:, _Column.ZOOM]) - 1)
+        x, y = (x[0] * window, x[1] * window), (y[0] * window, y[1] * window)
+        shift_x = (1 - window) * (2 * drawn[:, _Column.ZOOM_X] - 1)
+        shift_y = (1 - window) * (2 * drawn[:, _Column.ZOOM_Y] - 1)
+    if settings.cropping:
+        width, height = _crop(settings, drawn)
+        x, y = (x[0] * width, x[1] * width), (y[0] * height, y[1] * height)
+        shift_x = shift_x * width + (1 - width) * (2 * drawn[:, _Column.CROP_X] - 1)
+        shift_y = shift_y * height + (1 - height) * (2 * drawn[:, _Column.CROP_Y] - 1)
+    if settings.flip:
+        mirrored = 1 - 2 * ops.cast(drawn[:, _Column.FLIP] < settings.flip, "float32")
+        x, y = (x[0] * mirrored, x[1]), (y[0] * mirrored, y[1])
+    return ops.stack([ops.stack([*x, shift_x], axis=-1), ops.stack([*y, shift_y], axis=-1)], axis=1)
+
+
+def _crop(settings: AugmentationSettings, drawn: Any) -> tuple[Any, Any]:
+    """Width and height of each crop as shares of the picture's: the first of several draws that fits into it."""
+    start = int(_Column.CROP_TRIES)
+    area = _between(settings.crop_scale, drawn[:, start : start + CROP_TRIES])
+    low, high = settings.crop_ratio
+    ratio = ops.exp(_between((math.log(low), math.log(high)), drawn[:, start + CROP_TRIES : start + 2 * CROP_TRIES]))
+    width, height = ops.sqrt(area * ratio), ops.sqrt(area / ratio)
+    fits = ops.cast(ops.logical_and(width <= 1, height <= 1), "float32")
+    first = fits * ops.cast(ops.cumsum(fits, axis=1) == 1, "float32")
+    none = 1 - ops.sum(first, axis=1)
+    return ops.sum(width * first, axis=1) + none, ops.sum(height * first, axis=1) + none
+
+
+def _toned(settings: AugmentationSettings, drawn: Any, pixels: Any) -> Any:
+    chosen = ops.cast(drawn[:, _Column.TONED] < settings.toned, "float32")
+    times = 1 + chosen * settings.contrast * (2 * drawn[:, _Column.CONTRAST] - 1)
+    plus = chosen * (255 * settings.brightness) * (2 * drawn[:, _Column.BRIGHTNESS] - 1)
+    return ops.clip(pixels * times[:, None, None, None] + plus[:, None, None, None], 0.0, 255.0)
+
+
+def _erased(settings: AugmentationSettings, drawn: Any, pixels: Any) -> Any:
+    """With a rectangle of zeros, which is the mean colour once that is subtracted."""
+    chosen = drawn[:, _Column.ERASED] < settings.erased
+    area = _between(settings.erased_area, drawn[:, _Column.ERASED_AREA])
+    reach = math.log(ERASING_RATIO)
+    ratio = ops.exp(_between((-reach, reach), drawn[:, _Column.ERASED_RATIO]))
+    centres = ops.convert_to_tensor((np.arange(pixels.shape[1]) + 0.5) / pixels.shape[1], "float32")
+
+    def inside(length: Any, place: Any) -> Any:
+        length = ops.minimum(length, 1.0)
+        start = (place * (1 - length))[:, None]
+        return ops.logical_and(centres[None, :] >= start, centres[None, :] < start + length[:, None])
+
+    columns = inside(ops.sqrt(area * ratio), drawn[:, _Column.ERASED_X])
+    rows = ops.logical_and(inside(ops.sqrt(area / ratio), drawn[:, _Column.ERASED_Y]), chosen[:, None])
+    return ops.where(ops.logical_and(rows[:, :, None], columns[:, None, :])[..., None], 0.0, pixels)
+
+
+def _between(limits: Pair, drawn: Any) -> Any:
+    return limits[0] + (limits[1] - limits[0]) * drawn
+
+
+def _either(choices: tuple[float, ...], reach: float, drawn: Any) -> Any:
+    """One of the ``choices``, each as often as another; without any, a number up to ``reach`` from 0."""
+    if not choices:
+        return reach * (2 * drawn - 1)
+    table = ops.convert_to_tensor(choices, "float32")
+    return ops.take(table, ops.cast(ops.floor(drawn * len(choices)), "int32"), axis=0)
+
+
+def _first_row(count: Any) -> Any:
+    """The number, in the global batch, of the first row here: replicas of TensorFlow's see only their own rows."""
+    if keras.backend.backend() != "tensorflow":
+        return 0
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return 0
+    return tf.cast(context.replica_id_in_sync_group, tf.int32) * count
+
+
+__all__ = ["ALBANIE", "WTOMIN", "Augmentation", "AugmentationSettings", "maps"]

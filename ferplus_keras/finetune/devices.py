@@ -1,0 +1,92 @@
+"""What the backend's device can do, and how a run is made repeatable on it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from typing import Any
+
+import keras
+
+from ferplus_keras.finetune.recipe import TrainingSettings
+
+#: NVIDIA's GPUs compute in bfloat16 from this compute capability on (Ampere).
+BFLOAT16_SINCE = (8, 0)
+
+
+def gpu_capability() -> tuple[int, int] | None:
+    """The compute capability of the first GPU that the backend sees; None without one; (0, 0) where it says nothing."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        if not (found := tf.config.list_physical_devices("GPU")):
+            return None
+        told = tf.config.experimental.get_device_details(found[0]).get("compute_capability")
+        return tuple(told) if told else (0, 0)
+    if backend == "jax":
+        import jax
+
+        gpus = [device for device in jax.devices() if device.platform == "gpu"]
+        told = str(getattr(gpus[0], "compute_capability", "")) if gpus else ""
+        parts = [int(part) for part in told.split(".") if part.isdigit()]
+        return None if not gpus else (parts[0], parts[1]) if len(parts) == 2 else (0, 0)
+    import torch
+
+    return torch.cuda.get_device_capability() if torch.cuda.is_available() else None
+
+
+def precision_of(settings: TrainingSettings, capability: tuple[int, int] | None) -> str:
+    """The Keras dtype policy: as the recipe says, or the fastest that the device has."""
+    if settings.precision != "auto":
+        return settings.precision
+    if capability is None:
+        return "float32"
+    return "mixed_bfloat16" if capability >= BFLOAT16_SINCE else "mixed_float16"
+
+
+def make_repeatable(settings: TrainingSettings, capability: tuple[int, int] | None) -> bool:
+    """Seed everything, and ask the backend for the same bits each time where the recipe does. True where it was."""
+    keras.utils.set_random_seed(settings.seed)
+    wanted = settings.deterministic == "yes" or (settings.deterministic == "auto" and capability is None)
+    if not wanted:
+        return False
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    elif backend == "torch":
+        import torch
+
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    return True
+
+
+def jit_compile(capability: tuple[int, int] | None) -> Any:
+    """Keras's choice, but for TensorFlow on a CPU: XLA takes minutes there to compile what oneDNN runs faster."""
+    return False if capability is None and keras.backend.backend() == "tensorflow" else "auto"
+
+
+def peak_memory() -> tuple[int, str]:
+    """The most memory taken so far, in bytes, and of what."""
+    backend = keras.backend.backend()
+    if gpu_capability() is not None:
+        if backend == "tensorflow":
+            import tensorflow as tf
+
+            return int(tf.config.experimental.get_memory_info("GPU:0")["peak"]), "GPU"
+        if backend == "jax":
+            import jax
+
+            return int((jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)), "GPU"
+        import torch
+
+        return int(torch.cuda.max_memory_allocated()), "GPU"
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "main"
+
+
+__all__ = ["gpu_capability", "jit_compile", "make_repeatable", "peak_memory", "precision_of"]

@@ -1,0 +1,129 @@
+"""The folder of a run: who may write there, and what is called how.
+
+recipe.toml  run.json                 what is being done: all values; data, start, versions, seed
+history.csv  curves.svg               the epochs so far
+state/state.safetensors               the last complete checkpoint
+state/best-0007.safetensors           the weights of the best epoch on Valid
+best.h5 ... last.h5 ... model-card.md the release, once the run is done
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ferplus_keras.atomic import atomic_path, flush
+from ferplus_keras.errors import BadInputError, OutputError
+
+RECIPE, RUN, HISTORY, CURVES = "recipe.toml", "run.json", "history.csv", "curves.svg"
+LOCK = ".lock"
+
+
+class RunFolder:
+    """The paths of the run in ``path``, and its text files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe, self.run = path / RECIPE, path / RUN
+        self.history, self.curves = path / HISTORY, path / CURVES
+        self.states = path / "state"
+        self.state, self.last = self.states / "state.safetensors", self.states / "last.safetensors"
+
+    def best(self, epoch: int) -> Path:
+        return self.states / f"best-{epoch:04}.safetensors"
+
+    @property
+    def begun(self) -> bool:
+        """Whether a run was begun here."""
+        return self.run.exists() or self.state.exists()
+
+    def prepare(self, *, resume: bool, overwrite: bool) -> None:
+        """Make the folder ready for a run. Raises :class:`BadInputError` when another one is there."""
+        if resume:
+            if not self.begun:
+                raise BadInputError(f"There is no run in {self.path} to go on with. Leave --resume out to begin one.")
+            return
+        if self.path.exists() and not self.path.is_dir():
+            raise OutputError(f"{self.path} is a file; give the name of a folder for the run.")
+        if self.begun and not overwrite:
+            raise BadInputError(
+                f"There is a run in {self.path} already: go on with it by --resume, replace it by --overwrite, or give "
+                "another --out."
+            )
+        if self.begun:
+            for old in (*self.states.glob("*.safetensors"), self.run, self.recipe, self.history, self.curves):
+                old.unlink(missing_ok=True)
+        try:
+            self.states.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{self.path} cannot be made: {error.strerror}. Choose another place.") from None
+
+    def write_text(self, path: Path, text: str) -> None:
+        """Write ``text`` to ``path``, whole or not at all. Raises :class:`OutputError`."""
+        data = text.encode("utf-8")
+        with atomic_path(path, len(data)) as temporary:
+            temporary.write_bytes(data)
+            flush(temporary)
+
+    def write_run(self, record: Mapping[str, Any]) -> None:
+        self.write_text(self.run, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+    def read_run(self) -> dict[str, Any]:
+        try:
+            record = json.loads(self.run.read_text("utf-8"))
+        except (OSError, ValueError):
+            record = None
+        if not isinstance(record, dict):
+            raise BadInputError(f"{self.run} cannot be read: the run cannot be gone on with. Begin anew: --overwrite.")
+        return record
+
+    def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
+        text = io.StringIO()
+        if history:
+            writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(history)
+        self.write_text(self.history, text.getvalue())
+
+    def forget_other_bests(self, kept: int) -> None:
+        """Remove the weights of epochs that are the best no longer, and what killed processes left half written."""
+        for old in self.states.glob("*best-*.safetensors"):
+            if old != self.best(kept):
+                old.unlink(missing_ok=True)
+        for old in self.states.glob(".partial-*"):
+            old.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: RunFolder) -> Iterator[None]:
+    """Nobody else runs in ``folder`` meanwhile; the lock goes with the process, however that ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder.path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise OutputError(f"{folder.path} cannot be written to: {error.strerror}. Choose another place.") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise BadInputError(
+            f"Another process is training in {folder.path}; wait for it, or give another --out."
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+__all__ = ["RunFolder", "locked"]

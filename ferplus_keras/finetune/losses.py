@@ -1,0 +1,28 @@
+"""Losses on logits that Keras does not have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="ferplus_keras")
+class MultiTargetCrossentropy(keras.losses.Loss):  # type: ignore[misc]  # Keras has no types
+    """The cross-entropy of the likeliest of several right answers: -max over the chosen k of log softmax(logits)_k.
+
+    The multi-target loss of Barsoum et al. 2016 (arXiv:1608.01041, equation 5). Read literally, the equation takes the
+    maximum of I_k log q_k over all classes, which is 0 wherever a class is not chosen (I_k = 0); what is meant, and
+    computed here, is the maximum over the chosen ones. Targets are 0 or 1, any number of ones; a row of zeros (a
+    picture that does not count) costs nothing.
+    """
+
+    def __init__(self, reduction: str = "sum_over_batch_size", name: str = "multi_target", **arguments: Any) -> None:
+        super().__init__(name=name, reduction=reduction, **arguments)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        chosen = y_true > 0
+        # The chosen ones less everything that is not: a log-softmax is finite, so this is below any that counts.
+        likeliest = ops.max(ops.where(chosen, ops.log_softmax(y_pred, axis=-1), -1e30), axis=-1)
+        return -ops.where(ops.any(chosen, axis=-1), likeliest, 0.0)

@@ -1,0 +1,128 @@
+"""The network as it is trained: the published graph with a recipe's dropout, frozen layers and start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+
+from ferplus_keras import architecture as arch
+from ferplus_keras.errors import BadInputError
+from ferplus_keras.finetune.optimizers import factors_by_layer, unmatched
+from ferplus_keras.finetune.recipe import NetworkSettings, OptimizerSettings, Recipe
+from ferplus_keras.graph import model_from_architecture
+
+#: Layer -> role -> array: the neutral form of ``convert.checkpoint``.
+Arrays = Mapping[str, Mapping[str, np.ndarray]]
+
+#: After which layer "head" dropout stands.
+FEATURES = "pool5_7x7_s1"
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run starts from: arrays without a head of the right classes have it left out. Empty: from nothing.
+
+    ``told`` goes into every provenance: the file's name, SHA-256 and the like. ``standin``: made-up weights.
+    """
+
+    arrays: Arrays = field(default_factory=dict)
+    told: dict[str, Any] = field(default_factory=dict)
+    standin: bool = False
+
+    @property
+    def has_head(self) -> bool:
+        return "classifier" in self.arrays
+
+    def __str__(self) -> str:
+        return str(self.told.get("name", "nothing: random weights"))
+
+
+def training_table(network: str, classes: int, settings: NetworkSettings) -> arch.Architecture:
+    """The layers of the network in training; without its dropouts, they are the released network's."""
+    table = arch.architecture(network, arch.classifier(classes))
+    if not settings.dropout:
+        return table
+    after = arch.DROPOUT_AFTER[network] if settings.dropout_place == "published" else (FEATURES,)
+    return arch.with_dropout(table, after, settings.dropout)
+
+
+def training_network(network: str, classes: int, recipe: Recipe, start: Start) -> keras.Model:
+    """The Keras model from preprocessed images to logits, its weights those of ``start`` or random.
+
+    Raises :class:`BadInputError` when the start or the recipe does not fit the network.
+    """
+    settings = recipe.network
+    table = training_table(network, classes, settings)
+    model = model_from_architecture(table, input_shape=(settings.size, settings.size, 3), activation=None)
+    # Logits of few significant bits decide wrongly: the head computes in float32 under mixed precision, too.
+    model.get_layer(table.output).dtype_policy = keras.dtype_policies.DTypePolicy("float32")
+    if settings.zero_init_residual and not start.arrays:
+        for layer in table.layers:
+            if isinstance(layer, arch.BatchNorm) and layer.name.endswith("_1x1_increase_bn"):
+                gamma = model.get_layer(layer.name).gamma
+                gamma.assign(np.zeros(gamma.shape, np.float32))
+    set_arrays(model, table, start.arrays)
+    freeze(model, settings)
+    if wrong := unmatched(recipe.optimizer, list(table.parameters)):
+        raise BadInputError(
+            f"optimizer.layer_factors: no layer of {network} goes by {wrong[0]!r}; patterns are such as conv5_* or "
+            "conv4_6_1x1_increase_bn."
+        )
+    return model
+
+
+def freeze(model: keras.Model, settings: NetworkSettings) -> None:
+    """Freeze all layers before the last ``train_last``, and every BatchNorm where the recipe says so.
+
+    A frozen BatchNorm uses its moving statistics in training too, and leaves them as they are.
+    """
+    layers = model.layers
+    if settings.train_last > len(layers):
+        raise BadInputError(f"network.train_last is {settings.train_last}, and the graph has {len(layers)} layers.")
+    first = len(layers) - settings.train_last if settings.train_last else 0
+    for number, layer in enumerate(layers):
+        frozen_norm = settings.batchnorm == "frozen" and isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = number >= first and not frozen_norm
+
+
+def set_arrays(model: keras.Model, table: arch.Architecture, arrays: Arrays) -> None:
+    """Set the weights of the layers that ``arrays`` has. Raises :class:`BadInputError` when one is missing or wrong."""
+    if not arrays:
+        return
+    for name, shapes in table.parameters.items():
+        if name not in arrays:
+            if name == table.output:
+                continue  # a new head
+            raise BadInputError(f"The start has no {name}: it is another network's.")
+        values = [np.asarray(arrays[name][role]) for role in shapes]
+        if [value.shape for value in values] != list(shapes.values()):
+            found = ", ".join(str(value.shape) for value in values)
+            raise BadInputError(f"The start's {name} is {found}, and {', '.join(map(str, shapes.values()))} here.")
+        model.get_layer(name).set_weights(values)
+
+
+def get_arrays(model: keras.Model, table: arch.Architecture, values: list[Any] | None = None) -> dict[str, Any]:
+    """Layer -> role -> array of all weights, from ``values`` in the order of ``model.weights`` if given."""
+    own = model.weights
+    found = {id(weight): np.asarray(keras.ops.convert_to_numpy(value), np.float32)
+             for weight, value in zip(own, own if values is None else values, strict=True)}  # fmt: skip
+    return {
+        name: {role: found[id(weight)] for role, weight in zip(shapes, model.get_layer(name).weights, strict=True)}
+        for name, shapes in table.parameters.items()
+    }
+
+
+def factor_of(model: keras.Model, table: arch.Architecture, settings: OptimizerSettings) -> Any:
+    """Variable -> its learning-rate factor."""
+    factors = factors_by_layer(settings, list(table.parameters), table.output)
+    by_variable = {
+        weight.path: factors[name] for name in table.parameters for weight in model.get_layer(name).trainable_weights
+    }
+    return lambda variable: by_variable.get(getattr(variable, "path", ""), 1.0)
+
+
+__all__ = ["Arrays", "Start", "factor_of", "freeze", "get_arrays", "set_arrays", "training_network", "training_table"]

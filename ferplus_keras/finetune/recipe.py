@@ -1,0 +1,355 @@
+"""Recipes as data: every value that decides how a network is trained, in one typed object.
+
+The recipes that ship with the package are the TOML files in ``recipes/``; one of your own may name another as its
+``base`` and say only what differs. Each value has one place, ``section.key``. The resolved recipe, all values in
+full, is written beside every result, and is itself a recipe again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from importlib import resources
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from ferplus_keras.architecture import NETWORKS
+from ferplus_keras.errors import BadInputError
+from ferplus_keras.finetune.augmentation import AugmentationSettings
+
+#: The recipes that ship with the package.
+RECIPES = ("albanie", "wtomin", "scratch")
+
+#: A recipe file is a page of text.
+MAX_BYTES = 1 << 20
+
+
+def _one_of(*choices: str, default: str) -> Any:
+    return field(default=default, metadata={"choices": choices})
+
+
+def _within(low: float, high: float, default: Any, *, open_end: bool = False) -> Any:
+    """A number from ``low`` to ``high``; ``open_end`` leaves ``high`` itself out."""
+    return field(default=default, metadata={"range": (low, high, open_end)})
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which pictures are learned from, and what of."""
+
+    #: A name of :data:`ferplus_keras.dataset.protocols.PROTOCOLS`; figures on Valid and Test go by it too.
+    protocol: str = _one_of(
+        "albanie", "wtomin", "majority", "probability", "crossentropy", "multi_target", default="albanie"
+    )
+    #: What a picture's target is; see :mod:`ferplus_keras.finetune.targets`.
+    target: str = _one_of("hard", "majority", "probability", "crossentropy", "multi_target", default="crossentropy")
+    #: One factor a class, in the classes' order; empty for none.
+    class_weights: tuple[float, ...] = ()
+    label_smoothing: float = _within(0.0, 1.0, 0.0, open_end=True)
+    #: Alpha of the Beta distribution that pairs of pictures are mixed by (Zhang et al. 2018); 0 mixes none.
+    mixup: float = _within(0.0, 10.0, 0.0)
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """The graph and which of it learns."""
+
+    #: Side of the square input in pixels.
+    size: int = _within(32, 1024, 224)
+    dropout: float = _within(0.0, 1.0, 0.0, open_end=True)
+    #: "published": where Albanie's networks had it, inside the last block; "head": before the classifier.
+    dropout_place: str = _one_of("published", "head", default="published")
+    #: The last so many layers of the graph learn and all before them are frozen; 0: all learn.
+    train_last: int = _within(0, 100_000, 0)
+    #: "train": statistics of the batch, except in frozen layers; "frozen": the start's statistics everywhere.
+    batchnorm: str = _one_of("train", "frozen", default="train")
+    #: The last gamma of each residual block starts at 0, so that the block starts as the identity (Goyal et al. 2017).
+    #: For networks that start from nothing.
+    zero_init_residual: bool = False
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """How the weights move."""
+
+    name: str = _one_of("sgd", "adam", "adamw", default="sgd")
+    learning_rate: float = _within(0.0, 100.0, 0.01)
+    #: Of SGD.
+    momentum: float = _within(0.0, 1.0, 0.9, open_end=True)
+    nesterov: bool = False
+    #: Of Adam and AdamW.
+    beta_1: float = _within(0.0, 1.0, 0.9, open_end=True)
+    beta_2: float = _within(0.0, 1.0, 0.999, open_end=True)
+    #: Decoupled from the gradient: each step shrinks kernels by learning rate x this. Biases, gammas and betas are
+    #: left alone.
+    weight_decay: float = _within(0.0, 1.0, 0.0)
+    #: Largest norm of all gradients together; 0 for no bound.
+    clip_norm: float = _within(0.0, 1e9, 0.0)
+    #: The learning rate of everything but the classifier is multiplied by this.
+    body_factor: float = _within(0.0, 1000.0, 1.0)
+    #: Layer name or pattern (``conv5_*``) -> factor in place of ``body_factor``; the last that fits counts.
+    layer_factors: dict[str, float] = field(default_factory=dict)
+    #: Batches whose gradients are added up before a step.
+    accumulate: int = _within(1, 4096, 1)
+    #: Share of the old average in the exponential moving average of all weights; 0 for none.
+    ema: float = _within(0.0, 1.0, 0.0, open_end=True)
+
+
+@dataclass(frozen=True)
+class ScheduleSettings:
+    """How the learning rate goes, and for how long."""
+
+    epochs: int = _within(1, 100_000, 100)
+    kind: str = _one_of("constant", "cosine", "step", "plateau", default="cosine")
+    #: The rate climbs to its full value over so many epochs; not for "plateau".
+    warmup_epochs: float = _within(0.0, 1000.0, 0.0)
+    #: Of "cosine": the rate ends at this share of its full value.
+    final_factor: float = _within(0.0, 1.0, 0.0)
+    #: Of "step": after each of these epochs the rate is multiplied by ``step_factor``.
+    step_epochs: tuple[int, ...] = ()
+    step_factor: float = _within(0.0, 1.0, 0.1)
+    #: Of "plateau": by ``plateau_factor`` after so many epochs without a better figure on Valid.
+    plateau_factor: float = _within(0.0, 1.0, 0.5)
+    plateau_patience: int = _within(1, 100_000, 3)
+    #: Training ends after so many epochs without a better figure on Valid; 0: never.
+    early_stop: int = _within(0, 100_000, 0)
+    #: The figure on Valid by which the best epoch is chosen, and which plateau and early stop watch.
+    monitor: str = _one_of("accuracy", "loss", default="accuracy")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How it is run."""
+
+    batch: int = _within(1, 65_536, 128)
+    seed: int = _within(0, 2**31 - 1, 0)
+    #: "auto": mixed_bfloat16 or mixed_float16 where there is a GPU that has it, float32 on a CPU.
+    precision: str = _one_of("auto", "float32", "mixed_bfloat16", "mixed_float16", default="auto")
+    #: The same bits each time on the same machine; on a GPU that costs speed, so "auto" asks for it on a CPU only.
+    deterministic: str = _one_of("auto", "yes", "no", default="auto")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All values. ``name`` is the recipe that they began with, ``summary`` says in a line what it is."""
+
+    name: str
+    summary: str = ""
+    data: DataSettings = field(default_factory=DataSettings)
+    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+
+    def to_toml(self) -> str:
+        """Every value, as a TOML document that :func:`load_recipe` reads back to an equal recipe."""
+        lines = [f"name = {_toml(self.name)}", f"summary = {_toml(self.summary)}"]
+        for section in SECTIONS:
+            values = getattr(self, section)
+            lines += ["", f"[{section}]"]
+            lines += [f"{each.name} = {_toml(getattr(values, each.name))}" for each in fields(values)]
+        return "\n".join(lines) + "\n"
+
+
+SECTIONS = tuple(each.name for each in fields(Recipe) if each.name not in ("name", "summary"))
+
+
+def load_recipe(name: str | Path, overrides: Iterable[str] = (), *, network: str = "") -> Recipe:
+    """The recipe of that name, or in the TOML file at that path, with ``overrides`` ("key=value") applied in order.
+
+    A key is ``section.key``, or the key alone; a value is TOML, and a bare word is taken as a string. Where a recipe
+    has values for one network only (``[for.senet50.data]``), those of ``network`` are taken.
+    Raises :class:`BadInputError` on an unknown key (with what was probably meant) and on a value that cannot be.
+    """
+    recipe = _named(str(name), network) if str(name) in RECIPES else _of_file(Path(name), network)
+    for override in overrides:
+        key, sign, text = override.partition("=")
+        if not sign:
+            raise BadInputError(f"--set takes KEY=VALUE, and {override!r} has no equals sign.")
+        section, name_of_key = _place(key.strip(), "--set")
+        recipe = _with(recipe, {section: {name_of_key: _parsed(text.strip())}}, f"--set {key.strip()}")
+    _checked(recipe)
+    return recipe
+
+
+def _named(name: str, network: str) -> Recipe:
+    text = resources.files("ferplus_keras.finetune").joinpath("recipes", f"{name}.toml").read_text("utf-8")
+    return _of_table(tomllib.loads(text), f"the recipe {name}", network)
+
+
+def _of_file(path: Path, network: str) -> Recipe:
+    if not path.is_file():
+        near = difflib.get_close_matches(str(path), RECIPES, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise BadInputError(
+            f"There is no recipe {str(path)!r}{hint or '.'} A recipe is one of {', '.join(RECIPES)}, or a TOML file."
+        )
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise BadInputError(f"{path} is too large for a recipe.")
+        table = tomllib.loads(data.decode("utf-8"))
+    except OSError as error:
+        raise BadInputError(f"{path} cannot be read: {error.strerror}.") from None
+    except (ValueError, RecursionError) as error:
+        raise BadInputError(f"{path} is not TOML: {error}") from None
+    return _of_table(table, str(path), network, default_name=path.stem)
+
+
+def _of_table(table: dict[str, Any], where: str, network: str, default_name: str = "") -> Recipe:
+    table = dict(table)
+    base, particular = table.pop("base", None), table.pop("for", {})
+    if not isinstance(particular, dict) or not set(particular) <= set(NETWORKS):
+        raise BadInputError(f"{where}: [for.NETWORK.section] is for {' or '.join(NETWORKS)}.")
+    if base is not None and base not in RECIPES:
+        raise BadInputError(f"{where}: base is {base!r}; it may be {', '.join(RECIPES)}.")
+    name, summary = table.pop("name", default_name), table.pop("summary", "")
+    if not isinstance(name, str) or not isinstance(summary, str):
+        raise BadInputError(f"{where}: name and summary are texts.")
+    recipe = _named(base, network) if base is not None else Recipe(name)
+    recipe = replace(recipe, name=name or recipe.name, summary=summary or recipe.summary)
+    own = [_with(recipe, table, where)]
+    for each, values in particular.items():  # all are checked, one is taken
+        if not isinstance(values, dict):
+            raise BadInputError(f"{where}: [for.{each}.section] holds values, not {values!r}.")
+        own.append(_with(own[0], values, f"{where}: for.{each}"))
+    return own[1 + list(particular).index(network)] if network in particular else own[0]
+
+
+def _with(recipe: Recipe, table: Mapping[str, Any], where: str) -> Recipe:
+    """``recipe`` with the values of ``table`` (section -> key -> value), each checked."""
+    for section, values in table.items():
+        if section not in SECTIONS:
+            _, key = _place(section, where)
+            raise BadInputError(f"{where}: {section} stands outside its section; write it below [{_}] as {key}.")
+        if not isinstance(values, dict):
+            raise BadInputError(f"{where}: [{section}] is a section of values, not {values!r}.")
+        old = getattr(recipe, section)
+        kinds = get_type_hints(type(old))
+        known = {each.name: each for each in fields(old)}
+        new = {}
+        for key, value in values.items():
+            if key not in known:
+                _place(f"{section}.{key}", where)
+            new[key] = _value(value, kinds[key], known[key].metadata, f"{where}: {section}.{key}")
+        try:
+            recipe = replace(recipe, **{section: replace(old, **new)})
+        except ValueError as error:  # the augmentation's own rules
+            raise BadInputError(f"{where}: [{section}] {error}.") from None
+    return recipe
+
+
+def _place(key: str, where: str) -> tuple[str, str]:
+    """Section and key of a dotted or bare key. Raises :class:`BadInputError` with the nearest that there are."""
+    places = [(section, each.name) for section, kind in _section_kinds().items() for each in fields(kind)]
+    found = [place for place in places if key in (f"{place[0]}.{place[1]}", place[1])]
+    if len(found) == 1:
+        return found[0]
+    dotted = [f"{section}.{name}" for section, name in places]
+    if found:
+        raise BadInputError(f"{where}: {key} may be {' or '.join(f'{s}.{n}' for s, n in found)}; write it in full.")
+    tail = key.rpartition(".")[2]
+    close = difflib.get_close_matches(tail, [name for _, name in places], 2, 0.6)
+    near = [f"{section}.{name}" for section, name in places if name in close]
+    near += difflib.get_close_matches(key, dotted, 1, 0.8)
+    meant = list(dict.fromkeys(near))[:3]
+    hint = f" Did you mean {' or '.join(meant)}?" if meant else f" Sections are {', '.join(SECTIONS)}."
+    raise BadInputError(f"{where}: there is no value {key!r} in a recipe.{hint}")
+
+
+def _section_kinds() -> dict[str, type[Any]]:
+    hints = get_type_hints(Recipe)
+    return {section: hints[section] for section in SECTIONS}
+
+
+def _value(value: Any, kind: Any, metadata: Mapping[str, Any], where: str) -> Any:
+    """``value`` as the field's ``kind``. Raises :class:`BadInputError` when it is of another, or out of range."""
+    origin = get_origin(kind)
+    if origin is UnionType:
+        options = [each for each in get_args(kind) if each is not type(None)]
+        return _value(value, options[0], metadata, where)
+    if origin is tuple:
+        inner = get_args(kind)
+        if not isinstance(value, list | tuple) or (inner[-1] is not Ellipsis and len(value) != len(inner)):
+            raise BadInputError(f"{where} is a list{'' if inner[-1] is Ellipsis else f' of {len(inner)}'}, "
+                                f"not {value!r}.")  # fmt: skip
+        kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
+        return tuple(_value(each, kind, {}, where) for each, kind in zip(value, kinds, strict=True))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise BadInputError(f'{where} is a table such as {{"conv5_*" = 0.5}}, not {value!r}.')
+        return {str(key): _value(each, float, {"range": (0.0, 1e6, False)}, where) for key, each in value.items()}
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not kind:
+        words = {float: "a number", int: "a whole number", str: "a text", bool: "true or false"}
+        raise BadInputError(f"{where} is {words.get(kind, kind)}, not {value!r}.")
+    if kind is float and not abs(value) < float("inf"):
+        raise BadInputError(f"{where} is a finite number, not {value}.")
+    if (choices := metadata.get("choices")) and value not in choices:
+        near = difflib.get_close_matches(value, choices, 1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise BadInputError(f"{where} is {value!r}, and may be {', '.join(choices)}{hint}")
+    if limits := metadata.get("range"):
+        low, high, open_end = limits
+        if not low <= value <= high or (open_end and value == high):
+            raise BadInputError(f"{where} is {value}; it lies from {low:g} to {'below ' if open_end else ''}{high:g}.")
+    return value
+
+
+def _parsed(text: str) -> Any:
+    """The value that ``text`` is in TOML; what is not TOML is a string."""
+    try:
+        value = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    return value["value"] if set(value) == {"value"} else text
+
+
+def _checked(recipe: Recipe) -> None:
+    """What several values say together."""
+    schedule = recipe.schedule
+    if schedule.kind == "step" and not schedule.step_epochs:
+        raise BadInputError(
+            "schedule.kind is step, and schedule.step_epochs says of no epoch that it steps down there."
+        )
+    if list(schedule.step_epochs) != sorted(set(schedule.step_epochs)):
+        raise BadInputError(f"schedule.step_epochs rise from one to the next, unlike {list(schedule.step_epochs)}.")
+    if schedule.kind == "plateau" and schedule.warmup_epochs:
+        raise BadInputError(
+            "schedule.warmup_epochs goes with constant, cosine and step, not with plateau: set it to 0."
+        )
+    if schedule.warmup_epochs >= schedule.epochs and schedule.warmup_epochs:
+        raise BadInputError("schedule.warmup_epochs must be fewer than schedule.epochs.")
+    if any(weight <= 0 for weight in recipe.data.class_weights):
+        raise BadInputError("data.class_weights are factors above 0.")
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_toml(key)} = {_toml(each)}" for key, each in value.items()) + "}"
+    return repr(value)
+
+
+def as_dict(recipe: Recipe) -> dict[str, Any]:
+    """``recipe`` as plain data, for JSON."""
+    return dataclasses.asdict(recipe)
+
+
+__all__ = [
+    "RECIPES", "DataSettings", "NetworkSettings", "OptimizerSettings", "Recipe", "ScheduleSettings",
+    "TrainingSettings", "as_dict", "load_recipe",
+]  # fmt: skip

@@ -1,0 +1,127 @@
+"""A run's whole state in one file: what a process that was killed needs to go on as if nothing had happened.
+
+The file is ``.safetensors``: every variable of the model (weights, averages, the generators' states) and of the
+optimizer (momenta, step count), and in its header the epochs so far. It is written under another name, flushed to the
+disk and renamed, so that at any moment there is one complete state.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from ferplus_keras.atomic import as_os_error, atomic_path, flush
+from ferplus_keras.errors import BadInputError
+
+#: Counts up when the file's form changes.
+VERSION = 1
+
+KEY = "ferplus_keras_run"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What stood in a state file: arrays by name, and the run's record."""
+
+    arrays: dict[str, np.ndarray]
+    record: dict[str, Any]
+
+
+def variables_of(model: keras.Model) -> dict[str, Any]:
+    """Every variable that the next step depends on, by a name that is the same in the next process."""
+    metrics = {id(variable) for variable in model.metrics_variables}
+    named = [variable for variable in model.variables if id(variable) not in metrics]
+    known = {id(variable) for variable in named}
+    named += [v for layer in _all_layers(model) for v in _generator_states(layer) if id(v) not in known]
+    found = {f"model/{index:04}/{variable.path}": variable for index, variable in enumerate(named)}
+    for index, variable in enumerate(model.optimizer.variables):
+        found[f"optimizer/{index:04}/{variable.path}"] = variable
+    return found
+
+
+def _all_layers(model: keras.Model) -> Sequence[Any]:
+    return list(model._flatten_layers())
+
+
+def _generator_states(layer: Any) -> list[Any]:
+    """The states of a layer's seed generators; Keras lists most of them among ``variables``, and we want all."""
+    return [generator.state for generator in getattr(layer, "_seed_generators", ())]
+
+
+def save_state(path: Path, model: keras.Model, record: Mapping[str, Any]) -> None:
+    """Write the state of ``model`` and ``record`` (plain data) to ``path``. Raises :class:`OutputError`."""
+    arrays = {name: _array(variable) for name, variable in variables_of(model).items()}
+    save_arrays(path, arrays, {"version": VERSION, **record})
+
+
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:
+    """Write ``arrays`` and ``record`` to ``path``, whole or not at all. Raises :class:`OutputError`."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    size = sum(array.nbytes for array in arrays.values())
+    metadata = {KEY: json.dumps(record, allow_nan=True)}
+    with atomic_path(path, size) as temporary:
+        with as_os_error(SafetensorError):
+            # Not np.ascontiguousarray: that makes arrays of one number of the step counts.
+            whole = {name: np.array(array, order="C", copy=None) for name, array in arrays.items()}
+            save_file(whole, temporary, metadata)
+        flush(temporary)
+    _flush_folder(path.parent)
+
+
+def load_arrays(path: Path) -> Saved:
+    """What :func:`save_arrays` wrote. Raises :class:`BadInputError` when the file is not one, or damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            record = json.loads((file.metadata() or {})[KEY])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
+    except FileNotFoundError:
+        raise BadInputError(f"There is no {path}: the run did not get as far as its first checkpoint.") from None
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise BadInputError(f"{path} is damaged, or no state of a run: {error}.") from None
+    return Saved(arrays, record)
+
+
+def restore(saved: Saved, model: keras.Model, where: Path) -> None:
+    """Put a saved state into ``model``, whose optimizer is built; all of it, or :class:`BadInputError`."""
+    if saved.record.get("version") != VERSION:
+        raise BadInputError(f"{where} was written by another version of this program: begin anew with --overwrite.")
+    wanted = variables_of(model)
+    if set(wanted) != set(saved.arrays):
+        missing = sorted(set(wanted) ^ set(saved.arrays))
+        raise BadInputError(
+            f"{where} is not a state of this run: it differs in {len(missing)} variables, {missing[0]} for one. It may "
+            "have been made with another backend or another version of Keras."
+        )
+    for name, variable in wanted.items():
+        array = saved.arrays[name]
+        if array.shape != tuple(variable.shape):
+            raise BadInputError(f"{where}: {name} is {array.shape}, and {tuple(variable.shape)} in this run.")
+        variable.assign(array)
+
+
+def _array(variable: Any) -> np.ndarray:
+    array: np.ndarray = np.asarray(keras.ops.convert_to_numpy(variable.value))
+    return array
+
+
+def _flush_folder(folder: Path) -> None:
+    """Wait until the rename itself is on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+__all__ = ["Saved", "load_arrays", "restore", "save_arrays", "save_state", "variables_of"]

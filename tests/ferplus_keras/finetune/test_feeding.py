@@ -1,0 +1,162 @@
+"""The feed: every picture once, in an order that the seed and the epoch decide, with nothing copied."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from ferplus_keras.finetune.feeding import Feed
+
+
+def numbered(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pictures, targets and weights that say which row they are."""
+    rows = np.arange(count)
+    images = np.zeros((count, 48, 48), np.uint8)
+    images[:, 0, 0], images[:, 0, 1] = rows // 256, rows % 256
+    return images, np.stack([rows, -rows], axis=1).astype(np.float32), rows.astype(np.float32) + 0.5
+
+
+def rows_of(feed: Feed) -> list[int]:
+    """Which rows an epoch consists of, in order; and that all three arrays speak of the same ones."""
+    seen: list[int] = []
+    for index in range(len(feed)):
+        images, targets, weights = feed[index]
+        rows = images[:, 0, 0].astype(int) * 256 + images[:, 0, 1]
+        np.testing.assert_array_equal(targets[:, 0], rows)
+        np.testing.assert_array_equal(weights, rows + 0.5)
+        seen += rows.tolist()
+    return seen
+
+
+def test_an_epoch_has_every_picture_once() -> None:
+    feed = Feed(*numbered(300), batch=16, seed=1)
+
+    seen = rows_of(feed)
+
+    assert len(feed) == 19
+    assert sorted(seen) == list(range(300))
+    assert seen != sorted(seen)
+    assert [array.dtype for array in feed[18]] == [np.uint8, np.float32, np.float32]
+    assert feed[18][0].shape == (12, 48, 48)
+
+
+def test_the_order_is_a_function_of_seed_and_epoch_alone() -> None:
+    first, again = Feed(*numbered(100), batch=8, seed=7), Feed(*numbered(100), batch=8, seed=7)
+    orders = []
+    for epoch in range(3):
+        first.epoch = epoch
+        orders.append(rows_of(first))
+    again.epoch = 2  # as a resumed run does, which has not seen the epochs before
+
+    assert rows_of(again) == orders[2]
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+    assert rows_of(Feed(*numbered(100), batch=8, seed=8)) != orders[0]
+
+
+def test_without_shuffling_it_is_the_order_of_the_set() -> None:
+    feed = Feed(*numbered(20), batch=8, shuffle=False)
+    feed.epoch = 4
+    assert rows_of(feed) == list(range(20))
+
+
+def test_the_parts_of_two_processes_make_the_whole_batch() -> None:
+    whole = Feed(*numbered(50), batch=8, seed=2, drop_remainder=True)
+    parts = [Feed(*numbered(50), batch=8, seed=2, drop_remainder=True, share=(part, 2)) for part in range(2)]
+
+    assert len(whole) == len(parts[0]) == 6
+    for index in range(6):
+        for array, one, other in zip(whole[index], parts[0][index], parts[1][index], strict=True):
+            np.testing.assert_array_equal(array, np.concatenate([one, other]))
+
+
+@pytest.mark.parametrize("share", [(0, 1), (1, 2)])
+def test_mixing_mixes_pictures_targets_and_weights_alike(share: tuple[int, int]) -> None:
+    count = 64
+    images = np.broadcast_to(np.where(np.arange(count) < 32, 0, 200).astype(np.uint8)[:, None, None], (count, 48, 48))
+    targets = np.eye(2, dtype=np.float32)[(np.arange(count) >= 32).astype(int)]
+    feed = Feed(images, targets, targets[:, 1], batch=32, seed=5, mixup=0.4, drop_remainder=True, share=share)
+
+    mixed, soft, weights = feed[1]
+
+    assert mixed.dtype == np.uint8 and soft.dtype == weights.dtype == np.float32
+    np.testing.assert_allclose(mixed[:, 0, 0], 200 * soft[:, 1], atol=0.5)
+    np.testing.assert_allclose(weights, soft[:, 1])
+    assert ((soft > 0.01) & (soft < 0.99)).any()
+    np.testing.assert_array_equal(feed[1][1], soft)  # the same numbers whenever they are asked for
+    whole = Feed(images, targets, targets[:, 1], batch=32, seed=5, mixup=0.4, drop_remainder=True)
+    np.testing.assert_array_equal(soft, whole[1][1][32 // share[1] * share[0] :])
+
+
+def test_the_set_is_not_copied() -> None:
+    images = np.zeros((20_000, 48, 48), np.uint8)  # 46 MB
+    targets, weights = np.zeros((20_000, 8), np.float32), np.ones(20_000, np.float32)
+    tracemalloc.start()
+
+    feed = Feed(images, targets, weights, batch=16)
+    for index in range(len(feed)):
+        feed[index]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert feed.images is images
+    assert peak < 2_000_000
+
+
+def test_targets_can_be_drawn_anew() -> None:
+    images, targets, weights = numbered(20)
+    feed = Feed(images, targets, weights, batch=20, shuffle=False)
+    feed.retarget(targets * 2, weights * 3)
+
+    np.testing.assert_array_equal(feed[0][1], targets * 2)
+    np.testing.assert_array_equal(feed[0][2], weights * 3)
+    with pytest.raises(ValueError, match="cannot become"):
+        feed.retarget(targets[:5], weights[:5])
+
+
+def test_the_share_of_waiting_is_of_the_current_epoch() -> None:
+    feed = Feed(*numbered(2000), batch=500, mixup=0.2)
+    assert feed.waiting == 0
+    rows = [feed[index] for index in range(4)]
+    assert rows and 0 < feed.waiting <= 1
+    feed.epoch = 1
+    assert feed.waiting == 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"batch": 0}, "do not make a batch"),
+        ({"batch": 31, "drop_remainder": True}, "30 pictures do not make a batch of 31"),
+        ({"batch": 8, "share": (0, 2)}, "full batches"),
+        ({"batch": 9, "share": (0, 2), "drop_remainder": True}, "equal parts"),
+        ({"batch": 8, "share": (2, 2), "drop_remainder": True}, "cannot be shared"),
+    ],
+)
+def test_what_cannot_be_is_said(changed: dict, said: str) -> None:  # type: ignore[type-arg]
+    with pytest.raises(ValueError, match=said):
+        Feed(*numbered(30), **changed)
+    with pytest.raises(ValueError, match="row by row"):
+        Feed(*numbered(30)[:2], np.ones(29), batch=2)
+
+
+def test_fit_follows_the_epochs_that_it_is_told() -> None:
+    """Through Keras's own loop: what the model sees is the order of epochs 3 and 4, batch by batch."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    feed = Feed(*numbered(40), batch=8, seed=9)
+    model = keras.Sequential([keras.Input((48, 48)), keras.layers.Flatten(), keras.layers.Dense(2)])
+    seen: list[int] = []
+
+    class Watching(keras.losses.Loss):
+        def call(self, y_true, y_pred):  # type: ignore[no-untyped-def]
+            seen.extend(np.asarray(y_true)[:, 0].astype(int).tolist())
+            return keras.ops.mean(y_pred, axis=-1)
+
+    model.compile("sgd", Watching(), run_eagerly=True)
+    model.fit(feed, epochs=5, initial_epoch=3, shuffle=False, verbose=0, callbacks=[feed.follower()])
+
+    assert seen == [*feed.order(3), *feed.order(4)]
+    assert feed.epoch == 4 and 0 < feed.waiting < 1

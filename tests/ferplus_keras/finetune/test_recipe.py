@@ -1,0 +1,112 @@
+"""Recipes: what ships with the package, what may be changed, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ferplus_keras.errors import BadInputError
+from ferplus_keras.finetune.augmentation import ALBANIE, WTOMIN
+from ferplus_keras.finetune.recipe import RECIPES, load_recipe
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("network", ["resnet50", "senet50"])
+def test_the_resolved_recipe_is_itself_a_recipe(name: str, network: str, tmp_path: Path) -> None:
+    recipe = load_recipe(name, ["layer_factors={'conv5_*' = 0.5}", "seed=7"], network=network)
+    (tmp_path / "recipe.toml").write_text(recipe.to_toml())
+    assert load_recipe(tmp_path / "recipe.toml") == recipe
+
+
+@given(st.text(max_size=30))
+@settings(max_examples=50, deadline=None)
+def test_any_text_in_a_recipe_survives_the_round_trip(text: str) -> None:
+    import tomllib
+
+    if any(0xD800 <= ord(character) < 0xE000 for character in text):
+        return  # no text that a file can hold
+    assert tomllib.loads(replace(load_recipe("scratch"), summary=text).to_toml())["summary"] == text
+
+
+def test_the_published_recipes_are_what_was_published() -> None:
+    albanie, senet = load_recipe("albanie", network="resnet50"), load_recipe("albanie", network="senet50")
+    assert (albanie.data.target, senet.data.target) == ("hard", "crossentropy")
+    assert replace(senet, data=albanie.data) == albanie  # and nothing else differs
+    assert albanie.augmentation == ALBANIE
+    assert (albanie.optimizer.learning_rate, albanie.optimizer.body_factor) == (0.01, 0.1)
+    assert (albanie.schedule.epochs, albanie.schedule.step_epochs, albanie.training.batch) == (180, (60, 120), 128)
+    assert (albanie.network.dropout, albanie.network.dropout_place) == (0.5, "published")
+    wtomin = load_recipe("wtomin")
+    assert wtomin.augmentation == WTOMIN
+    assert (wtomin.optimizer.name, wtomin.optimizer.beta_1, wtomin.optimizer.learning_rate) == ("adam", 0.5, 0.001)
+    assert (wtomin.schedule.kind, wtomin.schedule.plateau_patience, wtomin.schedule.early_stop) == ("plateau", 3, 8)
+    assert wtomin.network.train_last == 51 and len(wtomin.data.class_weights) == 8
+
+
+def test_a_file_says_only_what_differs(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text('base = "scratch"\n[optimizer]\nlearning_rate = 1\n[for.senet50.schedule]\nepochs = 7\n')
+    recipe, scratch = load_recipe(mine, network="senet50"), load_recipe("scratch")
+    assert (recipe.name, recipe.optimizer.learning_rate, recipe.schedule.epochs) == ("mine", 1.0, 7)
+    assert recipe.augmentation == scratch.augmentation
+    assert load_recipe(mine, network="resnet50").schedule.epochs == scratch.schedule.epochs
+
+
+@pytest.mark.parametrize(
+    "override, told",
+    [
+        ("learnin_rate=1", "optimizer.learning_rate"),
+        ("optimiser.momentum=0.5", "optimizer.momentum"),
+        ("schedule.epoch=3", "schedule.epochs"),
+        ("nonsense=1", "Sections are"),
+        ("epochs", "KEY=VALUE"),
+        ("nesterov=1", "true or false"),
+        ("epochs=1.5", "whole number"),
+        ("epochs=true", "whole number"),
+        ("learning_rate=nan", "finite"),
+        ("learning_rate=-1", "from 0"),
+        ("dropout=1.0", "below 1"),
+        ("kind=cosin", "did you mean cosine"),
+        ("protocol=albani", "did you mean albanie"),
+        ("zoom=[1, 2, 3]", "list of 2"),
+        ("flip=2", "share from 0 to 1"),
+        ("layer_factors=3", "table"),
+        ("class_weights=[1, 0]", "above 0"),
+        ("kind=step", "step_epochs"),
+        ("step_epochs=[5, 3]", "rise"),
+        ("warmup_epochs=500", "fewer"),
+        ("size=31", "from 32"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_sentence(override: str, told: str) -> None:
+    with pytest.raises(BadInputError, match=told):
+        load_recipe("scratch", [override])
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("[optimizer]\nlr = 1", "no value 'optimizer.lr'"),
+        ("learning_rate = 1", r"below \[optimizer\]"),
+        ('base = "scrach"', "base is"),
+        ("[for.vgg16.data]\ntarget = 'hard'", "for.NETWORK"),
+        ("[for.senet50.data]\ntarge = 'hard'", "data.target"),
+        ("optimizer = 3", "section of values"),
+        ("name = 3", "are texts"),
+        ("[", "not TOML"),
+    ],
+)
+def test_a_file_that_is_no_recipe(text: str, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(BadInputError, match=told):
+        load_recipe(path)
+
+
+def test_a_recipe_that_is_not_there() -> None:
+    with pytest.raises(BadInputError, match="did you mean scratch"):
+        load_recipe("scrach")
