@@ -59,6 +59,7 @@ class Provenance:
     num_batches_tracked: int | dict[str, int] | None = None
     #: "conv" (units, 2048, 1, 1) or "linear" (units, 2048): the form of the head in the PyTorch source.
     torch_head: str = "conv"
+    folded: bool = False  #: whether the batch normalisations stand in the convolutions (``convert.folding``)
     notes: tuple[str, ...] = ()
     tool: str = f"ferplus-keras {__version__}"
     schema: int = SCHEMA

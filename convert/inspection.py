@@ -36,6 +36,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
         "dtypes": dict(Counter(found.dtypes.values())),
         "network": None,
         "head": None,
+        "folded": None,
         "parameters": None,
         "output": found.output or (earlier.output if earlier else None),
         "standin": found.standin or "standin" in file.path.name.lower() or bool(earlier and earlier.standin),
@@ -53,6 +54,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
     result |= {
         "network": matched.architecture.network,
         "head": str(matched.architecture.head),
+        "folded": matched.architecture.folded,
         "parameters": matched.architecture.parameter_count,
         "notes": matched.notes,
     }
@@ -72,6 +74,7 @@ def as_text(result: dict[str, Any]) -> str:
         ("format", result["format"]),
         ("network", result["network"] or "not recognised"),
         ("head", result["head"]),
+        ("folded", "batch normalisations stand in the convolutions: for inference only" if result["folded"] else None),
         ("output", result["output"]),
         ("parameters", f"{result['parameters']:,}" if result["parameters"] else None),
         ("tensors", f"{result['tensors']} and {result['step_counters']} step counters ({dtypes})"),

@@ -110,6 +110,7 @@ FIELDS: dict[str, Callable[[Any], bool]] = {
     "labels": lambda value: value is None or _texts(value),
     "preprocessing": _preprocessing,
     "standin": lambda value: isinstance(value, bool),
+    "folded": lambda value: isinstance(value, bool),
     "num_batches_tracked": _counters,
     "torch_head": _one_of("conv", "linear"),
     "notes": _texts,

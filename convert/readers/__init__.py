@@ -86,7 +86,8 @@ def read_checkpoint(
             f"would be another function; `ferplus verify parity {file.path} --against ...` shows what it does."
         )
     head = result.architecture.head
-    dropout = found.dropout or (earlier.dropout if earlier else 0.0)
+    folded = result.architecture.folded
+    dropout = 0.0 if folded else found.dropout or (earlier.dropout if earlier else 0.0)
     provenance = Provenance(
         source=source,
         origin=earlier.origin if earlier else source,
@@ -99,11 +100,14 @@ def read_checkpoint(
         standin=found.standin or STANDIN in file.path.name.lower() or bool(earlier and earlier.standin),
         num_batches_tracked=_step_counters(found, result, earlier),
         torch_head=earlier.torch_head if earlier and not _is_state_dict(found) else result.torch_head,
+        folded=folded,
         notes=tuple(result.notes),
     )  # fmt: skip
     output = found.output or (earlier.output if earlier and not _is_state_dict(found) else "logits")
     provenance = with_output(provenance, probabilities=output == "probabilities")
-    return Checkpoint(architecture(result.architecture.network, head, dropout), result.arrays, provenance)
+    return Checkpoint(
+        architecture(result.architecture.network, head, dropout, folded=folded), result.arrays, provenance
+    )
 
 
 def own_provenance(path: str | Path) -> Provenance | None:

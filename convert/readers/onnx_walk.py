@@ -68,15 +68,19 @@ class Paired:
     probabilities: bool = False
 
 
-def pair(graph: Graph) -> Paired:
-    """``graph`` as one of these networks, recognised from its operators. Raises :class:`DepartsError`."""
+def pair(graph: Graph, *, folded: bool = False) -> Paired:
+    """``graph`` as one of these networks, recognised from its operators. Raises :class:`DepartsError`.
+
+    ``folded``: the file says itself that its batch normalisations were folded, and its arrays are those of the folded
+    architecture; else each that is missing becomes one that does nothing.
+    """
     network = "senet50" if any(node.kind == "Sigmoid" for node in graph.nodes) else "resnet50"
-    return _Walk(graph, network).paired()
+    return _Walk(graph, network, folded).paired()
 
 
 class _Walk:
-    def __init__(self, graph: Graph, network: str) -> None:
-        self.graph, self.network = graph, network
+    def __init__(self, graph: Graph, network: str, folded: bool) -> None:
+        self.graph, self.network, self.folded = graph, network, folded
         self.consumers: dict[str, list[Node]] = defaultdict(list)
         self.producer: dict[str, Node] = {}
         for node in graph.nodes:
@@ -85,9 +89,12 @@ class _Walk:
             for name in node.outputs:
                 self.producer[name] = node
         self.used: set[int] = set()
-        self.result = Paired(architecture(network, NO_HEAD))
+        self.result = Paired(self._table(NO_HEAD))
         #: Layer -> names under which its output goes, with the zeros that a Pad laid around it on the way.
         self.places: dict[str, dict[str, list[int]]] = {}
+
+    def _table(self, head: Head) -> Architecture:
+        return architecture(self.network, head, folded=self.folded)
 
     def paired(self) -> Paired:
         images = [name for name in self.graph.inputs if name not in self.graph.tensors]
@@ -97,8 +104,8 @@ class _Walk:
         for layer in self.result.architecture.layers[1:]:
             self._layer(layer)
         head = self._head(self.result.architecture.output)
-        self.result.architecture = table = architecture(self.network, head)
-        for layer in table.layers[len(architecture(self.network, NO_HEAD).layers) :]:
+        self.result.architecture = table = self._table(head)
+        for layer in table.layers[len(self._table(NO_HEAD).layers) :]:
             self._layer(layer)
         self.result.probabilities = any(
             node.kind == "Softmax" for name in self.places[table.output] for node in self.consumers[name]
