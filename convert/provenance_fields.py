@@ -109,6 +109,7 @@ FIELDS: dict[str, Callable[[Any], bool]] = {
     "output": _one_of("logits", "probabilities", "embedding", "features"),
     "labels": lambda value: value is None or _texts(value),
     "preprocessing": _preprocessing,
+    "preprocessing_inside": lambda value: isinstance(value, bool),
     "standin": lambda value: isinstance(value, bool),
     "folded": lambda value: isinstance(value, bool),
     "num_batches_tracked": _counters,
