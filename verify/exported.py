@@ -20,6 +20,7 @@ from convert.readers.exports import Export, is_saved_model, is_tflite, read_expo
 from ferplus_keras.architecture import INPUT_SIZE
 from ferplus_keras.errors import BadInputError, first_line
 from ferplus_keras.preprocessing import PUBLISHED
+from ferplus_keras.quiet import silent_stderr
 
 #: Images at a time where the file takes any number.
 BATCH = 8
@@ -99,9 +100,10 @@ def _open_tflite(path: Path, export: Export) -> Exported:
 
     threads = os.cpu_count() or 1
     try:
-        with warnings.catch_warnings():  # that the class will move to another package
+        with warnings.catch_warnings(), silent_stderr():  # the class will move to another package; a delegate was made
             warnings.simplefilter("ignore")
             interpreter = tf.lite.Interpreter(model_path=str(path), num_threads=threads)
+            interpreter.allocate_tensors()
         (images,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
     except Exception as error:  # ValueError, RuntimeError, whatever the library's parts raise
         raise BadInputError(
@@ -158,7 +160,8 @@ def _open_saved_model(path: Path, export: Export) -> Exported:
     import tensorflow as tf
 
     try:
-        loaded = tf.saved_model.load(str(path))  # kept below: what the signature computes with hangs on it
+        with silent_stderr():
+            loaded = tf.saved_model.load(str(path))  # kept below: what the signature computes with hangs on it
         serve = loaded.signatures["serving_default"]
         ((name, spec),) = serve.structured_input_signature[1].items()
         (output,) = serve.structured_outputs

@@ -31,9 +31,9 @@ from verify.accuracy import agreement, evaluate
 from verify.exported import open_exported
 from verify.folding_check import FoldingComparison, check_folding
 from verify.images import Images
-from verify.outputs import MAX_CHANGED, OutputComparison, compare_outputs
+from verify.outputs import MAX_CHANGED, OutputComparison, Runnable, compare_outputs
 from verify.parity import FOLDING_IMAGES, Parity, check_parity
-from verify.predictors import Predictor, open_predictor
+from verify.predictors import Predictor, open_onnx, open_predictor
 from verify.result import peak_bytes
 
 Progress = Callable[[str], None]
@@ -108,7 +108,7 @@ class Outcome:
             found += [(self.folding.passed, each) for each in self.folding.summary.split("; ")]
         if self.layers:
             found.append((self.layers.passed, self._layers_sentence(self.layers)))
-        found += [(self.outputs.passed, each) for each in self.outputs.sentences]
+        found += self.outputs.sentences
         if self.data:
             found.append((self.data.passed, self.data.sentence))
         return found
@@ -183,7 +183,11 @@ def export_checked(
     checkpoint = read_checkpoint(source)
     path = export_path(source, recipe, out, standin=checkpoint.provenance.standin)
     calibration = calibration_pictures(calibrate, calibration_images, seed) if calibrate is not None else None
-    chosen = Images.of(images, seed=seed, folder=folder)
+    # int8 is right for pictures like those that it was calibrated on: on others of these it is to be judged.
+    if calibrate is None or folder is not None:
+        chosen = Images.of(images, seed=seed, folder=folder)
+    else:
+        chosen = calibration_pictures(calibrate, images, seed + 1, split="val")
     reference = open_predictor(source) if data is not None else None
     progress(f"{path.name}: {recipe}" + (f", calibrated on {calibration.origin}" if calibration else ""))
     place: AbstractContextManager[Path]
@@ -200,16 +204,15 @@ def export_checked(
             if temporary.is_file():
                 flush(temporary)
             progress(f"{path.name}: exported in {export_seconds:.0f} s; holding it against {source.name}")
-            with quiet():
-                runnable = _open(temporary)
-            outputs = compare_outputs(runnable, checkpoint, chosen, max_changed=max_changed)
+            outputs = compare_outputs(open_runnable(temporary), checkpoint, chosen, max_changed=max_changed)
             outcome = Outcome(source, path, recipe, written, outputs, export_seconds=export_seconds)
             outcome.calibration = calibration.origin if calibration else ""
             if recipe.folded and not checkpoint.architecture.folded:
                 progress(f"{path.name}: the fold, in float64")
                 outcome.folding = check_folding(checkpoint, chosen.inputs[:FOLDING_IMAGES])
             if recipe.target == "onnx" and not recipe.pixels and recipe.batch is None:
-                outcome.layers = check_parity(temporary, source, images=LAYER_IMAGES, seed=seed, progress=progress)
+                progress(f"{path.name}: every layer, in float64 and float32")
+                outcome.layers = check_parity(temporary, source, images=LAYER_IMAGES, seed=seed)
             if reference is not None:
                 predictor = replace(open_predictor(temporary), path=path)
                 allowed = MAX_CHANGED[outputs.kind] if max_changed is None else max_changed
@@ -223,7 +226,7 @@ def export_checked(
     return outcome
 
 
-def calibration_pictures(path: str | Path, count: int, seed: int) -> Images:
+def calibration_pictures(path: str | Path, count: int, seed: int, *, split: str = "train") -> Images:
     """``count`` pictures to calibrate on: of FERPlus's train split where ``path`` is FERPlus, else of the folder.
 
     The train split, because whoever calibrates on pictures that he then measures on measures too well. Raises
@@ -236,14 +239,16 @@ def calibration_pictures(path: str | Path, count: int, seed: int) -> Images:
             raise BadInputError(f"--calibrate takes a folder of pictures or FERPlus: {first_line(error)}") from None
         return Images.of(count, seed=seed, folder=Path(path))
     dataset = load_ferplus(path)
-    rows = dataset.rows_of("train")
+    rows = dataset.rows_of(split)
     rows = rows[PROTOCOLS[PUBLISHED_PROTOCOL].apply(dataset.votes).kept[rows]]
     if not len(rows):
-        raise BadInputError(f"{dataset.origin} has no train pictures to calibrate on. Give --calibrate a folder.")
+        raise BadInputError(
+            f"{dataset.origin} has no {split} pictures to calibrate or check on. Give --calibrate a folder."
+        )
     rows = np.sort(np.random.default_rng(seed).permutation(rows)[:count])
     grey = RESIZERS[DEFAULT_RESIZER].run(dataset.images[rows])
     pixels = np.repeat(grey[..., None], 3, axis=-1)
-    return Images(pixels, f"{len(rows)} of FERPlus's train pictures, seed {seed}")
+    return Images(pixels, f"{len(rows)} of FERPlus's {split} pictures, seed {seed}")
 
 
 @dataclass(frozen=True)
@@ -266,16 +271,10 @@ class _OnnxRun:
         return np.concatenate([self.predictor.run(images[at : at + size]) for at in range(0, len(images), size)])
 
 
-def open_runnable(path: Path) -> Any:
+def open_runnable(path: Path) -> Runnable:
     """Any export, for its output to be compared: a TensorFlow Lite file, a SavedModel, or an ONNX file."""
-    return _open(path)
-
-
-def _open(path: Path) -> Any:
     if read_export(path) is not None:
         return open_exported(path)
-    from verify.predictors import open_onnx
-
     return _OnnxRun(open_onnx(path, any_head=True))
 
 

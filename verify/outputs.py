@@ -61,22 +61,30 @@ class OutputComparison:
     seconds: float
 
     @property
-    def passed(self) -> bool:
-        near = self.apart.finite and (self.limit is None or self.apart.relative <= self.limit)
-        return near and 100 * self.changed <= self.max_changed * self.count
+    def near(self) -> bool:
+        return self.apart.finite and (self.limit is None or self.apart.relative <= self.limit)
 
     @property
-    def sentences(self) -> tuple[str, ...]:
+    def decided_alike(self) -> bool:
+        return 100 * self.changed <= self.max_changed * self.count
+
+    @property
+    def passed(self) -> bool:
+        return self.near and self.decided_alike
+
+    @property
+    def sentences(self) -> list[tuple[bool, str]]:
+        """A verdict and a sentence on the output, and on the decisions where there are any."""
         allowed = f"allowed {self.limit:.0e}" if self.limit is not None else "stated, not judged"
         found = f"off by {self.apart.relative:.1e} of the largest" if self.apart.finite else self.apart.problem
         first = f"{self.output}: {found} ({allowed})"
         if self.probability is None:
-            return (first,)
-        return (
-            f"{first}, a probability by {self.probability:.1e}",
+            return [(self.near, first)]
+        decisions = (
             f"decisions: {self.changed} of {self.count} changed, {100 * self.changed / self.count:.1f} % (allowed "
-            f"{self.max_changed:g} %); the source decides for {self.classes} classes on these",
+            f"{self.max_changed:g} %); the source decides for {self.classes} classes on these"
         )
+        return [(self.near, f"{first}, a probability by {self.probability:.1e}"), (self.decided_alike, decisions)]
 
     def as_dict(self) -> dict[str, Any]:
         return {

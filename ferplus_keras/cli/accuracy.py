@@ -79,7 +79,7 @@ def _accuracy(options: argparse.Namespace) -> int:
         from verify.report import ready_folder
 
         ready_folder(Path(options.report))
-    say = _Progress(quiet=options.json)
+    say = Progress(quiet=options.json)
     protocol = PROTOCOLS[options.protocol]
     splits = ["val", "test"] if options.split == "both" else [options.split]
     dataset = load_ferplus(options.data, progress=say.passing)
@@ -116,7 +116,7 @@ def _accuracy(options: argparse.Namespace) -> int:
     return 0
 
 
-class _Progress:
+class Progress:
     """Lines on standard error: overwritten on a terminal, now and then where they are kept."""
 
     def __init__(self, *, quiet: bool) -> None:

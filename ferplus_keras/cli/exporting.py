@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ferplus_keras.cli.accuracy import Progress
 from ferplus_keras.cli.shared import Commands, count, seed, silent_stderr
 from ferplus_keras.errors import CheckFailedError
 
@@ -46,7 +46,11 @@ def add(commands: Commands) -> None:
     export.add_argument("--output", choices=("probabilities", "logits"), default="probabilities")
     export.add_argument("--channels-first", action="store_true", help="onnx: images as 3 x 224 x 224")
     checks = export.add_argument_group("the check")
-    checks.add_argument("--images", metavar="DIR", help="pictures to compare on (default: seeded images)")
+    checks.add_argument(
+        "--images",
+        metavar="DIR",
+        help="pictures to compare on (default: seeded images; int8: others of those calibrated on, of FERPlus val)",
+    )
     checks.add_argument("--n", type=count, default=16, metavar="N", help="how many (default: 16)")
     checks.add_argument("--seed", type=seed, default=0, help="of the images, and of what is calibrated on (default: 0)")
     checks.add_argument(
@@ -67,12 +71,13 @@ def _export(options: argparse.Namespace) -> int:
         options.to, options.quantize, folded=options.fold, pixels=options.preprocessing == "inside",
         batch=options.batch, logits=options.output == "logits", channels_first=options.channels_first,
     )  # fmt: skip
+    say = Progress(quiet=options.json)
     outcome = export_checked(
         options.model, recipe, options.out, calibrate=options.calibrate,
         calibration_images=options.calibration_images, images=options.n,
         folder=Path(options.images) if options.images else None, seed=options.seed, max_changed=options.max_changed,
         data=options.data, split=options.split, limit=options.limit, quiet=silent_stderr,
-        progress=lambda line: None if options.json else print(line, file=sys.stderr, flush=True),
+        progress=say.line, steps=say.step,
     )  # fmt: skip
     if options.json:
         print(json.dumps(outcome.as_dict(), indent=2, allow_nan=False))
@@ -101,18 +106,16 @@ def verify_outputs(options: argparse.Namespace) -> int:
     from verify.images import Images
     from verify.outputs import compare_outputs
 
-    with silent_stderr():
-        runnable = open_runnable(Path(options.model))
     images = Images.of(options.n, seed=options.seed, folder=Path(options.images) if options.images else None)
-    found = compare_outputs(runnable, read_checkpoint(options.against), images)
+    found = compare_outputs(open_runnable(Path(options.model)), read_checkpoint(options.against), images)
     if options.json:
         told: dict[str, Any] = {"model": str(options.model), "source": str(options.against)}
         print(json.dumps(told | found.as_dict(), indent=2, allow_nan=False))
         return 0 if found.passed else 1
     print(f"{Path(options.model).name} against {Path(options.against).name}, {found.origin}, run by {found.by}")
     print("  the format has no layers with names, or takes bytes: the output alone is compared")
-    for sentence in found.sentences:
-        print(f"  {'pass' if found.passed else 'FAIL'}  {sentence}")
+    for passed, sentence in found.sentences:
+        print(f"  {'pass' if passed else 'FAIL'}  {sentence}")
     if not found.passed:
         raise CheckFailedError(
             f"{options.model} does not do what {options.against} does, or not as nearly as it should."
