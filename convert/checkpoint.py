@@ -53,12 +53,14 @@ class Provenance:
     output: str = "logits"  #: what the file's last layer yields: "logits", "probabilities", "embedding", "features"
     labels: tuple[str, ...] | None = None
     preprocessing: dict[str, Any] = field(default_factory=PUBLISHED.as_dict)
+    preprocessing_inside: bool = False  #: whether the file's graph takes the mean off by itself: RGB bytes go in
     standin: bool = False
     #: What a round trip to PyTorch must give back and Keras has no place for: the BatchNorm step counters.
     #: An int when all 53 are alike, a dict by layer otherwise; None where the source had none.
     num_batches_tracked: int | dict[str, int] | None = None
     #: "conv" (units, 2048, 1, 1) or "linear" (units, 2048): the form of the head in the PyTorch source.
     torch_head: str = "conv"
+    folded: bool = False  #: whether the batch normalisations stand in the convolutions (``convert.folding``)
     notes: tuple[str, ...] = ()
     #: How the numbers were trained, where that was done here: recipe, data, seed, versions, start (docs/finetuning.md).
     training: dict[str, Any] | None = None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from convert.checkpoint import Checkpoint, Provenance
+from convert.folding import fold, refuse_folded
 from convert.readers import read_checkpoint
 from convert.writers import FORMATS, Format, Written, format_of, write
 from ferplus_keras.architecture import NO_HEAD, architecture
@@ -34,6 +35,7 @@ def convert(
     dropout: float | None = None,
     top: bool = True,
     channels_last: bool = False,
+    folded: bool = False,
     allow_missing: Iterable[str] = (),
     allow_unexpected: Iterable[str] = (),
     progress: Callable[[str], None] = lambda _line: None,
@@ -48,6 +50,8 @@ def convert(
         dropout: rate of the published networks' dropout layers in Keras models. None: as in the source.
         top: False leaves the head out.
         channels_last: ONNX models take images as height x width x channels.
+        folded: merge the batch normalisations into the convolutions (:mod:`convert.folding`), for inference. A source
+            that is folded already can only be converted so.
         allow_missing, allow_unexpected: see :func:`convert.matching.match`.
         progress: called with a line of text when a step begins.
 
@@ -69,7 +73,7 @@ def convert(
         checkpoint = read_checkpoint(
             source, network=network, allow_missing=allow_missing, allow_unexpected=allow_unexpected
         )
-    checkpoint = _changed(checkpoint, dropout, top)
+    checkpoint = _changed(checkpoint, dropout, top, folded)
     if logits is None:
         from_keras = checkpoint.provenance.source.format in ("h5-model", "keras", "onnx")
         logits = from_keras and checkpoint.provenance.output == "logits"
@@ -80,26 +84,38 @@ def convert(
     return Conversion(source, checkpoint.provenance, tuple(written), time.perf_counter() - start)
 
 
-def _changed(checkpoint: Checkpoint, dropout: float | None, top: bool) -> Checkpoint:
+def _changed(checkpoint: Checkpoint, dropout: float | None, top: bool, folded: bool) -> Checkpoint:
+    if not folded:
+        refuse_folded(checkpoint, "To write it in another format as it is, say so with --fold.")
+    elif dropout:
+        raise BadInputError("A folded network is for inference, where dropout does nothing: leave out --dropout or "
+                            "--fold.")  # fmt: skip
+    else:
+        checkpoint = fold(checkpoint)
     table, arrays, provenance = checkpoint.architecture, checkpoint.arrays, checkpoint.provenance
     if not top:
-        table = architecture(table.network, NO_HEAD, provenance.dropout)
+        table = architecture(table.network, NO_HEAD, provenance.dropout, folded=folded)
         arrays = {layer: arrays[layer] for layer in table.parameters}
         provenance = replace(provenance, head="none", units=0, labels=None)
     if dropout is not None:
-        table = architecture(table.network, table.head, dropout)
+        table = architecture(table.network, table.head, dropout, folded=folded)
         provenance = replace(provenance, dropout=dropout)
     return Checkpoint(table, arrays, provenance)
 
 
-def default_target(source: str | Path, format: str) -> Path:
-    """Where a conversion to ``format`` goes when no target is named: beside the source, under its name."""
+def default_target(source: str | Path, format: str, *, folded: bool = False) -> Path:
+    """Where a conversion to ``format`` goes when no target is named: beside the source, under its name.
+
+    A folded network, which is another file, gets ``-folded`` after it.
+    """
     source = Path(source)
     stem = source.name
     for suffix in (*(each.suffix for each in FORMATS.values()), source.suffix):
         if suffix and stem.lower().endswith(suffix):
             stem = stem[: -len(suffix)]
             break
+    if folded and not stem.endswith("-folded"):
+        stem += "-folded"
     return source.with_name(stem + FORMATS[format].suffix)
 
 

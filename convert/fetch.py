@@ -28,8 +28,8 @@ from convert.checkpoint import STANDIN, MappedFile, sha256_of
 from convert.manifest import Known, weights_folder
 from convert.readers import looks_like_html, read_named
 from convert.seen import Seen
-from convert.writers.atomic import flush
 from ferplus_keras import __version__
+from ferplus_keras.atomic import flush
 from ferplus_keras.errors import BadInputError, DownloadError, OutputError
 
 #: The largest of the networks is 170 MB; an answer beyond this is no checkpoint.

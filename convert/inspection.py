@@ -11,6 +11,7 @@ from convert.checkpoint import MappedFile
 from convert.layouts import STEP_COUNTER
 from convert.matching import match
 from convert.readers import graph_problem, read_named, valid_provenance, with_head
+from convert.readers.exports import inspect_export
 from ferplus_keras.errors import BadInputError
 
 #: How many of a foreign file's tensors are listed.
@@ -23,6 +24,8 @@ def inspect(path: str | Path) -> dict[str, Any]:
     Raises :class:`BadInputError` only when the file is no checkpoint at all; what is wrong with a checkpoint stands
     under ``problems``.
     """
+    if (export := inspect_export(path)) is not None:
+        return export
     file = MappedFile(path)
     found = with_head(read_named(file))
     earlier = valid_provenance(found)
@@ -36,6 +39,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
         "dtypes": dict(Counter(found.dtypes.values())),
         "network": None,
         "head": None,
+        "folded": None,
         "parameters": None,
         "output": found.output or (earlier.output if earlier else None),
         "standin": found.standin or "standin" in file.path.name.lower() or bool(earlier and earlier.standin),
@@ -53,6 +57,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
     result |= {
         "network": matched.architecture.network,
         "head": str(matched.architecture.head),
+        "folded": matched.architecture.folded,
         "parameters": matched.architecture.parameter_count,
         "notes": matched.notes,
     }
@@ -72,9 +77,12 @@ def as_text(result: dict[str, Any]) -> str:
         ("format", result["format"]),
         ("network", result["network"] or "not recognised"),
         ("head", result["head"]),
+        ("folded", "batch normalisations stand in the convolutions: for inference only" if result["folded"] else None),
         ("output", result["output"]),
         ("parameters", f"{result['parameters']:,}" if result["parameters"] else None),
-        ("tensors", f"{result['tensors']} and {result['step_counters']} step counters ({dtypes})"),
+        ("tensors", f"{result['tensors']} and {result['step_counters']} step counters ({dtypes})" if dtypes else None),
+        ("takes", ", ".join(result.get("inputs", ()))),
+        ("gives", ", ".join(result.get("outputs", ()))),
     ]
     if provenance := result["provenance"]:
         source, origin = provenance["source"], provenance["origin"]
@@ -85,7 +93,10 @@ def as_text(result: dict[str, Any]) -> str:
         if provenance["labels"]:
             rows.append(("labels", ", ".join(provenance["labels"])))
         pre = provenance["preprocessing"]
-        rows.append(("input", f"{pre['channel_order']}, {pre['pixel_range']} less {pre['mean']}, {pre['resize']}"))
+        inside = " (subtracted inside: RGB bytes go in)" if provenance["preprocessing_inside"] else ""
+        rows.append(
+            ("input", f"{pre['channel_order']}, {pre['pixel_range']} less {pre['mean']}{inside}, {pre['resize']}")
+        )
     rows += [("note", note) for note in result["notes"]]
     rows += [("tensor", f"{name} {tuple(shape)}") for name, shape in result.get("listing", {}).items()]
     text = "\n".join(f"{label:<11} {value}" for label, value in rows if value)

@@ -97,5 +97,6 @@ def head_units(shape: Shape, layout: str) -> int:
     return shape[0] if layout == "torch" else shape[-1]
 
 
-def head_kernel_name(layer: str, layout: str) -> str:
-    return torch_name(layer, "kernel") if layout == "torch" else f"{layer}/kernel"
+def array_name(layer: str, role: str, layout: str) -> str:
+    """What a layer's array is called: the inverse of :func:`layer_of`."""
+    return torch_name(layer, role) if layout == "torch" else f"{layer}/{role}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convert.checkpoint import Arrays
-from convert.layouts import LAYOUTS, STEP_COUNTER, Slot, head_kernel_name, head_units, layer_of
+from convert.layouts import LAYOUTS, STEP_COUNTER, Slot, array_name, head_units, layer_of
 from convert.match_report import Mismatch
 from ferplus_keras.architecture import (
     BATCHNORM_EPSILON,
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 NEUTRAL_VALUES = {"gamma": 1.0, "beta": 0.0, "moving_mean": 0.0, "moving_variance": 1.0, "bias": 0.0}
 
 #: The array whose name shows what stands before every name: "module." of DataParallel, "_orig_mod." of torch.compile.
-FIRST_KERNEL = {"torch": "conv1_7x7_s2.weight", "keras": "conv1_7x7_s2/kernel"}
+FIRST_LAYER = "conv1_7x7_s2"
+FIRST_KERNEL = {layout: array_name(FIRST_LAYER, "kernel", layout) for layout in LAYOUTS}
 
 
 @dataclass
@@ -145,14 +146,16 @@ def recognise(
         network = "senet50" if any(layer.endswith("_1x1_down") for layer in layers) else "resnet50"
     elif network not in NETWORKS:
         raise BadInputError(f"There is no network {network!r}: choose auto, {' or '.join(NETWORKS)}.")
-    return architecture(network, _head(arrays, layout), dropout)
+    # A bias at the first convolution and no batch normalisation anywhere: they were folded (convert.folding).
+    folded = array_name(FIRST_LAYER, "bias", layout) in arrays and not any(layer.endswith("_bn") for layer in layers)
+    return architecture(network, _head(arrays, layout), 0.0 if folded else dropout, folded=folded)
 
 
 def _head(arrays: dict[str, np.ndarray], layout: str) -> Head:
     for head in (classifier, embedding):
         name = head(1).layer_name
         assert name is not None
-        kernel = arrays.get(head_kernel_name(name, layout))
+        kernel = arrays.get(array_name(name, "kernel", layout))
         if kernel is not None and kernel.ndim in (2, 4) and head_units(kernel.shape, layout) > 0:
             return head(head_units(kernel.shape, layout))
     return NO_HEAD

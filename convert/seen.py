@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from convert.manifest import Known
-from convert.writers.atomic import atomic_path
+from ferplus_keras.atomic import atomic_path
 from ferplus_keras.errors import BadInputError, DownloadError
 
 HEADER = (

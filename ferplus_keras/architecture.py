@@ -13,7 +13,7 @@ max pooling that rounds its output size up. This module imports the standard lib
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 NETWORKS = ("resnet50", "senet50")
@@ -257,33 +257,47 @@ class Architecture:
                     total += size
         return total
 
+    @cached_property
+    def folded(self) -> bool:
+        """Whether the batch normalisations stand in the convolutions: for inference only."""
+        return not any(isinstance(layer, BatchNorm) for layer in self.layers)
+
     def __str__(self) -> str:
-        return f"{self.network}, {self.head}"
+        return f"{self.network}, {self.head}{', batch normalisation folded' if self.folded else ''}"
 
 
 @lru_cache(maxsize=64)
-def architecture(network: str, head: Head = FERPLUS_HEAD, dropout: float = 0.0) -> Architecture:
+def architecture(
+    network: str, head: Head = FERPLUS_HEAD, dropout: float = 0.0, *, folded: bool = False
+) -> Architecture:
     """The table of ``network`` ("resnet50" or "senet50") with ``head``.
 
     ``dropout`` > 0 puts dropout layers of that rate where the published FERPlus networks had them
     (:data:`DROPOUT_AFTER`; theirs was 0.5). Dropout owns no arrays and does nothing at inference.
+
+    ``folded`` leaves the batch normalisations out and gives the convolutions before them a bias, with which they do
+    the same (``convert.folding`` has the numbers). Such a network is not for training, and so has no dropout either.
     """
     if network not in NETWORKS:
         raise ValueError(f"unknown network {network!r}: choose from {', '.join(NETWORKS)}")
     if not 0.0 <= dropout < 1.0:
         raise ValueError(f"dropout is a rate of at least 0 and below 1, not {dropout}")
+    if folded and dropout:
+        raise ValueError("a folded network is for inference, where dropout does nothing: leave one of them out")
     layers = list(_body(network))
     if head.kind != "none":
         assert head.layer_name is not None
         layers.append(AveragePool("pool5_7x7_s1", (layers[-1].name,)))
         layers.append(Linear(head.layer_name, ("pool5_7x7_s1",), FEATURES, head.units, bias=head.kind == "classifier"))
     table = Architecture(network, head, tuple(layers))
-    return with_dropout(table, DROPOUT_AFTER[network], dropout) if dropout else table
+    if dropout:
+        table = with_dropout(table, DROPOUT_AFTER[network], dropout)
+    return replace(table, layers=tuple(_without_batchnorm(table.layers))) if folded else table
 
 
 def with_dropout(table: Architecture, after: tuple[str, ...], rate: float) -> Architecture:
     """``table`` with a dropout behind each of the layers ``after``."""
-    return Architecture(table.network, table.head, tuple(_with_dropout(table.layers, after, rate)))
+    return replace(table, layers=tuple(_with_dropout(table.layers, after, rate)))
 
 
 def _body(network: str) -> Iterator[Layer]:
@@ -347,9 +361,19 @@ def _with_dropout(layers: Iterable[Layer], after: tuple[str, ...], rate: float) 
             yield Dropout(f"{layer.name}_drop", (layer.name,), rate)
 
 
-def _rewired(layer: Layer, inputs: tuple[str, ...]) -> Layer:
-    from dataclasses import replace
+def _without_batchnorm(layers: tuple[Layer, ...]) -> Iterator[Layer]:
+    """The same layers without the batch normalisations: each one's convolution has a bias, and takes its place."""
+    renamed = {layer.name: layer.inputs[0] for layer in layers if isinstance(layer, BatchNorm)}
+    normalised = set(renamed.values())
+    for layer in layers:
+        if layer.name in renamed:
+            continue
+        if isinstance(layer, Conv) and layer.name in normalised:
+            layer = replace(layer, bias=True)
+        yield _rewired(layer, tuple(renamed.get(name, name) for name in layer.inputs))
 
+
+def _rewired(layer: Layer, inputs: tuple[str, ...]) -> Layer:
     return replace(layer, inputs=inputs)
 
 

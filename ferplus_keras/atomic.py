@@ -47,6 +47,37 @@ def atomic_path(target: str | Path, size: int = 0) -> Iterator[Path]:
 
 
 @contextmanager
+def atomic_folder(target: str | Path, size: int = 0) -> Iterator[Path]:
+    """The same for a folder, which the block makes: it becomes ``target``, whose place may be taken by an old one.
+
+    The old folder is moved aside, and only then removed: at no time does a part of the new one stand in its place.
+    """
+    target = Path(target)
+    temporary, old = (target.with_name(f".{kind}-{os.getpid()}-{target.name}") for kind in ("partial", "old"))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists() and not target.is_dir():
+            raise OutputError(f"{target} is a file, and a folder is to be written; give another name.")
+        if shutil.disk_usage(target.parent).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        yield temporary
+        if target.exists():
+            target.rename(old)
+        try:
+            temporary.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
+    except OSError as error:
+        raise OutputError(_sentence(target, error)) from error
+    finally:
+        for folder in (temporary, old):
+            if folder.exists():
+                shutil.rmtree(folder)
+
+
+@contextmanager
 def as_os_error(*kinds: type[Exception]) -> Iterator[None]:
     """Turn what a library raises when it cannot write into an ``OSError``, with the system's number where it tells."""
     try:

@@ -181,6 +181,8 @@ def load_weights(
             elif name in file.layers:
                 values[name] = [array.read() for array in stored]
         if problems:
+            if (file.provenance or {}).get("folded") is True:
+                problems.insert(0, "its batch normalisations are folded into the convolutions, for inference only")
             more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
             raise BadInputError(
                 f"{path} does not fit the model {model.name!r}: {'; '.join(problems[:3])}{more}. "

@@ -144,7 +144,10 @@ def _is_ours(file: KerasFile) -> bool:
     if file.provenance is not None or file.kind == "weights.h5":
         return True
     body = file.layers.keys() - {"classifier", "feat_extract"}
-    return any(body == arch.architecture(network, arch.NO_HEAD).parameters.keys() for network in arch.NETWORKS)
+    tables = (
+        arch.architecture(network, arch.NO_HEAD, folded=folded) for network in arch.NETWORKS for folded in (False, True)
+    )
+    return any(body == table.parameters.keys() for table in tables)
 
 
 def _our_graph(path: Path, table: arch.Architecture) -> Any:

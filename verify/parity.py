@@ -19,16 +19,21 @@ from typing import Any
 import numpy as np
 
 from convert.checkpoint import Checkpoint, Provenance
+from convert.folding import fold, refuse_folded
 from convert.readers import read_checkpoint
 from convert.readers.onnx_file import FOLDED
 from ferplus_keras.errors import BadInputError
 from verify.diagnosis import Case, Diagnosis, diagnose
+from verify.folding_check import check_folding
 from verify.images import Images
 from verify.pairing import Pairing
 from verify.preprocessing_check import PreprocessingComparison, compare_preprocessing
 from verify.rounding import UNIT_ROUNDOFF, rounding_units
 from verify.runs import TOLERANCES, Progress, Reference, Run, Side, compare
 from verify.tensors import TensorComparison, compare_tensors
+
+#: Images on which folding is held against the network as it was: in float64, two networks beside it.
+FOLDING_IMAGES = 2
 
 
 @dataclass
@@ -94,7 +99,8 @@ def check_parity(
     """
     start = time.perf_counter()
     model, source = Path(model), Path(source)
-    checkpoint = read_checkpoint(source)
+    original = read_checkpoint(source)
+    checkpoint = _as_folded_as(model, original)
     side = _open(model, checkpoint)
     dtypes = _dtypes(dtypes, side)
     chosen = Images.of(images, seed=seed, folder=folder)
@@ -104,6 +110,9 @@ def check_parity(
         compare_preprocessing(chosen, side.provenance, checkpoint.provenance), [],
     )  # fmt: skip
     result.tensors.extra += side.pairing.left_over  # layers with arrays of their own, which the checkpoint has not
+    if checkpoint is not original:
+        progress(f"{model.name}: {source.name} folded, against itself in float64")
+        result.tensors.folding = check_folding(original, chosen.inputs[:FOLDING_IMAGES])
     progress(f"{model.name}: what rounding can do, in float64")
     rounding = _rounding(checkpoint, chosen.inputs[:1])
     for dtype in dtypes:
@@ -121,6 +130,19 @@ def check_parity(
         result.diagnosis = _diagnose(side, checkpoint, result, chosen.inputs)
     result.seconds = time.perf_counter() - start
     return result
+
+
+def _as_folded_as(model: Path, source: Checkpoint) -> Checkpoint:
+    """The source, folded where the model says that it is: only then do the two have the same layers."""
+    try:
+        folded = read_checkpoint(model, check_graph=False).architecture.folded
+    except BadInputError:  # a stranger's file, or none: who opens it will say
+        return source
+    if folded == source.architecture.folded:
+        return source
+    if not folded:
+        refuse_folded(source, f"{model.name}, which is not, cannot be held against it.")
+    return fold(source)
 
 
 def _open(model: Path, checkpoint: Checkpoint) -> Side:
@@ -149,7 +171,10 @@ def _references(checkpoint: Checkpoint, source: Path, dtype: str, code: Path | N
     from verify.references.torch_reference import TorchReference
 
     references: list[Reference] = [TorchReference(checkpoint, dtype)]
-    if checkpoint.provenance.source.format.startswith("matconvnet"):
+    if checkpoint.provenance.folded:  # neither a MatConvNet graph nor published code has the folded layers
+        if code is not None:
+            raise BadInputError(f"{code} has batch normalisations, and the folded file has none: leave it out.")
+    elif checkpoint.provenance.source.format.startswith("matconvnet"):
         from verify.references.matconvnet import MatConvNetReference
 
         references.append(MatConvNetReference(checkpoint, dtype, source))
@@ -172,7 +197,8 @@ def _rounding(checkpoint: Checkpoint, image: np.ndarray) -> dict[str, float]:
     """Layer -> what rounding can do to it, in units of the unit roundoff."""
     from verify.references.torch_reference import TorchReference
 
-    key = (checkpoint.provenance.source.sha256, sha256(image.tobytes()).digest())
+    told = f"{checkpoint.provenance.source.sha256}{checkpoint.architecture.folded}"
+    key = (told, sha256(image.tobytes()).digest())
     if key not in _rounding_known:
         exact = TorchReference(checkpoint, "float64")
         _rounding_known[key] = rounding_units(exact.module, image, exact.run(image.astype("float64")))

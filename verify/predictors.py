@@ -1,7 +1,8 @@
 """Any of the networks' files as one thing: preprocessed images in, eight probabilities out.
 
 Each kind of file is run by what is at home there: Keras files by Keras, PyTorch's by PyTorch, ``.onnx`` by ONNX
-Runtime, ``.mat`` by the graph that is stored in it. :data:`KINDS` is the list; a new kind is a row in it.
+Runtime, ``.mat`` by the graph that is stored in it, ``.tflite`` and SavedModels by TensorFlow. :data:`KINDS` is the
+list; a new kind is a row in it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ferplus_keras.architecture import INPUT_SIZE
 from ferplus_keras.emotions import EMOTIONS
 from ferplus_keras.errors import BadInputError, CheckFailedError
 from ferplus_keras.preprocessing import PUBLISHED
+from verify.exported import as_pixels, is_export, open_exported
 from verify.metrics import softmax
 
 Run = Callable[[np.ndarray], np.ndarray]
@@ -113,7 +115,7 @@ def open_predictor(path: str | Path) -> Predictor:
     Raises :class:`BadInputError` when there is no such file, no such format, or no eight emotions in it.
     """
     path = Path(path)
-    head = bytes(MappedFile(path).view[:512])
+    head = b"" if path.is_dir() and is_export(path) else bytes(MappedFile(path).view[:512])
     predictor = next(kind for kind in KINDS if kind.recognises(path, head)).open(path)
     if set(predictor.labels) != set(EMOTIONS) or len(predictor.labels) != len(EMOTIONS):
         raise BadInputError(
@@ -126,9 +128,18 @@ def _of_checkpoint(
     path: Path, checkpoint: Checkpoint, by: str, run: Run, batch: int = 32, *, output: str | None
 ) -> Predictor:
     told = checkpoint.provenance
+    return _of_provenance(path, told, told.source, by, run, batch, told.notes, output)
+
+
+def _of_provenance(
+    path: Path, told: Provenance, source: Source, by: str, run: Run, batch: int, more: tuple[str, ...],
+    output: str | None,
+) -> Predictor:  # fmt: skip
     if told.head != "classifier" or told.units != len(EMOTIONS):
+        what = {"none": "no head"}.get(told.head, f"a {told.head} of {told.units}")
         raise BadInputError(
-            f"{path} is a {checkpoint.architecture}; accuracy on FERPlus needs a classifier of {len(EMOTIONS)} classes."
+            f"{path} is a {told.network} with {what}; accuracy on FERPlus needs a classifier of {len(EMOTIONS)} "
+            "classes."
         )
     notes = []
     if told.labels != EMOTIONS and told.labels is not None:
@@ -140,8 +151,7 @@ def _of_checkpoint(
     if any(_listed(told.preprocessing.get(key, value)) != _listed(value) for key, value in published.items()):
         notes.append("the file asks for another preprocessing than was published; it was run with the published one")
     return Predictor(
-        path, by, run, told.source, told, told.network, told.labels or EMOTIONS, batch, (*notes, *told.notes),
-        size, output,
+        path, by, run, source, told, told.network, told.labels or EMOTIONS, batch, (*notes, *more), size, output
     )  # fmt: skip
 
 
@@ -152,10 +162,11 @@ def size_of(told: Provenance) -> int:
     return int(height) if square else INPUT_SIZE
 
 
-def _of_a_stranger(path: Path, format: str, by: str, run: Run, batch: int) -> Predictor:
+def _of_a_stranger(path: Path, format: str, by: str, run: Run, batch: int, source: Source | None = None) -> Predictor:
     """A network that somebody else's program wrote: it says neither what it is nor what its classes are."""
-    file = MappedFile(path)
-    source = Source(path.name, file.size, file.sha256(), format)
+    if source is None:
+        file = MappedFile(path)
+        source = Source(path.name, file.size, file.sha256(), format)
     notes = ("the file says nothing of its classes; they are taken to stand in FERPlus's order",)
     return Predictor(path, by, run, source, batch=batch, notes=notes)
 
@@ -239,10 +250,11 @@ def _open_torch(path: Path) -> Predictor:
     return _of_checkpoint(path, checkpoint, f"PyTorch {torch.__version__}, this project's module", run, output="logits")
 
 
-def _open_onnx(path: Path) -> Predictor:
+def open_onnx(path: Path, *, any_head: bool = False) -> Predictor:
     """The file itself, run by ONNX Runtime, once this project's bounded reader has found nothing that leads out of it.
 
-    What counts is the first output, as in the parity check.
+    What counts is the first output, as in the parity check. ``any_head`` is for those who compare outputs: the eight
+    emotions are then not insisted upon.
     """
     if find_spec("onnxruntime") is None:
         raise BadInputError(f"{path} is run by ONNX Runtime, which is not installed: pip install onnxruntime.")
@@ -261,11 +273,13 @@ def _open_onnx(path: Path) -> Predictor:
     except Exception as error:  # the library's own exception classes share no base that is public
         raise BadInputError(f"ONNX Runtime cannot open {path} as a network of one input: {_line(error)}") from None
     channels_last = images_input.shape[-1] == 3
+    pixels = images_input.type == "tensor(uint8)"  # the preprocessing is inside
     fixed = images_input.shape[0] if isinstance(images_input.shape[0], int) else None
     output = session.get_outputs()[0].name
 
     def run(images: np.ndarray) -> np.ndarray:
         batch = _filled(images, fixed or 0)
+        batch = as_pixels(batch) if pixels else batch
         batch = batch if channels_last else batch.transpose(0, 3, 1, 2)
         try:
             found: np.ndarray = session.run([output], {images_input.name: np.ascontiguousarray(batch)})[0]
@@ -278,8 +292,29 @@ def _open_onnx(path: Path) -> Predictor:
         told = read_checkpoint(path)
     except BadInputError:
         return _of_a_stranger(path, "onnx", by, run, fixed or 32)
+    if any_head:
+        return Predictor(path, by, run, told.provenance.source, told.provenance, batch=fixed or 32)
     known = told.provenance.output if len(graph.outputs) == 1 else None  # of several, it says not which
     return _of_checkpoint(path, told, by, run, fixed or 32, output=known)
+
+
+def _open_export(path: Path) -> Predictor:
+    opened = open_exported(path)
+    told = opened.provenance
+    run = opened.run
+    if told is not None and told.output == "probabilities" and opened.kind == "int8":
+
+        def run(images: np.ndarray) -> np.ndarray:
+            found: np.ndarray = opened.run(images)  # in steps of 1/256: eight of them are 1 to within a few of these
+            scaled: np.ndarray = found / found.sum(axis=1, keepdims=True)
+            return scaled
+
+    if told is None:
+        stranger = _of_a_stranger(path, opened.source.format, opened.by, opened.run, opened.batch, opened.source)
+        return replace(stranger, notes=(*stranger.notes, *opened.notes))
+    return _of_provenance(
+        path, told, opened.source, opened.by, run, opened.batch, (*opened.notes, *told.notes), told.output
+    )  # fmt: skip
 
 
 def _open_matconvnet(path: Path) -> Predictor:
@@ -318,10 +353,11 @@ def _line(error: BaseException) -> str:
 #: The kinds of files, most particular first; the last takes what is left, and its reader says what is wrong with it.
 #: They are told by their content, as the readers do, whatever they are called.
 KINDS = (
+    Kind("export", lambda path, _head: is_export(path), _open_export),
     Kind("matconvnet", lambda _path, head: is_mat_file(head), _open_matconvnet),
     Kind("keras", _is_keras, _open_keras),
-    Kind("onnx", lambda _path, head: is_onnx(head), _open_onnx),
+    Kind("onnx", lambda _path, head: is_onnx(head), open_onnx),
     Kind("torch", lambda _path, _head: True, _open_torch),
 )
 
-__all__ = ["KINDS", "Kind", "Predictor", "open_predictor"]
+__all__ = ["KINDS", "Kind", "Predictor", "open_onnx", "open_predictor"]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from convert.checkpoint import Checkpoint
+from convert.folding import fold
 from convert.readers import read_checkpoint
 from ferplus_keras.architecture import BATCHNORM_EPSILON, Architecture, BatchNorm, Conv
 from verify.images import Images
@@ -144,6 +145,8 @@ def check_same(
     a, b = Path(a), Path(b)
     progress(f"reading {a} and {b}")
     one, other = read_checkpoint(a), read_checkpoint(b)
+    if one.architecture.folded != other.architecture.folded:  # the same layers are needed, and folding is one way
+        one, other = fold(one), fold(other)
     alike = (one.architecture.network, one.architecture.head) == (other.architecture.network, other.architecture.head)
     tensors = compare_tensors(one.arrays, other.arrays) if alike else None
     result = Same(a, b, one, other, tensors, tolerance)

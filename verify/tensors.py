@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from convert.checkpoint import Arrays
 from convert.match_report import fold
 from verify.metrics import ulps
+
+if TYPE_CHECKING:
+    from verify.folding_check import FoldingComparison
 
 
 @dataclass
@@ -20,16 +23,19 @@ class TensorComparison:
     different: dict[str, int] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     extra: list[str] = field(default_factory=list)  #: not the checkpoint's, and not zero
+    folding: FoldingComparison | None = None  #: of a folded file, held against its source folded anew
 
     @property
     def passed(self) -> bool:
-        return bool(self.compared) and not (self.different or self.missing or self.extra)
+        equal = bool(self.compared) and not (self.different or self.missing or self.extra)
+        return equal and (self.folding is None or self.folding.passed)
 
     @property
     def summary(self) -> str:
-        if self.passed:
-            return f"{self.compared} arrays, equal bit for bit"
-        parts = []
+        parts = [self.folding.summary] if self.folding else []
+        if not (self.different or self.missing or self.extra):
+            source = " to the source's, folded" if self.folding else ""
+            return "; ".join([f"{self.compared} arrays, equal bit for bit{source}", *parts])
         if self.different:
             names = ", ".join(fold(self.different)[:4])
             parts.append(
@@ -51,7 +57,7 @@ class TensorComparison:
             "missing": len(self.missing),
             "extra": len(self.extra),
             "largest_ulps": max(self.different.values(), default=0),
-        }
+        } | (self.folding.figures() if self.folding else {})
 
 
 def compare_tensors(reference: Arrays, ours: Arrays) -> TensorComparison:

@@ -86,7 +86,8 @@ def read_checkpoint(
             f"would be another function; `ferplus verify parity {file.path} --against ...` shows what it does."
         )
     head = result.architecture.head
-    dropout = found.dropout or (earlier.dropout if earlier else 0.0)
+    folded = result.architecture.folded
+    dropout = 0.0 if folded else found.dropout or (earlier.dropout if earlier else 0.0)
     provenance = Provenance(
         source=source,
         origin=earlier.origin if earlier else source,
@@ -99,12 +100,15 @@ def read_checkpoint(
         standin=found.standin or STANDIN in file.path.name.lower() or bool(earlier and earlier.standin),
         num_batches_tracked=_step_counters(found, result, earlier),
         torch_head=earlier.torch_head if earlier and not _is_state_dict(found) else result.torch_head,
+        folded=folded,
         notes=tuple(result.notes),
         training=earlier.training if earlier else None,
     )  # fmt: skip
     output = found.output or (earlier.output if earlier and not _is_state_dict(found) else "logits")
     provenance = with_output(provenance, probabilities=output == "probabilities")
-    return Checkpoint(architecture(result.architecture.network, head, dropout), result.arrays, provenance)
+    return Checkpoint(
+        architecture(result.architecture.network, head, dropout, folded=folded), result.arrays, provenance
+    )
 
 
 def own_provenance(path: str | Path) -> Provenance | None:
@@ -193,6 +197,8 @@ def _what_it_is(head: bytes, size: int) -> str:
         return "it is an HTML page, most likely what a dead link answered. Delete it and get the file elsewhere."
     if head.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer, not the file itself. Run `git lfs pull` where it came from."
+    if head[4:8] == b"TFL3":
+        return "it is a TensorFlow Lite file, from which weights cannot be had back. Give the file it was made from."
     if head.startswith(b"\x1f\x8b"):
         return "it is gzip-compressed. Unpack it first."
     if head[257:262] == b"ustar":

@@ -40,9 +40,15 @@ def read_onnx(file: MappedFile) -> NamedArrays:
 def paired_layers(graph: Graph, file: MappedFile) -> Paired:
     """The graph's nodes as a network's layers. Raises :class:`BadInputError` saying where it is another graph."""
     try:
-        return pair(graph)
+        return pair(graph, folded=_says_folded(file, graph))
     except DepartsError as error:
         raise BadInputError(
             f"{file.path} is an ONNX model ({graph.producer[:40] or 'of no stated origin'}), but not one of Albanie's "
             f"networks: {str(error)[:400]}."
         ) from None
+
+
+def _says_folded(file: MappedFile, graph: Graph) -> bool:
+    """Whether the file is one of ours, written folded. In a stranger's the walk finds out for itself."""
+    record = provenance_of(file.path, graph.metadata.get(PROVENANCE_KEY))
+    return isinstance(record, dict) and record.get("folded") is True

@@ -17,6 +17,7 @@ import numpy as np
 from convert.readers.onnx_graph import Graph, Node
 from ferplus_keras import architecture as arch
 from ferplus_keras.architecture import NO_HEAD, Architecture, Head, architecture, classifier, embedding, torch_name
+from ferplus_keras.preprocessing import PUBLISHED
 
 #: Nodes that change no number: what comes out is what went in, differently laid out.
 TRANSPARENT = frozenset(("Identity", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout", "Cast"))
@@ -44,6 +45,9 @@ IDENTITY = {
     "moving_variance": float.fromhex("0x1.894e84p+1"),
 }
 
+#: The mean beside images whose channels stand last, or first.
+MEAN_SHAPES = ((3,), (1, 1, 3), (1, 1, 1, 3), (3, 1, 1), (1, 3, 1, 1))
+
 #: How far an epsilon may be from 1e-5 and still be 1e-5 that was stored in float32.
 EPSILON_ROUNDING = 1e-12
 
@@ -66,17 +70,22 @@ class Paired:
     outputs: dict[str, str] = field(default_factory=dict)
     folded: list[str] = field(default_factory=list)  #: the batch normalisations that were folded
     probabilities: bool = False
+    preprocessed: bool = False  #: whether the graph subtracts the mean itself
 
 
-def pair(graph: Graph) -> Paired:
-    """``graph`` as one of these networks, recognised from its operators. Raises :class:`DepartsError`."""
+def pair(graph: Graph, *, folded: bool = False) -> Paired:
+    """``graph`` as one of these networks, recognised from its operators. Raises :class:`DepartsError`.
+
+    ``folded``: the file says itself that its batch normalisations were folded, and its arrays are those of the folded
+    architecture; else each that is missing becomes one that does nothing.
+    """
     network = "senet50" if any(node.kind == "Sigmoid" for node in graph.nodes) else "resnet50"
-    return _Walk(graph, network).paired()
+    return _Walk(graph, network, folded).paired()
 
 
 class _Walk:
-    def __init__(self, graph: Graph, network: str) -> None:
-        self.graph, self.network = graph, network
+    def __init__(self, graph: Graph, network: str, folded: bool) -> None:
+        self.graph, self.network, self.folded = graph, network, folded
         self.consumers: dict[str, list[Node]] = defaultdict(list)
         self.producer: dict[str, Node] = {}
         for node in graph.nodes:
@@ -85,20 +94,23 @@ class _Walk:
             for name in node.outputs:
                 self.producer[name] = node
         self.used: set[int] = set()
-        self.result = Paired(architecture(network, NO_HEAD))
+        self.result = Paired(self._table(NO_HEAD))
         #: Layer -> names under which its output goes, with the zeros that a Pad laid around it on the way.
         self.places: dict[str, dict[str, list[int]]] = {}
+
+    def _table(self, head: Head) -> Architecture:
+        return architecture(self.network, head, folded=self.folded)
 
     def paired(self) -> Paired:
         images = [name for name in self.graph.inputs if name not in self.graph.tensors]
         if len(images) != 1:
             raise DepartsError(f"it has {len(images)} inputs, where {self.network} has one")
-        self.places["data"] = self._aliases(images[0])
+        self.places["data"] = self._aliases(images[0]) | self._centred(images[0])
         for layer in self.result.architecture.layers[1:]:
             self._layer(layer)
         head = self._head(self.result.architecture.output)
-        self.result.architecture = table = architecture(self.network, head)
-        for layer in table.layers[len(architecture(self.network, NO_HEAD).layers) :]:
+        self.result.architecture = table = self._table(head)
+        for layer in table.layers[len(self._table(NO_HEAD).layers) :]:
             self._layer(layer)
         self.result.probabilities = any(
             node.kind == "Softmax" for name in self.places[table.output] for node in self.consumers[name]
@@ -119,6 +131,22 @@ class _Walk:
                 if (passes or (node.kind == "Pad" and padding)) and node.outputs and node.outputs[0] not in found:
                     found[node.outputs[0]] = [a + b for a, b in zip(found[name], padding, strict=True)]
                     pending.append(node.outputs[0])
+        return found
+
+    def _centred(self, images: str) -> dict[str, list[int]]:
+        """What the input is called behind a subtraction of the published mean, channel by channel: preprocessing that
+        stands inside. Another mean, or none, is for the walk to stumble over: what follows is then not connected."""
+        found: dict[str, list[int]] = {}
+        for name in self._aliases(images):
+            for node in self.consumers[name]:
+                mean = self._tensor(node.inputs[1], flat=True) if len(node.inputs) == 2 else None
+                if node.kind != "Sub" or node.inputs[0] != name or mean is None or mean.dtype != np.float32:
+                    continue
+                if mean.shape in MEAN_SHAPES and np.array_equal(
+                    mean.reshape(-1), np.asarray(PUBLISHED.mean, np.float32)
+                ):
+                    found |= self._aliases(node.outputs[0])
+                    self.result.preprocessed = True
         return found
 
     def _padding(self, node: Node) -> list[int]:

@@ -14,8 +14,8 @@ from convert.checkpoint import STANDIN, Checkpoint, MappedFile, sha256_of, with_
 from convert.layouts import LAYOUTS, STEP_COUNTER, Slot
 from convert.matching import NamedArrays
 from convert.readers import read_named
-from convert.writers.atomic import atomic_path, flush
 from convert.writers.blocks import blocks
+from ferplus_keras.atomic import atomic_path, flush
 from ferplus_keras.errors import BadInputError, OutputError
 
 #: Bytes of the new file that may be in memory at once while it is compared.

@@ -16,10 +16,10 @@ import h5py
 import numpy as np
 
 from convert.checkpoint import Checkpoint
-from convert.writers.atomic import as_os_error
 from convert.writers.blocks import blocks
 from ferplus_keras import PROVENANCE_KEY
 from ferplus_keras.architecture import Shape
+from ferplus_keras.atomic import as_os_error
 from ferplus_keras.keras_plan import KerasLayer, keras_plan
 
 #: What the file says of its writer. Keras 2 and 3 both branch on the major version; 2.15 is the last Keras 2.

@@ -14,8 +14,8 @@ import h5py
 import numpy as np
 
 from convert.checkpoint import Checkpoint
-from convert.writers.atomic import as_os_error
 from ferplus_keras import PROVENANCE_KEY, PROVENANCE_MEMBER
+from ferplus_keras.atomic import as_os_error
 from ferplus_keras.errors import OutputError
 
 

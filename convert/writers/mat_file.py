@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from convert.checkpoint import Checkpoint
+from convert.folding import refuse_folded
 from convert.readers.dagnn_geometry import sides
 from convert.readers.mat_file import VARIANCES, sigma_of
 from ferplus_keras import PROVENANCE_KEY, __version__
@@ -42,6 +43,7 @@ class _Block:
 
 def write_mat(checkpoint: Checkpoint, path: Path, **_: Any) -> None:
     """Write ``checkpoint`` as the fields of a saved DagNN, whose output are the logits. Needs SciPy."""
+    refuse_folded(checkpoint, "A .mat file is a network with its batch normalisations.")
     try:
         from scipy.io import savemat
     except ImportError:

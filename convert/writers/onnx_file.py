@@ -19,6 +19,7 @@ from ferplus_keras import architecture as arch
 from ferplus_keras.architecture import INPUT_SIZE, Architecture, Shape, torch_name
 from ferplus_keras.errors import OutputError
 from ferplus_keras.keras_plan import PROBABILITIES
+from ferplus_keras.preprocessing import PUBLISHED
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -33,14 +34,24 @@ IR_VERSION = 7
 #: The name of the batch dimension, whose size is free.
 BATCH = "N"
 
+#: The input of a model that has its preprocessing inside: RGB bytes.
+PIXELS = "image"
+
 #: Field numbers of ONNX's messages (onnx.proto): where the graph stands in a model, a tensor in a graph, its bytes.
 MODEL_GRAPH, GRAPH_INITIALIZER, TENSOR_RAW_DATA = 7, 5, 9
 
 
 def write_onnx(
-    checkpoint: Checkpoint, path: Path, *, activation: str | None, model_name: str, channels_last: bool = False
+    checkpoint: Checkpoint,
+    path: Path,
+    *,
+    activation: str | None,
+    model_name: str,
+    channels_last: bool = False,
+    pixels: bool = False,
+    batch: int | None = None,
 ) -> None:
-    """Write ``checkpoint`` as an ONNX model of a free batch size.
+    """Write ``checkpoint`` as an ONNX model.
 
     Args:
         checkpoint: what to write.
@@ -48,11 +59,16 @@ def write_onnx(
         activation: "softmax", or None for logits.
         model_name: the graph's name.
         channels_last: the input is images x 224 x 224 x 3 instead of images x 3 x 224 x 224.
+        pixels: the preprocessing is inside: the input is RGB bytes.
+        batch: how many images; None: any number.
 
     Raises:
         OutputError: the onnx package is not installed.
     """
-    model = onnx_model(checkpoint.architecture, activation=activation, channels_last=channels_last, name=model_name)
+    model = onnx_model(
+        checkpoint.architecture, activation=activation, channels_last=channels_last, name=model_name, pixels=pixels,
+        batch=batch,
+    )  # fmt: skip
     entry = model.metadata_props.add()
     entry.key, entry.value = PROVENANCE_KEY, checkpoint.provenance.to_json()
     with path.open("wb") as stream:
@@ -78,6 +94,8 @@ def onnx_model(
     name: str | None = None,
     outputs: Iterable[str] | None = None,
     keep_inputs: bool = False,
+    pixels: bool = False,
+    batch: int | None = None,
 ) -> ModelProto:
     """The model without its numbers: tensors are declared by name and shape alone.
 
@@ -88,6 +106,8 @@ def onnx_model(
         name: the graph's name; default the network's.
         outputs: layers whose outputs the model returns; default the last.
         keep_inputs: declare the tensors as inputs of the graph, to be fed when it is run.
+        pixels: the input is RGB bytes, from which the graph takes the mean off.
+        batch: how many images; None: any number.
 
     Returns:
         A model that ``onnx.checker`` has passed, shapes inferred.
@@ -103,21 +123,24 @@ def onnx_model(
     def declared(name: str, shape: Iterable[int | str]) -> Any:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
 
-    nodes = list(_nodes(architecture, channels_last))
+    nodes = list(_nodes(architecture, channels_last, pixels))
     last = architecture.output
     if architecture.head.kind == "classifier" and activation is not None:
         last = PROBABILITIES
         nodes.append(helper.make_node("Softmax", [architecture.output], [last], name=last, axis=1))
     image = (INPUT_SIZE, INPUT_SIZE, 3) if channels_last else (3, INPUT_SIZE, INPUT_SIZE)
     tensors = [declared(slot.name, _shape(slot)) for slot in torch_layout(architecture).values()]
-    graph = helper.make_graph(nodes, name or architecture.network, [declared("data", (BATCH, *image)), *tensors], [])
+    kind, source = (TensorProto.UINT8, PIXELS) if pixels else (TensorProto.FLOAT, "data")
+    images = helper.make_tensor_value_info(source, kind, [batch or BATCH, *image])
+    graph = helper.make_graph(nodes, name or architecture.network, [images, *tensors], [])
     model = helper.make_model(
         graph,
         producer_name="ferplus-keras",
         producer_version=__version__,
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
-        doc_string=f"{architecture}. Input: RGB, 0..255 less the mean (see the metadata {PROVENANCE_KEY!r}).",
+        doc_string=f"{architecture}. Input: RGB, 0..255{'' if pixels else ' less the mean'} (see the metadata "
+        f"{PROVENANCE_KEY!r}).",
     )
     # The shapes of all layers follow from the graph; an output is declared with the shape that was inferred.
     inferred = {info.name: info for info in shape_inference.infer_shapes(model, strict_mode=True).graph.value_info}
@@ -130,10 +153,17 @@ def onnx_model(
     return model
 
 
-def _nodes(architecture: Architecture, channels_last: bool) -> Iterator[NodeProto]:
-    from onnx import helper
+def _nodes(architecture: Architecture, channels_last: bool, pixels: bool) -> Iterator[NodeProto]:
+    from onnx import TensorProto, helper
 
     renamed = {}
+    if pixels:  # in float32 and before anything is laid out anew: bit for bit what preprocess_input computes
+        mean = helper.make_tensor(
+            "mean", TensorProto.FLOAT, [3] if channels_last else [3, 1, 1], np.asarray(PUBLISHED.mean, np.float32)
+        )
+        yield helper.make_node("Cast", [PIXELS], ["pixels"], name="pixels", to=TensorProto.FLOAT)
+        yield helper.make_node("Constant", [], ["mean"], name="mean", value=mean)
+        yield helper.make_node("Sub", ["pixels", "mean"], ["data"], name="data")
     if channels_last:
         renamed["data"] = "data_nchw"
         yield helper.make_node("Transpose", ["data"], ["data_nchw"], name="data_nchw", perm=[0, 3, 1, 2])

@@ -12,9 +12,9 @@ import numpy as np
 
 from convert.checkpoint import Checkpoint
 from convert.layouts import STEP_COUNTER, torch_layout
-from convert.writers.atomic import as_os_error
 from ferplus_keras import PROVENANCE_KEY
 from ferplus_keras.architecture import BatchNorm
+from ferplus_keras.atomic import as_os_error
 from ferplus_keras.errors import OutputError
 
 

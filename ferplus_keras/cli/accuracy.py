@@ -33,7 +33,7 @@ def add(commands: Commands) -> None:
         "accuracy", _accuracy, "How often a network is right on FERPlus, under a named protocol.",
         "ferplus verify accuracy senet50_ferplus.h5 --data fer2013/ --split both --expect published",
     )  # fmt: skip
-    accuracy.add_argument("model", metavar="MODEL", help=".h5, .keras, .weights.h5, .pth, .safetensors, .onnx or .mat")
+    accuracy.add_argument("model", metavar="MODEL", help="a checkpoint, a Keras or ONNX model, .tflite or a SavedModel")
     accuracy.add_argument(
         "--data", metavar="PATH",
         help="fer2013.csv with fer2013new.csv, Microsoft's folders, or a .zip of either (default: $FERPLUS_DATA)",
@@ -79,12 +79,12 @@ def _accuracy(options: argparse.Namespace) -> int:
         from verify.report import ready_folder
 
         ready_folder(Path(options.report))
-    say = _Progress(quiet=options.json)
+    say = Progress(quiet=options.json)
     protocol = PROTOCOLS[options.protocol]
     splits = ["val", "test"] if options.split == "both" else [options.split]
     dataset = load_ferplus(options.data, progress=say.passing)
     names = [name for name in (options.model, options.versus) if name]
-    if any(name.lower().endswith((".h5", ".hdf5", ".keras")) for name in names):
+    if any(not name.lower().endswith((".pth", ".safetensors", ".onnx", ".mat")) for name in names):
         with silent_stderr(), suppress(ImportError):  # TensorFlow greets there before it can be told not to
             import keras  # noqa: F401
     predictor = open_predictor(options.model)
@@ -116,7 +116,7 @@ def _accuracy(options: argparse.Namespace) -> int:
     return 0
 
 
-class _Progress:
+class Progress:
     """Lines on standard error: overwritten on a terminal, now and then where they are kept."""
 
     def __init__(self, *, quiet: bool) -> None:

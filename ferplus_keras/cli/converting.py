@@ -44,6 +44,9 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="ONNX models take height x width x channels (default: channels first)",
     )
+    convert.add_argument(
+        "--fold", action="store_true", help="merge batch normalisation into the convolutions: for inference only"
+    )
     convert.add_argument("--no-top", action="store_true", help="leave the classifier out")
     for kind, verb in (("missing", "be absent"), ("unexpected", "be present and left out")):
         convert.add_argument(
@@ -86,15 +89,17 @@ def _convert(options: argparse.Namespace) -> int:
     gc.disable()  # a conversion lives for half a second, of which looking for garbage would take a tenth
     from convert.conversion import convert, default_target
 
-    targets = list(options.targets) + [default_target(options.source, format) for format in options.to]
+    chosen = options.to or ([] if options.targets else ["h5"])
+    beside = [default_target(options.source, format, folded=options.fold) for format in chosen]
     conversion = convert(
         options.source,
-        targets or [default_target(options.source, "h5")],
+        [*options.targets, *beside],
         network=options.arch,
         logits={"logits": True, "probabilities": False, None: None}[options.output],
         dropout=options.dropout,
         top=not options.no_top,
         channels_last=options.channels_last,
+        folded=options.fold,
         allow_missing=options.allow_missing,
         allow_unexpected=options.allow_unexpected,
         progress=lambda line: None if options.json else print(line, file=sys.stderr),

@@ -7,13 +7,13 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ferplus_keras.errors import CheckFailedError
+from ferplus_keras.quiet import silent_stderr
 
 if TYPE_CHECKING:
     from convert.pipeline import Made
@@ -100,20 +100,6 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, os.PathLike) else value
 
 
-@contextmanager
-def silent_stderr() -> Iterator[None]:
-    """Nothing that libraries write to standard error meanwhile is seen; exceptions are."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "w") as nowhere:  # noqa: PTH123
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
 def seed(text: str) -> int:
     """The type of an option that seeds a generator."""
     value = int(text)
@@ -136,3 +122,9 @@ def count(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"at least 1, not {text}")
     return value
+
+
+__all__ = [
+    "EXIT_CODES", "Commands", "Run", "add_reports", "count", "plain", "report", "reports_folder_of", "sayer", "seed",
+    "silent_stderr", "tolerance", "verify_group",
+]  # fmt: skip

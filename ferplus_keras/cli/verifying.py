@@ -44,7 +44,7 @@ def add(commands: Commands) -> None:
         "parity", _verify_parity, "Run a Keras or ONNX file and its source on the same images and compare every layer.",
         "ferplus verify parity resnet50_ferplus.h5 --against resnet50_ferplus_dag.pth",
     )  # fmt: skip
-    parity.add_argument("model", metavar="MODEL", help=".h5, .keras, .weights.h5 or .onnx")
+    parity.add_argument("model", metavar="MODEL", help=".h5, .keras, .weights.h5, .onnx, .tflite or a SavedModel")
     parity.add_argument("--against", metavar="SOURCE", required=True, help="the checkpoint it was made from")
     parity.add_argument(
         "--images", metavar="DIR", help="a folder of pictures (default: seeded natural-statistics images)"
@@ -106,6 +106,12 @@ def _verify_all(options: argparse.Namespace) -> int:
 
 
 def _verify_parity(options: argparse.Namespace) -> int:
+    from ferplus_keras.cli.exporting import outputs_only, verify_outputs
+
+    if outputs_only(options.model):
+        if options.report:
+            raise BadInputError(f"{options.model} is compared by its output alone, of which there is no --report.")
+        return verify_outputs(options)
     from verify.text import as_text
 
     if options.report:

@@ -58,6 +58,17 @@ def reference_module(checkpoint: Checkpoint, dtype: str) -> Any:
     return module.to(getattr(torch, dtype)).eval()
 
 
+def exact_module(checkpoint: Checkpoint) -> Any:
+    """The same for float64 arrays, none of which passes through float32 on the way."""
+    import torch
+
+    from verify.references.torch_module import ReferenceNetwork
+
+    module = ReferenceNetwork(checkpoint.architecture).to(torch.float64)
+    load_strictly(module, checkpoint)
+    return module.eval()
+
+
 def load_strictly(module: Any, checkpoint: Checkpoint) -> None:
     """Put every tensor of the checkpoint into ``module``, whose own names and shapes decide.
 

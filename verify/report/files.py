@@ -6,7 +6,7 @@ import errno
 import os
 from pathlib import Path
 
-from convert.writers.atomic import atomic_path, flush
+from ferplus_keras.atomic import atomic_path, flush
 from ferplus_keras.errors import OutputError
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from convert.writers.atomic import atomic_path
+from ferplus_keras.atomic import atomic_path
 from ferplus_keras.errors import OutputError
 from tests.conftest import ROOT, run_ferplus
 

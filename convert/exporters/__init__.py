@@ -1,0 +1,156 @@
+"""Models out, to where there is no Keras: ONNX, TensorFlow Lite, TensorFlow's SavedModel.
+
+Beside the writers, because these are not files that a checkpoint is read from again (an ``.onnx`` of ours is, but for
+the recipe it was exported by): converters of TensorFlow's own change the graph and, quantising, the numbers. What an
+export does is therefore measured (:mod:`verify.exported`), and it is made from the source, never from another export.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convert.checkpoint import STANDIN, Checkpoint, with_output
+from convert.conversion import default_target
+from convert.folding import fold, refuse_folded
+from ferplus_keras.errors import BadInputError
+
+#: Silences what a library prints meanwhile; the command line has one, for TensorFlow's converter chatters.
+Quiet = Callable[[], AbstractContextManager[None]]
+
+QUANTIZATIONS = ("none", "float16", "int8")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where models run: its name on the command line, the suffix of its files, and the function that makes one."""
+
+    name: str
+    suffix: str
+    exporter: str  # "module:function", imported when it is used
+    title: str
+
+
+TARGETS = {
+    target.name: target
+    for target in (
+        Target("onnx", ".onnx", "convert.exporters.onnx_model:export_onnx", "ONNX"),
+        Target("tflite", ".tflite", "convert.exporters.tflite:export_tflite", "TensorFlow Lite"),
+        Target("saved_model", ".saved_model", "convert.exporters.saved_model:export_saved_model", "SavedModel"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is exported."""
+
+    target: str  #: a name of :data:`TARGETS`
+    quantize: str = "none"  #: TensorFlow Lite only: "float16" (the weights) or "int8" (weights and activations)
+    folded: bool = False  #: batch normalisation merged into the convolutions, in float64
+    pixels: bool = False  #: preprocessing inside: RGB bytes in, 224 x 224
+    batch: int | None = None  #: images at a time; None: any number
+    logits: bool = False  #: no softmax behind the classifier
+    channels_first: bool = False  #: ONNX only: images as 3 x 224 x 224
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        words = [TARGETS[self.target].title, "float32" if self.quantize == "none" else self.quantize]
+        words += ["folded"] * self.folded + ["preprocessing inside"] * self.pixels
+        return ", ".join([*words, f"batch {self.batch}" if self.batch else "any batch"])
+
+
+def checked(recipe: Recipe, calibrated: bool) -> None:
+    """Raises :class:`BadInputError` when parts of ``recipe`` do not go together, before any work is done."""
+    if recipe.target not in TARGETS:
+        raise BadInputError(f"There is no target {recipe.target!r}: choose from {', '.join(TARGETS)}.")
+    if recipe.quantize not in QUANTIZATIONS:
+        raise BadInputError(
+            f"There is no quantisation {recipe.quantize!r}: choose from {', '.join(QUANTIZATIONS[1:])}."
+        )
+    if recipe.quantize != "none" and recipe.target != "tflite":
+        raise BadInputError(
+            f"--quantize {recipe.quantize} is for --to tflite; {TARGETS[recipe.target].title} files are written in "
+            "float32. Leave it out, or change the target."
+        )
+    if recipe.quantize == "int8" and not calibrated:
+        raise BadInputError(
+            "int8 needs pictures to see how large each layer's numbers become: give --calibrate a folder of faces, or "
+            "FERPlus, of which train pictures are taken."
+        )
+    if calibrated and recipe.quantize != "int8":
+        raise BadInputError("--calibrate is for --quantize int8: nothing else looks at pictures. Leave it out.")
+    if recipe.channels_first and recipe.target != "onnx":
+        raise BadInputError(
+            "TensorFlow's networks take images as height x width x channels: leave --channels-first out, or use --to "
+            "onnx."
+        )
+
+
+def export(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    path: Path,
+    *,
+    calibration: np.ndarray | None = None,
+    quiet: Quiet = nullcontext,
+) -> Checkpoint:
+    """Write ``checkpoint`` to ``path`` as ``recipe`` says, and return what was written: folded, where that was asked.
+
+    Args:
+        checkpoint: the source.
+        recipe: what to make of it; see :func:`checked`.
+        path: a file, or for a SavedModel the folder, which must not exist. Nothing is renamed into place here.
+        calibration: for int8: pictures, n x 224 x 224 x 3 bytes, RGB.
+        quiet: wrapped around what chatters.
+
+    Raises:
+        BadInputError: the network cannot be exported so.
+        OutputError: a library is missing.
+    """
+    if recipe.folded:
+        checkpoint = fold(checkpoint)
+    else:
+        refuse_folded(checkpoint, "To export it as it is, say so with --fold.")
+    told = with_output(checkpoint.provenance, probabilities=not recipe.logits)
+    checkpoint = replace(checkpoint, provenance=replace(told, preprocessing_inside=recipe.pixels, dropout=0.0))
+    module, function = TARGETS[recipe.target].exporter.split(":")
+    getattr(import_module(module), function)(checkpoint, recipe, path, calibration=calibration, quiet=quiet)
+    return checkpoint
+
+
+def export_path(source: str | Path, recipe: Recipe, out: str | Path | None, *, standin: bool) -> Path:
+    """Where the export goes: ``out``, or beside the source under a name that says what it is.
+
+    Raises :class:`BadInputError` when ``out`` is the source, or hides that the weights are made up.
+    """
+    source = Path(source)
+    if out is not None:
+        path = Path(out)
+    else:
+        stem = default_target(source, "h5", folded=recipe.folded).name.removesuffix(".h5")
+        marks = ([recipe.quantize] if recipe.quantize != "none" else []) + ["pixels"] * recipe.pixels
+        path = source.with_name("-".join([stem, *marks]) + TARGETS[recipe.target].suffix)
+    if path.resolve() == source.resolve():
+        raise BadInputError(f"{path} is both source and target. Give the target another name.")
+    expected = TARGETS[recipe.target].suffix
+    if expected != ".saved_model" and not path.name.lower().endswith(expected):
+        raise BadInputError(f"{path}: {TARGETS[recipe.target].title} files end in {expected}; give it such a name.")
+    if standin and STANDIN not in path.name.lower():
+        better = path.with_name(f"{path.stem}-{STANDIN}{path.suffix}").name
+        raise BadInputError(
+            f"{source.name} is a stand-in with made-up weights, and every file derived from it says so in its name: "
+            f"call the target {better} instead of {path.name}."
+        )
+    return path
+
+
+__all__ = ["QUANTIZATIONS", "TARGETS", "Quiet", "Recipe", "Target", "checked", "export", "export_path"]

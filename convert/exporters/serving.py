@@ -1,0 +1,73 @@
+"""The network as a TensorFlow function with names: what a SavedModel and a TensorFlow Lite file are made of."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from convert.checkpoint import Checkpoint
+from ferplus_keras.architecture import INPUT_SIZE
+from ferplus_keras.errors import OutputError
+from ferplus_keras.preprocessing import PUBLISHED
+
+if TYPE_CHECKING:
+    from convert.exporters import Recipe
+
+#: What the input is called in the signature. The output goes by what it is: "probabilities", "logits", ...
+IMAGES = "images"
+
+
+def serving_module(checkpoint: Checkpoint, recipe: Recipe, *, constants: bool) -> Any:
+    """A ``tf.Module`` whose ``serve`` takes a batch of images and gives what the network yields, by name.
+
+    Args:
+        checkpoint: the network; folded or not.
+        recipe: says whether bytes or preprocessed images go in, how many, and whether a softmax stands at the end.
+        constants: the weights become part of the graph (what a converter can work on) instead of variables.
+
+    Raises :class:`OutputError` where TensorFlow is missing, or Keras already runs on something else.
+    """
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    try:
+        import keras
+        import tensorflow as tf
+    except ImportError as error:
+        raise OutputError(
+            f"TensorFlow's formats are written by TensorFlow, which cannot be imported here ({error}). Install it: "
+            "pip install tensorflow keras. An .onnx file needs neither."
+        ) from None
+    if keras.backend.backend() != "tensorflow":
+        raise OutputError(
+            f"TensorFlow's formats need Keras on TensorFlow, and it runs on {keras.backend.backend()} here: set "
+            "KERAS_BACKEND=tensorflow."
+        )
+    from ferplus_keras.graph import model_from_architecture
+
+    model = model_from_architecture(checkpoint.architecture, activation=None if recipe.logits else "softmax")
+    for layer in model.layers:
+        if layer.weights:
+            layer.set_weights([np.ascontiguousarray(each) for each in checkpoint.arrays[layer.name].values()])
+    mean = np.asarray(PUBLISHED.mean, np.float32)
+    trained, running = (
+        [variable.numpy() if constants else variable.value for variable in variables]
+        for variables in (model.trainable_variables, model.non_trainable_variables)
+    )
+    module = tf.Module(name=checkpoint.architecture.network)
+    if not constants:
+        module.weights = [*trained, *running]  # what tf.saved_model saves is what hangs on the module
+    side, output = INPUT_SIZE, checkpoint.provenance.output
+    kind = tf.uint8 if recipe.pixels else tf.float32
+
+    def serve(images: Any) -> dict[str, Any]:
+        if recipe.pixels:
+            images = tf.cast(images, tf.float32) - mean  # bit for bit what preprocess_input computes
+        return {output: model.stateless_call(trained, running, images, training=False)[0]}
+
+    signature = [tf.TensorSpec([recipe.batch, side, side, 3], kind, name=IMAGES)]
+    module.serve = tf.function(serve, input_signature=signature)
+    return module
+
+
+__all__ = ["IMAGES", "serving_module"]

@@ -1,0 +1,80 @@
+"""``X.tflite``: by TensorFlow's own converter, from the Keras graph; float32, float16 weights, or int8 throughout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from convert.checkpoint import Checkpoint
+from convert.exporters.serving import serving_module
+from ferplus_keras import PROVENANCE_KEY
+from ferplus_keras.errors import BadInputError, OutputError, first_line
+from ferplus_keras.preprocessing import preprocess_input
+
+if TYPE_CHECKING:
+    from convert.exporters import Quiet, Recipe
+
+
+def export_tflite(
+    checkpoint: Checkpoint, recipe: Recipe, path: Path, *, calibration: np.ndarray | None, quiet: Quiet
+) -> None:
+    """Convert ``checkpoint``; the provenance becomes an entry of the file's metadata, which interpreters ignore.
+
+    int8 means weights channel by channel and activations, all of them: an operator that has no int8 form is an error,
+    not a float island. What goes in and comes out stays float32 (or bytes, with the preprocessing inside), so that an
+    int8 file takes the place of a float32 one.
+
+    Raises :class:`OutputError` when the converter gives up.
+    """
+    module = serving_module(checkpoint, recipe, constants=True)
+    import tensorflow as tf
+
+    with quiet():
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([module.serve.get_concrete_function()], module)
+        if recipe.quantize != "none":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if recipe.quantize == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        if recipe.quantize == "int8":
+            converter.representative_dataset = _examples(calibration, recipe)
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        try:
+            content = converter.convert()
+        except Exception as error:  # the converter's own class, and whatever its passes raise
+            raise OutputError(f"TensorFlow's converter could not make {path.name}: {first_line(error, 300)}") from None
+        path.write_bytes(_with_provenance(content, checkpoint.provenance.to_json()))
+
+
+def _examples(calibration: np.ndarray | None, recipe: Recipe) -> Any:
+    """What the converter asks for its examples: one picture at a time, as the network takes them."""
+    if calibration is None or not len(calibration):
+        raise BadInputError("int8 needs pictures to calibrate on, and there are none. Give --calibrate a folder.")
+    batch = recipe.batch or 1
+
+    def examples() -> Iterator[list[np.ndarray]]:
+        for start in range(0, len(calibration), batch):
+            some = calibration[start : start + batch]
+            some = np.concatenate([some, some[np.zeros(batch - len(some), int)]])  # a fixed batch is filled up
+            yield [some if recipe.pixels else preprocess_input(some)]
+
+    return examples
+
+
+def _with_provenance(content: bytes, text: str) -> bytes:
+    from tensorflow.lite.python import schema_py_generated as schema
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(text.encode(), np.uint8)
+    model.buffers.append(buffer)
+    entry = schema.MetadataT()
+    entry.name, entry.buffer = PROVENANCE_KEY, len(model.buffers) - 1
+    model.metadata = [*(model.metadata or []), entry]
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+__all__ = ["export_tflite"]

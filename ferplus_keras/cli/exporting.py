@@ -1,0 +1,160 @@
+"""``ferplus export``: a network out to where there is no Keras, checked before the file gets its name."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ferplus_keras.cli.accuracy import Progress
+from ferplus_keras.cli.shared import Commands, count, seed, silent_stderr
+from ferplus_keras.errors import CheckFailedError
+
+#: Names of ``convert.exporters.TARGETS`` and ``QUANTIZATIONS``; a test holds them together.
+TARGET_NAMES = ("onnx", "tflite", "saved_model")
+QUANTIZATION_NAMES = ("float16", "int8")
+
+
+def add(commands: Commands) -> None:
+    """Declare the command of this module."""
+    export = commands.add(
+        "export", _export, "Export a network to ONNX, TensorFlow Lite or SavedModel, and check the result.",
+        "ferplus export senet50_ferplus.h5 --to tflite --quantize int8 --calibrate faces/ --fold",
+    )  # fmt: skip
+    export.add_argument("model", metavar="MODEL", help="a checkpoint or model in any format that is read")
+    export.add_argument("out", metavar="OUT", nargs="?", help="the file or folder (default: beside MODEL)")
+    export.add_argument("--to", choices=TARGET_NAMES, required=True, help="where it is to run")
+    export.add_argument(
+        "--quantize", choices=QUANTIZATION_NAMES, default="none",
+        help="tflite: float16 weights, or int8 throughout (default: float32)",
+    )  # fmt: skip
+    export.add_argument(
+        "--calibrate", metavar="PATH", help="int8: a folder of pictures, or FERPlus (its train pictures are taken)"
+    )
+    export.add_argument(
+        "--calibration-images", type=count, default=100, metavar="N", help="how many of them (default: 100)"
+    )
+    export.add_argument("--fold", action="store_true", help="merge batch normalisation into the convolutions")
+    export.add_argument(
+        "--preprocessing", choices=("outside", "inside"), default="outside",
+        help="inside: RGB bytes go in, 224 x 224, and the mean is subtracted there (default: outside)",
+    )  # fmt: skip
+    export.add_argument("--batch", type=_batch, metavar="N", help='images at a time, or "dynamic" (default: dynamic)')
+    export.add_argument("--output", choices=("probabilities", "logits"), default="probabilities")
+    export.add_argument("--channels-first", action="store_true", help="onnx: images as 3 x 224 x 224")
+    checks = export.add_argument_group("the check")
+    checks.add_argument(
+        "--images",
+        metavar="DIR",
+        help="pictures to compare on (default: seeded images; int8: others of those calibrated on, of FERPlus val)",
+    )
+    checks.add_argument("--n", type=count, default=16, metavar="N", help="how many (default: 16)")
+    checks.add_argument("--seed", type=seed, default=0, help="of the images, and of what is calibrated on (default: 0)")
+    checks.add_argument(
+        "--max-changed", type=_percentage, metavar="PERCENT",
+        help="decisions that may change, else nothing is written (default: float32 0, float16 1, int8 10)",
+    )  # fmt: skip
+    checks.add_argument("--data", metavar="PATH", help="FERPlus: accuracy and changed decisions on its pictures")
+    checks.add_argument("--split", choices=("val", "test"), default="val", help="of the data (default: val)")
+    checks.add_argument("--limit", type=count, metavar="N", help="the first N of them")
+
+
+def _export(options: argparse.Namespace) -> int:
+    _tensorflow()
+    from convert.exporters import Recipe
+    from verify.exporting import export_checked
+
+    recipe = Recipe(
+        options.to, options.quantize, folded=options.fold, pixels=options.preprocessing == "inside",
+        batch=options.batch, logits=options.output == "logits", channels_first=options.channels_first,
+    )  # fmt: skip
+    say = Progress(quiet=options.json)
+    outcome = export_checked(
+        options.model, recipe, options.out, calibrate=options.calibrate,
+        calibration_images=options.calibration_images, images=options.n,
+        folder=Path(options.images) if options.images else None, seed=options.seed, max_changed=options.max_changed,
+        data=options.data, split=options.split, limit=options.limit, quiet=silent_stderr,
+        progress=say.line, steps=say.step,
+    )  # fmt: skip
+    if options.json:
+        print(json.dumps(outcome.as_dict(), indent=2, allow_nan=False))
+        return 0 if outcome.passed else 1
+    if outcome.checkpoint.provenance.standin:
+        print(f"{outcome.source.name} is a STAND-IN with made-up weights: its predictions mean nothing.")
+    for passed, sentence in outcome.sentences:
+        print(f"  {'pass' if passed else 'FAIL'}  {sentence}")
+    if not outcome.passed:
+        failed = "; ".join(sentence for passed, sentence in outcome.sentences if not passed)
+        raise CheckFailedError(
+            f"{outcome.path} was not written, for it is not what was asked for: {failed}. --max-changed says how many "
+            "decisions may change."
+        )
+    peak = f", peak {outcome.peak / 1e9:.1f} GB" if outcome.peak else ""
+    print(f"{outcome.path}  {outcome.size / 1e6:.1f} MB  sha256 {outcome.sha256[:12]}...")
+    print(f"{outcome.recipe}: exported in {outcome.export_seconds:.0f} s, checked by {outcome.seconds:.0f} s{peak}")
+    return 0
+
+
+def verify_outputs(options: argparse.Namespace) -> int:
+    """``ferplus verify parity`` of a file that has no layers to compare: its output."""
+    _tensorflow()
+    from convert.readers import read_checkpoint
+    from verify.exporting import open_runnable
+    from verify.images import Images
+    from verify.outputs import compare_outputs
+
+    images = Images.of(options.n, seed=options.seed, folder=Path(options.images) if options.images else None)
+    found = compare_outputs(open_runnable(Path(options.model)), read_checkpoint(options.against), images)
+    if options.json:
+        told: dict[str, Any] = {"model": str(options.model), "source": str(options.against)}
+        print(json.dumps(told | found.as_dict(), indent=2, allow_nan=False))
+        return 0 if found.passed else 1
+    print(f"{Path(options.model).name} against {Path(options.against).name}, {found.origin}, run by {found.by}")
+    print("  the format has no layers with names, or takes bytes: the output alone is compared")
+    for passed, sentence in found.sentences:
+        print(f"  {'pass' if passed else 'FAIL'}  {sentence}")
+    if not found.passed:
+        raise CheckFailedError(
+            f"{options.model} does not do what {options.against} does, or not as nearly as it should."
+        )
+    print(f"the same output, {found.kind}, checked in {found.seconds:.0f} s")
+    return 0
+
+
+def outputs_only(model: str) -> bool:
+    """Whether a file can be compared by its output alone: an export, or an ONNX file with its preprocessing inside."""
+    from convert.readers import own_provenance
+    from convert.readers.exports import is_saved_model, is_tflite
+
+    path = Path(model)
+    if path.is_dir():
+        return is_saved_model(path)
+    with suppress(OSError), path.open("rb") as stream:
+        if is_tflite(stream.read(8)):
+            return True
+    if path.suffix.lower() != ".onnx" or not path.is_file():
+        return False
+    told = own_provenance(path)
+    return told is not None and told.preprocessing_inside
+
+
+def _tensorflow() -> None:
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    with silent_stderr(), suppress(ImportError):  # TensorFlow greets there before it can be told not to
+        import keras  # noqa: F401
+
+
+def _batch(text: str) -> int | None:
+    return None if text == "dynamic" else count(text)
+
+
+def _percentage(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"a percentage from 0 to 100, not {text}")
+    return value

@@ -1,0 +1,307 @@
+"""Export and check in one go: a file takes its name only when it does what its source does, or as nearly as asked.
+
+The export goes to a temporary place, is opened there by what runs such files, and held against its source: the fold in
+float64, an ONNX graph layer by layer, every format's output on the same images, and decisions and accuracy on FERPlus
+where that is at hand. Only then is it renamed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convert.checkpoint import Checkpoint, sha256_of
+from convert.exporters import Quiet, Recipe, checked, export, export_path
+from convert.readers import read_checkpoint
+from convert.readers.exports import read_export
+from ferplus_keras.atomic import atomic_folder, atomic_path, flush
+from ferplus_keras.dataset import load_ferplus
+from ferplus_keras.dataset.finding import find
+from ferplus_keras.dataset.protocols import PROTOCOLS, PUBLISHED_PROTOCOL
+from ferplus_keras.errors import BadInputError, first_line
+from ferplus_keras.resizing import DEFAULT_RESIZER, RESIZERS
+from verify.accuracy import Progress as Steps
+from verify.accuracy import agreement, evaluate
+from verify.exported import open_exported
+from verify.folding_check import FoldingComparison, check_folding
+from verify.images import Images
+from verify.outputs import MAX_CHANGED, OutputComparison, Runnable, compare_outputs
+from verify.parity import FOLDING_IMAGES, Parity, check_parity
+from verify.predictors import Predictor, open_onnx, open_predictor
+from verify.result import peak_bytes
+
+Progress = Callable[[str], None]
+
+#: Pictures that int8 is calibrated on, where nothing else is asked for: each costs the converter a forward pass.
+CALIBRATION_IMAGES = 100
+
+#: Images on which an ONNX graph is run layer by layer in float64 and float32 here; `ferplus verify parity` runs more.
+LAYER_IMAGES = 1
+
+
+@dataclass(frozen=True)
+class DataComparison:
+    """The export beside its source on FERPlus pictures."""
+
+    split: str
+    count: int
+    changed: int
+    accuracy: float
+    source_accuracy: float
+    max_changed: float
+
+    @property
+    def passed(self) -> bool:
+        return 100 * self.changed <= self.max_changed * self.count
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"FERPlus {self.split}: {100 * self.accuracy:.2f} %, the source {100 * self.source_accuracy:.2f} %, on "
+            f"{self.count:,} pictures; {self.changed:,} decisions changed, {100 * self.changed / self.count:.2f} % "
+            f"(allowed {self.max_changed:g} %)"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "passed": self.passed, "split": self.split, "protocol": PUBLISHED_PROTOCOL, "pictures": self.count,
+            "changed": self.changed, "max_changed_percent": self.max_changed, "accuracy": self.accuracy,
+            "source_accuracy": self.source_accuracy,
+        }  # fmt: skip
+
+
+@dataclass
+class Outcome:
+    """What an export came to. ``path`` exists exactly when it ``passed``."""
+
+    source: Path
+    path: Path
+    recipe: Recipe
+    checkpoint: Checkpoint
+    outputs: OutputComparison
+    folding: FoldingComparison | None = None
+    layers: Parity | None = None
+    data: DataComparison | None = None
+    calibration: str = ""
+    size: int = 0
+    sha256: str = ""
+    export_seconds: float = 0.0
+    seconds: float = 0.0
+    peak: int | None = field(default_factory=peak_bytes)
+
+    @property
+    def passed(self) -> bool:
+        checks = (self.outputs, self.folding, self.layers, self.data)
+        return all(each.passed for each in checks if each is not None)
+
+    @property
+    def sentences(self) -> list[tuple[bool, str]]:
+        """A verdict and a sentence for each thing that was checked."""
+        found: list[tuple[bool, str]] = []
+        if self.folding:
+            found += [(self.folding.passed, each) for each in self.folding.summary.split("; ")]
+        if self.layers:
+            found.append((self.layers.passed, self._layers_sentence(self.layers)))
+        found += self.outputs.sentences
+        if self.data:
+            found.append((self.data.passed, self.data.sentence))
+        return found
+
+    @staticmethod
+    def _layers_sentence(layers: Parity) -> str:
+        if layers.diagnosis:
+            return f"the layers part at {layers.diagnosis.layer}: {layers.diagnosis.cause}"
+        furthest = "; ".join(f"{run.dtype} off by {run.worst_layer.relative:.1e} at worst" for run in layers.runs)
+        return f"{len(layers.runs[0].layers)} layers: {furthest}; numbers: {layers.tensors.summary.split('; ')[0]}"
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "passed": self.passed, "source": str(self.source), "path": str(self.path) if self.passed else None,
+            "network": str(self.checkpoint.architecture), "standin": self.checkpoint.provenance.standin,
+            "recipe": self.recipe.as_dict(), "calibration": self.calibration or None, "size": self.size,
+            "sha256": self.sha256, "outputs": self.outputs.as_dict(),
+            "folding": self.folding and {"passed": self.folding.passed} | self.folding.figures(),
+            "layers": self.layers and {
+                "passed": self.layers.passed, "tensors": self.layers.tensors.figures(),
+                "runs": {run.dtype: run.worst_layer.as_dict() for run in self.layers.runs},
+            },
+            "data": self.data and self.data.as_dict(), "export_seconds": self.export_seconds,
+            "seconds": self.seconds, "peak_bytes": self.peak,
+        }  # fmt: skip
+
+
+class _RefusedError(Exception):
+    """Leaves the block in which the file would get its name."""
+
+
+def export_checked(
+    source: str | Path,
+    recipe: Recipe,
+    out: str | Path | None = None,
+    *,
+    calibrate: str | Path | None = None,
+    calibration_images: int = CALIBRATION_IMAGES,
+    images: int = 16,
+    folder: Path | None = None,
+    seed: int = 0,
+    max_changed: float | None = None,
+    data: str | Path | None = None,
+    split: str = "val",
+    limit: int | None = None,
+    progress: Progress = lambda _line: None,
+    steps: Steps = lambda _step: None,
+    quiet: Quiet = nullcontext,
+) -> Outcome:
+    """Export ``source`` as ``recipe`` says, and check the result before it gets its name.
+
+    Args:
+        source: a checkpoint in any format that is read.
+        recipe: what to make of it.
+        out: the file or folder; default beside the source.
+        calibrate: for int8: a folder of pictures, or FERPlus, of which train pictures are taken.
+        calibration_images: how many of these.
+        images, folder, seed: the images of the check; see :meth:`verify.images.Images.of`.
+        max_changed: percentage of decisions that may change; None: by the kind of numbers.
+        data: FERPlus, for accuracy and decisions on its pictures; None leaves that out.
+        split, limit: which of them.
+        progress, steps: called when a step begins, and after each batch of FERPlus.
+        quiet: silences what libraries print.
+
+    Raises:
+        BadInputError: the source, the pictures or the recipe will not do; nothing was written.
+        OutputError: the target cannot be written.
+    """
+    start = time.perf_counter()
+    checked(recipe, calibrate is not None)
+    source = Path(source)
+    checkpoint = read_checkpoint(source)
+    path = export_path(source, recipe, out, standin=checkpoint.provenance.standin)
+    calibration = calibration_pictures(calibrate, calibration_images, seed) if calibrate is not None else None
+    # int8 is right for pictures like those that it was calibrated on: on others of these it is to be judged.
+    if calibrate is None or folder is not None:
+        chosen = Images.of(images, seed=seed, folder=folder)
+    else:
+        chosen = calibration_pictures(calibrate, images, seed + 1, split="val")
+    reference = open_predictor(source) if data is not None else None
+    progress(f"{path.name}: {recipe}" + (f", calibrated on {calibration.origin}" if calibration else ""))
+    place: AbstractContextManager[Path]
+    room = 2 * checkpoint.parameter_bytes
+    place = atomic_folder(path, room) if recipe.target == "saved_model" else atomic_path(path, room)
+    outcome = None
+    try:
+        with place as temporary:
+            began = time.perf_counter()
+            written = export(
+                checkpoint, recipe, temporary, calibration=calibration.pixels if calibration else None, quiet=quiet
+            )
+            export_seconds = time.perf_counter() - began
+            if temporary.is_file():
+                flush(temporary)
+            progress(f"{path.name}: exported in {export_seconds:.0f} s; holding it against {source.name}")
+            outputs = compare_outputs(open_runnable(temporary), checkpoint, chosen, max_changed=max_changed)
+            outcome = Outcome(source, path, recipe, written, outputs, export_seconds=export_seconds)
+            outcome.calibration = calibration.origin if calibration else ""
+            if recipe.folded and not checkpoint.architecture.folded:
+                progress(f"{path.name}: the fold, in float64")
+                outcome.folding = check_folding(checkpoint, chosen.inputs[:FOLDING_IMAGES])
+            if recipe.target == "onnx" and not recipe.pixels and recipe.batch is None:
+                progress(f"{path.name}: every layer, in float64 and float32")
+                outcome.layers = check_parity(temporary, source, images=LAYER_IMAGES, seed=seed)
+            if reference is not None:
+                predictor = replace(open_predictor(temporary), path=path)
+                allowed = MAX_CHANGED[outputs.kind] if max_changed is None else max_changed
+                outcome.data = _on_data(predictor, reference, data, split, limit, allowed, steps)
+            outcome.size, outcome.sha256 = _measured(temporary)
+            if not outcome.passed:
+                raise _RefusedError
+    except _RefusedError:
+        assert outcome is not None
+    outcome.seconds, outcome.peak = time.perf_counter() - start, peak_bytes()
+    return outcome
+
+
+def calibration_pictures(path: str | Path, count: int, seed: int, *, split: str = "train") -> Images:
+    """``count`` pictures to calibrate on: of FERPlus's train split where ``path`` is FERPlus, else of the folder.
+
+    The train split, because whoever calibrates on pictures that he then measures on measures too well. Raises
+    :class:`BadInputError` when there is neither.
+    """
+    try:
+        find(path)
+    except BadInputError as error:
+        if not Path(path).is_dir():
+            raise BadInputError(f"--calibrate takes a folder of pictures or FERPlus: {first_line(error)}") from None
+        return Images.of(count, seed=seed, folder=Path(path))
+    dataset = load_ferplus(path)
+    rows = dataset.rows_of(split)
+    rows = rows[PROTOCOLS[PUBLISHED_PROTOCOL].apply(dataset.votes).kept[rows]]
+    if not len(rows):
+        raise BadInputError(
+            f"{dataset.origin} has no {split} pictures to calibrate or check on. Give --calibrate a folder."
+        )
+    rows = np.sort(np.random.default_rng(seed).permutation(rows)[:count])
+    grey = RESIZERS[DEFAULT_RESIZER].run(dataset.images[rows])
+    pixels = np.repeat(grey[..., None], 3, axis=-1)
+    return Images(pixels, f"{len(rows)} of FERPlus's {split} pictures, seed {seed}")
+
+
+@dataclass(frozen=True)
+class _OnnxRun:
+    """An ONNX export as :class:`verify.outputs.Runnable` has it."""
+
+    predictor: Predictor
+    kind: str = "float32"
+
+    @property
+    def provenance(self) -> Any:
+        return self.predictor.provenance
+
+    @property
+    def by(self) -> str:
+        return self.predictor.by
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        size = self.predictor.batch
+        return np.concatenate([self.predictor.run(images[at : at + size]) for at in range(0, len(images), size)])
+
+
+def open_runnable(path: Path) -> Runnable:
+    """Any export, for its output to be compared: a TensorFlow Lite file, a SavedModel, or an ONNX file."""
+    if read_export(path) is not None:
+        return open_exported(path)
+    return _OnnxRun(open_onnx(path, any_head=True))
+
+
+def _on_data(
+    predictor: Predictor, reference: Predictor, data: str | Path | None, split: str, limit: int | None,
+    max_changed: float, steps: Steps,
+) -> DataComparison:  # fmt: skip
+    dataset = load_ferplus(data)
+    protocol = PROTOCOLS[PUBLISHED_PROTOCOL]
+    found = evaluate(
+        predictor, dataset, protocol, splits=(split,), versus=reference, limit=limit, progress=steps
+    )  # fmt: skip
+    (ours,) = found.splits
+    assert found.versus is not None
+    theirs = found.versus[1][split]
+    same = agreement(ours.predictions, theirs)
+    right = float((theirs.decisions == ours.labels).mean())
+    changed = same.n - same.same - same.near_ties  # which of two equals comes first is rounding's choice
+    return DataComparison(split, same.n, changed, float(ours.correct.mean()), right, max_changed)
+
+
+def _measured(path: Path) -> tuple[int, str]:
+    if path.is_file():
+        return path.stat().st_size, sha256_of(path)
+    export = read_export(path)
+    assert export is not None
+    return export.source.size, export.source.sha256
+
+
+__all__ = ["CALIBRATION_IMAGES", "Outcome", "calibration_pictures", "export_checked", "open_runnable"]
