@@ -51,12 +51,19 @@ class Forward:
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """n x classes for preprocessed images, n x 224 x 224 x 3."""
-        result: np.ndarray = ops.convert_to_numpy(self._logits(ops.convert_to_tensor(images), self.weights))
-        return result
+        return self._called(self._logits, images)
 
     def last_maps(self, images: np.ndarray) -> np.ndarray:
         """What the head is given, before it is pooled: n x 7 x 7 x 2048."""
-        return np.asarray(ops.convert_to_numpy(self._maps(ops.convert_to_tensor(images), self.weights)))
+        return self._called(self._maps, images)
+
+    def _called(self, function: Callable[..., Any], images: np.ndarray) -> np.ndarray:
+        count = len(images)
+        if keras.backend.backend() == "jax":  # each size is compiled anew: few sizes, then
+            black = np.zeros(((1 << max(count - 1, 0).bit_length()) - count, *images.shape[1:]), images.dtype)
+            images = np.concatenate([images, black])
+        found: np.ndarray = ops.convert_to_numpy(function(ops.convert_to_tensor(images), self.weights))
+        return found[:count]
 
     @cached_property
     def _logits(self) -> Callable[..., Any]:

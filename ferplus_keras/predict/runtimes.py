@@ -105,8 +105,7 @@ def _open_keras(path: Path) -> Runtime:
     from ferplus_keras.predict.forward import Forward
 
     forward = Forward(table, arrays)
-    fixed = BATCH if keras.backend.backend() == "jax" else None  # each size is compiled anew
-    return told.runtime(by, forward.logits, table.head.units, network=table.network, logits=True, fixed=fixed)
+    return told.runtime(by, forward.logits, table.head.units, network=table.network, logits=True)
 
 
 def _keras_model(path: Path) -> tuple[Run, int | None, int | None]:

@@ -71,38 +71,28 @@ def stream(
     coming = iter(items)
     waiting: deque[Future[Prepared[Item]]] = deque()
     with ThreadPoolExecutor(threads, "decode") as pool:
+
+        def fill() -> None:
+            while len(waiting) < batch + threads:
+                for item in coming:
+                    waiting.append(pool.submit(prepare, item))
+                    break
+                else:
+                    return
+
         try:
-            exhausted = False
-            while not exhausted or waiting:
+            fill()
+            while waiting:
                 ready: list[Prepared[Item]] = []
                 faces = 0
-                while faces < batch and len(ready) < 4 * batch:  # many damaged ones are told now, not with the batch
-                    while not exhausted and len(waiting) < batch + threads:
-                        item = next(coming, _END)
-                        if item is _END:
-                            exhausted = True
-                        else:
-                            waiting.append(pool.submit(prepare, item))  # type: ignore[arg-type]
-                    if not waiting:
-                        break
-                    prepared = waiting.popleft().result()
-                    ready.append(prepared)
-                    faces += len(prepared.faces)
-                # Filled up before the network starts, so that the threads have something to do meanwhile.
-                while not exhausted and len(waiting) < batch + threads:
-                    item = next(coming, _END)
-                    if item is _END:
-                        exhausted = True
-                    else:
-                        waiting.append(pool.submit(prepare, item))  # type: ignore[arg-type]
-                if ready:
-                    yield _predicted(ready, classifier, batch)
+                while waiting and faces < batch and len(ready) < 4 * batch:  # many damaged ones are told without delay
+                    ready.append(waiting.popleft().result())
+                    faces += len(ready[-1].faces)
+                    fill()  # so that the threads have something to do while the network has
+                yield _predicted(ready, classifier, batch)
         finally:
             for each in waiting:
                 each.cancel()
-
-
-_END: Any = object()
 
 
 def _predicted(
