@@ -33,12 +33,10 @@ def add(commands: Commands) -> None:
     predict.add_argument("model", metavar="MODEL", help=".h5, .weights.h5, .keras, .onnx or .tflite")
     predict.add_argument(
         "inputs", metavar="INPUT", nargs="+",
-        help='pictures, folders, patterns ("faces/**/*.jpg"), Parquet files, or - for a list of names on standard input',
+        help='pictures, folders, patterns ("faces/**/*.jpg"), Parquet files, or - for a list of names on stdin',
     )  # fmt: skip
     predict.add_argument("--csv", metavar="FILE", type=Path, help="write the results there, as they come")
-    predict.add_argument(
-        "--resume", action="store_true", help="go on with the --csv FILE of a run that was cut short"
-    )
+    predict.add_argument("--resume", action="store_true", help="go on with the --csv FILE of a run that was cut short")
     predict.add_argument("--annotate", metavar="DIR", type=Path, help="draw what was seen on the pictures, into DIR")
     predict.add_argument(
         "--faces", action="store_true",
@@ -50,11 +48,18 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     predict.add_argument("--null", action="store_true", help="names in the list end with a zero byte (find -print0)")
     predict.add_argument("--batch", type=count, default=32, metavar="N", help="pictures at a time (default: 32)")
-    predict.add_argument("--threads", type=count, metavar="N", help="threads that decode (default: the processors, up to 4)")
     predict.add_argument(
-        "--engine", choices=("local", "ray"), default="local", help="ray: on all machines of a Ray cluster (docs/predict.md)"
+        "--threads", type=count, metavar="N", help="threads that decode (default: the processors, up to 4)"
     )
-    predict.add_argument("--workers", type=count, metavar="N", help="with --engine ray: copies of the network (default: 2)")
+    predict.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="ray: on all machines of a Ray cluster (docs/predict.md)",
+    )
+    predict.add_argument(
+        "--workers", type=count, metavar="N", help="with --engine ray: copies of the network (default: 2)"
+    )
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -103,7 +108,9 @@ def _check(options: argparse.Namespace) -> None:
     if options.engine == "ray" and not options.csv:
         raise BadInputError("--engine ray is for large sets: name the file of results with --csv FILE.")
     if options.engine == "ray" and (options.annotate or options.faces or "-" in options.inputs):
-        raise BadInputError("--engine ray takes folders, patterns and Parquet files, and neither --faces nor --annotate.")
+        raise BadInputError(
+            "--engine ray takes folders, patterns and Parquet files, and neither --faces nor --annotate."
+        )
     if options.workers and options.engine != "ray":
         raise BadInputError("--workers is about --engine ray: add it, or leave --workers out.")
 
@@ -178,20 +185,20 @@ class Outcome:
             if self.file:
                 self.file.close()
             raise BadInputError("There is no picture in the inputs: the list is empty.")
-        seconds = time.perf_counter() - self.start
-        told = [f"{self.pictures - self.skipped:,} pictures in {minutes(seconds)}"]
+        seconds, errors = time.perf_counter() - self.start, self.file.errors if self.file else 0
+        told = [f"{_counted(self.pictures - self.skipped, 'picture')} in {minutes(seconds)}"]
         if self.options.faces:
-            told.append(f"{self.faces:,} faces")
-            told.append(f"{self.without:,} pictures without a face")
+            told.append(_counted(self.faces, "face"))
+            told.append(f"{_counted(self.without, 'picture')} without a face")
         if self.skipped:
             told.append(f"{self.skipped:,} skipped")
         if self.before:
-            told.append(f"{self.before:,} were done before")
+            told.append(f"{self.before:,} done before" + (f", {errors:,} of them skipped" if errors else ""))
         where = f": {path}" if path else f": {self.options.annotate}" if self.options.annotate else ""
         self.say.say(f"{'; '.join(told)}{where}")
         if self.standin:
             self.say.say(f"STAND-IN: the weights of {self.model} are made up, and so are these emotions.")
-        return SKIPPED if self.skipped else 0
+        return SKIPPED if self.skipped or errors else 0
 
 
 def _drawing(
@@ -234,6 +241,10 @@ def _identity(path: Path) -> str:
             return f"{path.name}@{hashlib.file_digest(stream, 'sha256').hexdigest()[:12]}"
     except OSError as error:
         raise BadInputError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.") from None
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def _share(text: str) -> float:

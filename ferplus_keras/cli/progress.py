@@ -28,7 +28,9 @@ class Progress:
             return
         self.last = time.monotonic()
         self._open = self.terminal
-        print(f"\r\x1b[K{text}" if self.terminal else text, end="" if self.terminal else "\n", file=sys.stderr, flush=True)
+        print(
+            f"\r\x1b[K{text}" if self.terminal else text, end="" if self.terminal else "\n", file=sys.stderr, flush=True
+        )
 
 
 def minutes(seconds: float) -> str:

@@ -90,9 +90,9 @@ def annotated_path(folder: Path, name: str, inside: str | None, *, alone: bool) 
     """
     if alone and inside is not None:
         return folder / f"{inside}.png"
-    where = os_path.abspath(name)
+    where = os_path.abspath(name)  # noqa: PTH100
     mark = "" if alone else f"-{blake2b(where.encode('utf-8', 'surrogateescape'), digest_size=4).hexdigest()}"
-    return folder / f"{os_path.basename(where)}{mark}.png"
+    return folder / f"{Path(where).name}{mark}.png"
 
 
 def save(sheet: Image, path: Path) -> Path:

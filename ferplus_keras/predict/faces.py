@@ -1,4 +1,4 @@
-"""Faces found by what ships with OpenCV: Viola and Jones's cascade of 2001, trained on upright faces seen from the front.
+"""Faces found by what ships with OpenCV: Viola and Jones's cascade of 2001, trained on upright faces from the front.
 
 It is quick and old. It overlooks turned, covered and small faces, and takes other things for faces. What speaks for it
 here: it needs no further file, and FER2013's own pictures were cut out with OpenCV's face detector (Goodfellow et al.
@@ -72,7 +72,9 @@ def _load() -> Callable[[], Any]:
     try:
         import cv2
     except ImportError:
-        raise BadInputError("--faces needs OpenCV, which is not installed: pip install 'ferplus-keras[faces]'.") from None
+        raise BadInputError(
+            "--faces needs OpenCV, which is not installed: pip install 'ferplus-keras[faces]'."
+        ) from None
     folder = getattr(getattr(cv2, "data", None), "haarcascades", None)
     file = Path(folder or "") / CASCADE
     if folder is None or not file.is_file() or not hasattr(cv2, "CascadeClassifier"):

@@ -63,7 +63,8 @@ class Forward:
             black = np.zeros(((1 << max(count - 1, 0).bit_length()) - count, *images.shape[1:]), images.dtype)
             images = np.concatenate([images, black])
         found: np.ndarray = ops.convert_to_numpy(function(ops.convert_to_tensor(images), self.weights))
-        return found[:count]
+        result: np.ndarray = found[:count]
+        return result
 
     @cached_property
     def _logits(self) -> Callable[..., Any]:
@@ -90,7 +91,7 @@ class Forward:
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """JAX compiles a function once for all its operations. TensorFlow and PyTorch run them as they come just as fast."""
+    """JAX compiles a function as a whole. TensorFlow and PyTorch run its operations as they come just as fast."""
     if keras.backend.backend() != "jax":
         return function
     import jax
@@ -148,7 +149,8 @@ def class_activation(maps: np.ndarray, kernel: np.ndarray, classes: np.ndarray) 
         raise ValueError(f"the last maps are n x {MAP_SIZE} x {MAP_SIZE} x {FEATURES}, not {maps.shape}")
     chosen = kernel[:, classes].T
     heat: np.ndarray = np.einsum("nhwc,nc->nhw", maps, chosen) / MAP_SIZE**2
-    return np.maximum(heat, 0)
+    result: np.ndarray = np.maximum(heat, 0)
+    return result
 
 
 __all__ = ["Forward", "class_activation"]

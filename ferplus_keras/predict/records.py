@@ -91,7 +91,8 @@ def csv_bytes(rows: Iterable[Sequence[Any]]) -> bytes:
     """CSV as RFC 4180 has it, with a bare line feed; names that are not UTF-8 keep their bytes."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(
-        ["" if value is None else f"{value:.7g}" if isinstance(value, float) else value for value in row] for row in rows
+        ["" if value is None else f"{value:.7g}" if isinstance(value, float) else value for value in row]
+        for row in rows
     )
     return text.getvalue().encode("utf-8", "surrogateescape")
 
@@ -100,13 +101,14 @@ class CsvFile:
     """Results in ``path``, written as they come to ``path`` + ``.partial``, which takes the name when all is done.
 
     A picture's rows are written at once, so that a kill leaves whole rows but for the last picture's, which
-    ``resume`` cuts off. ``done`` are the pictures that need not be looked at again.
+    ``resume`` cuts off. ``done`` are the pictures that need not be looked at again, ``errors`` how many of these could
+    not be read.
     """
 
     def __init__(self, path: Path, labels: Sequence[str], model: str, *, resume: bool = False) -> None:
         self.path, self.labels, self.model = path, labels, model
         self.partial = path.with_name(path.name + ".partial")
-        self.done = Seen()
+        self.done, self.errors = Seen(), 0
         header = csv_bytes([columns(labels)])
         try:
             if path.is_dir():
@@ -175,6 +177,7 @@ class CsvFile:
             missing = faces - face
             if not missing:
                 self.done.add(fields[0])
+                self.errors += bool(fields[-2])
                 end = place
         return end
 

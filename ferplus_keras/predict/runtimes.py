@@ -127,7 +127,7 @@ def _keras_model(path: Path) -> tuple[Run, int | None, int | None]:
         found = list(found.values()) if isinstance(found, dict) else found
         return np.asarray(found[0] if isinstance(found, list | tuple) else found)
 
-    shape = model.outputs[0].shape if model.outputs else ()
+    shape = list(model.outputs[0].shape) if model.outputs else []
     return run, shape[-1] if len(shape) == 2 else None, size
 
 
@@ -138,7 +138,9 @@ def _open_onnx(path: Path, threads: int | None) -> Runtime:
     try:
         import onnxruntime
     except ImportError:
-        raise BadInputError(f"{path} is run by ONNX Runtime, which is not installed: pip install onnxruntime.") from None
+        raise BadInputError(
+            f"{path} is run by ONNX Runtime, which is not installed: pip install onnxruntime."
+        ) from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads or 0
@@ -147,7 +149,9 @@ def _open_onnx(path: Path, threads: int | None) -> Runtime:
         (images_input,) = session.get_inputs()
         metadata = session.get_modelmeta().custom_metadata_map
     except Exception as error:  # the library's own exception classes share no base that is public
-        raise BadInputError(f"ONNX Runtime cannot open {path} as a network of one input: {first_line(error, 300)}") from None
+        raise BadInputError(
+            f"ONNX Runtime cannot open {path} as a network of one input: {first_line(error, 300)}"
+        ) from None
     shape = list(images_input.shape)
     channels_last = len(shape) == 4 and shape[-1] == 3
     if len(shape) != 4 or 3 not in (shape[1], shape[3]):
@@ -201,7 +205,8 @@ def _quantized(batch: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
     if not scale or kind.kind == "f":
         return np.ascontiguousarray(batch, kind)
     bounds = np.iinfo(kind)
-    return np.clip(np.rint(batch / scale + zero), bounds.min, bounds.max).astype(kind)
+    whole: np.ndarray = np.clip(np.rint(batch / scale + zero), bounds.min, bounds.max).astype(kind)
+    return whole
 
 
 def _tflite_interpreter(path: Path) -> tuple[Any, str]:
@@ -267,7 +272,7 @@ class _Told:
         if labels is None or (classes is not None and classes != len(labels)) or len(set(labels)) != len(labels):
             said = "" if labels is None else f", and names {len(labels)}"
             raise BadInputError(
-                f"{self.path} has {classes} classes{said}: predict needs FERPlus's {len(EMOTIONS)}, or names in the file."
+                f"{self.path} has {classes} classes{said}: predict needs {len(EMOTIONS)}, or names in the file."
             )
         chosen = self.logits if logits is None else logits
         return Runtime(

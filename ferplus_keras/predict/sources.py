@@ -11,10 +11,11 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from ferplus_keras.errors import BadInputError
+from ferplus_keras.errors import BadInputError, first_line
 from ferplus_keras.predict.decoding import decode, read_picture
 from ferplus_keras.predict.seen import Seen
 
@@ -29,6 +30,9 @@ MAX_NAME_BYTES = 1 << 16
 
 #: Columns of a Parquet file in which pictures are looked for, and beside them their names.
 PICTURE_COLUMNS = ("image", "bytes", "picture", "data", "img")
+
+#: The suffix of Parquet files.
+PARQUET = ".parquet"
 
 #: Rows of a Parquet file that are read at a time.
 PARQUET_ROWS = 64
@@ -53,6 +57,23 @@ class Source:
         return read_picture(self.name) if self.data is None else decode(self.data)
 
 
+@dataclass(frozen=True)
+class RowGroup:
+    """Some rows of a Parquet file of pictures: its ``group``-th piece, from the row ``first`` on, ``rows`` of them."""
+
+    path: str
+    group: int
+    first: int
+    rows: int
+
+    def name(self, row: int) -> str:
+        """What the picture in a row of the file is called."""
+        return f"{self.path}#{row}"
+
+
+Place = Source | RowGroup
+
+
 def find_sources(
     inputs: Sequence[str], *, listed: BinaryIO | None = None, null: bool = False, done: Seen | None = None
 ) -> Iterator[Source]:
@@ -65,47 +86,55 @@ def find_sources(
         done: names that are left out; those that come are added.
     """
     seen = Seen() if done is None else done
-    for given in inputs:
-        for source in _of_list(listed, null) if given == "-" else _of_input(given):
+    for place in find_places(inputs, listed=listed, null=null):
+        for source in (place,) if isinstance(place, Source) else rows_of(place):
             if seen.add(source.name):
                 yield source
 
 
-def _of_list(listed: BinaryIO | None, null: bool) -> Iterator[Source]:
+def find_places(inputs: Sequence[str], *, listed: BinaryIO | None = None, null: bool = False) -> Iterator[Place]:
+    """The same, nothing opened: pictures, and pieces of Parquet files; what is named twice comes twice."""
+    for given in inputs:
+        yield from _of_list(listed, null) if given == "-" else _of_input(given)
+
+
+def _of_list(listed: BinaryIO | None, null: bool) -> Iterator[Place]:
     for name in _names(listed, b"\0" if null else b"\n") if listed is not None else ():
         yield from _of_place(name)
 
 
-def _of_input(given: str) -> Iterator[Source]:
+def _of_input(given: str) -> Iterator[Place]:
     if os.path.lexists(given) or not glob.has_magic(given):
         yield from _of_place(given)
         return
+    names = glob.iglob(given, recursive=True)  # noqa: PTH207
     found = False
-    for name in glob.iglob(given, recursive=True):
-        if found or name:
-            found = True
+    while piece := sorted(islice(names, SORTED_ENTRIES)):
+        for name in piece:
             if not Path(name).is_dir():  # `faces/*` means the files in it
+                found = True
                 yield from _of_place(name)
     if not found:
-        yield Source(given, problem="nothing has a name of this pattern")
+        yield Source(given, problem="no file has a name of this pattern")
 
 
-def _of_place(name: str) -> Iterator[Source]:
+def _of_place(name: str) -> Iterator[Place]:
     if not name or "\0" in name:
         yield Source(name, problem="not a file name")
     elif Path(name).is_dir():
         found = False
-        for found, source in enumerate(_of_folder(name), 1):  # noqa: B007
-            yield source
+        for place in _of_folder(name):
+            found = True
+            yield place
         if not found:
             yield Source(name, problem="a folder without pictures")
-    elif name.lower().endswith(".parquet") and Path(name).is_file():
+    elif name.lower().endswith(PARQUET) and Path(name).is_file():
         yield from _of_parquet(name)
     else:
         yield Source(name)
 
 
-def _of_folder(folder: str) -> Iterator[Source]:
+def _of_folder(folder: str) -> Iterator[Place]:
     """The pictures below ``folder``, a folder's own before those of the folders in it; hidden ones are left out."""
     waiting = [folder]
     while waiting:
@@ -113,26 +142,20 @@ def _of_folder(folder: str) -> Iterator[Source]:
         below: list[str] = []
         try:
             with os.scandir(here) as entries:
-                while piece := sorted(_some(entries, SORTED_ENTRIES), key=lambda entry: entry.name):
+                while piece := sorted(islice(entries, SORTED_ENTRIES), key=lambda entry: entry.name):
                     for entry in piece:
+                        suffix = Path(entry.name).suffix.lower()
                         if entry.name.startswith("."):
                             continue
                         if entry.is_dir(follow_symlinks=False):  # a link may lead back up
                             below.append(entry.path)
-                        elif Path(entry.name).suffix.lower() in suffixes() and not entry.is_dir():
+                        elif suffix == PARQUET:
+                            yield from _of_parquet(entry.path)
+                        elif suffix in suffixes() and not entry.is_dir():
                             yield Source(entry.path, inside=os.path.relpath(entry.path, folder))
         except OSError as error:
             yield Source(here, problem=f"a folder that cannot be read: {(error.strerror or 'unknown error').lower()}")
         waiting += sorted(below, reverse=True)
-
-
-def _some(entries: Iterator[os.DirEntry[str]], count: int) -> list[os.DirEntry[str]]:
-    found = []
-    for entry in entries:
-        found.append(entry)
-        if len(found) == count:
-            break
-    return found
 
 
 @cache
@@ -165,18 +188,15 @@ def _as_names(names: Iterable[bytes], end: bytes) -> Iterator[str]:
 # --- Parquet ----------------------------------------------------------------------------------------------------
 
 
-def _of_parquet(path: str) -> Iterator[Source]:
+def _of_parquet(path: str) -> Iterator[Place]:
     try:
-        groups = row_groups(path)
+        yield from row_groups(path)
     except BadInputError as error:
         yield Source(path, problem=str(error))
-        return
-    for group, first in groups:
-        yield from parquet_rows(path, group, first)
 
 
-def row_groups(path: str) -> list[tuple[int, int]]:
-    """Number and first row of each row group of the Parquet file at ``path``. Raises :class:`BadInputError`."""
+def row_groups(path: str) -> list[RowGroup]:
+    """The row groups of the Parquet file at ``path``. Raises :class:`BadInputError`."""
     try:
         import pyarrow.parquet as parquet
     except ImportError:
@@ -184,35 +204,39 @@ def row_groups(path: str) -> list[tuple[int, int]]:
     try:
         with parquet.ParquetFile(path) as file:
             counts = [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)]
-            _columns(file.schema_arrow.names)
+            _column(file.schema_arrow.names)
     except BadInputError:
         raise
     except Exception as error:  # pyarrow's own classes, OSError, ValueError
-        raise BadInputError(f"not a Parquet file that can be read: {str(error)[:120]}") from None
-    firsts = [sum(counts[:index]) for index in range(len(counts))]
-    return list(zip(range(len(counts)), firsts, strict=True))
+        raise BadInputError(f"not a Parquet file that can be read: {first_line(error, 120)}") from None
+    return [RowGroup(path, index, sum(counts[:index]), count) for index, count in enumerate(counts)]
 
 
-def parquet_rows(path: str, group: int, first: int) -> Iterator[Source]:
-    """The pictures of one row group; a row's name is ``file.parquet#7``, its number in the file."""
+def rows_of(piece: RowGroup) -> Iterator[Source]:
+    """The pictures of one row group, read a few at a time."""
     import pyarrow.parquet as parquet
 
-    row = first
+    row, end = piece.first, piece.first + piece.rows
+    problem = "the Parquet file has fewer rows than it says"
     try:
-        with parquet.ParquetFile(path) as file:
-            column = _columns(file.schema_arrow.names)
-            for batch in file.iter_batches(PARQUET_ROWS, row_groups=[group], columns=[column]):
+        with parquet.ParquetFile(piece.path) as file:
+            column = _column(file.schema_arrow.names)
+            for batch in file.iter_batches(PARQUET_ROWS, row_groups=[piece.group], columns=[column]):
                 for value in batch.column(0).to_pylist():
                     if isinstance(value, dict):  # a structure of bytes and a path, as the datasets library writes them
                         value = value.get("bytes")
-                    problem = "" if isinstance(value, bytes) else f"holds {type(value).__name__} and no bytes"
-                    yield Source(f"{path}#{row}", value if isinstance(value, bytes) else None, problem=problem)
+                    if isinstance(value, bytes):
+                        yield Source(piece.name(row), value)
+                    else:
+                        yield Source(piece.name(row), problem="holds no bytes")
                     row += 1
-    except Exception as error:
-        yield Source(f"{path}#{row}", problem=f"the Parquet file is damaged here: {str(error)[:120]}")
+    except Exception as error:  # what pyarrow raises on damage
+        problem = f"the Parquet file is damaged here: {first_line(error, 120)}"
+    for left in range(row, end):
+        yield Source(piece.name(left), problem=problem)
 
 
-def _columns(names: Sequence[str]) -> str:
+def _column(names: Sequence[str]) -> str:
     for name in PICTURE_COLUMNS:
         if name in names:
             return name
@@ -221,4 +245,4 @@ def _columns(names: Sequence[str]) -> str:
     )
 
 
-__all__ = ["Source", "find_sources", "parquet_rows", "row_groups", "suffixes"]
+__all__ = ["Place", "RowGroup", "Source", "find_places", "find_sources", "row_groups", "rows_of", "suffixes"]

@@ -43,7 +43,7 @@ class Prepared(Generic[Item]):
 
 @dataclass(frozen=True)
 class Preparation(Generic[Item]):
-    """What is done with each picture in the threads. ``read`` opens an item, ``find`` looks for faces if it is given."""
+    """What the threads do with a picture. ``read`` opens an item, ``find``, if given, looks for faces."""
 
     read: Callable[[Item], Image]
     find: Find | None = None
@@ -67,7 +67,7 @@ def stream(
     items: Iterable[Item], prepare: Callable[[Item], Prepared[Item]], classifier: EmotionClassifier, *,
     batch: int, threads: int,
 ) -> Iterator[list[tuple[Prepared[Item], tuple[Prediction, ...]]]]:  # fmt: skip
-    """Answers in the order of ``items``, a batch at a time; ``items`` is asked for no more than it takes to keep busy."""
+    """Answers in the order of ``items``, a batch at a time; no more of these are asked for than keep all busy."""
     coming = iter(items)
     waiting: deque[Future[Prepared[Item]]] = deque()
     with ThreadPoolExecutor(threads, "decode") as pool:
