@@ -164,8 +164,8 @@ def groups(looks: Looks) -> list[Group]:
         chosen = _spread(right, RIGHT_OF_CLASS) + mistaken[:WRONG_OF_CLASS]
         shown |= set(chosen)
         text = (
-            f"{len(right):,} of {int(of_class.sum()):,} right. Of these, evenly from the surest to the least sure; then "
-            "the surest mistakes."
+            f"{len(right):,} of {int(of_class.sum()):,} right. Of these, evenly from the surest to the least sure; "
+            "then the surest mistakes."
         )
         found.append(Group(f"class-{emotion}", emotion.capitalize(), text, chosen))
     entropy = -np.sum(looks.distribution * np.log(np.maximum(looks.distribution, 1e-12)), axis=1)

@@ -111,7 +111,7 @@ def _of_input(given: str) -> Iterator[Place]:
     found = False
     while piece := sorted(islice(names, SORTED_ENTRIES)):
         for name in piece:
-            if not Path(name).is_dir():  # `faces/*` means the files in it
+            if not os.path.isdir(name):  # noqa: PTH112  (`faces/*` means the files in it)
                 found = True
                 yield from _of_place(name)
     if not found:
@@ -121,14 +121,14 @@ def _of_input(given: str) -> Iterator[Place]:
 def _of_place(name: str) -> Iterator[Place]:
     if not name or "\0" in name:
         yield Source(name, problem="not a file name")
-    elif Path(name).is_dir():
+    elif os.path.isdir(name):  # noqa: PTH112  (Path.is_dir raises on a name that is too long)
         found = False
         for place in _of_folder(name):
             found = True
             yield place
         if not found:
             yield Source(name, problem="a folder without pictures")
-    elif name.lower().endswith(PARQUET) and Path(name).is_file():
+    elif name.lower().endswith(PARQUET) and os.path.isfile(name):  # noqa: PTH113
         yield from _of_parquet(name)
     else:
         yield Source(name)

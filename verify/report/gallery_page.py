@@ -40,7 +40,7 @@ def gallery_page(
         Section(group.id, group.title, _cards(looks, dataset, group.indices), group.text) for group in groups(looks)
     ]
     sections += [
-        Section("reading", "How to read this", _reading(looks)),
+        Section("reading", "How to read this", _reading()),
         Section("about", "The network and the data", _about(network, dataset, protocol, split, looks)),
         Section("repeat", "How to repeat this", parts.command(command)),
     ]
@@ -142,14 +142,15 @@ def _data(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-def _reading(looks: Looks) -> Markup:
+def _reading() -> Markup:
     return html(
-        '<div class="prose"><p>Blue (red where it is wrong) is what the network says, grey what the votes say under the '
-        "protocol. Beside the face as it is stands the same with a heat map on it.</p><p>The heat is Grad-CAM's, and here "
-        "it is exact. Behind the last feature map, {} places of {} channels, the network has only an average and a "
-        "linear classifier: the logit of an emotion is the sum of what the {} places say for it, and a bias. What speaks "
-        "for it is shown, the hottest place of each picture in yellow; what speaks against it is cut off. Each place "
-        "sees far more of the picture than its own square, so an edge of the heat is no edge in the face.</p></div>",
+        '<div class="prose"><p>Blue, or red where it is wrong, is what the network says; grey is what the votes say '
+        "under the protocol. Beside the face as it is stands the same face under a heat map.</p>"
+        "<p>The heat is Grad-CAM's, and here it is exact. Behind the last feature map, {} places of {} channels, the "
+        "network has only an average and a linear classifier: the logit of an emotion is the sum of what the {} places "
+        "say for it, and a bias. What speaks for it is shown, the hottest place of each picture in yellow; what speaks "
+        "against it is cut off. Each place sees far more of the picture than its own square, so an edge of the heat is "
+        "no edge in the face.</p></div>",
         "7 x 7", "2,048", "49",
     )  # fmt: skip
 
