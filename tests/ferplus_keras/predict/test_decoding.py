@@ -1,4 +1,4 @@
-"""Any picture in, upright RGB out, or a sentence: what formats leave open is settled, and what is hostile is refused."""
+"""Any picture in, upright RGB out, or a sentence: what formats leave open is settled, what is hostile is refused."""
 
 from __future__ import annotations
 
