@@ -2,7 +2,7 @@
 
 The heat maps are Grad-CAM's, and exact: behind the last feature map these networks have an average and a linear
 classifier, so a class's logit is the sum over 7 x 7 places of what each place says for it, plus a bias. No gradient is
-needed (:func:`ferplus_keras.predict.forward.class_activation`), and none is lost.
+needed (:func:`ferplus_keras.predict.forward.place_logits`), and none is lost.
 """
 
 from __future__ import annotations
@@ -121,6 +121,8 @@ def look(
     rows = rows[targets.kept[rows]][:limit]
     if not len(rows):
         raise BadInputError(f"{dataset.origin} has no {split} pictures that the protocol {protocol.name} keeps.")
+    from ferplus_keras.predict.forward import place_logits  # imports Keras
+
     kernel, bias = network.forward.head
     said = np.empty((len(rows), 7, 7, len(EMOTIONS)), np.float32)
     start = time.perf_counter()
@@ -128,7 +130,7 @@ def look(
         grey = RESIZERS[DEFAULT_RESIZER].run(dataset.images[rows[first : first + BATCH]])
         images = preprocess_input(np.broadcast_to(grey[..., None], (*grey.shape, 3)))
         maps = network.forward.last_maps(images)
-        said[first : first + len(maps)] = maps @ kernel / (maps.shape[1] * maps.shape[2])
+        said[first : first + len(maps)] = place_logits(maps, kernel)
         title = f"{network.path.name}, {split}"
         progress(Step(title, first + len(maps), len(rows), time.perf_counter() - start))
     logits = said.sum(axis=(1, 2), dtype=np.float64) + bias

@@ -137,20 +137,19 @@ def _apply(layer: KerasLayer, inputs: list[Any], weights: Mapping[str, Any]) -> 
             raise TypeError(f"no operation is known for {layer.class_name} ({layer.name})")
 
 
-def class_activation(maps: np.ndarray, kernel: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Grad-CAM's heat maps, n x 7 x 7, from the last feature maps (n x 7 x 7 x 2048), exactly and without a gradient.
+def place_logits(maps: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """What each place of the last feature maps says for each class: n x 7 x 7 x classes, adding up to logits less bias.
 
-    Grad-CAM (Selvaraju et al. 2017) weighs each channel by the mean gradient of the class's logit. Behind the last map
-    there is only an average and a linear classifier: the logit is ``mean(map) @ kernel + bias``, its gradient at each
-    of the 49 places is ``kernel[:, class] / 49``, and Grad-CAM is ``relu(map @ kernel[:, class]) / 49``: Zhou et al.'s
-    CAM (2016). ``kernel`` is 2048 x classes, ``classes`` n class numbers.
+    Its positive part is Grad-CAM's heat map, exactly and without a gradient. Grad-CAM (Selvaraju et al. 2017) weighs
+    each channel by the mean gradient of the class's logit. Behind the last map (``maps``, n x 7 x 7 x 2048) there is
+    only an average and a linear classifier (``kernel``, 2048 x classes): the logit is ``mean(map) @ kernel + bias``,
+    its gradient at each of the 49 places ``kernel[:, class] / 49``, and Grad-CAM ``relu(map @ kernel[:, class]) / 49``:
+    the class activation map of Zhou et al. (2016).
     """
     if maps.shape[1:] != (MAP_SIZE, MAP_SIZE, FEATURES):
         raise ValueError(f"the last maps are n x {MAP_SIZE} x {MAP_SIZE} x {FEATURES}, not {maps.shape}")
-    chosen = kernel[:, classes].T
-    heat: np.ndarray = np.einsum("nhwc,nc->nhw", maps, chosen) / MAP_SIZE**2
-    result: np.ndarray = np.maximum(heat, 0)
+    result: np.ndarray = maps @ kernel / MAP_SIZE**2
     return result
 
 
-__all__ = ["Forward", "class_activation"]
+__all__ = ["Forward", "place_logits"]

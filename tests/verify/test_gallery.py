@@ -12,19 +12,19 @@ from ferplus_keras.architecture import architecture
 from ferplus_keras.cli import main
 from ferplus_keras.emotions import EMOTIONS
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.predict.forward import Forward, class_activation
+from ferplus_keras.predict.forward import Forward, place_logits
 from tests.seeded import seeded_checkpoint
 from tests.verify.oracles import painted
 from verify.gallery import Looks, groups, look, open_network
 from verify.images import natural_images
 
 
-@pytest.fixture(scope="module")
-def network(standin_pth: Path) -> Any:
+@pytest.fixture(scope="session")
+def opened(standin_pth: Path) -> Any:
     return open_network(standin_pth)
 
 
-def test_class_activation_is_grad_cam(network: Any, standin_pth: Path) -> None:
+def test_what_speaks_for_a_class_is_grad_cam(opened: Any, standin_pth: Path) -> None:
     """Against PyTorch's gradients, as the paper has it: mean gradient a channel, weighted sum, ReLU."""
     import torch
 
@@ -47,30 +47,30 @@ def test_class_activation_is_grad_cam(network: Any, standin_pth: Path) -> None:
     assert last.grad is not None
     channel_weights = last.grad.mean(dim=(2, 3), keepdim=True)
     expected = torch.relu((channel_weights * last).sum(dim=1)).detach().numpy()
-    ours = network.forward.last_maps(images.detach().numpy().transpose(0, 2, 3, 1))
-    kernel, bias = network.forward.head
-    heat = class_activation(ours, kernel, classes.numpy())
+    ours = opened.forward.last_maps(images.detach().numpy().transpose(0, 2, 3, 1))
+    kernel, bias = opened.forward.head
+    heat = np.maximum(place_logits(ours, kernel)[[0, 1], :, :, classes.numpy()], 0)
     np.testing.assert_allclose(heat, expected, atol=1e-4 * float(expected.max()))
     np.testing.assert_allclose(ours.mean(axis=(1, 2)) @ kernel + bias, logits.detach().numpy(), rtol=1e-3, atol=1e-3)
 
 
-def test_what_the_places_say_adds_up_to_the_logits(network: Any) -> None:
+def test_what_the_places_say_adds_up_to_the_logits(opened: Any) -> None:
     data = painted([0, 3, 5], [1, 1, 2])
     from ferplus_keras.dataset.protocols import PROTOCOLS
 
-    looks = look(network, data, PROTOCOLS["albanie"], "val")
-    kernel, bias = network.forward.head
+    looks = look(opened, data, PROTOCOLS["albanie"], "val")
+    _, bias = opened.forward.head
     np.testing.assert_allclose(looks.said.sum(axis=(1, 2)) + bias, looks.logits, rtol=1e-5)
     assert looks.rows.tolist() == [0, 1] and looks.labels.tolist() == [0, 3]
     for emotion in range(8):
         np.testing.assert_array_equal(looks.heat(0, emotion), np.maximum(looks.said[0, :, :, emotion], 0))
     with pytest.raises(BadInputError, match="no train pictures"):
-        look(network, data, PROTOCOLS["albanie"], "train")
+        look(opened, data, PROTOCOLS["albanie"], "train")
 
 
 def test_maps_of_another_shape_are_refused() -> None:
     with pytest.raises(ValueError, match="last maps"):
-        class_activation(np.zeros((1, 2048, 7, 7)), np.zeros((2048, 8)), np.zeros(1, int))
+        place_logits(np.zeros((1, 2048, 7, 7)), np.zeros((2048, 8)))
     from ferplus_keras.architecture import embedding
 
     with pytest.raises(ValueError, match="classifier"):
