@@ -31,6 +31,7 @@ _HOME = {
     "load_image": "ferplus_keras.preprocessing",
     "EMOTIONS": "ferplus_keras.emotions",
     "decode_predictions": "ferplus_keras.emotions",
+    "EmotionClassifier": "ferplus_keras.predict.classifier",
 }
 __all__ = [*_HOME, "__version__"]
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from ferplus_keras.graph import SeNet50 as SeNet50
     from ferplus_keras.graph import build as build
     from ferplus_keras.graph import load_weights as load_weights
+    from ferplus_keras.predict.classifier import EmotionClassifier as EmotionClassifier
     from ferplus_keras.preprocessing import load_image as load_image
     from ferplus_keras.preprocessing import preprocess_input as preprocess_input
 

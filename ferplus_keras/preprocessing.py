@@ -51,11 +51,14 @@ def preprocess_input(images: Any) -> np.ndarray:
 def load_image(path: str | Path) -> np.ndarray:
     """The picture at ``path`` as RGB bytes, 224 x 224 x 3, ready for :func:`preprocess_input`.
 
-    Turned upright as its EXIF data say, then resized straight to the square (a face crop is expected), bilinear as in
-    Pillow; grey becomes three channels.
+    Turned upright as its EXIF data say, transparent pixels on white, 16 bits made 8, grey become three channels; then
+    resized straight to the square (a face crop is expected), bilinear as in Pillow. Raises
+    :class:`ferplus_keras.errors.BadInputError` when it is no picture, damaged, or too large to be one.
     """
-    from PIL import Image, ImageOps  # heavy, and not needed by those who bring their own pixels
+    from ferplus_keras.errors import BadInputError
+    from ferplus_keras.predict.decoding import as_input, read_picture  # Pillow is for those who bring files
 
-    with Image.open(path) as picture:
-        upright = ImageOps.exif_transpose(picture)
-        return np.array(upright.convert("RGB").resize(PUBLISHED.size, Image.Resampling.BILINEAR))
+    try:
+        return as_input(read_picture(path))
+    except BadInputError as error:
+        raise BadInputError(f"{path}: {error}.") from None

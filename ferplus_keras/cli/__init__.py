@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ferplus_keras import __version__
-from ferplus_keras.cli import accuracy, converting, exporting, finetuning, verifying
+from ferplus_keras.cli import accuracy, converting, exporting, finetuning, predicting, reporting, verifying
 from ferplus_keras.cli.shared import EXIT_CODES, Commands
 from ferplus_keras.errors import FerplusError
 
@@ -69,6 +69,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"ferplus-keras {__version__}")
     commands = Commands(parser)
-    for module in (converting, exporting, verifying, accuracy, finetuning):
+    for module in (converting, exporting, predicting, verifying, accuracy, reporting, finetuning):
         module.add(commands)
     return parser

@@ -25,7 +25,11 @@ exit codes:
   2    bad input or a wrong command line; nothing was written
   3    a result could not be written; what was there before is unchanged
   4    a download failed
+  5    done, but for some pictures that could not be read: they were named and skipped
   130  interrupted (143: terminated)"""
+
+#: The exit code of a command that left out what it could not read.
+SKIPPED = 5
 
 Run = Callable[[argparse.Namespace], int]
 

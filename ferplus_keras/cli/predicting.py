@@ -1,0 +1,254 @@
+"""``ferplus predict``: from pictures to emotions."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ferplus_keras.cli.progress import Progress, minutes, printable
+from ferplus_keras.cli.shared import SKIPPED, Commands, count, silent_stderr
+from ferplus_keras.errors import BadInputError
+
+if TYPE_CHECKING:
+    from ferplus_keras.predict.classifier import EmotionClassifier
+    from ferplus_keras.predict.records import Answer, CsvFile
+    from ferplus_keras.predict.sources import Source
+    from ferplus_keras.predict.streaming import Prepared
+
+
+def add(commands: Commands) -> None:
+    """Declare the command of this module."""
+    predict = commands.add(
+        "predict", _predict, "Say which emotion pictures of faces show.",
+        "ferplus predict resnet50_ferplus.h5 faces/ --csv emotions.csv",
+    )  # fmt: skip
+    predict.add_argument("model", metavar="MODEL", help=".h5, .weights.h5, .keras, .onnx or .tflite")
+    predict.add_argument(
+        "inputs", metavar="INPUT", nargs="+",
+        help='pictures, folders, patterns ("faces/**/*.jpg"), Parquet files, or - for a list of names on stdin',
+    )  # fmt: skip
+    predict.add_argument("--csv", metavar="FILE", type=Path, help="write the results there, as they come")
+    predict.add_argument("--resume", action="store_true", help="go on with the --csv FILE of a run that was cut short")
+    predict.add_argument("--annotate", metavar="DIR", type=Path, help="draw what was seen on the pictures, into DIR")
+    predict.add_argument(
+        "--faces", action="store_true",
+        help="look for faces with OpenCV's Haar cascade (default: each picture is taken as a cropped face)",
+    )  # fmt: skip
+    predict.add_argument(
+        "--margin", type=_share, default=None, metavar="SHARE",
+        help="with --faces: widen each box on each side by that share of it (default: 0, as in FER2013)",
+    )  # fmt: skip
+    predict.add_argument("--null", action="store_true", help="names in the list end with a zero byte (find -print0)")
+    predict.add_argument("--batch", type=count, default=32, metavar="N", help="pictures at a time (default: 32)")
+    predict.add_argument(
+        "--threads", type=count, metavar="N", help="threads that decode (default: the processors, up to 4)"
+    )
+    predict.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="ray: on all machines of a Ray cluster (docs/predict.md)",
+    )
+    predict.add_argument(
+        "--workers", type=count, metavar="N", help="with --engine ray: copies of the network (default: 2)"
+    )
+
+
+def _predict(options: argparse.Namespace) -> int:
+    start = time.perf_counter()
+    _check(options)
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.filterwarnings("ignore", module="PIL")  # what is wrong with a picture is said once, by its own line
+
+    from ferplus_keras.predict.faces import FaceFinder
+
+    find = FaceFinder(options.margin or 0.0) if options.faces else None
+    if options.engine == "ray":
+        return _with_ray(options, start)
+
+    from ferplus_keras.predict.classifier import EmotionClassifier, decoding_threads
+    from ferplus_keras.predict.sources import Source, find_sources
+    from ferplus_keras.predict.streaming import Preparation, answer, stream
+
+    with silent_stderr():  # TensorFlow greets there before it can be told not to
+        classifier = EmotionClassifier(options.model)
+    outcome = Outcome(options, classifier.labels, classifier.standin, start)
+    draw = _drawing(options, classifier) if options.annotate else None
+    sources = find_sources(
+        options.inputs, listed=sys.stdin.buffer if "-" in options.inputs else None, null=options.null, done=outcome.done
+    )
+    prepare = Preparation(Source.read, find, show=draw is not None)
+    with outcome:
+        for answers in stream(
+            sources, prepare, classifier, batch=options.batch, threads=options.threads or decoding_threads()
+        ):
+            for prepared, predictions in answers:
+                if draw and predictions:
+                    draw(prepared, predictions)
+            outcome.take([answer(prepared.item.name, prepared, found) for prepared, found in answers])
+    return outcome.finish()
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.resume and not options.csv:
+        raise BadInputError("--resume goes on with a file of results: name it with --csv FILE.")
+    if options.margin is not None and not options.faces:
+        raise BadInputError("--margin widens the boxes that --faces finds: add --faces, or leave it out.")
+    if options.null and "-" not in options.inputs:
+        raise BadInputError("--null is about the list on standard input: add - to the inputs, or leave it out.")
+    if options.engine == "ray" and not options.csv:
+        raise BadInputError("--engine ray is for large sets: name the file of results with --csv FILE.")
+    if options.engine == "ray" and (options.annotate or options.faces or "-" in options.inputs):
+        raise BadInputError(
+            "--engine ray takes folders, patterns and Parquet files, and neither --faces nor --annotate."
+        )
+    if options.workers and options.engine != "ray":
+        raise BadInputError("--workers is about --engine ray: add it, or leave --workers out.")
+
+
+class Outcome:
+    """Where answers go: the table or JSON lines on standard output, the file, and the count at the end."""
+
+    def __init__(self, options: argparse.Namespace, labels: tuple[str, ...], standin: bool, start: float) -> None:
+        from ferplus_keras.predict.records import CsvFile
+
+        self.options, self.labels, self.standin, self.start = options, labels, standin, start
+        self.say = Progress(quiet=False)
+        self.model = Path(options.model).name
+        self.file: CsvFile | None = None
+        if options.csv:
+            self.file = CsvFile(options.csv, labels, _identity(Path(options.model)), resume=options.resume)
+        self.done = self.file.done if self.file else None
+        self.before = len(self.done) if self.done is not None else 0
+        self.pictures = self.faces = self.skipped = self.without = 0
+        self.headed = False
+
+    def __enter__(self) -> Outcome:
+        return self
+
+    def __exit__(self, kind: Any, *_error: object) -> None:
+        if self.file and kind is not None:
+            self.file.close()
+
+    def take(self, answers: list[Answer]) -> None:
+        """Put ``answers`` out."""
+        if self.file:
+            self.file.write(answers)
+        for each in answers:
+            self.pictures += 1
+            self.faces += len(each.predictions)
+            if each.error:
+                self.skipped += 1
+                self.say.say(f"skipped: {printable(each.input)}: {each.error}")
+            elif not each.predictions:
+                self.without += 1
+        if self.options.json:
+            lines = (json.dumps(row, allow_nan=False) for each in answers for row in each.rows(self.model))
+            sys.stdout.write("".join(f"{line}\n" for line in lines))
+            sys.stdout.flush()
+        elif not self.file:
+            self._table(answers)
+        pace = self.pictures / max(time.perf_counter() - self.start, 1e-9)
+        self.say.passing(f"{self.pictures:,} pictures, {pace:.1f} a second, {self.skipped:,} skipped")
+
+    def _table(self, answers: Iterable[Answer]) -> None:
+        for each in answers:
+            for number, found in enumerate(each.predictions, 1):
+                if not self.headed:
+                    print(f"{'emotion':<10} {'':>7}  {'picture':<40}  next")
+                    self.headed = True
+                rest = sorted(found.probabilities.items(), key=lambda pair: -pair[1])[1:3]
+                following = ", ".join(f"{label} {100 * value:.1f} %" for label, value in rest)
+                name = printable(each.input)
+                if each.boxes:
+                    left, top, right, bottom = each.boxes[number - 1]
+                    name += f" face {number} ({left}, {top}, {right}, {bottom})"
+                print(f"{found.emotion:<10} {100 * found.confidence:5.1f} %  {name:<40}  {following}")
+            if not each.predictions and not each.error:
+                print(f"{'no face':<10} {'':>7}  {printable(each.input)}")
+        sys.stdout.flush()
+
+    def finish(self) -> int:
+        """Say what was done, and give the exit code."""
+        nothing = self.pictures == 0 and not self.before
+        path = self.file.finish() if self.file and not nothing else None
+        if nothing:
+            if self.file:
+                self.file.close()
+            raise BadInputError("There is no picture in the inputs: the list is empty.")
+        seconds, errors = time.perf_counter() - self.start, self.file.errors if self.file else 0
+        told = [f"{_counted(self.pictures - self.skipped, 'picture')} in {minutes(seconds)}"]
+        if self.options.faces:
+            told.append(_counted(self.faces, "face"))
+            told.append(f"{_counted(self.without, 'picture')} without a face")
+        if self.skipped:
+            told.append(f"{self.skipped:,} skipped")
+        if self.before:
+            told.append(f"{self.before:,} done before" + (f", {errors:,} of them skipped" if errors else ""))
+        where = f": {path}" if path else f": {self.options.annotate}" if self.options.annotate else ""
+        self.say.say(f"{'; '.join(told)}{where}")
+        if self.standin:
+            self.say.say(f"STAND-IN: the weights of {self.model} are made up, and so are these emotions.")
+        return SKIPPED if self.skipped or errors else 0
+
+
+def _drawing(
+    options: argparse.Namespace, classifier: EmotionClassifier
+) -> Callable[[Prepared[Source], tuple[Any, ...]], None]:
+    from ferplus_keras.predict.annotate import annotated, annotated_path, save
+
+    alone = len(options.inputs) == 1 and options.inputs[0] != "-"
+    note = "STAND-IN: made-up weights" if classifier.standin else ""
+
+    def draw(prepared: Prepared[Source], predictions: tuple[Any, ...]) -> None:
+        assert prepared.shown is not None
+        sheet = annotated(prepared.shown, predictions, prepared.boxes, prepared.scale, note)
+        source = prepared.item
+        save(sheet, annotated_path(options.annotate, source.name, source.inside, alone=alone))
+
+    return draw
+
+
+def _with_ray(options: argparse.Namespace, start: float) -> int:
+    from ferplus_keras.predict.rays import predict_with_ray, ready
+
+    with silent_stderr() if not options.model.lower().endswith(".onnx") else nullcontext():
+        labels, standin = ready(options.model)
+    outcome = Outcome(options, labels, standin, start)
+    with outcome:
+        for answers in predict_with_ray(
+            options.model, options.inputs, workers=options.workers or 2, batch=options.batch, done=outcome.done
+        ):
+            outcome.take(answers)
+    return outcome.finish()
+
+
+def _identity(path: Path) -> str:
+    """The model's name and the beginning of its SHA-256: what ``--resume`` knows it by."""
+    import hashlib
+
+    try:
+        with path.open("rb") as stream:
+            return f"{path.name}@{hashlib.file_digest(stream, 'sha256').hexdigest()[:12]}"
+    except OSError as error:
+        raise BadInputError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.") from None
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 2:
+        raise argparse.ArgumentTypeError(f"a share from 0 to 2, not {text}")
+    return value

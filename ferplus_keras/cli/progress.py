@@ -1,0 +1,54 @@
+"""How a command that takes long says how far it is: on standard error, overwritten or now and then."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+#: Seconds between two lines where they do not overwrite each other, and where they do.
+BETWEEN_LINES, BETWEEN_GLANCES = 10.0, 0.2
+
+
+class Progress:
+    """Lines on standard error; none when ``quiet``."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet, self.terminal = quiet, sys.stderr.isatty()
+        self.last = time.monotonic() if not self.terminal else 0.0
+        self._open = False
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        print(f"\r\x1b[K{text}" if self._open else text, file=sys.stderr, flush=True)
+        self._open = False
+
+    def passing(self, text: str) -> None:
+        """A line that the next one takes the place of; left out where the last one is not long ago."""
+        if self.quiet or time.monotonic() - self.last < (BETWEEN_GLANCES if self.terminal else BETWEEN_LINES):
+            return
+        self.last = time.monotonic()
+        self._open = self.terminal
+        print(
+            f"\r\x1b[K{text}" if self.terminal else text, end="" if self.terminal else "\n", file=sys.stderr, flush=True
+        )
+
+
+def minutes(seconds: float) -> str:
+    """A duration as people say it."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    hours, rest = divmod(whole, 3600)
+    return f"{hours} h {rest // 60:02} min" if hours else f"{whole // 60} min {whole % 60:02} s"
+
+
+def printable(name: str) -> str:
+    """A name as one line without control characters: what a file is called could move a terminal's cursor."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape", "surrogatepass").decode("ascii") for each in name
+    )
+
+
+__all__ = ["Progress", "minutes", "printable"]

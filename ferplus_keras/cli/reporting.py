@@ -1,0 +1,88 @@
+"""``ferplus report``: faces to look at."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ferplus_keras.cli.accuracy import PROTOCOL_NAMES
+from ferplus_keras.cli.progress import Progress, minutes
+from ferplus_keras.cli.shared import Commands, count, silent_stderr
+
+if TYPE_CHECKING:
+    from verify.accuracy import Step
+
+
+def add(commands: Commands) -> None:
+    """Declare the command of this module."""
+    report = commands.add(
+        "report", _report, "Make a page of real faces: probabilities beside the votes, and heat maps.",
+        "ferplus report senet50_ferplus.h5 --data fer2013/ --out faces.html",
+    )  # fmt: skip
+    report.add_argument("model", metavar="MODEL", help="a network in any format that is read")
+    report.add_argument(
+        "--data", metavar="PATH",
+        help="fer2013.csv with fer2013new.csv, Microsoft's folders, or a .zip of either (default: $FERPLUS_DATA)",
+    )  # fmt: skip
+    report.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")
+    report.add_argument("--protocol", choices=PROTOCOL_NAMES, default=PROTOCOL_NAMES[0], help="default: albanie")
+    report.add_argument("--limit", type=count, metavar="N", help="the first N pictures of the split only")
+    report.add_argument("--out", metavar="FILE", type=Path, help="default: MODEL.faces.html, in this folder")
+
+
+def _report(options: argparse.Namespace) -> int:
+    start = time.perf_counter()
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with silent_stderr(), suppress(ImportError):  # TensorFlow greets there before it can be told not to
+        import keras  # noqa: F401
+
+    from datetime import UTC, datetime
+
+    from ferplus_keras.dataset import load_ferplus
+    from ferplus_keras.dataset.protocols import PROTOCOLS
+    from verify.gallery import groups, look, open_network
+    from verify.report.files import ready_folder, write_text
+    from verify.report.gallery_page import gallery_page
+    from verify.report.page import render_page
+
+    target: Path = options.out or Path(f"{Path(options.model).name}.faces.html")
+    ready_folder(target.parent)
+    say = Progress()
+    network = open_network(options.model)
+    dataset = load_ferplus(options.data, progress=say.passing)
+
+    def tell(step: Step) -> None:
+        say.passing(f"{step.title}: {step.done:,} of {step.total:,} pictures, {minutes(step.left)} left")
+
+    protocol = PROTOCOLS[options.protocol]
+    looks = look(network, dataset, protocol, options.split, limit=options.limit, progress=tell)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    page = gallery_page(looks, network, dataset, protocol, options.split, _command(options), now)
+    write_text(target, render_page(page))
+    right, shown = int(looks.correct.sum()), sum(len(group.indices) for group in groups(looks))
+    if options.json:
+        told = {"page": str(target), "pictures": len(looks.rows), "correct": right, "shown": shown,
+                "standin": network.standin}  # fmt: skip
+        print(json.dumps(told, indent=2))
+        return 0
+    print(target)
+    standin = "; STAND-IN weights, which mean nothing" if network.standin else ""
+    print(
+        f"{right:,} of {len(looks.rows):,} pictures right{standin}; {shown} shown, "
+        f"in {minutes(time.perf_counter() - start)} altogether"
+    )
+    return 0
+
+
+def _command(options: argparse.Namespace) -> str:
+    typed = ["ferplus", "report", options.model, "--data", options.data or os.environ.get("FERPLUS_DATA", "")]
+    typed += ["--split", options.split, "--protocol", options.protocol]
+    typed += ["--limit", str(options.limit)] if options.limit else []
+    return shlex.join(typed)

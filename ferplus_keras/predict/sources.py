@@ -1,0 +1,248 @@
+"""What people name, file, folder, pattern, Parquet or a list on standard input, as a lazy row of pictures.
+
+Nothing here opens a picture, and nothing keeps the names: a folder of a million files costs as much memory as one of
+ten thousand. One picture comes once, however many of the inputs name it.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from ferplus_keras.errors import BadInputError, first_line
+from ferplus_keras.predict.decoding import decode, read_picture
+from ferplus_keras.predict.seen import Seen
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+#: Entries of a folder that are sorted at a time. A larger folder comes in sorted pieces of this many.
+SORTED_ENTRIES = 10_000
+
+#: A longer name is none; a list that has no line ends is no list.
+MAX_NAME_BYTES = 1 << 16
+
+#: Columns of a Parquet file in which pictures are looked for, and beside them their names.
+PICTURE_COLUMNS = ("image", "bytes", "picture", "data", "img")
+
+#: The suffix of Parquet files.
+PARQUET = ".parquet"
+
+#: Rows of a Parquet file that are read at a time.
+PARQUET_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Source:
+    """One picture to come: its name as it was given, and its bytes where it is no file.
+
+    ``inside`` is its path within the folder that was named; ``problem`` says why there is nothing to open.
+    """
+
+    name: str
+    data: bytes | None = None
+    inside: str | None = None
+    problem: str = ""
+
+    def read(self) -> Image:
+        """The picture, upright, in RGB. Raises :class:`BadInputError`."""
+        if self.problem:
+            raise BadInputError(self.problem)
+        return read_picture(self.name) if self.data is None else decode(self.data)
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """Some rows of a Parquet file of pictures: its ``group``-th piece, from the row ``first`` on, ``rows`` of them."""
+
+    path: str
+    group: int
+    first: int
+    rows: int
+
+    def name(self, row: int) -> str:
+        """What the picture in a row of the file is called."""
+        return f"{self.path}#{row}"
+
+
+Place = Source | RowGroup
+
+
+def find_sources(
+    inputs: Sequence[str], *, listed: BinaryIO | None = None, null: bool = False, done: Seen | None = None
+) -> Iterator[Source]:
+    """The pictures that ``inputs`` name, each once, in the order of the inputs.
+
+    Args:
+        inputs: image files, folders (searched to the bottom for names with a picture's suffix), patterns such as
+            ``faces/**/*.jpg``, Parquet files, and ``-`` for the names in ``listed``.
+        listed: a list of names, one a line, or with ``null`` one before each zero byte.
+        done: names that are left out; those that come are added.
+    """
+    seen = Seen() if done is None else done
+    for place in find_places(inputs, listed=listed, null=null):
+        for source in (place,) if isinstance(place, Source) else rows_of(place):
+            if seen.add(source.name):
+                yield source
+
+
+def find_places(inputs: Sequence[str], *, listed: BinaryIO | None = None, null: bool = False) -> Iterator[Place]:
+    """The same, nothing opened: pictures, and pieces of Parquet files; what is named twice comes twice."""
+    for given in inputs:
+        yield from _of_list(listed, null) if given == "-" else _of_input(given)
+
+
+def _of_list(listed: BinaryIO | None, null: bool) -> Iterator[Place]:
+    for name in _names(listed, b"\0" if null else b"\n") if listed is not None else ():
+        yield from _of_place(name)
+
+
+def _of_input(given: str) -> Iterator[Place]:
+    if os.path.lexists(given) or not glob.has_magic(given):
+        yield from _of_place(given)
+        return
+    names = glob.iglob(given, recursive=True)  # noqa: PTH207
+    found = False
+    while piece := sorted(islice(names, SORTED_ENTRIES)):
+        for name in piece:
+            if not os.path.isdir(name):  # noqa: PTH112  (`faces/*` means the files in it)
+                found = True
+                yield from _of_place(name)
+    if not found:
+        yield Source(given, problem="no file has a name of this pattern")
+
+
+def _of_place(name: str) -> Iterator[Place]:
+    if not name or "\0" in name:
+        yield Source(name, problem="not a file name")
+    elif os.path.isdir(name):  # noqa: PTH112  (Path.is_dir raises on a name that is too long)
+        found = False
+        for place in _of_folder(name):
+            found = True
+            yield place
+        if not found:
+            yield Source(name, problem="a folder without pictures")
+    elif name.lower().endswith(PARQUET) and os.path.isfile(name):  # noqa: PTH113
+        yield from _of_parquet(name)
+    else:
+        yield Source(name)
+
+
+def _of_folder(folder: str) -> Iterator[Place]:
+    """The pictures below ``folder``, a folder's own before those of the folders in it; hidden ones are left out."""
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        below: list[str] = []
+        try:
+            with os.scandir(here) as entries:
+                while piece := sorted(islice(entries, SORTED_ENTRIES), key=lambda entry: entry.name):
+                    for entry in piece:
+                        suffix = Path(entry.name).suffix.lower()
+                        if entry.name.startswith("."):
+                            continue
+                        if entry.is_dir(follow_symlinks=False):  # a link may lead back up
+                            below.append(entry.path)
+                        elif suffix == PARQUET:
+                            yield from _of_parquet(entry.path)
+                        elif suffix in suffixes() and not entry.is_dir():
+                            yield Source(entry.path, inside=os.path.relpath(entry.path, folder))
+        except OSError as error:
+            yield Source(here, problem=f"a folder that cannot be read: {(error.strerror or 'unknown error').lower()}")
+        waiting += sorted(below, reverse=True)
+
+
+@cache
+def suffixes() -> frozenset[str]:
+    """What the names of pictures end in: all that Pillow registers for a format that it can read."""
+    from PIL import Image
+
+    return frozenset(end for end, format in Image.registered_extensions().items() if format in Image.OPEN)
+
+
+def _names(stream: BinaryIO, end: bytes) -> Iterator[str]:
+    """The names in ``stream``; a carriage return before a line's end belongs to the line's end."""
+    rest = b""
+    while piece := stream.read1(MAX_NAME_BYTES) if hasattr(stream, "read1") else stream.read(MAX_NAME_BYTES):
+        *names, rest = (rest + piece).split(end)
+        if len(rest) > MAX_NAME_BYTES:
+            raise BadInputError(f"The list of names has one of more than {MAX_NAME_BYTES:,} bytes: it is no list.")
+        yield from _as_names(names, end)
+    yield from _as_names([rest], end)
+
+
+def _as_names(names: Iterable[bytes], end: bytes) -> Iterator[str]:
+    for name in names:
+        if end == b"\n":
+            name = name.removesuffix(b"\r")
+        if name:
+            yield os.fsdecode(name)
+
+
+# --- Parquet ----------------------------------------------------------------------------------------------------
+
+
+def _of_parquet(path: str) -> Iterator[Place]:
+    try:
+        yield from row_groups(path)
+    except BadInputError as error:
+        yield Source(path, problem=str(error))
+
+
+def row_groups(path: str) -> list[RowGroup]:
+    """The row groups of the Parquet file at ``path``. Raises :class:`BadInputError`."""
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError:
+        raise BadInputError("reading Parquet needs pyarrow: pip install 'ferplus-keras[ray]'") from None
+    try:
+        with parquet.ParquetFile(path) as file:
+            counts = [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)]
+            _column(file.schema_arrow.names)
+    except BadInputError:
+        raise
+    except Exception as error:  # pyarrow's own classes, OSError, ValueError
+        raise BadInputError(f"not a Parquet file that can be read: {first_line(error, 120)}") from None
+    return [RowGroup(path, index, sum(counts[:index]), count) for index, count in enumerate(counts)]
+
+
+def rows_of(piece: RowGroup) -> Iterator[Source]:
+    """The pictures of one row group, read a few at a time."""
+    import pyarrow.parquet as parquet
+
+    row, end = piece.first, piece.first + piece.rows
+    problem = "the Parquet file has fewer rows than it says"
+    try:
+        with parquet.ParquetFile(piece.path) as file:
+            column = _column(file.schema_arrow.names)
+            for batch in file.iter_batches(PARQUET_ROWS, row_groups=[piece.group], columns=[column]):
+                for value in batch.column(0).to_pylist():
+                    if isinstance(value, dict):  # a structure of bytes and a path, as the datasets library writes them
+                        value = value.get("bytes")
+                    if isinstance(value, bytes):
+                        yield Source(piece.name(row), value)
+                    else:
+                        yield Source(piece.name(row), problem="holds no bytes")
+                    row += 1
+    except Exception as error:  # what pyarrow raises on damage
+        problem = f"the Parquet file is damaged here: {first_line(error, 120)}"
+    for left in range(row, end):
+        yield Source(piece.name(left), problem=problem)
+
+
+def _column(names: Sequence[str]) -> str:
+    for name in PICTURE_COLUMNS:
+        if name in names:
+            return name
+    raise BadInputError(
+        f"its columns are {', '.join(names)[:120]}; the pictures' bytes are looked for in {', '.join(PICTURE_COLUMNS)}"
+    )
+
+
+__all__ = ["Place", "RowGroup", "Source", "find_places", "find_sources", "row_groups", "rows_of", "suffixes"]

@@ -1,0 +1,64 @@
+"""A network to ask, and pictures to ask it about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ferplus_keras.emotions import EMOTIONS
+from ferplus_keras.predict.records import Prediction
+
+
+@pytest.fixture(scope="session")
+def standin(session_folder: Path) -> dict[str, Path]:
+    """One ResNet50 with made-up weights, as .h5, .keras and .onnx."""
+    from convert.conversion import convert
+    from convert.manifest import read_manifest
+    from convert.standin import standin_path, write_standin
+
+    known = read_manifest()["resnet50_ferplus"]
+    source = standin_path(known, session_folder)
+    if not source.exists():
+        write_standin(known, source)
+    made = {format: source.with_suffix(f".{format}") for format in ("h5", "keras", "onnx")}
+    if missing := [path for path in made.values() if not path.exists()]:
+        convert(source, missing)
+    return made | {"pth": source}
+
+
+def picture(number: int, size: tuple[int, int] = (48, 48)) -> Image.Image:
+    """Noise, another for each number."""
+    pixels = np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture
+def faces(tmp_path: Path) -> Path:
+    """A folder of six pictures, two of them deeper, and a file that is none."""
+    folder = tmp_path / "faces"
+    (folder / "more").mkdir(parents=True)
+    for number in range(6):
+        picture(number).save((folder if number < 4 else folder / "more") / f"{number}.png")
+    (folder / "notes.txt").write_text("not a picture")
+    return folder
+
+
+class Brightness:
+    """A network of one thought: the mean of the pixels says the class. It counts what it is asked."""
+
+    labels, by, standin, network = EMOTIONS, "NumPy", False, "resnet50"
+
+    def __init__(self, *_arguments: Any, **_options: Any) -> None:
+        self.batches: list[int] = []
+
+    def predict_pixels(self, pixels: np.ndarray) -> list[Prediction]:
+        assert pixels.dtype == np.uint8 and pixels.shape[1:] == (224, 224, 3)
+        self.batches.append(len(pixels))
+        share = pixels.mean(axis=(1, 2, 3)) / 255
+        rows = np.zeros((len(pixels), 8))
+        rows[:, 1], rows[:, 0] = share, 1 - share
+        return [Prediction.of(EMOTIONS, row) for row in rows]

@@ -1,0 +1,300 @@
+"""``ferplus predict`` as it is typed: what comes out where, what is skipped, and what a kill leaves."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ferplus_keras.cli import main
+from ferplus_keras.cli.progress import minutes, printable
+from ferplus_keras.cli.shared import EXIT_CODES, SKIPPED
+from tests.conftest import ROOT, run_ferplus
+from tests.ferplus_keras.predict.conftest import Brightness, picture
+from tests.ferplus_keras.predict.test_decoding import header_bomb
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A model file whose network is :class:`Brightness`, for what has nothing to do with networks."""
+    monkeypatch.setattr("ferplus_keras.predict.classifier.EmotionClassifier", Brightness)
+    path = tmp_path / "net.h5"
+    path.write_bytes(b"a network")
+    return path
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    text = path.read_bytes().decode("utf-8", "surrogateescape")
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def test_the_exit_code_is_in_the_table() -> None:
+    assert f"\n  {SKIPPED}    done, but" in EXIT_CODES
+
+
+def test_table_json_and_csv_say_the_same(
+    quick: Path, faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(quick), str(faces)]) == 0
+    table = capsys.readouterr()
+    assert main(["predict", str(quick), str(faces), "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert main(["predict", str(quick), str(faces), "--csv", str(tmp_path / "out.csv")]) == 0
+    said = capsys.readouterr()
+    found = rows(tmp_path / "out.csv")
+    assert [line["input"] for line in lines] == [row["input"] for row in found]
+    for line, row in zip(lines, found, strict=True):
+        assert line["emotion"] == row["emotion"] and f"{line['emotion']} " in table.out
+        assert line["confidence"] == pytest.approx(float(row["confidence"]), rel=1e-6)
+        assert line["probabilities"]["happiness"] == pytest.approx(float(row["happiness"]), rel=1e-6)
+        assert row["model"].startswith("net.h5@") and line["model"] == "net.h5"
+    assert table.out.count(".png") == 6 and not said.out and "6 pictures in" in said.err
+    assert list(tmp_path.glob("*.partial")) == []
+
+
+def test_what_is_wrong_is_named_skipped_and_counted(
+    quick: Path, faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = (faces / "0.png").read_bytes()
+    (faces / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (faces / "bomb.png").write_bytes(header_bomb(50_000, 50_000))
+    (faces / "text.jpg").write_text("no picture")
+    os.mkfifo(faces / "pipe.png")
+    out = tmp_path / "out.csv"
+    names = [str(faces), str(tmp_path / "missing.png"), str(tmp_path / "*.gif")]
+    assert main(["predict", str(quick), *names, "--csv", str(out), "--batch", "2"]) == SKIPPED
+    said = capsys.readouterr().err
+    wrong = {Path(row["input"]).name: row["error"] for row in rows(out) if row["error"]}
+    assert wrong.keys() == {"cut.png", "bomb.png", "text.jpg", "pipe.png", "missing.png", "*.gif"}
+    for name, error in wrong.items():
+        assert f"{name}: {error}" in said
+    assert len(rows(out)) == 12 and "6 skipped" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    "name", ["zwei Wörter.png", "表情.png", "a,b\"c'.png", "new\nline.png", "\x1b[31mred.png", "=1+1.png", "-.png"]
+)
+def test_names_of_every_kind(quick: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "names"
+    folder.mkdir()
+    picture(0).save(folder / "x.png")
+    (folder / "x.png").rename(folder / name)
+    assert main(["predict", str(quick), str(folder), "--csv", str(tmp_path / "o.csv")]) == 0
+    assert [row["input"] for row in rows(tmp_path / "o.csv")] == [str(folder / name)]
+    assert main(["predict", str(quick), str(folder), "--annotate", str(tmp_path / "seen")]) == 0
+    assert len(list((tmp_path / "seen").iterdir())) == 1
+    told = capsys.readouterr()
+    assert "\x1b" not in told.out and len(told.out.splitlines()) == 2, "a name cannot move the cursor"
+
+
+def test_a_name_that_is_no_unicode(quick: Path, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    name = os.fsencode(tmp_path) + b"/\xff.png"
+    picture(0).save(tmp_path / "x.png")
+    Path(tmp_path / "x.png").rename(os.fsdecode(name))
+    assert main(["predict", str(quick), os.fsdecode(name), "--csv", str(tmp_path / "o.csv")]) == 0
+    assert name in (tmp_path / "o.csv").read_bytes()
+    assert main(["predict", str(quick), os.fsdecode(name), "--json"]) == 0
+    assert main(["predict", str(quick), os.fsdecode(name)]) == 0
+
+
+def test_one_file_under_two_names_comes_once(quick: Path, faces: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o.csv"
+    given = [str(faces / "0.png"), f"{faces}/../faces/0.png", str(faces), f"{faces}/*.png"]
+    assert main(["predict", str(quick), *given, "--csv", str(out)]) == 0
+    assert len(rows(out)) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--resume"], "--csv"),
+        (["--margin", "0.2"], "--faces"),
+        (["--null"], "standard input"),
+        (["--engine", "ray"], "--csv"),
+        (["--workers", "2"], "--engine ray"),
+        (["--engine", "ray", "--csv", "o.csv", "--faces"], "neither --faces"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    quick: Path, faces: Path, arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(quick), str(faces), *arguments]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_an_empty_folder_and_an_empty_list(
+    quick: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert main(["predict", str(quick), str(tmp_path / "empty")]) == SKIPPED
+    assert "a folder without pictures" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    assert main(["predict", str(quick), "-", "--csv", str(tmp_path / "o.csv")]) == 2
+    assert "the list is empty" in capsys.readouterr().err
+    assert not list(tmp_path.glob("o.csv*"))
+
+
+def test_names_on_standard_input(quick: Path, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = b"\0".join(os.fsencode(faces / f"{number}.png") for number in (2, 0, 2)) + b"\0"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(listed)))
+    assert main(["predict", str(quick), "-", "--null", "--csv", str(tmp_path / "o.csv")]) == 0
+    assert [Path(row["input"]).name for row in rows(tmp_path / "o.csv")] == ["2.png", "0.png"]
+
+
+def test_resume_counts_what_was_skipped_before(
+    quick: Path, faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (faces / "bad.png").write_bytes(b"no")
+    out = tmp_path / "o.csv"
+    assert main(["predict", str(quick), str(faces), "--csv", str(out)]) == SKIPPED
+    first = out.read_bytes()
+    picture(9).save(faces / "new.png")
+    assert main(["predict", str(quick), str(faces), "--csv", str(out), "--resume"]) == SKIPPED
+    assert out.read_bytes().startswith(first) and len(rows(out)) == 8
+    assert "1 picture in" in (said := capsys.readouterr().err) and "7 done before, 1 of them skipped" in said
+
+
+def test_annotated_pictures_stand_where_the_originals_do(quick: Path, faces: Path, tmp_path: Path) -> None:
+    picture(7, (900, 500)).save(faces / "wide.jpg")
+    target = tmp_path / "seen"
+    assert main(["predict", str(quick), str(faces), "--annotate", str(target)]) == 0
+    found = {str(path.relative_to(target)) for path in target.rglob("*.png")}
+    assert found == {"0.png.png", "1.png.png", "2.png.png", "3.png.png", "wide.jpg.png", "more/4.png.png",
+                     "more/5.png.png"}  # fmt: skip
+    with Image.open(target / "wide.jpg.png") as sheet:
+        assert sheet.width > 720
+        colors = {color for _, color in sheet.convert("RGB").getcolors(1 << 24) or []}
+    assert {(31, 95, 168), (232, 233, 228), (255, 255, 255)} <= colors, "bars, their tracks, and paper"
+    assert main(["predict", str(quick), str(faces / "0.png"), str(faces / "more" / "4.png"), "--annotate",
+                 str(tmp_path / "two")]) == 0  # fmt: skip
+    assert len(list((tmp_path / "two").iterdir())) == 2
+
+
+# --- with a real network ----------------------------------------------------------------------------------------
+
+
+def test_one_picture_end_to_end(standin: dict[str, Path], faces: Path) -> None:
+    run = run_ferplus("predict", standin["onnx"], faces / "0.png")
+    assert run.returncode == 0 and "0.png" in run.stdout, run.stderr
+    assert "STAND-IN" in run.stderr and "Traceback" not in run.stderr
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(standin: dict[str, Path], tmp_path: Path) -> None:
+    """SIGKILL in the middle, twice; then --resume: every picture once, and the numbers of an unbroken run."""
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    for number in range(60):
+        picture(number).save(folder / f"{number:02}.png")
+    (folder / "30.png").write_bytes(b"damaged")
+    command = ["predict", str(standin["onnx"]), str(folder), "--batch", "4"]
+    assert run_ferplus(*command, "--csv", tmp_path / "whole.csv").returncode == SKIPPED
+    out, partial = tmp_path / "out.csv", tmp_path / "out.csv.partial"
+    before = 0
+    for _ in range(2):
+        arguments = [*command, "--csv", str(out), *(["--resume"] if before else [])]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ferplus_keras.cli", *arguments], env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            if partial.exists() and partial.read_bytes().count(b"\n") > before + 8:
+                break
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "it was done before it could be killed"
+        before = partial.read_bytes().count(b"\n") - 1
+        assert 0 < before < 60
+    last = run_ferplus(*command, "--csv", out, "--resume")
+    assert last.returncode == SKIPPED and f"{before} done before" in last.stderr
+    found, expected = rows(out), rows(tmp_path / "whole.csv")
+    assert [row["input"] for row in found] == [row["input"] for row in expected]
+    for one, other in zip(found, expected, strict=True):
+        if not one["error"]:
+            assert float(one["happiness"]) == pytest.approx(float(other["happiness"]), abs=1e-5)
+
+
+def test_durations_and_names_are_for_people() -> None:
+    assert [minutes(each) for each in (0.24, 12.4, 75, 7300)] == ["0.2 s", "12 s", "1 min 15 s", "2 h 01 min"]
+    assert printable("a\nb\x1b[2J\udcff é") == "a\\nb\\x1b[2J\\udcff é"
+
+
+# --- faces ------------------------------------------------------------------------------------------------------
+
+
+def test_each_face_has_its_row_and_its_box(
+    quick: Path, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boxes = {0: [(0, 0, 20, 20), (20, 20, 48, 48)], 1: []}
+
+    class Finder:
+        def __init__(self, margin: float) -> None:
+            assert margin == 0.25
+
+        def __call__(self, image: Image.Image) -> list[tuple[int, int, int, int]]:
+            same = (number for number in range(6) if np.array_equal(np.asarray(image), np.asarray(picture(number))))
+            return boxes.get(next(same), [(1, 2, 3, 4)])
+
+    monkeypatch.setattr("ferplus_keras.predict.faces.FaceFinder", Finder)
+    out = tmp_path / "o.csv"
+    command = ["predict", str(quick), str(faces), "--faces", "--margin", "0.25", "--csv", str(out)]
+    assert main([*command, "--annotate", str(tmp_path / "seen")]) == 0, "a picture without a face is no damage"
+    found = [(Path(row["input"]).stem, row["face"], row["faces"], row["left"], row["bottom"]) for row in rows(out)]
+    assert found[:4] == [("0", "1", "2", "0", "20"), ("0", "2", "2", "20", "48"), ("1", "0", "0", "", ""),
+                         ("2", "1", "1", "1", "4")]  # fmt: skip
+    assert "6 faces; 1 picture without a face" in capsys.readouterr().err
+    assert len(list((tmp_path / "seen").rglob("*.png"))) == 5
+
+
+def test_opencvs_cascade_finds_real_faces(ferplus: object, tmp_path: Path) -> None:
+    """Three faces of FERPlus, enlarged, in one picture, two of them smaller than the third."""
+    pytest.importorskip("cv2")
+    from ferplus_keras.dataset import Dataset
+    from ferplus_keras.predict.faces import FaceFinder
+
+    assert isinstance(ferplus, Dataset)
+    sheet = Image.new("RGB", (2000, 700), "grey")
+    places = [(60, 100, 480), (760, 200, 240), (1400, 200, 240)]
+    rows_ = ferplus.rows_of("val")[[3, 7, 11]]
+    for row, (left, top, side) in zip(rows_, places, strict=True):
+        sheet.paste(Image.fromarray(ferplus.images[row]).resize((side, side)), (left, top))
+    bare, wide = FaceFinder()(sheet), FaceFinder(0.5)(sheet)
+    assert bare, "the cascade finds none of three"
+    for left, top, right, bottom in bare:
+        middle = ((left + right) / 2, (top + bottom) / 2)
+        assert any(x < middle[0] < x + s and y < middle[1] < y + s for x, y, s in places)
+    assert wide[0][0] < bare[0][0] and wide[0][2] > bare[0][2] and wide[0][3] > bare[0][3]
+
+
+def test_margins_stay_within_the_picture() -> None:
+    pytest.importorskip("cv2")
+    from ferplus_keras.predict.faces import FaceFinder
+
+    assert FaceFinder(1.0)._widened([10, 5, 40, 40], (100, 60)) == (0, 0, 90, 60)
+
+
+def test_without_opencv_it_says_what_to_install(
+    quick: Path, faces: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    assert main(["predict", str(quick), str(faces), "--faces"]) == 2
+    assert "ferplus-keras[faces]" in capsys.readouterr().err
+
+
+def test_copies_of_a_picture_are_pictures(quick: Path, faces: Path, tmp_path: Path) -> None:
+    """Two files of the same content are two files."""
+    shutil.copy(faces / "0.png", faces / "0-copy.png")
+    assert main(["predict", str(quick), str(faces), "--csv", str(tmp_path / "o.csv")]) == 0
+    assert len(rows(tmp_path / "o.csv")) == 7

@@ -1,0 +1,242 @@
+"""Any picture in, upright RGB out, or a sentence: what formats leave open is settled, what is hostile is refused."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from ferplus_keras import load_image
+from ferplus_keras.errors import BadInputError
+from ferplus_keras.predict.decoding import MAX_PIXELS, as_input, decode, from_array, read_picture
+
+
+def encoded(picture: Image.Image, format: str = "PNG", **options: Any) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, format, **options)
+    return stream.getvalue()
+
+
+def noise(*shape: int, dtype: type = np.uint8, high: int = 256) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, high, shape, dtype)
+
+
+PIXELS = noise(20, 30, 3)
+
+
+@pytest.mark.parametrize("format", ["PNG", "BMP", "PPM", "TIFF", "TGA", "WEBP"])
+def test_lossless_formats_give_the_pixels(format: str) -> None:
+    options = {"lossless": True} if format == "WEBP" else {}
+    found = decode(encoded(Image.fromarray(PIXELS), format, **options))
+    assert found.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(found), PIXELS)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr"])
+def test_every_mode_becomes_rgb(mode: str) -> None:
+    picture = Image.fromarray(PIXELS).convert(mode)
+    format = "TIFF" if mode in ("CMYK", "YCbCr") else "PNG"
+    found = decode(encoded(picture, format))
+    assert (found.mode, found.size) == ("RGB", (30, 20))
+    expected = np.asarray(picture.convert("RGB")).astype(int)
+    assert np.abs(np.asarray(found).astype(int) - expected).max() <= 1
+
+
+def test_16_bits_are_divided_and_not_clipped() -> None:
+    """Pillow's own conversion makes everything above 255 white."""
+    grey = np.linspace(0, 65535, 600, dtype=np.uint16).reshape(20, 30)
+    expected = np.rint(grey / 257).astype(int)
+    for data in (encoded(Image.fromarray(grey)), b"P5 30 20 65535\n" + grey.astype(">u2").tobytes()):
+        found = np.asarray(decode(data)).astype(int)
+        np.testing.assert_array_equal(found[..., 0], expected)
+        assert (found[..., 0] == found[..., 2]).all()
+    np.testing.assert_array_equal(np.asarray(from_array(grey))[..., 0], expected)
+
+
+def test_what_does_not_say_what_white_is_is_refused() -> None:
+    floats = encoded(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF")
+    wide = encoded(Image.fromarray(np.full((4, 4), 70_000, np.int32)), "TIFF")
+    for data in (floats, wide):
+        with pytest.raises(BadInputError, match="white"):
+            decode(data)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_pixels_stand_on_white(mode: str) -> None:
+    """The colour that hides behind full transparency must not come out."""
+    picture = Image.new("RGBA", (8, 8), (10, 200, 30, 0))
+    picture.putpixel((0, 0), (60, 60, 60, 255))
+    if mode == "P":
+        indexed = Image.new("P", (8, 8), 1)
+        indexed.putpalette([60, 60, 60, 10, 200, 30])
+        indexed.putpixel((0, 0), 0)
+        data = encoded(indexed, transparency=1)
+    else:
+        data = encoded(picture.convert(mode))
+    found = np.asarray(decode(data))
+    assert (found[1:] == 255).all() and (found[0, 0] == 60).all()
+
+
+def test_half_transparent_is_halfway_to_white() -> None:
+    found = np.asarray(decode(encoded(Image.new("RGBA", (4, 4), (0, 100, 200, 128)))))
+    np.testing.assert_allclose(found[0, 0], [127, 177, 227], atol=1)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_is_turned_upright(orientation: int) -> None:
+    upright = np.zeros((16, 24, 3), np.uint8)
+    upright[:8, :8] = (250, 0, 0)
+    turns = {1: [], 2: [0], 3: [3], 4: [1], 5: [5], 6: [2], 7: [6], 8: [4]}[
+        orientation
+    ]  # Pillow's, undone by the viewer
+    stored = Image.fromarray(upright)
+    for turn in turns:
+        stored = stored.transpose(Image.Transpose(turn))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    np.testing.assert_array_equal(np.asarray(decode(encoded(stored, exif=exif))), upright)
+
+
+def test_damaged_orientation_does_not_cost_the_picture() -> None:
+    data = encoded(Image.fromarray(PIXELS), "PNG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff garbage")
+    np.testing.assert_array_equal(np.asarray(decode(data)), PIXELS)
+
+
+@pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_the_first_frame_counts(format: str) -> None:
+    frames = [Image.new("RGB", (8, 8), color) for color in ((255, 0, 0), (0, 0, 255))]
+    options = {"lossless": True} if format == "WEBP" else {}
+    data = encoded(frames[0], format, save_all=True, append_images=frames[1:], **options)
+    assert tuple(np.asarray(decode(data))[4, 4]) == (255, 0, 0)
+
+
+def test_load_image_is_the_same_decoding(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded(Image.new("RGBA", (8, 8), (0, 0, 0, 0))))
+    assert (load_image(path) == 255).all()
+    np.testing.assert_array_equal(load_image(path), as_input(read_picture(path)))
+    with pytest.raises(BadInputError, match=r"missing\.png: no such file"):
+        load_image(tmp_path / "missing.png")
+
+
+def test_a_box_is_what_is_resized() -> None:
+    pixels = np.zeros((40, 40, 3), np.uint8)
+    pixels[10:20, 20:30] = 77
+    assert (as_input(Image.fromarray(pixels), (20, 10, 30, 20)) == 77).all()
+
+
+# --- faults -----------------------------------------------------------------------------------------------------
+
+
+def header_bomb(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that says it is that large."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(("width", "height"), [(50_000, 50_000), (MAX_PIXELS + 1, 1), (10_000, 9_000), (2**31 - 1, 2)])
+def test_bombs_are_refused_by_their_header(width: int, height: int) -> None:
+    with pytest.raises(BadInputError, match="pixels that are decoded"):
+        decode(header_bomb(width, height))
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "empty"),
+        (b"hello, this is text", "not a picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PostScript"),
+        (b"\xc5\xd0\xd3\xc6" + b"\0" * 40, "PostScript"),
+        (header_bomb(9, 900)[:60], "damaged|not a picture"),
+        (encoded(Image.fromarray(PIXELS))[:900], "damaged"),
+        (encoded(Image.fromarray(PIXELS), "JPEG")[:300], "damaged"),
+        (b"\x89HDF\r\n\x1a\n" + b"\0" * 64, "damaged|not a picture|no pixels"),
+    ],
+)  # fmt: skip
+def test_what_is_no_picture_is_said_in_a_few_words(data: bytes, says: str) -> None:
+    with pytest.raises(BadInputError, match=says) as error:
+        decode(data)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 200
+
+
+def test_places_that_are_no_files_are_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    for path, says in ((pipe, "not a file"), (tmp_path, "is a directory|not a file"), (tmp_path / "no.png", "no such"),
+                       ("/dev/zero", "not a file"), ("a\0b", "not a file name"), ("x" * 5000, "too long")):  # fmt: skip
+        with pytest.raises(BadInputError, match=says):
+            read_picture(path)
+
+
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission_is_said_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded(Image.fromarray(PIXELS)))
+    path.chmod(0)
+    with pytest.raises(BadInputError, match="permission denied"):
+        read_picture(path)
+
+
+SEEDS = [
+    encoded(Image.fromarray(PIXELS), format)
+    for format in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "TGA", "ICO", "PCX", "JPEG2000")
+]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.sampled_from(SEEDS), st.data())
+def test_damage_anywhere_gives_a_picture_or_a_sentence(data: bytes, draw: st.DataObject) -> None:
+    spoiled = bytearray(data)
+    for place in draw.draw(st.lists(st.integers(0, len(data) - 1), max_size=6)):
+        spoiled[place] = draw.draw(st.integers(0, 255))
+    end = draw.draw(st.integers(0, len(data)))
+    try:
+        found = decode(bytes(spoiled[: end or len(spoiled)]))
+    except BadInputError as error:
+        assert str(error) and "\n" not in str(error)
+    else:
+        assert found.mode == "RGB" and as_input(found).shape == (224, 224, 3)
+
+
+# --- arrays -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(20, 30), (20, 30, 1), (20, 30, 3)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32])
+def test_arrays_of_pixels_are_pictures(shape: tuple[int, ...], dtype: type) -> None:
+    pixels = noise(*shape)
+    found = np.asarray(from_array(pixels.astype(dtype)))
+    np.testing.assert_array_equal(found, np.broadcast_to(pixels.reshape(20, 30, -1), (20, 30, 3)))
+
+
+@pytest.mark.parametrize(
+    ("array", "says"),
+    [
+        (np.zeros((3, 20, 30), np.uint8), "no picture"),
+        (np.zeros((0, 5, 3), np.uint8), "no picture"),
+        (np.zeros(5, np.uint8), "no picture"),
+        (PIXELS / 255.0, "multiply it by 255"),
+        (PIXELS.astype(np.float32) - 131.0, "no mean subtracted"),
+        (np.full((5, 5), np.nan), "outside 0..255"),
+        (np.full((5, 5), 300), "outside 0..255"),
+        (np.array([["a"]]), "no picture"),
+    ],
+)  # fmt: skip
+def test_arrays_that_are_no_pixels_are_refused(array: np.ndarray, says: str) -> None:
+    with pytest.raises(BadInputError, match=says):
+        from_array(array)

@@ -1,0 +1,195 @@
+"""Faces to look at: what a network says of them beside what people voted, and where in the picture it comes from.
+
+The heat maps are Grad-CAM's, and exact: behind the last feature map these networks have an average and a linear
+classifier, so a class's logit is the sum over 7 x 7 places of what each place says for it, plus a bias. No gradient is
+needed (:func:`ferplus_keras.predict.forward.place_logits`), and none is lost.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from convert.checkpoint import Provenance, sha256_of
+from convert.readers import read_checkpoint
+from ferplus_keras.dataset import Dataset
+from ferplus_keras.dataset.protocols import Protocol
+from ferplus_keras.emotions import EMOTIONS
+from ferplus_keras.errors import BadInputError, CheckFailedError
+from ferplus_keras.preprocessing import preprocess_input
+from ferplus_keras.resizing import DEFAULT_RESIZER, RESIZERS
+from verify.accuracy import Step
+from verify.metrics import softmax
+
+if TYPE_CHECKING:
+    from ferplus_keras.predict.forward import Forward
+
+#: Pictures that are shown: mistakes over all, right ones and mistakes of each class, and those people disagree on.
+MISTAKES, RIGHT_OF_CLASS, WRONG_OF_CLASS, DIVIDED = 12, 4, 2, 6
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that can be looked into, from a file of any format that is read."""
+
+    path: Path
+    sha256: str
+    provenance: Provenance
+    forward: Forward
+    by: str
+
+    @property
+    def standin(self) -> bool:
+        return self.provenance.standin or "standin" in self.path.name.lower()
+
+
+@dataclass(frozen=True)
+class Looks:
+    """A network on n pictures: ``rows`` are their places in the data set, ``logits`` n x 8, and ``said`` n x 7 x 7 x 8
+    what each place says for each emotion: the sum over the places and the bias are the logits.
+    """
+
+    rows: np.ndarray
+    logits: np.ndarray
+    said: np.ndarray
+    labels: np.ndarray
+    distribution: np.ndarray
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        return softmax(self.logits.astype(np.float64))
+
+    @cached_property
+    def decisions(self) -> np.ndarray:
+        classes: np.ndarray = self.probabilities.argmax(axis=1)
+        return classes
+
+    @cached_property
+    def confidence(self) -> np.ndarray:
+        sure: np.ndarray = self.probabilities.max(axis=1)
+        return sure
+
+    @property
+    def correct(self) -> np.ndarray:
+        hits: np.ndarray = self.decisions == self.labels
+        return hits
+
+    def heat(self, index: int, emotion: int) -> np.ndarray:
+        """Grad-CAM's 7 x 7 map of ``emotion``: what speaks for it; what speaks against it is cut off."""
+        speaking: np.ndarray = np.maximum(self.said[index, :, :, emotion], 0)
+        return speaking
+
+
+def open_network(path: str | Path) -> Network:
+    """The network in any file that `ferplus convert` reads. Raises :class:`BadInputError`."""
+    path = Path(path)
+    checkpoint = read_checkpoint(path)
+    told = checkpoint.provenance
+    if told.head != "classifier" or told.units != len(EMOTIONS):
+        raise BadInputError(
+            f"{path} is a {checkpoint.architecture}; a report on FERPlus needs a classifier of 8 classes."
+        )
+    labels = told.labels or EMOTIONS
+    if set(labels) != set(EMOTIONS):
+        raise BadInputError(f"{path} has the classes {', '.join(labels)[:200]}; FERPlus's are {', '.join(EMOTIONS)}.")
+    import keras
+
+    from ferplus_keras.predict.forward import Forward
+
+    arrays = dict(checkpoint.arrays)
+    order = [labels.index(emotion) for emotion in EMOTIONS]
+    arrays["classifier"] = {role: np.asarray(array)[..., order] for role, array in arrays["classifier"].items()}
+    by = f"Keras {keras.__version__} on {keras.backend.backend()}"
+    return Network(path, sha256_of(path), told, Forward(checkpoint.architecture, arrays), by)
+
+
+def look(
+    network: Network, dataset: Dataset, protocol: Protocol, split: str, *, limit: int | None = None,
+    progress: Callable[[Step], None] = lambda _step: None,
+) -> Looks:  # fmt: skip
+    """``network`` on the pictures of ``split`` that ``protocol`` keeps, or the first ``limit`` of them."""
+    targets = protocol.apply(dataset.votes)
+    rows = dataset.rows_of(split)
+    rows = rows[targets.kept[rows]][:limit]
+    if not len(rows):
+        raise BadInputError(f"{dataset.origin} has no {split} pictures that the protocol {protocol.name} keeps.")
+    from ferplus_keras.predict.forward import place_logits  # imports Keras
+
+    kernel, bias = network.forward.head
+    said = np.empty((len(rows), 7, 7, len(EMOTIONS)), np.float32)
+    start = time.perf_counter()
+    for first in range(0, len(rows), BATCH):
+        grey = RESIZERS[DEFAULT_RESIZER].run(dataset.images[rows[first : first + BATCH]])
+        images = preprocess_input(np.broadcast_to(grey[..., None], (*grey.shape, 3)))
+        maps = network.forward.last_maps(images)
+        said[first : first + len(maps)] = place_logits(maps, kernel)
+        title = f"{network.path.name}, {split}"
+        progress(Step(title, first + len(maps), len(rows), time.perf_counter() - start))
+    logits = said.sum(axis=(1, 2), dtype=np.float64) + bias
+    if not np.isfinite(logits).all():
+        raise CheckFailedError(f"{network.path} gives numbers that are not finite for some of these pictures.")
+    return Looks(rows, logits, said, targets.labels[rows], targets.distribution[rows])
+
+
+@dataclass(frozen=True)
+class Group:
+    """Pictures that belong together: indices into :class:`Looks`."""
+
+    id: str
+    title: str
+    text: str
+    indices: Sequence[int]
+
+
+def groups(looks: Looks) -> list[Group]:
+    """Which pictures are shown; the same for the same predictions, ties by the order of the data set."""
+    wrong = _surest(looks, np.flatnonzero(~looks.correct))
+    found = [
+        Group(
+            "mistakes", "The most confident mistakes",
+            "Where the network was surest and the votes say otherwise. People may be mistaken too.", wrong[:MISTAKES],
+        )
+    ]  # fmt: skip
+    shown = set(wrong[:MISTAKES])
+    for number, emotion in enumerate(EMOTIONS):
+        of_class = looks.labels == number
+        right = _surest(looks, np.flatnonzero(of_class & looks.correct))
+        mistaken = [each for each in _surest(looks, np.flatnonzero(of_class & ~looks.correct)) if each not in shown]
+        chosen = _spread(right, RIGHT_OF_CLASS) + mistaken[:WRONG_OF_CLASS]
+        shown |= set(chosen)
+        text = (
+            f"{len(right):,} of {int(of_class.sum()):,} right. Of these, evenly from the surest to the least sure; "
+            "then the surest mistakes."
+        )
+        found.append(Group(f"class-{emotion}", emotion.capitalize(), text, chosen))
+    entropy = -np.sum(looks.distribution * np.log(np.maximum(looks.distribution, 1e-12)), axis=1)
+    divided = [int(each) for each in np.argsort(-entropy, kind="stable") if int(each) not in shown]
+    found.append(
+        Group(
+            "divided", "Where people disagree",
+            "The pictures whose votes are spread widest: a good network is unsure here as well.", divided[:DIVIDED],
+        )
+    )  # fmt: skip
+    return [group for group in found if group.indices]
+
+
+def _surest(looks: Looks, indices: np.ndarray) -> list[int]:
+    return [int(each) for each in indices[np.argsort(-looks.confidence[indices], kind="stable")]]
+
+
+def _spread(ordered: list[int], count: int) -> list[int]:
+    """``count`` of them, evenly from the first to the last."""
+    if len(ordered) <= count:
+        return ordered
+    return [ordered[round(place)] for place in np.linspace(0, len(ordered) - 1, count)]
+
+
+__all__ = ["Group", "Looks", "Network", "groups", "look", "open_network"]
