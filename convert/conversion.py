@@ -34,6 +34,8 @@ def convert(
     dropout: float | None = None,
     top: bool = True,
     channels_last: bool = False,
+    layout: str = "albanie",
+    pixels: bool = False,
     allow_missing: Iterable[str] = (),
     allow_unexpected: Iterable[str] = (),
     progress: Callable[[str], None] = lambda _line: None,
@@ -48,6 +50,8 @@ def convert(
         dropout: rate of the published networks' dropout layers in Keras models. None: as in the source.
         top: False leaves the head out.
         channels_last: ONNX models take images as height x width x channels.
+        layout: "keras-vggface" writes weights for the graphs of keras_vggface 0.6, which are inexact.
+        pixels: put the preprocessing inside ``.h5`` and ``.keras`` models, which then take RGB bytes.
         allow_missing, allow_unexpected: see :func:`convert.matching.match`.
         progress: called with a line of text when a step begins.
 
@@ -57,7 +61,7 @@ def convert(
     """
     start = time.perf_counter()
     source, paths = Path(source), [Path(target) for target in targets]
-    formats = [format_of(path) for path in paths]
+    formats = [format_of(path, layout) for path in paths]
     for path in paths:
         if path.resolve() == source.resolve():
             raise BadInputError(f"{path} is both source and target. Give the target another name.")
@@ -76,7 +80,9 @@ def convert(
     written = []
     for path in paths:
         progress(f"writing {path}")
-        written.append(write(checkpoint, path, logits=logits, channels_last=channels_last))
+        written.append(
+            write(checkpoint, path, logits=logits, channels_last=channels_last, layout=layout, pixels=pixels)
+        )
     return Conversion(source, checkpoint.provenance, tuple(written), time.perf_counter() - start)
 
 

@@ -15,6 +15,7 @@ from ferplus_keras.architecture import FEATURES, NETWORKS, NO_HEAD, architecture
 from ferplus_keras.emotions import EMOTIONS
 from ferplus_keras.keras_files import KerasFile, StoredArray, counted_names, open_keras_file
 from ferplus_keras.keras_plan import keras_plan
+from ferplus_keras.keras_vggface import KERAS_VGGFACE, speaks
 
 #: What a head is called in Albanie's files.
 HEAD_NAMES = ("classifier", "feat_extract")
@@ -38,9 +39,11 @@ def read_keras(file: MappedFile) -> NamedArrays:
         if names:
             notes.append("the file names its layers by counters only (Keras before 3.6); names follow from the graph")
         graph = Graph(opened.config)
+        layout = KERAS_VGGFACE if speaks({layer_of(name, "keras") for name in arrays}) else "keras"
         return NamedArrays(
-            opened.kind, "keras", arrays, dtypes, notes, opened.provenance, _output(graph), _dropout(graph), graph=graph
-        )
+            opened.kind, layout, arrays, dtypes, notes, opened.provenance, _output(graph), _dropout(graph),
+            graph=graph, listed=(*opened.listed, *graph.nodes),
+        )  # fmt: skip
 
 
 def adopt_head(found: NamedArrays) -> NamedArrays:
