@@ -1,4 +1,4 @@
-"""keras_vggface 0.6 was written for Keras 2.2: the modules that it imports and Keras 2.15 has moved, put in their place.
+"""keras_vggface 0.6 was written for Keras 2.2: modules that it imports and Keras 2.15 has moved, put in their place.
 
 Run inside the Keras 2.15 environment, before ``import keras_vggface``. The package itself stays as it was published.
 """
@@ -7,7 +7,7 @@ import sys
 import types
 
 import keras
-from keras import layers, utils
+from keras import utils
 from keras.utils import get_file, get_source_inputs
 
 
