@@ -205,7 +205,9 @@ def _read_hdf5(path: Path, h5: h5py.File) -> KerasFile:
         version = _text(h5.attrs.get("keras_version") or weights.attrs.get("keras_version"))
         return KerasFile("h5-model", _read_legacy(path, weights), config, version, provenance)
     if "layers" in h5 or "_layer_checkpoint_dependencies" in h5:
-        return KerasFile("weights.h5", _read_vars(path, h5, {}), None, None, provenance)
+        layers = _read_vars(path, h5, {})
+        listed = tuple(h5["layers"]) if isinstance(h5.get("layers"), h5py.Group) else ()
+        return KerasFile("weights.h5", layers, None, None, provenance, listed=listed)
     raise BadInputError(
         f"{path} is an HDF5 file but no Keras file: it has neither model_weights, layer_names nor layers, "
         f"but {', '.join(sorted(h5)[:5]) or 'nothing'}."

@@ -58,6 +58,8 @@ def their_name(layer: str) -> str:
     """``conv1_7x7_s2_bn`` -> ``conv1/7x7_s2/bn``: what keras_vggface calls a layer of ours."""
     if layer in ZEROS:
         return ZEROS[layer]
+    if layer.endswith("_global_pool_flat"):  # nobody's name; ours would say that the graph is ours
+        return layer.replace("_global_pool_flat", "_squeeze")
     base, norm = (layer[:-3], "/bn") if layer.endswith("_bn") else (layer, "")
     return {CONV1: THEIR_CONV1, POOL5: AVERAGE}.get(base, base) + norm
 
