@@ -54,6 +54,8 @@ class Provenance:
     labels: tuple[str, ...] | None = None
     preprocessing: dict[str, Any] = field(default_factory=PUBLISHED.as_dict)
     preprocessing_inside: bool = False  #: whether the file's graph takes the mean off by itself: RGB bytes go in
+    #: Whose names and graph the arrays are for: "albanie" or "keras-vggface" (BGR, gamma for another epsilon).
+    layout: str = "albanie"
     standin: bool = False
     #: What a round trip to PyTorch must give back and Keras has no place for: the BatchNorm step counters.
     #: An int when all 53 are alike, a dict by layer otherwise; None where the source had none.

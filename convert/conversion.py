@@ -36,6 +36,8 @@ def convert(
     top: bool = True,
     channels_last: bool = False,
     folded: bool = False,
+    layout: str = "albanie",
+    pixels: bool = False,
     allow_missing: Iterable[str] = (),
     allow_unexpected: Iterable[str] = (),
     progress: Callable[[str], None] = lambda _line: None,
@@ -52,6 +54,8 @@ def convert(
         channels_last: ONNX models take images as height x width x channels.
         folded: merge the batch normalisations into the convolutions (:mod:`convert.folding`), for inference. A source
             that is folded already can only be converted so.
+        layout: "keras-vggface" writes weights for the graphs of keras_vggface 0.6, which are inexact.
+        pixels: put the preprocessing inside ``.h5`` and ``.keras`` models, which then take RGB bytes.
         allow_missing, allow_unexpected: see :func:`convert.matching.match`.
         progress: called with a line of text when a step begins.
 
@@ -61,7 +65,7 @@ def convert(
     """
     start = time.perf_counter()
     source, paths = Path(source), [Path(target) for target in targets]
-    formats = [format_of(path) for path in paths]
+    formats = [format_of(path, layout) for path in paths]
     for path in paths:
         if path.resolve() == source.resolve():
             raise BadInputError(f"{path} is both source and target. Give the target another name.")
@@ -80,7 +84,9 @@ def convert(
     written = []
     for path in paths:
         progress(f"writing {path}")
-        written.append(write(checkpoint, path, logits=logits, channels_last=channels_last))
+        written.append(
+            write(checkpoint, path, logits=logits, channels_last=channels_last, layout=layout, pixels=pixels)
+        )
     return Conversion(source, checkpoint.provenance, tuple(written), time.perf_counter() - start)
 
 

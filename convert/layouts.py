@@ -7,12 +7,13 @@ layout every Keras file. Readers and writers go through the same slot, so the tw
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ferplus_keras import architecture as arch
 from ferplus_keras.architecture import Architecture, Shape, torch_name
+from ferplus_keras.keras_vggface import CONV1, KERAS_VGGFACE, their_name, turned
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Slot:
 
     ``shape`` is the array's shape in the file; ``others`` are further shapes that hold the same numbers in the same
     order (a head as a matrix or as a 1 x 1 convolution). ``axes`` is the transposition from the file to the
-    neutral form, or None.
+    neutral form, or None; ``bgr`` turns the kernel's input axis around as well.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Slot:
     neutral: Shape
     axes: tuple[int, ...] | None = None
     others: tuple[Shape, ...] = ()
+    bgr: bool = False  #: whether the file's kernel is for images of the other channel order
 
     def accepts(self, shape: Shape) -> bool:
         return shape == self.shape or shape in self.others
@@ -39,10 +41,14 @@ class Slot:
         """The file's array in the neutral form; a view wherever numpy can make one."""
         if array.shape != self.shape:
             array = array.reshape(self.shape)
+        if self.bgr:
+            array = turned(array)
         return (array if self.axes is None else array.transpose(self.axes)).reshape(self.neutral)
 
     def from_neutral(self, array: np.ndarray) -> np.ndarray:
         """The neutral array as the file has it, contiguous."""
+        if self.bgr:
+            array = turned(array)
         if self.axes is None:
             return np.ascontiguousarray(array).reshape(self.shape)
         inverse = np.argsort(self.axes)
@@ -81,7 +87,20 @@ def keras_layout(architecture: Architecture) -> Layout:
     return slots
 
 
-LAYOUTS: dict[str, Callable[[Architecture], Layout]] = {"torch": torch_layout, "keras": keras_layout}
+def keras_vggface_layout(architecture: Architecture) -> Layout:
+    """The Keras layout under keras_vggface's names, the first kernel for BGR images."""
+    slots = {}
+    for slot in keras_layout(architecture).values():
+        name = f"{their_name(slot.layer)}/{slot.role}"
+        slots[name] = replace(slot, name=name, bgr=slot.layer == CONV1)
+    return slots
+
+
+LAYOUTS: dict[str, Callable[[Architecture], Layout]] = {
+    "torch": torch_layout,
+    "keras": keras_layout,
+    KERAS_VGGFACE: keras_vggface_layout,
+}
 
 #: PyTorch's BatchNorm step counter: an integer that inference never reads. Files before torch 0.4.1 lack it.
 STEP_COUNTER = "num_batches_tracked"

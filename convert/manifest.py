@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,7 @@ from typing import Any
 
 from ferplus_keras.architecture import NO_HEAD, Head, classifier, embedding
 from ferplus_keras.errors import BadInputError
-
-#: Folder of the manifest, the downloads and the outputs. The variable moves it, for instance to a larger disk.
-WEIGHTS_VARIABLE = "FERPLUS_WEIGHTS"
+from ferplus_keras.folders import WEIGHTS_VARIABLE, output_folder, weights_folder
 
 
 @dataclass(frozen=True)
@@ -32,21 +29,9 @@ class Known:
     sha256: str | None = None
 
 
-def weights_folder() -> Path:
-    """``$FERPLUS_WEIGHTS``, or the ``weights`` folder of the checkout that this package was installed from."""
-    if folder := os.environ.get(WEIGHTS_VARIABLE):
-        return Path(folder)
-    return Path(__file__).resolve().parent.parent / "weights"
-
-
 def downloads_folder() -> Path:
     """Where fetched and hand-placed checkpoints lie."""
     return weights_folder() / "downloads"
-
-
-def output_folder() -> Path:
-    """Where ``make convert`` puts its results."""
-    return weights_folder() / "output"
 
 
 def reports_folder() -> Path:
@@ -77,3 +62,7 @@ def _known(path: Path, name: str, entry: Any) -> Known:
         return Known(name, head=head, urls=tuple(fields.pop("urls")), **fields)
     except (TypeError, ValueError, KeyError) as error:
         raise BadInputError(f"{path}: the entry [{name}] is not valid ({error}).") from None
+
+
+__all__ = ["WEIGHTS_VARIABLE", "Known", "downloads_folder", "output_folder", "read_manifest", "reports_folder",
+           "weights_folder"]  # fmt: skip

@@ -39,7 +39,8 @@ FIRST_KERNEL = {layout: array_name(FIRST_LAYER, "kernel", layout) for layout in 
 class NamedArrays:
     """What a reader found: arrays by the file's own names, not yet held against anything.
 
-    ``layout`` is "torch" or "keras". A "bfloat16" in ``dtypes`` says that the array holds raw 16-bit patterns.
+    ``layout`` is a key of :data:`convert.layouts.LAYOUTS`. A "bfloat16" in ``dtypes`` says that the array holds raw
+    16-bit patterns.
     """
 
     format: str
@@ -52,6 +53,7 @@ class NamedArrays:
     dropout: float = 0.0
     standin: bool = False  # the file itself says that its weights are made up
     graph: Graph | None = None  # of a Keras file; an empty one where there are only weights
+    listed: tuple[str, ...] = ()  # all layers that a Keras file names, those without arrays too
     adopted: str | None = None  # the layer of another name that was taken as the classifier
     labels: tuple[str, ...] | None = None  # the classes in order, where the file says so in its format's own way
 
@@ -172,7 +174,7 @@ def _looks_like(arrays: dict[str, np.ndarray]) -> str:
             "pooling), so its weights would give wrong results here. Use Albanie's resnet50_ferplus_dag.pth."
         )
     if any(name.startswith(("conv1/7x7_s2", "conv2_1_1x1_reduce/")) or "/7x7_s2" in name for name in names):
-        return f"its names ({shown}, ...) are keras_vggface's, which this version does not read yet."
+        return f"its names ({shown}, ...) are keras_vggface's, and yet it is not complete."
     return (
         f"it has {len(names)} tensors named {shown}, ..., and none called conv1_7x7_s2. "
         "`ferplus inspect` lists what it holds."

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ferplus_keras.architecture import NETWORKS
+from ferplus_keras.keras_vggface import KERAS_VGGFACE
 from ferplus_keras.preprocessing import PUBLISHED
 
 #: The form of the record that this version writes; it reads no newer one.
@@ -110,6 +111,7 @@ FIELDS: dict[str, Callable[[Any], bool]] = {
     "labels": lambda value: value is None or _texts(value),
     "preprocessing": _preprocessing,
     "preprocessing_inside": lambda value: isinstance(value, bool),
+    "layout": _one_of("albanie", KERAS_VGGFACE),
     "standin": lambda value: isinstance(value, bool),
     "folded": lambda value: isinstance(value, bool),
     "num_batches_tracked": _counters,

@@ -25,7 +25,7 @@ _HOME = {
     "ResNet50": "ferplus_keras.graph",
     "SeNet50": "ferplus_keras.graph",
     "build": "ferplus_keras.graph",
-    "load_weights": "ferplus_keras.graph",
+    "load_weights": "ferplus_keras.loading",
     "architecture": "ferplus_keras.architecture",
     "preprocess_input": "ferplus_keras.preprocessing",
     "load_image": "ferplus_keras.preprocessing",
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ferplus_keras.graph import ResNet50 as ResNet50
     from ferplus_keras.graph import SeNet50 as SeNet50
     from ferplus_keras.graph import build as build
-    from ferplus_keras.graph import load_weights as load_weights
+    from ferplus_keras.loading import load_weights as load_weights
     from ferplus_keras.predict.classifier import EmotionClassifier as EmotionClassifier
     from ferplus_keras.preprocessing import load_image as load_image
     from ferplus_keras.preprocessing import preprocess_input as preprocess_input

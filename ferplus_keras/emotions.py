@@ -26,4 +26,4 @@ def decode_predictions(
         )
     # As floats: minus an unsigned integer (a vote count) is a large one, and the order would be wrong.
     order = np.argsort(-scores.astype(np.float64), axis=1, kind="stable")[:, :top]
-    return [[(labels[index], float(row[index])) for index in best] for row, best in zip(scores, order, strict=True)]
+    return [[(labels[index], float(scores[row, index])) for index in best] for row, best in enumerate(order)]

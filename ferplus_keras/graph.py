@@ -6,17 +6,17 @@ a stock Keras layer, so the models can be saved, loaded, cut and fine-tuned with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from ferplus_keras import architecture as arch
 from ferplus_keras.architecture import INPUT_SIZE, NO_HEAD, Architecture, classifier, embedding
-from ferplus_keras.keras_files import open_keras_file
+from ferplus_keras.building import model_from_plan
 from ferplus_keras.keras_plan import keras_plan
+from ferplus_keras.loading import LoadReport, load_weights
 
 #: Below this side the last stage has nothing left to look at (five halvings); keras.applications has the same bound.
 MIN_SIZE = 32
@@ -136,60 +136,14 @@ def model_from_architecture(
     pooling: str | None = None,
     activation: Activation = "softmax",
     name: str | None = None,
+    pixels: bool = False,
 ) -> keras.Model:
-    """The Keras model of any architecture table. Weights are random until they are set."""
-    tensors: dict[str, Any] = {}
-    plan = keras_plan(architecture, input_shape=input_shape, activation=activation, pooling=pooling)
-    for layer in plan:
-        if layer.class_name == "InputLayer":
-            given = input_tensor is not None
-            tensors[layer.name] = input_tensor if given else keras.Input(input_shape, name=layer.name)
-            continue
-        inputs = [tensors[source] for source in layer.inputs]
-        instance = getattr(keras.layers, layer.class_name)(**layer.config, name=layer.name)
-        tensors[layer.name] = instance(inputs if len(inputs) > 1 else inputs[0])
-    inputs = tensors["data"]
-    if input_tensor is not None:
-        inputs = keras.utils.get_source_inputs(input_tensor)
-    return keras.Model(inputs, tensors[plan[-1].name], name=name or architecture.network)
+    """The Keras model of any architecture table. Weights are random until they are set.
 
-
-def load_weights(
-    model: keras.Model, path: str | Path, *, skip_head: bool = False, layers: Collection[str] | None = None
-) -> None:
-    """Set every weight of ``model`` from the Keras file at ``path``, by layer name; all or nothing.
-
-    Unlike ``model.load_weights(path, by_name=True)`` this cannot match nothing in silence: each layer of the model
-    that owns weights must stand in the file with the same shapes, and each layer of the file must have a place in
-    the model, but for the head when ``skip_head`` says so. ``layers`` names the layers to set where these are not all
-    that own weights. Raises :class:`BadInputError` naming the first few that do not match.
+    ``pixels`` puts the preprocessing inside (see :func:`ferplus_keras.keras_plan.keras_plan`).
     """
-    from ferplus_keras.errors import BadInputError
-
-    wanted = {layer.name: layer for layer in model.layers if layer.weights and (layers is None or layer.name in layers)}
-    with open_keras_file(path) as file:
-        heads = {"classifier", "feat_extract"} if skip_head else set()
-        problems = [f"{name} is not in the file" for name in wanted if name not in file.layers]
-        problems += [f"{name} is not in the model" for name in file.layers if name not in wanted and name not in heads]
-        values: dict[str, list[np.ndarray]] = {}
-        for name, layer in wanted.items():
-            stored = list(file.layers.get(name, {}).values())
-            want = [tuple(weight.shape) for weight in layer.weights]
-            have = [tuple(array.shape) for array in stored]
-            if name in file.layers and want != have:
-                problems.append(f"{name} has the shapes {have} in the file and {want} in the model")
-            elif name in file.layers:
-                values[name] = [array.read() for array in stored]
-        if problems:
-            if (file.provenance or {}).get("folded") is True:
-                problems.insert(0, "its batch normalisations are folded into the convolutions, for inference only")
-            more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-            raise BadInputError(
-                f"{path} does not fit the model {model.name!r}: {'; '.join(problems[:3])}{more}. "
-                "`ferplus inspect` says what the file holds; nothing was loaded."
-            )
-    for name, arrays in values.items():
-        wanted[name].set_weights(arrays)
+    plan = keras_plan(architecture, input_shape=input_shape, activation=activation, pooling=pooling, pixels=pixels)
+    return model_from_plan(keras, plan, name=name or architecture.network, input_tensor=input_tensor)
 
 
 def _checked_shape(
@@ -222,3 +176,6 @@ def _shape_of(tensor: Any, shape: tuple[int | None, int | None, int] | None) -> 
     if shape is not None and shape not in (own, list(own)):
         raise ValueError(f"input_shape {shape} is not the shape of input_tensor, {own}: leave one of them out")
     return own
+
+
+__all__ = ["LoadReport", "ResNet50", "SeNet50", "build", "load_weights", "model_from_architecture"]

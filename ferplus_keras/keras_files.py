@@ -31,6 +31,7 @@ import numpy as np
 
 from ferplus_keras import HDF5_MAGIC, PROVENANCE_KEY, PROVENANCE_MEMBER
 from ferplus_keras.errors import BadInputError, first_line
+from ferplus_keras.keras_vggface import layer_of_weight
 
 #: The roles, in the order of ``vars/<i>``, of the layer classes that these networks use.
 ROLES = {
@@ -93,6 +94,8 @@ class KerasFile:
     keras_version: str | None = None
     provenance: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
+    #: The names of all layers, of those without arrays too; empty where the file lists none.
+    listed: tuple[str, ...] = ()
 
     @property
     def config_layers(self) -> list[tuple[str, str, dict[str, Any]]]:
@@ -124,7 +127,7 @@ def open_keras_file(path: str | Path) -> Iterator[KerasFile]:
         else:
             raise BadInputError(
                 f"{path} is not a Keras file: it starts with {head!r}, neither HDF5 nor a zip archive. "
-                "Give a .h5, .weights.h5 or .keras file."
+                f"Give a .h5, .weights.h5 or .keras file; `ferplus convert {path} new.h5` makes one of a checkpoint."
             )
 
 
@@ -160,7 +163,7 @@ def _open_zip(path: Path, stream: IO[bytes]) -> Iterator[KerasFile]:
         if not {"config.json", "model.weights.h5"} <= names:
             raise BadInputError(
                 f"{path} is a zip archive but no .keras file: config.json and model.weights.h5 are not both in it. "
-                "A PyTorch checkpoint is also a zip archive: name it .pth."
+                f"A PyTorch checkpoint is also a zip archive: `ferplus convert {path} new.h5` makes a Keras file of it."
             )
         for member in archive.infolist():
             # Keras stores without compression. A compressed array of that size would have to be inflated in memory
@@ -191,7 +194,9 @@ def _read_hdf5(path: Path, h5: h5py.File) -> KerasFile:
     if PROVENANCE_KEY in h5.attrs:
         provenance = _json(path, _text(h5.attrs[PROVENANCE_KEY]), "the provenance attribute")
     if "layer_names" in h5.attrs or "layer_names0" in h5.attrs:
-        return KerasFile("h5-weights", _read_legacy(path, h5), None, _text(h5.attrs.get("keras_version")), provenance)
+        version = _text(h5.attrs.get("keras_version"))
+        listed = tuple(_name_list(h5.id, "layer_names"))
+        return KerasFile("h5-weights", _read_legacy(path, h5), None, version, provenance, listed=listed)
     if "model_weights" in h5:
         config = None
         if "model_config" in h5.attrs:
@@ -200,7 +205,9 @@ def _read_hdf5(path: Path, h5: h5py.File) -> KerasFile:
         version = _text(h5.attrs.get("keras_version") or weights.attrs.get("keras_version"))
         return KerasFile("h5-model", _read_legacy(path, weights), config, version, provenance)
     if "layers" in h5 or "_layer_checkpoint_dependencies" in h5:
-        return KerasFile("weights.h5", _read_vars(path, h5, {}), None, None, provenance)
+        layers = _read_vars(path, h5, {})
+        listed = tuple(h5["layers"]) if isinstance(h5.get("layers"), h5py.Group) else ()
+        return KerasFile("weights.h5", layers, None, None, provenance, listed=listed)
     raise BadInputError(
         f"{path} is an HDF5 file but no Keras file: it has neither model_weights, layer_names nor layers, "
         f"but {', '.join(sorted(h5)[:5]) or 'nothing'}."
@@ -225,8 +232,8 @@ def _read_legacy(path: Path, group: h5py.Group) -> dict[str, dict[str, StoredArr
         roles = [name.rsplit("/", 1)[-1].split(":")[0] for name in names]
         owners = [layer] * len(names)
         if len(set(roles)) < len(names):  # a model in the model: its layers' own names stand before the roles
-            owners = [name.split("/")[-2] if "/" in name else layer for name in names]
-        for owner, role, name in zip(owners, roles, names, strict=True):
+            owners = [layer_of_weight(name.rpartition("/")[0]) or layer for name in names]
+        for owner, role, name in zip(owners, roles, names):  # noqa: B905  (of one length; Python 3.9 has no strict)
             if role in layers.get(owner, {}):  # two layers of one name: neither is taken for the other
                 owner, role = layer, name
             layers.setdefault(owner, {})[role] = stored[f"{layer}/{name}"]
@@ -392,4 +399,4 @@ def _json(path: Path, text: str | None, what: str) -> dict[str, Any]:
 def _text(value: Any) -> str:
     if value is None:
         return ""
-    return value.decode("utf-8", "replace") if isinstance(value, bytes | np.bytes_) else str(value)
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

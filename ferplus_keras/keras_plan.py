@@ -13,9 +13,13 @@ from typing import Any
 
 from ferplus_keras import architecture as arch
 from ferplus_keras.architecture import Architecture, Shape
+from ferplus_keras.preprocessing import PUBLISHED
 
 #: The softmax behind the classifier; Caffe's name for it. ``classifier`` itself always yields logits.
 PROBABILITIES = "prob"
+
+#: The input of a model that has its preprocessing inside: RGB bytes.
+PIXELS = "image"
 
 #: Every spatial layer says so itself: a user's keras.json with channels_first must not turn the graph around.
 CHANNELS_LAST = {"data_format": "channels_last"}
@@ -44,18 +48,20 @@ def keras_plan(
     input_shape: tuple[int | None, int | None, int] = (arch.INPUT_SIZE, arch.INPUT_SIZE, 3),
     activation: str | Callable[..., Any] | None = "softmax",
     pooling: str | None = None,
+    pixels: bool = False,
 ) -> tuple[KerasLayer, ...]:
     """The Keras layers of ``architecture``, in the order in which ``model.layers`` lists them.
 
     ``activation`` follows a classifier as a layer of its own, so that the logits stay within reach; ``None`` leaves
-    it out. ``pooling`` ("avg" or "max") ends a network that has no head, as in ``keras.applications``.
+    it out. ``pooling`` ("avg" or "max") ends a network that has no head, as in ``keras.applications``. ``pixels`` puts
+    the preprocessing inside: the input is RGB bytes, and the layer ``data`` takes the mean off.
     """
     if pooling not in (None, "avg", "max"):
         raise ValueError(f"pooling is None, 'avg' or 'max', not {pooling!r}")
     layers: list[KerasLayer] = []
     for layer in architecture.layers:
         if isinstance(layer, arch.Input):
-            layers.append(KerasLayer(layer.name, "InputLayer", config={"batch_input_shape": (None, *input_shape)}))
+            layers.extend(_input(layer.name, input_shape, pixels))
         else:
             layers.extend(_translate(layer))
     if architecture.head.kind == "none" and pooling is not None:
@@ -65,64 +71,74 @@ def keras_plan(
     return tuple(in_keras_order(layers))
 
 
+def _input(name: str, shape: tuple[int | None, int | None, int], pixels: bool) -> Iterable[KerasLayer]:
+    config = {"batch_input_shape": (None, *shape)}
+    if not pixels:
+        yield KerasLayer(name, "InputLayer", config=config)
+        return
+    # Rescaling multiplies by 1 and adds the offset: in float32, bit for bit what preprocess_input computes.
+    yield KerasLayer(PIXELS, "InputLayer", config={**config, "dtype": "uint8"})
+    offset = [-mean for mean in PUBLISHED.mean]
+    yield KerasLayer(name, "Rescaling", (PIXELS,), {"scale": 1.0, "offset": offset})
+
+
 def _translate(layer: arch.Layer) -> Iterable[KerasLayer]:
     name, inputs = layer.name, layer.inputs
-    match layer:
-        case arch.Conv():
-            padding = "valid"
-            if layer.padding and layer.stride == 1:
-                padding = "same"  # the same number of zeros on each side: here Keras and PyTorch agree
-            elif layer.padding:
-                # At stride 2 Keras's "same" pads (2, 3) where PyTorch pads (3, 3): the zeros are laid by hand.
-                yield KerasLayer(
-                    f"{name}_pad", "ZeroPadding2D", inputs, {"padding": ((layer.padding,) * 2,) * 2} | CHANNELS_LAST
-                )
-                inputs = (f"{name}_pad",)
-            config = {
-                "filters": layer.out_channels,
-                "kernel_size": (layer.kernel, layer.kernel),
-                "strides": (layer.stride, layer.stride),
-                "padding": padding,
-                "use_bias": layer.bias,
-                "kernel_initializer": HE_NORMAL,
-            }
-            yield KerasLayer(name, "Conv2D", inputs, config | CHANNELS_LAST, layer.parameters)
-        case arch.BatchNorm():
-            config = {"axis": -1, "momentum": arch.BATCHNORM_MOMENTUM, "epsilon": arch.BATCHNORM_EPSILON}
-            yield KerasLayer(name, "BatchNormalization", inputs, config, layer.parameters)
-        case arch.ReLU():
-            yield KerasLayer(name, "Activation", inputs, {"activation": "relu"})
-        case arch.Sigmoid():
-            yield KerasLayer(name, "Activation", inputs, {"activation": "sigmoid"})
-        case arch.MaxPool():
-            # Rounding the output size up means at most one more row and column, at the bottom and on the right. Zeros
-            # serve as minus infinity because a ReLU comes before; Keras's "same" would differ on odd sizes.
-            yield KerasLayer(f"{name}_pad", "ZeroPadding2D", inputs, {"padding": ((0, 1), (0, 1))} | CHANNELS_LAST)
-            config = {"pool_size": (layer.kernel,) * 2, "strides": (layer.stride,) * 2, "padding": "valid"}
-            yield KerasLayer(name, "MaxPooling2D", (f"{name}_pad",), config | CHANNELS_LAST)
-        case arch.AveragePool():
-            # 7 x 7 over the 7 x 7 map of a 224 x 224 image is the global average; written so, other sizes work too.
-            yield _global_pooling(name, inputs[0], "avg")
-        case arch.GlobalPool():
-            # A Reshape and not keepdims=True: Keras before 2.6 does not know the argument.
-            yield _global_pooling(f"{name}_flat", inputs[0], "avg")
-            yield KerasLayer(name, "Reshape", (f"{name}_flat",), {"target_shape": (1, 1, layer.channels)})
-        case arch.Scale():
-            yield KerasLayer(name, "Multiply", inputs)
-        case arch.Add():
-            yield KerasLayer(name, "Add", inputs)
-        case arch.Dropout():
-            yield KerasLayer(name, "Dropout", inputs, {"rate": layer.rate})
-        case arch.Linear():
-            config = {
-                "units": layer.units,
-                "use_bias": layer.bias,
-                "activation": "linear",
-                "kernel_initializer": CLASSIFIER_NORMAL,
-            }
-            yield KerasLayer(name, "Dense", inputs, config, layer.parameters)
-        case _:
-            raise TypeError(f"no Keras layer is known for {type(layer).__name__} ({name})")
+    if isinstance(layer, arch.Conv):
+        padding = "valid"
+        if layer.padding and layer.stride == 1:
+            padding = "same"  # the same number of zeros on each side: here Keras and PyTorch agree
+        elif layer.padding:
+            # At stride 2 Keras's "same" pads (2, 3) where PyTorch pads (3, 3): the zeros are laid by hand.
+            yield KerasLayer(
+                f"{name}_pad", "ZeroPadding2D", inputs, {"padding": ((layer.padding,) * 2,) * 2} | CHANNELS_LAST
+            )
+            inputs = (f"{name}_pad",)
+        config = {
+            "filters": layer.out_channels,
+            "kernel_size": (layer.kernel, layer.kernel),
+            "strides": (layer.stride, layer.stride),
+            "padding": padding,
+            "use_bias": layer.bias,
+            "kernel_initializer": HE_NORMAL,
+        }
+        yield KerasLayer(name, "Conv2D", inputs, config | CHANNELS_LAST, layer.parameters)
+    elif isinstance(layer, arch.BatchNorm):
+        config = {"axis": -1, "momentum": arch.BATCHNORM_MOMENTUM, "epsilon": arch.BATCHNORM_EPSILON}
+        yield KerasLayer(name, "BatchNormalization", inputs, config, layer.parameters)
+    elif isinstance(layer, arch.ReLU):
+        yield KerasLayer(name, "Activation", inputs, {"activation": "relu"})
+    elif isinstance(layer, arch.Sigmoid):
+        yield KerasLayer(name, "Activation", inputs, {"activation": "sigmoid"})
+    elif isinstance(layer, arch.MaxPool):
+        # Rounding the output size up means at most one more row and column, at the bottom and on the right. Zeros
+        # serve as minus infinity because a ReLU comes before; Keras's "same" would differ on odd sizes.
+        yield KerasLayer(f"{name}_pad", "ZeroPadding2D", inputs, {"padding": ((0, 1), (0, 1))} | CHANNELS_LAST)
+        config = {"pool_size": (layer.kernel,) * 2, "strides": (layer.stride,) * 2, "padding": "valid"}
+        yield KerasLayer(name, "MaxPooling2D", (f"{name}_pad",), config | CHANNELS_LAST)
+    elif isinstance(layer, arch.AveragePool):
+        # 7 x 7 over the 7 x 7 map of a 224 x 224 image is the global average; written so, other sizes work too.
+        yield _global_pooling(name, inputs[0], "avg")
+    elif isinstance(layer, arch.GlobalPool):
+        # A Reshape and not keepdims=True: Keras before 2.6 does not know the argument.
+        yield _global_pooling(f"{name}_flat", inputs[0], "avg")
+        yield KerasLayer(name, "Reshape", (f"{name}_flat",), {"target_shape": (1, 1, layer.channels)})
+    elif isinstance(layer, arch.Scale):
+        yield KerasLayer(name, "Multiply", inputs)
+    elif isinstance(layer, arch.Add):
+        yield KerasLayer(name, "Add", inputs)
+    elif isinstance(layer, arch.Dropout):
+        yield KerasLayer(name, "Dropout", inputs, {"rate": layer.rate})
+    elif isinstance(layer, arch.Linear):
+        config = {
+            "units": layer.units,
+            "use_bias": layer.bias,
+            "activation": "linear",
+            "kernel_initializer": CLASSIFIER_NORMAL,
+        }
+        yield KerasLayer(name, "Dense", inputs, config, layer.parameters)
+    else:
+        raise TypeError(f"no Keras layer is known for {type(layer).__name__} ({name})")
 
 
 def _global_pooling(name: str, source: str, kind: str) -> KerasLayer:

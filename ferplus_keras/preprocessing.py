@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,18 +35,47 @@ class Preprocessing:
 PUBLISHED = Preprocessing()
 
 
+#: Resizing with a wider kernel than bilinear overshoots by some grey levels; taking the mean off does by 91 and more.
+OVERSHOOT = 32.0
+
+
 def preprocess_input(images: Any) -> np.ndarray:
     """``images`` (height x width x 3, or a batch of them; RGB; 0..255, any dtype) as float32 less the mean.
 
-    Raises ``ValueError`` when the last axis is not the three channels. Does not change its argument.
+    Raises ``ValueError`` on what cannot be such pictures: another shape, channels first, NaN, floats from 0 to 1, or
+    pixels that were preprocessed before. Does not change its argument.
     """
+    return checked_pixels(images).astype(np.float32) - np.asarray(PUBLISHED.mean, np.float32)
+
+
+def checked_pixels(images: Any) -> np.ndarray:
+    """``images`` as an array, once nothing about it says that it is not pictures of 0..255 with the channels last."""
     pixels = np.asarray(images)
     if pixels.ndim not in (3, 4) or pixels.shape[-1] != 3:
+        first = pixels.ndim in (3, 4) and pixels.shape[-3] == 3
         raise ValueError(
             "preprocess_input takes RGB images as height x width x 3, or a batch of them; "
             f"it was given the shape {pixels.shape}"
+            + (": the channels come first, move them to the end (numpy.moveaxis(images, -3, -1))" if first else "")
         )
-    return pixels.astype(np.float32) - np.asarray(PUBLISHED.mean, np.float32)
+    if pixels.dtype.kind not in "fiub":
+        raise ValueError(f"preprocess_input takes pixels as numbers; it was given {pixels.dtype}")
+    if pixels.dtype.kind != "f" or not pixels.size:
+        return pixels
+    low, high = float(pixels.min()), float(pixels.max())
+    if not math.isfinite(low) or not math.isfinite(high):
+        raise ValueError("preprocess_input was given NaN or infinity among the pixels")
+    if low < -OVERSHOOT or high > 255.0 + OVERSHOOT:
+        raise ValueError(
+            f"preprocess_input takes pixels from 0 to 255; it was given {low:.4g} to {high:.4g}. "
+            "Was the mean taken off before?"
+        )
+    if low >= 0.0 and 0.0 < high <= 1.0:
+        raise ValueError(
+            f"preprocess_input takes pixels from 0 to 255; it was given floats from {low:.4g} to {high:.4g}, which "
+            "look like pixels from 0 to 1. Multiply them by 255 (a picture that is as dark as that: give it as bytes)"
+        )
+    return pixels
 
 
 def load_image(path: str | Path) -> np.ndarray:

@@ -16,11 +16,15 @@ from typing import Any
 import h5py
 import numpy as np
 
-from convert.checkpoint import Arrays, Checkpoint, Provenance
-from convert.readers import read_checkpoint
+from convert.checkpoint import Arrays, Checkpoint, MappedFile, Provenance
+from convert.layouts import LAYOUTS
+from convert.readers import read_checkpoint, read_named
 from ferplus_keras import architecture as arch
+from ferplus_keras.building import model_from_plan
 from ferplus_keras.errors import BadInputError, first_line
 from ferplus_keras.keras_files import KerasFile, open_keras_file
+from ferplus_keras.keras_vggface import KERAS_VGGFACE, our_name, same_name, vggface_plan
+from ferplus_keras.loading import kind_of
 from verify.keras_trace import Step, WatchedModel
 from verify.pairing import Pairing, pair
 from verify.runs import Observe
@@ -43,6 +47,8 @@ class KerasSide:
     head: str | None = None  #: the model's name of a head with a softmax inside
     watched: dict[str, WatchedModel] = field(default_factory=dict)  #: by dtype
     backend: str = field(default_factory=lambda: backend())
+    #: The file's own preprocessing, pixels to input, where it has one inside.
+    preprocess: Callable[[np.ndarray], np.ndarray] | None = None
 
     @property
     def dtypes(self) -> tuple[str, ...]:
@@ -95,6 +101,7 @@ def open_side(path: Path, checkpoint: Checkpoint) -> KerasSide:
     """
     table = checkpoint.architecture
     model, mine = open_model(path)
+    model, preprocess = without_preprocessing(model)
     if mine and (mine.architecture.network, mine.architecture.head) != (table.network, table.head):
         raise BadInputError(
             f"{path} is a {mine.architecture} and {checkpoint.provenance.source.name} is a {table}: "
@@ -114,9 +121,9 @@ def open_side(path: Path, checkpoint: Checkpoint) -> KerasSide:
     softmax = getattr(getattr(head.operation, "activation", None), "__name__", "") == "softmax"
     fused = head.name if softmax and table.head.kind != "none" else None
     if mine:
-        return KerasSide(model, pairing, mine.arrays, mine.provenance, fused, {dtype: watched})
+        return KerasSide(model, pairing, mine.arrays, mine.provenance, fused, {dtype: watched}, preprocess=preprocess)
     arrays = {layer: _neutral(table.parameters[layer], steps[pairing.steps[layer]].operation) for layer in owners}
-    return KerasSide(model, pairing, arrays, None, fused, {dtype: watched})
+    return KerasSide(model, pairing, arrays, None, fused, {dtype: watched}, preprocess=preprocess)
 
 
 def open_model(path: Path) -> tuple[Any, Checkpoint | None]:
@@ -127,6 +134,7 @@ def open_model(path: Path) -> tuple[Any, Checkpoint | None]:
     with open_keras_file(path) as file:  # every safety check of the reader, before Keras sees the file
         ours, kind, graph = _is_ours(file), file.kind, [name for name, _, _ in file.config_layers]
         written_by = file.keras_version
+        foreign = kind_of(file.layers, file.listed) == KERAS_VGGFACE
     if not graph and not ours:
         raise BadInputError(
             f"{path} holds weights without a graph, and its layers are not called as Albanie's are: nothing says what "
@@ -136,7 +144,25 @@ def open_model(path: Path) -> tuple[Any, Checkpoint | None]:
     if graph:
         return _load(path, kind, graph, written_by), mine
     assert mine is not None
-    return _our_graph(path, mine.architecture), mine
+    return _keras_vggfaces_graph(path, mine) if foreign else _our_graph(path, mine.architecture), mine
+
+
+def without_preprocessing(model: Any) -> tuple[Any, Callable[[np.ndarray], np.ndarray] | None]:
+    """``model`` from behind the layer that takes the mean off, and that layer; the model itself where it has none.
+
+    So that the network is judged on the same input as any other, and its preprocessing apart from it.
+    """
+    import keras
+
+    inputs = list(model.inputs or ())
+    first = next((each for each in model.layers if type(each).__name__ == "Rescaling" and each.name == "data"), None)
+    if first is None or len(inputs) != 1 or first.input is not inputs[0]:
+        return model, None
+
+    def preprocess(pixels: np.ndarray) -> np.ndarray:
+        return np.asarray(keras.ops.convert_to_numpy(first(pixels)))
+
+    return keras.Model(first.output, model.output, name=model.name), preprocess
 
 
 def _is_ours(file: KerasFile) -> bool:
@@ -144,6 +170,8 @@ def _is_ours(file: KerasFile) -> bool:
     if file.provenance is not None or file.kind == "weights.h5":
         return True
     body = file.layers.keys() - {"classifier", "feat_extract"}
+    if file.kind == "h5-weights":  # without a graph, keras_vggface's names can only mean keras_vggface's graph
+        body = {our_name(name) for name in body}
     tables = (
         arch.architecture(network, arch.NO_HEAD, folded=folded) for network in arch.NETWORKS for folded in (False, True)
     )
@@ -158,6 +186,21 @@ def _our_graph(path: Path, table: arch.Architecture) -> Any:
         model.load_weights(path)
     else:
         load_weights(model, path)
+    return model
+
+
+def _keras_vggfaces_graph(path: Path, mine: Checkpoint) -> Any:
+    """The inexact graph that the weights are for, with the file's own numbers, but for RGB: that much is exact."""
+    import keras
+
+    plan = vggface_plan(mine.architecture, exact=False, rename=same_name)
+    model = model_from_plan(keras, plan, name=f"vggface_{mine.architecture.network}")
+    stored = read_named(MappedFile(path)).arrays
+    arrays: Arrays = {}
+    for slot in LAYOUTS[KERAS_VGGFACE](mine.architecture).values():
+        arrays.setdefault(slot.layer, {})[slot.role] = slot.to_neutral(stored[slot.name])
+    for name, roles in arrays.items():
+        model.get_layer(name).set_weights([np.ascontiguousarray(array) for array in roles.values()])
     return model
 
 

@@ -47,6 +47,7 @@ class OnnxSide:
     provenance: Provenance | None
     backend: str = BACKEND
     dtypes: tuple[str, ...] = ("float64", "float32")
+    preprocess: Callable[[np.ndarray], np.ndarray] | None = None
 
     def runner(self, dtype: str) -> Callable[[np.ndarray, Observe], list[np.ndarray]]:
         """A function that runs a batch in ``dtype`` and hands over each layer's output."""

@@ -107,7 +107,7 @@ def check_parity(
     result = Parity(
         model, checkpoint, side.provenance, side.backend, chosen, side.pairing,
         compare_tensors(checkpoint.arrays, side.arrays),
-        compare_preprocessing(chosen, side.provenance, checkpoint.provenance), [],
+        compare_preprocessing(chosen, side.provenance, checkpoint.provenance, side.preprocess), [],
     )  # fmt: skip
     result.tensors.extra += side.pairing.left_over  # layers with arrays of their own, which the checkpoint has not
     if checkpoint is not original:

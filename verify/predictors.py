@@ -189,9 +189,10 @@ def _open_keras(path: Path) -> Predictor:
     """The file as Keras opens it. Every batch is filled up to one size: a new one would be compiled anew."""
     import keras
 
-    from verify.keras_side import open_model
+    from verify.keras_side import open_model, without_preprocessing
 
     model, checkpoint = open_model(path)
+    model, _ = without_preprocessing(model)
     shapes = [tuple(each.shape) for each in model.inputs or ()]
     side = size_of(checkpoint.provenance) if checkpoint is not None else INPUT_SIZE
     wanted = (side, side, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ class PreprocessingComparison:
     arithmetic: float
     stated: str
     says_nothing: bool = False
+    inside: bool = False  #: whether what was measured is a part of the file
 
     @property
     def passed(self) -> bool:
@@ -32,6 +34,11 @@ class PreprocessingComparison:
     def summary(self) -> str:
         if self.stated:
             return f"the file tells its users {self.stated}, which is not the checkpoint's"
+        if self.inside:
+            return (
+                f"the file takes RGB bytes and subtracts the published mean itself; off by {self.arithmetic:.1e} grey "
+                "levels at most from the formula in float64"
+            )
         silent = ", of which the file says nothing" if self.says_nothing else ""
         return (
             f"RGB, 0..255 less the published mean{silent}; off by {self.arithmetic:.1e} grey levels at most from the "
@@ -43,21 +50,25 @@ class PreprocessingComparison:
 
 
 def compare_preprocessing(
-    images: Images, provenance: Provenance | None, source: Provenance | None = None
+    images: Images,
+    provenance: Provenance | None,
+    source: Provenance | None = None,
+    inside: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> PreprocessingComparison:
     """Our function against the published formula on the images' pixels, and the file's own words against both.
 
+    Where the file has its preprocessing ``inside``, that takes our function's place.
     A stranger's file (``provenance`` None) says nothing: it is fed as published, and its first layer tells the rest.
     """
     exact = np.stack([images.pixels[..., channel] - PUBLISHED.mean[channel] for channel in range(3)], axis=-1)
-    apart = float(np.abs(preprocess_input(images.pixels) - exact).max())
+    apart = float(np.abs((inside or preprocess_input)(images.pixels) - exact).max())
     if provenance is None:
-        return PreprocessingComparison(apart, "", says_nothing=True)
+        return PreprocessingComparison(apart, "", says_nothing=True, inside=inside is not None)
     told, published = dict(provenance.preprocessing), PUBLISHED.as_dict()
     different = [f"{key} {told.get(key)}" for key, value in published.items() if _plain(told.get(key)) != _plain(value)]
     if source is not None and source.labels != provenance.labels:
         different.append(f"the classes {', '.join(provenance.labels or ('none',))}")
-    return PreprocessingComparison(apart, ", ".join(different))
+    return PreprocessingComparison(apart, ", ".join(different), inside=inside is not None)
 
 
 def _plain(value: Any) -> Any:

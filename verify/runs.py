@@ -41,6 +41,11 @@ class Side(Protocol):
         """What it computes in, the finest first."""
         ...
 
+    @property
+    def preprocess(self) -> Callable[[np.ndarray], np.ndarray] | None:
+        """The file's own way from pixels to input, where it is inside the file; the network is run without it."""
+        ...
+
     def runner(self, dtype: str) -> Callable[[np.ndarray, Observe], list[np.ndarray]]:
         """A function that runs a batch, hands over each layer's output as it comes, and returns the model's own."""
         ...

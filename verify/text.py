@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ferplus_keras.keras_vggface import KERAS_VGGFACE
+
 WORDS = {True: "pass", False: "FAIL", None: "-"}
 
 
@@ -25,6 +27,9 @@ def as_text(result: dict[str, Any]) -> str:
     for known in result["references"]:
         independent = "independent" if known["independent"] else "not independent"
         lines.append(f"  reference: {known['name']}, {independent}: {known['note']}")
+    provenance = result["model"]["provenance"] or {}
+    if provenance.get("layout") == KERAS_VGGFACE:
+        lines.append(f"  layout: {provenance['notes'][0] if provenance['notes'] else KERAS_VGGFACE}")
     if found := result["diagnosis"]:
         lines.append(f"  cause: {found['cause']} ({found['confidence']}; {found['evidence']})")
     return "\n".join(lines)

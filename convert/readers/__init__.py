@@ -14,6 +14,7 @@ from convert.readers.torch_file import is_torch_file, read_torch_file
 from ferplus_keras import HDF5_MAGIC, PROVENANCE_KEY
 from ferplus_keras.architecture import Head, architecture
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.keras_vggface import KERAS_VGGFACE
 from ferplus_keras.preprocessing import PUBLISHED
 
 
@@ -73,8 +74,7 @@ def read_checkpoint(
     with ThreadPoolExecutor(1) as pool:
         digest = pool.submit(file.sha256)  # hashing leaves the interpreter free: the reading goes on meanwhile
         found = read_named(file)
-        if check_graph:
-            found = with_head(found)
+        found = with_head(found) if check_graph else in_our_terms(found)
         earlier = valid_provenance(found)
         result = match(
             found, file.path.name, network=network, allow_missing=allow_missing, allow_unexpected=allow_unexpected
@@ -96,7 +96,7 @@ def read_checkpoint(
         units=head.units,
         dropout=dropout,
         labels=_labels(found, head, earlier),
-        preprocessing=earlier.preprocessing if earlier else PUBLISHED.as_dict(),
+        preprocessing=earlier.preprocessing if earlier and earlier.layout == "albanie" else PUBLISHED.as_dict(),
         standin=found.standin or STANDIN in file.path.name.lower() or bool(earlier and earlier.standin),
         num_batches_tracked=_step_counters(found, result, earlier),
         torch_head=earlier.torch_head if earlier and not _is_state_dict(found) else result.torch_head,
@@ -120,12 +120,21 @@ def own_provenance(path: str | Path) -> Provenance | None:
 
 
 def with_head(found: NamedArrays) -> NamedArrays:
-    """``found`` of a Keras file with the head of another name that was put on the features, if any, as classifier."""
-    if found.graph is None:
+    """``found`` in our terms, and the head of another name that was put on the features, if any, as classifier."""
+    if found.graph is None:  # no Keras file
         return found
     from convert.readers.keras import adopt_head
 
-    return adopt_head(found)
+    return adopt_head(in_our_terms(found))
+
+
+def in_our_terms(found: NamedArrays) -> NamedArrays:
+    """``found`` of a Keras file with keras_vggface's names, channel order and epsilon made ours; else as it is."""
+    if found.layout != KERAS_VGGFACE:
+        return found
+    from convert.readers.keras_vggface import in_our_terms
+
+    return in_our_terms(found)
 
 
 def graph_problem(found: NamedArrays, result: Match) -> str:
@@ -210,6 +219,6 @@ def _what_it_is(head: bytes, size: int) -> str:
 
 
 __all__ = [
-    "graph_problem", "looks_like_html", "own_provenance", "read_checkpoint", "read_named", "valid_provenance",
-    "with_head",
+    "graph_problem", "in_our_terms", "looks_like_html", "own_provenance", "read_checkpoint", "read_named",
+    "valid_provenance", "with_head",
 ]  # fmt: skip

@@ -15,6 +15,10 @@ from ferplus_keras.architecture import FEATURES, NETWORKS, NO_HEAD, architecture
 from ferplus_keras.emotions import EMOTIONS
 from ferplus_keras.keras_files import KerasFile, StoredArray, counted_names, open_keras_file
 from ferplus_keras.keras_plan import keras_plan
+from ferplus_keras.keras_vggface import KERAS_VGGFACE, ZEROS, speaks, their_name
+
+#: A layer of keras_vggface's graphs by its counter in a file that has no names.
+AVERAGE_CLASS = "average_pooling2d"
 
 #: What a head is called in Albanie's files.
 HEAD_NAMES = ("classifier", "feat_extract")
@@ -38,9 +42,12 @@ def read_keras(file: MappedFile) -> NamedArrays:
         if names:
             notes.append("the file names its layers by counters only (Keras before 3.6); names follow from the graph")
         graph = Graph(opened.config)
+        padded = bool(names) and "zero_padding2d" in opened.listed
+        layout = KERAS_VGGFACE if speaks({layer_of(name, "keras") for name in arrays}) else "keras"
         return NamedArrays(
-            opened.kind, "keras", arrays, dtypes, notes, opened.provenance, _output(graph), _dropout(graph), graph=graph
-        )
+            opened.kind, layout, arrays, dtypes, notes, opened.provenance, _output(graph), _dropout(graph),
+            graph=graph, listed=(*opened.listed, *graph.nodes, *(ZEROS.values() if padded else ())),
+        )  # fmt: skip
 
 
 def adopt_head(found: NamedArrays) -> NamedArrays:
@@ -85,7 +92,16 @@ def _view(file: MappedFile, stored: StoredArray) -> np.ndarray:
 
 
 def _layer_names(file: KerasFile) -> dict[str, str]:
-    """Counter -> layer name for a ``.weights.h5`` without names, from the one network whose counters fit; else {}."""
+    """Counter -> layer name for a ``.weights.h5`` without names, from the one network whose counters fit; else {}.
+
+    keras_vggface's graphs, and ours under its names, have an average pooling of a class that our own have not: their
+    first kernel is for BGR, and they get its names.
+    """
+    names = _counted_names(file)
+    return {counted: their_name(name) for counted, name in names.items()} if AVERAGE_CLASS in file.listed else names
+
+
+def _counted_names(file: KerasFile) -> dict[str, str]:
     if file.kind != "weights.h5" or not {"conv2d", "batch_normalization"} <= file.layers.keys():
         return {}
     for network in NETWORKS:

@@ -14,6 +14,7 @@ from typing import Any
 
 from ferplus_keras.architecture import BATCHNORM_EPSILON, Architecture
 from ferplus_keras.keras_plan import PROBABILITIES, KerasLayer, keras_plan
+from ferplus_keras.preprocessing import PUBLISHED
 
 #: Arguments that make the function, and what they are where the plan or an older file does not say.
 DEFAULTS: dict[str, Any] = {
@@ -28,6 +29,9 @@ PASSING = {
     "ActivityRegularization", "RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom", "RandomContrast",
     "RandomBrightness",
 }  # fmt: skip
+
+#: What may stand between the last block and a head that was put on it.
+POOLING = ("Flatten", "GlobalAveragePooling2D", "AveragePooling2D", "GlobalMaxPooling2D", "Reshape")
 
 MODELS = ("Functional", "Model", "Sequential")
 MAX_DEPTH = 8  #: of models within models, and of lists within lists
@@ -137,6 +141,8 @@ def departure(graph: Graph, table: Architecture, adopted: str | None = None) -> 
         found[layer.name] = name
         if layer.class_name == "InputLayer":
             found[layer.name] = first = graph.through(name)
+            if takes_the_mean_off(graph, first):
+                continue
             if ours and first in graph.nodes and graph.nodes[first].class_name != "InputLayer":
                 what = f"{first}, a {graph.nodes[first].class_name}"
                 return f"{name} is fed by {what}, and by the image in these networks"
@@ -208,15 +214,58 @@ def _wiring_departure(graph: Graph, name: str, inputs: tuple[str, ...]) -> str:
 
 
 def fed_by_features(graph: Graph, name: str, table: Architecture) -> bool:
-    """Whether the layer ``name`` is called on what ``table``, which has no head, yields, averaged over the image."""
-    last = table.output
+    """Whether the layer ``name`` is called on what ``table``, which has no head, yields, averaged over the image.
+
+    A Flatten may stand between, and a second pooling over the one pixel that the first has left.
+    """
     for call in graph.before(name):
-        pool = graph.nodes.get(call[0]) if len(call) == 1 else None
-        if pool and pool.class_name == "Flatten" and len(graph.before(pool.name)) == 1:
-            pool = graph.nodes.get(graph.before(pool.name)[0][0])
-        if pool and pool.class_name == "GlobalAveragePooling2D" and (last,) in graph.before(pool.name):
+        averaged = False
+        for _ in range(MAX_DEPTH):
+            node = graph.nodes.get(call[0]) if len(call) == 1 else None
+            if node is None or (averaged and _is_last(graph, node, table)):
+                break
+            averaged = averaged or node.class_name in ("GlobalAveragePooling2D", "AveragePooling2D")
+            calls = graph.before(node.name)
+            call = calls[0] if len(calls) == 1 and node.class_name in POOLING else ()
+        else:
+            continue
+        if node is not None:
             return True
     return False
+
+
+def _is_last(graph: Graph, node: Node, table: Architecture) -> bool:
+    """Whether ``node`` is the ReLU after the last block: by its name, or by what it stands on."""
+    if node.name == table.output:
+        return True
+    if _plain(node.config.get("activation")) != "relu":
+        return False
+    increase = table.by_name[table.by_name[table.output].inputs[0]].name + "_1x1_increase_bn"
+    for total, *others in graph.before(node.name):
+        added = graph.nodes.get(total)
+        if others or added is None or added.class_name != "Add":
+            continue
+        for branch in graph.before(added.name):
+            scaled = [each for name in branch if (scale := graph.nodes.get(name)) and scale.class_name == "Multiply"
+                      for call in graph.before(scale.name) for each in call]  # fmt: skip
+            if increase in (*branch, *scaled):
+                return True
+    return False
+
+
+def takes_the_mean_off(graph: Graph, name: str) -> bool:
+    """Whether the layer is the published preprocessing: a Rescaling that takes RGB images less the mean."""
+    node = graph.nodes.get(name)
+    if node is None or node.class_name != "Rescaling":
+        return False
+    scale, offset = _plain(node.config.get("scale")), _plain(node.config.get("offset"))
+    if scale not in (1, (1,) * 3, (1.0,) * 3) or not isinstance(offset, tuple) or len(offset) != len(PUBLISHED.mean):
+        return False
+    fed = [graph.nodes.get(call[0]) for call in graph.before(name)]
+    return all(before is not None and before.class_name == "InputLayer" for before in fed) and all(
+        isinstance(have, float) and math.isclose(have, -mean, rel_tol=1e-6)
+        for have, mean in zip(offset, PUBLISHED.mean, strict=True)
+    )
 
 
 def _callers(nodes: Any) -> Iterator[tuple[str, ...]]:

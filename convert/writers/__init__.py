@@ -17,6 +17,7 @@ from convert.readers import read_named
 from convert.writers.blocks import blocks
 from ferplus_keras.atomic import atomic_path, flush
 from ferplus_keras.errors import BadInputError, OutputError
+from ferplus_keras.keras_vggface import KERAS_VGGFACE
 
 #: Bytes of the new file that may be in memory at once while it is compared.
 RELEASE_EVERY = 4 << 20
@@ -56,6 +57,15 @@ FORMATS = {
 }
 
 
+#: Not by suffix, but by ``--layout``: a .h5 of weights for a graph that is not ours.
+FOREIGN = {
+    KERAS_VGGFACE: Format(KERAS_VGGFACE, ".h5", "convert.writers.keras_vggface:write_keras_vggface", has_output=True)
+}
+
+#: Formats with a graph whose input can be pixels, the preprocessing inside.
+WITH_PIXELS = ("h5", "keras")
+
+
 @dataclass(frozen=True)
 class Written:
     """A finished file."""
@@ -66,9 +76,19 @@ class Written:
     sha256: str
 
 
-def format_of(path: str | Path) -> Format:
-    """The format that a file name asks for. Raises :class:`BadInputError` when its suffix is none of ours."""
+def format_of(path: str | Path, layout: str = "albanie") -> Format:
+    """The format that a file name asks for, or a foreign ``layout``.
+
+    Raises :class:`BadInputError` when its suffix is none of ours, or not the layout's.
+    """
     name = Path(path).name.lower()
+    if layout in FOREIGN:
+        if name.endswith((".h5", ".hdf5")) and not name.endswith(".weights.h5"):
+            return FOREIGN[layout]
+        raise BadInputError(
+            f"{path}: weights of the layout {layout} are a .h5 or .hdf5 file (and not .weights.h5, which Keras 3 takes "
+            "for its own)."
+        )
     for format in FORMATS.values():
         if name.endswith(format.suffix):
             return format
@@ -79,16 +99,30 @@ def format_of(path: str | Path) -> Format:
     )
 
 
-def write(checkpoint: Checkpoint, path: str | Path, *, logits: bool = False, channels_last: bool = False) -> Written:
+def write(
+    checkpoint: Checkpoint,
+    path: str | Path,
+    *,
+    logits: bool = False,
+    channels_last: bool = False,
+    layout: str = "albanie",
+    pixels: bool = False,
+) -> Written:
     """Write ``checkpoint`` to ``path`` in the format of its name.
 
     The bytes go to a temporary file, are read back by the reader of that format and compared bit for bit, and only
     then take the target's name. ``logits`` leaves the softmax out of a Keras or ONNX model; ``channels_last`` makes an
-    ONNX model take images as height x width x channels.
+    ONNX model take images as height x width x channels; ``layout`` "keras-vggface" writes weights for that package's
+    graphs; ``pixels`` puts the preprocessing inside a ``.h5`` or ``.keras`` model, which then takes RGB bytes.
 
     Raises :class:`OutputError` when the file cannot be written or does not read back as it should.
     """
-    path, format = Path(path), format_of(path)
+    path, format = Path(path), format_of(path, layout)
+    if pixels and format.name not in WITH_PIXELS:
+        raise BadInputError(
+            f"{path}: preprocessing goes inside a model, a {' or '.join(f'.{name}' for name in WITH_PIXELS)} file; "
+            "this is none."
+        )
     if checkpoint.provenance.standin and STANDIN not in path.name.lower():
         better = path.name[: -len(format.suffix)] + f"-{STANDIN}{format.suffix}"
         raise BadInputError(
@@ -96,10 +130,15 @@ def write(checkpoint: Checkpoint, path: str | Path, *, logits: bool = False, cha
             f"says so in its name: call the target {better} instead of {path.name}."
         )
     has_softmax = format.has_output and not logits
-    labelled = replace(checkpoint, provenance=with_output(checkpoint.provenance, probabilities=has_softmax))
+    provenance = replace(with_output(checkpoint.provenance, probabilities=has_softmax), preprocessing_inside=pixels)
+    labelled = replace(checkpoint, provenance=provenance)
+    if layout == KERAS_VGGFACE:
+        from convert.writers.keras_vggface import for_keras_vggface
+
+        labelled = for_keras_vggface(labelled)
     activation = "softmax" if has_softmax else None
     with atomic_path(path, size=checkpoint.parameter_bytes + METADATA_BYTES) as temporary:
-        options = {"channels_last": channels_last} if format.name == "onnx" else {}
+        options = {"channels_last": channels_last} if format.name == "onnx" else {"pixels": True} if pixels else {}
         format.load()(labelled, temporary, activation=activation, model_name=_model_name(labelled), **options)
         with ThreadPoolExecutor(2) as pool:  # the disk, the hash and the comparison do not wait for each other
             digest = pool.submit(sha256_of, temporary)
@@ -157,4 +196,4 @@ def _model_name(checkpoint: Checkpoint) -> str:
     return f"{checkpoint.architecture.network}_{purpose}{suffix}"
 
 
-__all__ = ["FORMATS", "Format", "Written", "compare", "format_of", "write"]
+__all__ = ["FOREIGN", "FORMATS", "WITH_PIXELS", "Format", "Written", "compare", "format_of", "write"]

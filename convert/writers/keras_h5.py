@@ -15,7 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from convert.checkpoint import Checkpoint
+from convert.checkpoint import Arrays, Checkpoint
 from convert.writers.blocks import blocks
 from ferplus_keras import PROVENANCE_KEY
 from ferplus_keras.architecture import Shape
@@ -33,27 +33,41 @@ MAX_ATTRIBUTE_BYTES = 64512
 METADATA_BLOCK = 1 << 18
 
 
-def write_h5(checkpoint: Checkpoint, path: Path, *, activation: str | None, model_name: str) -> None:
-    """Write ``checkpoint`` as a whole Keras model. ``activation`` is "softmax" or None for logits."""
-    plan = keras_plan(checkpoint.architecture, input_shape=checkpoint.provenance.input_shape, activation=activation)
+def write_h5(
+    checkpoint: Checkpoint, path: Path, *, activation: str | None, model_name: str, pixels: bool = False
+) -> None:
+    """Write ``checkpoint`` as a whole Keras model.
+
+    ``activation`` is "softmax" or None for logits; ``pixels`` puts the preprocessing inside.
+    """
+    shape = checkpoint.provenance.input_shape
+    plan = keras_plan(checkpoint.architecture, input_shape=shape, activation=activation, pixels=pixels)
     config = {"class_name": "Functional", "config": functional_config(plan, model_name)}
-    places: list[tuple[int, np.ndarray]] = []
     with as_os_error(RuntimeError), h5py.File(path, "w", meta_block_size=METADATA_BLOCK) as file:
         file.attrs["keras_version"] = KERAS_VERSION.encode()
         file.attrs["backend"] = b"tensorflow"
         file.attrs["model_config"] = json.dumps(config).encode()
         file.attrs[PROVENANCE_KEY] = checkpoint.provenance.to_json().encode()
         weights = file.create_group("model_weights")
-        weights.attrs["keras_version"] = KERAS_VERSION.encode()
-        weights.attrs["backend"] = b"tensorflow"
-        weights.attrs["layer_names"] = _names(layer.name for layer in plan)
-        for layer in plan:
-            group = h5py.h5g.create(weights.id, layer.name.encode())
-            _set_attribute(group, b"weight_names", _names(f"{layer.name}/{role}:0" for role in layer.weights))
-            for role, shape in layer.weights.items():
-                offset = _reserve(group, f"{layer.name}/{role}:0", shape)
-                places.append((offset, checkpoint.arrays[layer.name][role]))
-    _fill(path, places)
+        places = reserve_layers(weights, plan, checkpoint.arrays)
+    fill(path, places)
+
+
+def reserve_layers(group: h5py.Group, plan: tuple[KerasLayer, ...], arrays: Arrays) -> list[tuple[int, np.ndarray]]:
+    """Lay out ``plan``'s layers in ``group`` as Keras 2 does, without their numbers.
+
+    Returns where in the file the bytes of each of ``arrays`` (by the plan's names) go, for :func:`fill`.
+    """
+    group.attrs["keras_version"] = KERAS_VERSION.encode()
+    group.attrs["backend"] = b"tensorflow"
+    group.attrs["layer_names"] = _names(layer.name for layer in plan)
+    places = []
+    for layer in plan:
+        own = h5py.h5g.create(group.id, layer.name.encode(), lcpl=_properties()[1])
+        _set_attribute(own, b"weight_names", _names(f"{layer.name}/{role}:0" for role in layer.weights))
+        for role, shape in layer.weights.items():
+            places.append((_reserve(own, f"{layer.name}/{role}:0", shape), arrays[layer.name][role]))
+    return places
 
 
 def _reserve(group: h5py.h5g.GroupID, name: str, shape: Shape) -> int:
@@ -75,7 +89,7 @@ def _properties() -> tuple[h5py.h5p.PropDCID, h5py.h5p.PropLCID]:
     return creation, link
 
 
-def _fill(path: Path, places: list[tuple[int, np.ndarray]]) -> None:
+def fill(path: Path, places: list[tuple[int, np.ndarray]]) -> None:
     """Put each array, as float32 in C order, at its place in the file.
 
     HDF5 writes under a lock; two threads that turn kernels around and write them past it need half the time.

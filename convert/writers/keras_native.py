@@ -19,9 +19,11 @@ from ferplus_keras.atomic import as_os_error
 from ferplus_keras.errors import OutputError
 
 
-def write_keras(checkpoint: Checkpoint, path: Path, *, activation: str | None, model_name: str) -> None:
+def write_keras(
+    checkpoint: Checkpoint, path: Path, *, activation: str | None, model_name: str, pixels: bool = False
+) -> None:
     """Write a whole model as ``.keras``; the provenance becomes a member of the zip, which Keras ignores."""
-    model = _model(checkpoint, activation, model_name)
+    model = _model(checkpoint, activation, model_name, pixels)
     with as_os_error(RuntimeError):
         model.save(path)
     with zipfile.ZipFile(path, "a") as archive:
@@ -37,7 +39,7 @@ def write_keras_weights(checkpoint: Checkpoint, path: Path, *, activation: str |
         file.attrs[PROVENANCE_KEY] = checkpoint.provenance.to_json().encode()
 
 
-def _model(checkpoint: Checkpoint, activation: str | None, model_name: str) -> Any:
+def _model(checkpoint: Checkpoint, activation: str | None, model_name: str, pixels: bool = False) -> Any:
     try:
         from ferplus_keras.graph import model_from_architecture
     except ImportError as error:
@@ -46,7 +48,9 @@ def _model(checkpoint: Checkpoint, activation: str | None, model_name: str) -> A
             "Install it with: pip install keras. A .h5 file needs no Keras."
         ) from None
     shape = checkpoint.provenance.input_shape
-    model = model_from_architecture(checkpoint.architecture, input_shape=shape, activation=activation, name=model_name)
+    model = model_from_architecture(
+        checkpoint.architecture, input_shape=shape, activation=activation, name=model_name, pixels=pixels
+    )
     for layer in model.layers:
         if layer.weights:
             arrays = checkpoint.arrays[layer.name].values()

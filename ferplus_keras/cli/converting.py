@@ -16,6 +16,9 @@ from ferplus_keras.cli.shared import Commands, add_reports, plain, report, repor
 #: Target formats by name; ``convert.writers.FORMATS`` has the same, and a test holds the two together.
 FORMAT_NAMES = ("h5", "keras", "weights.h5", "pth", "safetensors", "onnx", "mat")
 
+#: Layouts of Keras files, the usual one first.
+LAYOUT_NAMES = ("albanie", "keras-vggface")
+
 
 def add(commands: Commands) -> None:
     """Declare the commands of this module."""
@@ -47,6 +50,15 @@ def add(commands: Commands) -> None:
     convert.add_argument(
         "--fold", action="store_true", help="merge batch normalisation into the convolutions: for inference only"
     )
+    convert.add_argument(
+        "--layout", choices=LAYOUT_NAMES, default=LAYOUT_NAMES[0],
+        help="whose names and graph a .h5 is for: keras-vggface writes weights that code for keras_vggface 0.6 loads "
+        "(never exact: docs/swap-in.md)",
+    )  # fmt: skip
+    convert.add_argument(
+        "--preprocessing", choices=("outside", "inside"), default="outside",
+        help="inside: .h5 and .keras models take RGB bytes, 224 x 224 x 3, and subtract the mean themselves",
+    )  # fmt: skip
     convert.add_argument("--no-top", action="store_true", help="leave the classifier out")
     for kind, verb in (("missing", "be absent"), ("unexpected", "be present and left out")):
         convert.add_argument(
@@ -100,6 +112,8 @@ def _convert(options: argparse.Namespace) -> int:
         top=not options.no_top,
         channels_last=options.channels_last,
         folded=options.fold,
+        layout=options.layout,
+        pixels=options.preprocessing == "inside",
         allow_missing=options.allow_missing,
         allow_unexpected=options.allow_unexpected,
         progress=lambda line: None if options.json else print(line, file=sys.stderr),
@@ -114,6 +128,10 @@ def _convert(options: argparse.Namespace) -> int:
         print(f"{conversion.source.name} is a STAND-IN with made-up weights: its predictions mean nothing.")
     for note in provenance.notes:
         print(f"note: {note}")
+    if options.layout != LAYOUT_NAMES[0]:
+        from ferplus_keras.keras_vggface import PADDING_NOTE
+
+        print(f"note: NOT EXACT: {PADDING_NOTE}. Feed it BGR: keras_vggface.utils.preprocess_input(images, version=2)")
     for each in conversion.written:
         print(f"{each.path}  {each.size / 1e6:.1f} MB  sha256 {each.sha256[:12]}...  read back and equal bit for bit")
     print(f"{provenance.network}, {len(conversion.written)} file(s) in {conversion.seconds:.1f} s")

@@ -1,0 +1,121 @@
+"""Keras files that speak keras_vggface's dialect, brought into ours: names, channel order, epsilon.
+
+Such files come from keras_vggface itself, from code that put a head of its own upon it, from this project's
+``--layout keras-vggface``, and from models of :mod:`ferplus_keras.compat`. What a file computes in its own graph is
+kept, but for the padding of keras_vggface's graph, which no network here has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from convert.layouts import layer_of
+from convert.matching import NamedArrays
+from convert.readers.keras_graph import Graph, Node
+from ferplus_keras.architecture import BATCHNORM_EPSILON
+from ferplus_keras.keras_vggface import (
+    BGR_CONV1,
+    CONV1,
+    EPSILON,
+    KERAS_VGGFACE,
+    PADDING_NOTE,
+    THEIR_CONV1,
+    ZEROS,
+    absorbed,
+    keras3_name,
+    our_name,
+    turned,
+)
+
+#: Layers that only Albanie's padding has, under either form of their names.
+EXACT = frozenset((*ZEROS.values(), *map(keras3_name, ZEROS)))
+
+
+def in_our_terms(found: NamedArrays) -> NamedArrays:
+    """``found`` with our names, its first kernel for RGB and its gammas for our epsilon, where it speaks the dialect.
+
+    Anything else comes back as it was.
+    """
+    if found.layout != KERAS_VGGFACE:
+        return found
+    epsilons = dict(_epsilons(found))
+    arrays, dtypes = {}, {}
+    for name, array in found.arrays.items():
+        theirs, _, role = name.rpartition("/")
+        ours, dtype = f"{our_name(theirs)}/{role}", found.dtypes[name]
+        variance = found.arrays.get(f"{theirs}/moving_variance")
+        if theirs in (THEIR_CONV1, BGR_CONV1) and array.ndim == 4:
+            array = turned(array)
+        elif role == "gamma" and variance is not None and variance.shape == array.shape and _floats(array, variance):
+            array = absorbed(array, variance, epsilons[theirs], BATCHNORM_EPSILON)
+            dtype = str(array.dtype)
+        if ours in arrays:  # two layers of one name here: neither is taken for the other
+            ours = name
+        arrays[ours], dtypes[ours] = array, dtype
+    notes = [*found.notes, _note(set(epsilons.values()), exact=_is_exact(found))]
+    graph = _renamed(found.graph) if found.graph is not None else None
+    return replace(found, layout="keras", arrays=arrays, dtypes=dtypes, notes=notes, graph=graph)
+
+
+def _epsilons(found: NamedArrays) -> Iterator[tuple[str, float]]:
+    """BatchNorm -> its epsilon: as the file's graph says, or as the graph has it that a file of weights is for."""
+    layers = {layer_of(name, "keras") for name in found.arrays}
+    network = "senet50" if any(layer.endswith("_1x1_down") for layer in layers) else "resnet50"
+    usual = BATCHNORM_EPSILON if _is_exact(found) else EPSILON[network]
+    for name in found.arrays:
+        if name.endswith("/gamma"):
+            layer = layer_of(name, "keras")
+            node = found.graph.nodes.get(layer) if found.graph else None
+            told = node.config.get("epsilon") if node else None
+            positive = isinstance(told, int | float) and not isinstance(told, bool) and 0 < told < 1
+            yield layer, _tidy(float(told)) if positive and told is not None else usual
+
+
+def _tidy(epsilon: float) -> float:
+    """The usual epsilons as they are meant: some versions of Keras write float32's 0.0010000000474974513."""
+    usual = (BATCHNORM_EPSILON, *EPSILON.values())
+    return next((each for each in usual if np.float32(each) == np.float32(epsilon)), epsilon)
+
+
+def _is_exact(found: NamedArrays) -> bool:
+    """Whether the file is for Albanie's geometry, as models of :mod:`ferplus_keras.compat` are."""
+    layers = {layer_of(name, "keras") for name in found.arrays}
+    if BGR_CONV1 in layers or not EXACT.isdisjoint(found.listed):
+        return True
+    first = found.graph.nodes.get(THEIR_CONV1) if found.graph else None
+    return first is not None and first.config.get("padding") == "valid"
+
+
+def _note(epsilons: set[float], exact: bool) -> str:
+    said = "it has keras_vggface's names: the first kernel was turned from BGR to RGB"
+    changed = ", ".join(f"{each:g}" for each in sorted(epsilons - {BATCHNORM_EPSILON}))
+    if changed:
+        said += f", and gamma made for epsilon 1e-05 (was {changed})"
+    return said if exact else f"{said}; the function is not quite the old one: {PADDING_NOTE}, and here both are right"
+
+
+def _renamed(graph: Graph) -> Graph:
+    """The graph under our names, its epsilons ours: the gammas have taken up the difference."""
+    result = Graph(None)
+    for node in graph.nodes.values():
+        config = node.config
+        if node.class_name == "BatchNormalization":
+            config = {**config, "epsilon": BATCHNORM_EPSILON}
+        calls = tuple(tuple(map(_our_node, call)) for call in node.inputs)
+        result.nodes[_our_node(node.name)] = Node(_our_node(node.name), node.class_name, config, calls)
+    return result
+
+
+def _our_node(name: str) -> str:
+    # avg_pool is a layer of another class than our pool5: under our name it would be held against ours.
+    return our_name(name) if our_name(name) == CONV1 or name.endswith("/bn") else name
+
+
+def _floats(*arrays: np.ndarray) -> bool:
+    return all(array.dtype.kind == "f" for array in arrays)
+
+
+__all__ = ["in_our_terms"]

@@ -1,0 +1,67 @@
+"""``X.h5`` with ``--layout keras-vggface``: weights for the graphs of keras_vggface 0.6, which are not ours to change.
+
+A file of weights alone, in Keras 2's style: ``VGGFace(model="resnet50", weights=None, classes=8)`` of the old package
+loads it by position or ``by_name=True``. There is no graph in it, because keras_vggface's is inexact and nobody should
+get it by opening a file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+
+from convert.checkpoint import Arrays, Checkpoint
+from convert.layouts import LAYOUTS
+from convert.writers.keras_h5 import METADATA_BLOCK, fill, reserve_layers
+from ferplus_keras import PROVENANCE_KEY
+from ferplus_keras.architecture import BATCHNORM_EPSILON
+from ferplus_keras.atomic import as_os_error
+from ferplus_keras.errors import BadInputError
+from ferplus_keras.keras_vggface import EPSILON, KERAS_VGGFACE, PADDING_NOTE, their_name, vggface_plan, with_epsilon
+
+
+def for_keras_vggface(checkpoint: Checkpoint) -> Checkpoint:
+    """``checkpoint`` with its gammas made for keras_vggface's epsilon, and a record that says what the file is.
+
+    The kernel of the first convolution stays RGB here; the layout turns it around on its way into the file.
+    Raises :class:`BadInputError` for an embedding, which keras_vggface has not.
+    """
+    table, provenance = checkpoint.architecture, checkpoint.provenance
+    if table.head.kind == "embedding":
+        raise BadInputError(
+            f"keras_vggface has no embeddings, and {provenance.source.name} is a {table}: leave its head out "
+            "(--no-top), or write a .h5 of our own layout."
+        )
+    published = provenance.preprocessing
+    bgr = {"channel_order": "BGR", "mean": tuple(reversed(published["mean"])), "std": tuple(reversed(published["std"]))}
+    epsilon = EPSILON[table.network]
+    notes = (
+        f"for keras_vggface 0.6's {table.network}: BGR, gamma made for epsilon {epsilon:g}; not exact: {PADDING_NOTE}",
+        "feed it keras_vggface.utils.preprocess_input(images, version=2)",
+    )
+    return replace(
+        checkpoint,
+        arrays=with_epsilon(checkpoint.arrays, BATCHNORM_EPSILON, epsilon),
+        provenance=replace(
+            provenance, layout=KERAS_VGGFACE, preprocessing=published | bgr, notes=(*provenance.notes, *notes)
+        ),
+    )  # fmt: skip
+
+
+def write_keras_vggface(checkpoint: Checkpoint, path: Path, *, activation: str | None, model_name: str) -> None:
+    """Write what :func:`for_keras_vggface` gave as a weights file. The other arguments make no difference to it."""
+    table = checkpoint.architecture
+    plan = vggface_plan(table, exact=False, rename=their_name)
+    arrays: Arrays = {}
+    for slot in LAYOUTS[KERAS_VGGFACE](table).values():
+        layer, _, role = slot.name.rpartition("/")
+        arrays.setdefault(layer, {})[role] = slot.from_neutral(checkpoint.arrays[slot.layer][slot.role])
+    with as_os_error(RuntimeError), h5py.File(path, "w", meta_block_size=METADATA_BLOCK) as file:
+        file.attrs[PROVENANCE_KEY] = checkpoint.provenance.to_json().encode()
+        places = reserve_layers(file, tuple(layer for layer in plan if layer.weights), arrays)
+    fill(path, places)
+
+
+__all__ = ["for_keras_vggface", "write_keras_vggface"]
