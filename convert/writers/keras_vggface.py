@@ -26,13 +26,17 @@ def for_keras_vggface(checkpoint: Checkpoint) -> Checkpoint:
     """``checkpoint`` with its gammas made for keras_vggface's epsilon, and a record that says what the file is.
 
     The kernel of the first convolution stays RGB here; the layout turns it around on its way into the file.
-    Raises :class:`BadInputError` for an embedding, which keras_vggface has not.
+    Raises :class:`BadInputError` for an embedding or a folded network, which keras_vggface has not.
     """
     table, provenance = checkpoint.architecture, checkpoint.provenance
     if table.head.kind == "embedding":
         raise BadInputError(
             f"keras_vggface has no embeddings, and {provenance.source.name} is a {table}: leave its head out "
             "(--no-top), or write a .h5 of our own layout."
+        )
+    if provenance.folded:
+        raise BadInputError(
+            "keras_vggface's graph has its batch normalisations, and a folded network has none to give: leave out --fold."
         )
     published = provenance.preprocessing
     bgr = {"channel_order": "BGR", "mean": tuple(reversed(published["mean"])), "std": tuple(reversed(published["std"]))}
