@@ -1,10 +1,12 @@
 """The folder of a run: who may write there, and what is called how.
 
-recipe.toml  run.json                 what is being done: all values; data, start, versions, seed
-history.csv  curves.svg               the epochs so far
-state/state.safetensors               the last complete checkpoint
-state/best-0007.safetensors           the weights of the best epoch on Valid
-best.h5 ... last.h5 ... model-card.md the release, once the run is done
+    recipe.toml  run.json                 what is being done: all values; data, start, versions, seed
+    history.csv  curves.svg  tensorboard/ the epochs so far
+    state/state.safetensors               the last complete checkpoint
+    state/best-0007.safetensors           the weights of the best epoch on Valid
+    best.h5 ... last.h5 ... model-card.md the release, once the run is done
+
+Every file is written under another name and renamed.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ class RunFolder:
         self.path = path
         self.recipe, self.run = path / RECIPE, path / RUN
         self.history, self.curves = path / HISTORY, path / CURVES
+        self.tensorboard = path / "tensorboard"
         self.states = path / "state"
         self.state, self.last = self.states / "state.safetensors", self.states / "last.safetensors"
 
@@ -66,7 +69,10 @@ class RunFolder:
 
     def write_text(self, path: Path, text: str) -> None:
         """Write ``text`` to ``path``, whole or not at all. Raises :class:`OutputError`."""
-        data = text.encode("utf-8")
+        self.write_bytes(path, text.encode("utf-8"))
+
+    def write_bytes(self, path: Path, data: bytes) -> None:
+        """Write ``data`` to ``path``, whole or not at all. Raises :class:`OutputError`."""
         with atomic_path(path, len(data)) as temporary:
             temporary.write_bytes(data)
             flush(temporary)

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 
 from ferplus_keras.errors import BadInputError, CheckFailedError
-from ferplus_keras.finetune import targets
+from ferplus_keras.finetune import targets, tensorboard
 from ferplus_keras.finetune.augmentation import Augmentation
 from ferplus_keras.finetune.averaging import WeightAverage
 from ferplus_keras.finetune.curves import learning_curves
@@ -213,6 +213,7 @@ class Run:
         save_state(folder.state, self.model, {"identity": self.identity, "history": history})
         folder.forget_other_bests(self._standing(history).best_epoch)
         folder.write_history(history)
+        folder.write_bytes(folder.tensorboard / tensorboard.FILE, tensorboard.events(history))
         folder.write_text(folder.curves, learning_curves(history, self.recipe.name, self.examples.valid.commonest))
 
     def _flat(self) -> dict[str, np.ndarray]:
