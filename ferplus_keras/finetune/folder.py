@@ -60,7 +60,10 @@ class RunFolder:
                 "another --out."
             )
         if self.begun:
-            for old in (*self.states.glob("*.safetensors"), self.run, self.recipe, self.history, self.curves):
+            for pattern in ("state/*.safetensors", "best.*", "last.*", "model-card.md", "accuracy/*", "tensorboard/*"):
+                for old in self.path.glob(pattern):
+                    old.unlink(missing_ok=True)
+            for old in (self.run, self.recipe, self.history, self.curves):
                 old.unlink(missing_ok=True)
         try:
             self.states.mkdir(parents=True, exist_ok=True)

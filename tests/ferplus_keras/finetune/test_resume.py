@@ -81,7 +81,7 @@ def test_killed_twice_and_gone_on_with_it_is_the_same_to_the_last_bit(
         [sys.executable, "-m", "ferplus_keras.cli", "finetune", "--resume", str(folder)],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT, text=True, stderr=subprocess.PIPE,
     )  # fmt: skip
-    wait_for(lambda: bool(list(state.parent.glob(".partial-*"))) or "best.safetensors" in os.listdir(folder), again)
+    wait_for(lambda: bool(list(state.parent.glob(".partial-*"))) or (folder / "best.safetensors").exists(), again)
     again.send_signal(signal.SIGKILL)
     again.wait()
     last = run_ferplus("finetune", "--resume", folder)
