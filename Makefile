@@ -22,7 +22,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PYTHONWARNINGS ?= ignore::DeprecationWarning
 export KERAS2_PYTHON := $(abspath $(VENV_KERAS2))/bin/python
 
-.PHONY: help convert fetch verify accuracy test test-all fuzz lint format bench wheelhouse clean
+.PHONY: help convert fetch verify accuracy finetune test test-all fuzz lint format bench wheelhouse clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -44,6 +44,10 @@ accuracy: $(VENV)/.convert  ## accuracy on FERPlus (DATA=path or FERPLUS_DATA; M
 		$(addprefix --split ,$(SPLIT)) $(addprefix --expect ,$(EXPECT)) \
 		--report "weights/reports/$$(basename "$$model").accuracy"; code=$$?; \
 		[ $$code -lt 128 ] || exit $$code; [ $$code -le $$worst ] || worst=$$code; done; exit $$worst
+
+finetune: $(VENV)/.convert  ## train on FERPlus (DATA=path, OUT=folder; ARCH=senet50, RECIPE=albanie, WEIGHTS=start, SET="epochs=9 size=64", RESUME=1)
+	@$(BIN)/ferplus finetune $(addprefix --data ,$(DATA)) $(addprefix --arch ,$(ARCH)) $(addprefix --recipe ,$(RECIPE)) \
+		$(addprefix --weights ,$(WEIGHTS)) $(addprefix --set ,$(SET)) --out "$(or $(OUT),weights/runs/$(or $(RECIPE),scratch)-$(or $(ARCH),resnet50))" $(if $(RESUME),--resume)
 
 test: $(VENV)/.dev $(VENV_KERAS2)/.ready  ## run the tests (under 10 minutes)
 	@$(BIN)/python -m pytest

@@ -117,7 +117,7 @@ FIELDS: dict[str, Callable[[Any], bool]] = {
     "num_batches_tracked": _counters,
     "torch_head": _one_of("conv", "linear"),
     "notes": _texts,
-    "training": lambda value: value is None or (isinstance(value, dict) and all(map(_text, value))),
+    "training": lambda value: value is None or (isinstance(value, dict) and all(map(_text, (*value, *value.values())))),
     "tool": _text,
 }
 

@@ -53,7 +53,7 @@ def release(
         "accuracy": rates,
         "commonest": run.examples.valid.commonest,
         "waiting_for_data": max(row["waiting_for_data"] for row in outcome.history),
-        "files": [asdict(each) for each in written],
+        "files": [asdict(each) | {"path": str(each.path)} for each in written],
     }
     folder.write_text(folder.path / CARD, _card(run, outcome, folder, made))
     return made

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ferplus_keras.architecture import NETWORKS
 from ferplus_keras.cli.shared import Commands, count, plain, seed, silent_stderr
-from ferplus_keras.errors import BadInputError
+from ferplus_keras.errors import BadInputError, CheckFailedError
 
 if TYPE_CHECKING:
     from ferplus_keras.finetune.examples import Examples
@@ -222,7 +222,7 @@ def _record(options: argparse.Namespace, run: Any) -> dict[str, Any]:
     from ferplus_keras.cli.finetune_release import versions
 
     return {
-        "options": {name: getattr(options, name) for name in REMEMBERED},
+        "options": {name: getattr(options, name) for name in REMEMBERED} | _places(options),
         "identity": run.identity,
         "data": run.examples.fingerprint,
         "classes": list(run.examples.classes),
@@ -235,14 +235,22 @@ def _record(options: argparse.Namespace, run: Any) -> dict[str, Any]:
     }
 
 
+def _places(options: argparse.Namespace) -> dict[str, str]:
+    """Paths as they are called from anywhere."""
+    from ferplus_keras.dataset import DATA_VARIABLE
+
+    named = {"data": options.data or os.environ.get(DATA_VARIABLE), "weights": options.weights}
+    return {name: str(Path(path).expanduser().absolute()) for name, path in named.items() if path}
+
+
 def _again(folder: RunFolder) -> str:
     return shlex.join(["ferplus", "finetune", "--resume", str(folder.path)])
 
 
 def _how_to_go_on(error: BaseException, folder: RunFolder) -> None:
     """Said beside the error itself, whatever that is."""
-    if isinstance(error, BadInputError):
-        return
+    if isinstance(error, BadInputError | CheckFailedError):
+        return  # the same again would end in the same way
     if folder.state.exists():
         print(f"\nThe last checkpoint is complete. To go on: {_again(folder)}", file=sys.stderr)
     elif folder.begun:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 
+from ferplus_keras.errors import BadInputError
 from ferplus_keras.finetune.recipe import TrainingSettings
 
 #: NVIDIA's GPUs compute in bfloat16 from this compute capability on (Ampere).
@@ -89,4 +92,21 @@ def peak_memory() -> tuple[int, str]:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "main"
 
 
-__all__ = ["gpu_capability", "jit_compile", "make_repeatable", "peak_memory", "precision_of"]
+@contextmanager
+def out_of_memory(batch: int) -> Iterator[None]:
+    """What each backend raises when the device is full, as one sentence. Raises :class:`BadInputError`."""
+    try:
+        yield
+    except Exception as error:
+        text = f"{type(error).__name__} {error}"[:2000]
+        if not any(
+            sign in text for sign in ("ResourceExhausted", "RESOURCE_EXHAUSTED", "OutOfMemory", "out of memory")
+        ):
+            raise
+        raise BadInputError(
+            f"A batch of {batch} pictures does not fit into the device's memory. Halve it and add up two for a step: "
+            f"--set batch={max(1, batch // 2)} --set accumulate=2."
+        ) from None
+
+
+__all__ = ["gpu_capability", "jit_compile", "make_repeatable", "out_of_memory", "peak_memory", "precision_of"]

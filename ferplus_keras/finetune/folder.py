@@ -1,10 +1,12 @@
 """The folder of a run: who may write there, and what is called how.
 
-recipe.toml  run.json                 what is being done: all values; data, start, versions, seed
-history.csv  curves.svg               the epochs so far
-state/state.safetensors               the last complete checkpoint
-state/best-0007.safetensors           the weights of the best epoch on Valid
-best.h5 ... last.h5 ... model-card.md the release, once the run is done
+    recipe.toml  run.json                 what is being done: all values; data, start, versions, seed
+    history.csv  curves.svg  tensorboard/ the epochs so far
+    state/state.safetensors               the last complete checkpoint
+    state/best-0007.safetensors           the weights of the best epoch on Valid
+    best.h5 ... last.h5 ... model-card.md the release, once the run is done
+
+Every file is written under another name and renamed.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ class RunFolder:
         self.path = path
         self.recipe, self.run = path / RECIPE, path / RUN
         self.history, self.curves = path / HISTORY, path / CURVES
+        self.tensorboard = path / "tensorboard"
         self.states = path / "state"
         self.state, self.last = self.states / "state.safetensors", self.states / "last.safetensors"
 
@@ -57,7 +60,10 @@ class RunFolder:
                 "another --out."
             )
         if self.begun:
-            for old in (*self.states.glob("*.safetensors"), self.run, self.recipe, self.history, self.curves):
+            for pattern in ("state/*.safetensors", "best.*", "last.*", "model-card.md", "accuracy/*", "tensorboard/*"):
+                for old in self.path.glob(pattern):
+                    old.unlink(missing_ok=True)
+            for old in (self.run, self.recipe, self.history, self.curves):
                 old.unlink(missing_ok=True)
         try:
             self.states.mkdir(parents=True, exist_ok=True)
@@ -66,7 +72,10 @@ class RunFolder:
 
     def write_text(self, path: Path, text: str) -> None:
         """Write ``text`` to ``path``, whole or not at all. Raises :class:`OutputError`."""
-        data = text.encode("utf-8")
+        self.write_bytes(path, text.encode("utf-8"))
+
+    def write_bytes(self, path: Path, data: bytes) -> None:
+        """Write ``data`` to ``path``, whole or not at all. Raises :class:`OutputError`."""
         with atomic_path(path, len(data)) as temporary:
             temporary.write_bytes(data)
             flush(temporary)

@@ -21,11 +21,18 @@ import keras
 import numpy as np
 
 from ferplus_keras.errors import BadInputError, CheckFailedError
-from ferplus_keras.finetune import targets
+from ferplus_keras.finetune import targets, tensorboard
 from ferplus_keras.finetune.augmentation import Augmentation
 from ferplus_keras.finetune.averaging import WeightAverage
 from ferplus_keras.finetune.curves import learning_curves
-from ferplus_keras.finetune.devices import gpu_capability, jit_compile, make_repeatable, peak_memory, precision_of
+from ferplus_keras.finetune.devices import (
+    gpu_capability,
+    jit_compile,
+    make_repeatable,
+    out_of_memory,
+    peak_memory,
+    precision_of,
+)
 from ferplus_keras.finetune.distribution import World, logits
 from ferplus_keras.finetune.examples import Examples, Part
 from ferplus_keras.finetune.feeding import Feed
@@ -181,12 +188,13 @@ class Run:
         meter = Meter(self.hooks.moment, number + 1, schedule.epochs, len(self.feed), self.feed.batch)
         if history:
             meter.between_epochs = max(0.0, history[-1]["seconds"] - history[-1]["fit_seconds"])
-        logs = self.model.fit(self.feed, epochs=1, verbose=0, shuffle=False, callbacks=[meter]).history
+        with out_of_memory(self.feed.batch):
+            logs = self.model.fit(self.feed, epochs=1, verbose=0, shuffle=False, callbacks=[meter]).history
         loss = float(logs["loss"][-1])
         if not math.isfinite(loss):
             raise CheckFailedError(
-                f"In epoch {number + 1} the loss became {loss}: lower the learning rate (--set learning_rate=...), or "
-                "bound the gradients (--set clip_norm=1). The checkpoint before it is kept."
+                f"In epoch {number + 1} the loss became {loss}: begin anew (--overwrite) with a lower learning rate "
+                "(--set learning_rate=...) or bounded gradients (--set clip_norm=1). The checkpoint before is kept."
             )
         seconds = time.perf_counter() - self._began
         rate = place.learning_rate
@@ -213,6 +221,7 @@ class Run:
         save_state(folder.state, self.model, {"identity": self.identity, "history": history})
         folder.forget_other_bests(self._standing(history).best_epoch)
         folder.write_history(history)
+        folder.write_bytes(folder.tensorboard / tensorboard.FILE, tensorboard.events(history))
         folder.write_text(folder.curves, learning_curves(history, self.recipe.name, self.examples.valid.commonest))
 
     def _flat(self) -> dict[str, np.ndarray]:
@@ -242,7 +251,8 @@ class Run:
         times = []
         for images, wanted, weights in batches:
             began = time.perf_counter()
-            self.model.train_on_batch(images, wanted, sample_weight=weights)
+            with out_of_memory(self.feed.batch):
+                self.model.train_on_batch(images, wanted, sample_weight=weights)
             times.append(time.perf_counter() - began)
         shown = self.examples.valid.images[:VALID_BATCH]
         self.model.predict_on_batch(shown)

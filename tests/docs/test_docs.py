@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -113,7 +114,43 @@ def work(desk: Path, session_folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("line", [line for line in commands() if line.startswith("ferplus ") and "[" not in line])
+def finetuning() -> list[list[str]]:
+    """The words of each ``ferplus finetune`` line, as a shell takes them apart."""
+    return [shlex.split(line)[1:] for line in commands() if line.startswith("ferplus finetune ")]
+
+
+@pytest.mark.parametrize("words", finetuning(), ids=" ".join)
+def test_every_finetune_command_is_one(words: list[str]) -> None:
+    """Hours of training are not typed here: that the words are understood, and the recipe is one, is."""
+    from ferplus_keras.cli import _parser
+    from ferplus_keras.cli.finetuning import _recipe
+
+    options = _parser().parse_args(words)
+    if options.resume is None:
+        options.arch = options.arch or "resnet50"
+        assert _recipe(options, None).name in ("albanie", "wtomin", "scratch")
+
+
+@pytest.mark.slow
+def test_a_finetune_command_of_the_docs_runs(work: Path) -> None:
+    """The first of them in the small, and going on with it."""
+    data = painted(list(range(8)) * 3, [0] * 12 + [1] * 6 + [2] * 6)
+    write_pair(Small(data.images, data.votes, data.split, list(data.names)), work / "faces")
+    words = next(words for words in finetuning() if words[-1] == "runs/scratch" and "--resume" not in words)
+    words[words.index("--data") + 1] = "faces"
+    small = ["--size", "32", "--set", "epochs=1", "--set", "warmup_epochs=0", "--set", "batch=4"]
+    assert (run := run_ferplus(*words, *small, cwd=work)).returncode == 0, run.stderr
+    assert (work / "runs" / "scratch" / "model-card.md").exists()
+    assert (run := run_ferplus("finetune", "--resume", "runs/scratch", cwd=work)).returncode == 0, run.stderr
+    made = [path.suffix for path in (work / "runs" / "scratch").glob("best.*")]
+    assert sorted(made) == [".h5", ".keras", ".pth", ".safetensors"]
+
+
+def others() -> list[str]:
+    return [line for line in commands() if line.startswith("ferplus ") and "[" not in line and " finetune " not in line]
+
+
+@pytest.mark.parametrize("line", others())
 def test_every_ferplus_command_runs(line: str, work: Path) -> None:
     run = run_ferplus(*line.split()[1:], cwd=work)
     if "verify" in line:

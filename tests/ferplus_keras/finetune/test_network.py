@@ -1,0 +1,99 @@
+"""The network as it is trained: what is frozen, what starts where, and which weights the averages are."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from ferplus_keras import architecture as arch
+from ferplus_keras.errors import BadInputError
+from ferplus_keras.finetune.network import (
+    Start,
+    factor_of,
+    freeze,
+    get_arrays,
+    set_arrays,
+    training_network,
+    training_table,
+)
+from ferplus_keras.finetune.recipe import Recipe, load_recipe
+from tests.seeded import seeded_arrays
+
+
+def small(name: str, *overrides: str, network: str = "resnet50") -> Recipe:
+    return load_recipe(name, ["size=32", *overrides], network=network)
+
+
+@pytest.fixture(scope="module")
+def wtomin() -> keras.Model:
+    return training_network("resnet50", 8, small("wtomin"), Start(seeded_arrays("resnet50")))
+
+
+def test_wtomin_trains_the_last_51_layers_and_no_others(wtomin: keras.Model) -> None:
+    layers = wtomin.layers
+    assert [layer.trainable for layer in layers] == [False] * (len(layers) - 51) + [True] * 51
+    trained = {weight.path.split("/")[0] for weight in wtomin.trainable_weights}
+    assert "classifier" in trained and "conv5_1_1x1_reduce" in trained and "conv1_7x7_s2" not in trained
+    assert not any(name.startswith(("conv2", "conv3")) for name in trained)
+
+
+def test_frozen_batchnorm_stays_and_the_others_move(wtomin: keras.Model) -> None:
+    frozen, moving = wtomin.get_layer("conv2_1_3x3_bn"), wtomin.get_layer("conv5_3_3x3_bn")
+    before = [np.array(layer.moving_mean) for layer in (frozen, moving)]
+    wtomin(np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype("float32"), training=True)
+    np.testing.assert_array_equal(frozen.moving_mean, before[0])
+    assert np.abs(np.array(moving.moving_mean) - before[1]).max() > 0
+    freeze(wtomin, small("wtomin", "train_last=0", "batchnorm=frozen").network)
+    assert not moving.trainable and wtomin.get_layer("conv1_7x7_s2").trainable
+    with pytest.raises(BadInputError, match="train_last"):
+        freeze(wtomin, small("wtomin", "train_last=9999").network)
+
+
+def test_the_start_is_what_the_network_begins_with(wtomin: keras.Model) -> None:
+    table = training_table("resnet50", 8, small("wtomin").network)
+    wanted = seeded_arrays("resnet50")
+    set_arrays(wtomin, table, wanted)
+    found = get_arrays(wtomin, table)
+    assert list(found) == list(wanted)
+    for layer, roles in wanted.items():
+        for role, array in roles.items():
+            np.testing.assert_array_equal(found[layer][role], array, err_msg=f"{layer}/{role}")
+    headless = {layer: roles for layer, roles in wanted.items() if layer != "classifier"}
+    wtomin.get_layer("classifier").kernel.assign(np.ones((2048, 8), np.float32))
+    set_arrays(wtomin, table, headless)
+    assert (np.array(wtomin.get_layer("classifier").kernel) == 1).all()
+    with pytest.raises(BadInputError, match="no conv1_7x7_s2"):
+        set_arrays(wtomin, table, {"classifier": wanted["classifier"]})
+    with pytest.raises(BadInputError, match="classifier is"):
+        set_arrays(wtomin, table, wanted | {"classifier": {"kernel": np.ones((2048, 7)), "bias": np.ones(7)}})
+
+
+@pytest.mark.parametrize(
+    "network, name, places",
+    [
+        ("resnet50", "albanie", ["conv5_3_3x3_drop", "conv5_3_1x1_increase_drop"]),
+        ("senet50", "albanie", ["conv5_3_1x1_down_drop", "conv5_3_1x1_up_drop"]),
+        ("resnet50", "wtomin", ["pool5_7x7_s1_drop"]),
+    ],
+)
+def test_dropout_stands_where_the_recipe_has_it(network: str, name: str, places: list[str]) -> None:
+    table = training_table(network, 8, small(name, network=network).network)
+    dropouts = [layer.name for layer in table.layers if isinstance(layer, arch.Dropout)]
+    assert dropouts == places
+    assert table.parameters == arch.architecture(network).parameters
+
+
+def test_from_nothing_each_block_starts_as_the_identity_and_rates_follow_the_recipe() -> None:
+    recipe = small("scratch", "precision=mixed_bfloat16", "body_factor=0.1", "layer_factors={'conv5_*'=0.5}")
+    network = training_network("resnet50", 7, recipe, Start())
+    gammas = {name: np.array(network.get_layer(f"{name}_bn").gamma) for name in
+              ("conv2_1_1x1_increase", "conv5_3_1x1_increase", "conv5_3_3x3", "conv2_1_1x1_proj")}  # fmt: skip
+    assert [float(np.abs(each).max()) for each in gammas.values()] == [0.0, 0.0, 1.0, 1.0]
+    assert network.output.shape == (None, 7) and network.get_layer("classifier").compute_dtype == "float32"
+    table = training_table("resnet50", 7, recipe.network)
+    rate = factor_of(network, table, recipe.optimizer)
+    layers = ("classifier", "conv5_1_3x3", "conv4_1_3x3_bn")
+    assert [rate(network.get_layer(name).trainable_weights[0]) for name in layers] == [1.0, 0.5, 0.1]
+    with pytest.raises(BadInputError, match="conv9"):
+        training_network("resnet50", 8, small("scratch", "layer_factors={'conv9*'=1}"), Start())
