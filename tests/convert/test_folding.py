@@ -119,7 +119,7 @@ def test_numbers_too_large_for_float32_are_refused(checkpoint: Checkpoint) -> No
 
 @pytest.mark.parametrize("suffix", [".h5", ".keras", ".weights.h5", ".pth", ".safetensors", ".onnx"])
 def test_every_format_takes_a_folded_network_and_is_read_as_one(suffix: str, folded_h5: Path, tmp_path: Path) -> None:
-    """Written and compared bit for bit by the writer; read again, it is folded, with the numbers and without counters."""
+    """Compared bit for bit by the writer; read again it is folded, with the numbers."""
     path = tmp_path / f"again{suffix}"
     convert(folded_h5, [path], folded=True)
     once, again = read_checkpoint(folded_h5), read_checkpoint(path)
