@@ -1,8 +1,11 @@
-"""Images per second of the converted Keras models at batch 32, against the same networks in eager PyTorch.
+"""Images per second, every way in which a converted network can be run, at batch 1 and at batch 32.
 
-    python -m benchmarks.inference [--batch 32] [--json]
+    python -m benchmarks.inference [--network senet50] [--rounds 3] [--json]
 
-Each side is a process of its own with the same number of cores, started in turn, three times; the best median counts.
+The named competitor is ONNX Runtime on PyTorch's own export (torch.onnx.export) of the same network. Each library has
+one process with all its ways loaded, and they are run in turn, way by way and round by round, so that whatever else the
+machine does meanwhile falls on all of them. The median of the rounds counts. All take as many threads as there are
+cores; all end in the softmax.
 """
 
 from __future__ import annotations
@@ -10,56 +13,151 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import ROOT, machine
+from benchmarks.measure import ROOT, machine, run
 from benchmarks.standins import WORK, standin
-from convert.conversion import convert
 from ferplus_keras.architecture import NETWORKS
 
-STARTS = 3
+#: (way, the library's process, what it is) in the order of the table.
+WAYS = (
+    ("onnx-torch", "onnx", "ONNX Runtime, PyTorch's own export"),
+    ("onnx", "onnx", "ONNX Runtime, our export"),
+    ("onnx-folded", "onnx", "ONNX Runtime, our export, folded"),
+    ("tflite", "tflite", "TensorFlow Lite, float32, folded"),
+    ("tflite-int8", "tflite", "TensorFlow Lite, int8, folded"),
+    ("keras-predict", "keras", "Keras, predict"),
+    ("keras", "keras", "Keras, compiled call"),
+    ("keras-folded", "keras", "Keras, compiled call, folded"),
+    ("torch", "torch", "PyTorch, eager"),
+    ("torch-folded", "torch", "PyTorch, eager, folded"),
+)
+COMPETITOR = "onnx-torch"
+
+#: Calls that one measurement takes the mean of: at batch 1 a call is a tenth of a second.
+CALLS = {1: 5, 32: 1}
 
 
-def images_per_second(side: str, path: Path, batch: int, **environment: str) -> float:
-    """The throughput of one side. Raises ``subprocess.CalledProcessError`` when it fails."""
-    command = [sys.executable, str(ROOT / "benchmarks" / "inference_one.py"), side, str(path), str(batch)]
-    variables = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", **environment}
-    run = subprocess.run(command, env=variables, stdout=subprocess.PIPE, text=True, check=True)
-    return float(json.loads(run.stdout.splitlines()[-1])["images_per_second"])
+class Worker:
+    """A library in a process of its own, which runs one way once when it is told to."""
 
-
-def measure(batch: int) -> dict[str, Any]:
-    rows = []
-    for network in NETWORKS:
-        source = standin(network, legacy=True)
-        model = WORK / f"{network}-standin.h5"
-        convert(source, [model])
-        torch_speed, keras_speed = 0.0, 0.0
-        for _ in range(STARTS):
-            torch_speed = max(torch_speed, images_per_second("torch", source, batch))
-            keras_speed = max(keras_speed, images_per_second("keras", model, batch, KERAS_BACKEND="tensorflow"))
-        rows.append(
-            {"network": network, "keras": keras_speed, "torch": torch_speed, "ratio": keras_speed / torch_speed}
+    def __init__(self, library: str, network: str) -> None:
+        variables = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
+        command = [sys.executable, str(ROOT / "benchmarks" / "inference_one.py"), library, network, str(WORK)]
+        self.process = subprocess.Popen(
+            command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
-    return {"machine": machine(), "batch": batch, "networks": rows}
+
+    def seconds(self, way: str, batch: int, calls: int) -> float:
+        """Seconds of one call, the mean of ``calls``. Raises ``RuntimeError`` when the process has ended."""
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(f"{way} {batch} {calls}\n")
+        self.process.stdin.flush()
+        for line in self.process.stdout:  # libraries greet there, too
+            if line.startswith("seconds "):
+                return float(line.split()[1])
+        raise RuntimeError(f"{way} ended with code {self.process.wait()}")
+
+    def end(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def prepared(network: str) -> None:
+    """Make the files that are run, in a process of their own, where they are not there from an earlier time."""
+    if not all((WORK / f"{network}-{name}").exists() for name in FILES):
+        standin(network, legacy=True)
+        run("-m", "benchmarks.inference", "--prepare", network)
+
+
+FILES = ("standin.h5", "folded-standin.h5", "standin.onnx", "folded-standin.onnx", "torch.onnx", "folded.tflite",
+         "int8.tflite")  # fmt: skip
+
+
+def prepare(network: str) -> None:
+    import torch
+
+    from convert.conversion import convert
+    from convert.exporters import Recipe, export
+    from convert.readers import read_checkpoint
+    from verify.images import natural_images, natural_pixels
+    from verify.references.torch_reference import reference_module
+
+    source = standin(network, legacy=True)
+    convert(source, [WORK / f"{network}-standin.h5", WORK / f"{network}-standin.onnx"])
+    convert(source, [WORK / f"{network}-folded-standin.h5", WORK / f"{network}-folded-standin.onnx"], folded=True)
+    checkpoint = read_checkpoint(source)
+    module = torch.nn.Sequential(reference_module(checkpoint, "float32"), torch.nn.Softmax(dim=1)).eval()
+    torch.onnx.export(
+        module, (natural_images(2),), WORK / f"{network}-torch.onnx", external_data=False,
+        dynamic_shapes=({0: torch.export.Dim("N")},), verbose=False,
+    )  # fmt: skip
+    pixels = natural_pixels(16, seed=5)
+    for name, recipe in (
+        ("folded.tflite", Recipe("tflite", folded=True)),
+        ("int8.tflite", Recipe("tflite", "int8", folded=True)),
+    ):
+        calibration = pixels if recipe.quantize == "int8" else None
+        export(checkpoint, recipe, WORK / f"{network}-{name}", calibration=calibration)
+
+
+def measure(network: str, rounds: int, batches: tuple[int, ...] = (1, 32)) -> dict[str, Any]:
+    prepared(network)
+    workers = {library: Worker(library, network) for library in dict.fromkeys(library for _, library, _ in WAYS)}
+    seconds: dict[tuple[str, int], list[float]] = {}
+    try:
+        for batch in batches:
+            for number in range(rounds + 1):
+                for way, library, _ in WAYS:
+                    taken = workers[library].seconds(way, batch, CALLS.get(batch, 1) if number else 1)
+                    if number:  # the first compiles, allocates, and does not count
+                        seconds.setdefault((way, batch), []).append(taken)
+    finally:
+        for worker in workers.values():
+            worker.end()
+    speed = {key: key[1] / statistics.median(values) for key, values in seconds.items()}
+    rows = [
+        {"way": way, "title": title} | {
+            str(batch): {"images_per_second": speed[way, batch], "ratio": speed[way, batch] / speed[COMPETITOR, batch]}
+            for batch in batches
+        }
+        for way, _, title in WAYS
+    ]  # fmt: skip
+    return {"network": network, "batches": list(batches), "rounds": rounds, "ways": rows}
+
+
+def table(result: dict[str, Any]) -> str:
+    batches = result["batches"]
+    head = f"{result['network']:<36}" + "".join(f"{f'batch {batch}':>12}{'ratio':>8}" for batch in batches)
+    lines = [head]
+    for row in result["ways"]:
+        cells = (row[str(batch)] for batch in batches)
+        figures = "".join(f"{cell['images_per_second']:>12.1f}{cell['ratio']:>8.2f}" for cell in cells)
+        lines.append(f"{row['title']:<36}{figures}")
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--network", choices=(*NETWORKS, "both"), default="resnet50")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--prepare", choices=NETWORKS, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    result = measure(options.batch)
-    if options.json:
-        print(json.dumps(result, indent=2))
+    if options.prepare:
+        prepare(options.prepare)
         return
-    print(f"{result['machine']}; batch {result['batch']}, images per second")
-    print("network     Keras (TensorFlow)   eager PyTorch   ratio")
-    for row in result["networks"]:
-        print(f"{row['network']:<12}{row['keras']:>18.1f}{row['torch']:>16.1f}{row['ratio']:>8.2f}")
+    networks = NETWORKS if options.network == "both" else (options.network,)
+    results = [measure(network, options.rounds) for network in networks]
+    if options.json:
+        print(json.dumps({"machine": machine(), "networks": results}, indent=2))
+        return
+    print(f"{machine()}; images per second, and the ratio to ONNX Runtime on PyTorch's own export")
+    print("\n\n".join(map(table, results)))
 
 
 if __name__ == "__main__":

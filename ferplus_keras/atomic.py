@@ -43,7 +43,8 @@ def atomic_path(target: str | Path, size: int = 0) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(_sentence(target, error)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():  # which below a file, where nothing can be, is no error
+            temporary.unlink()
 
 
 @contextmanager
@@ -97,7 +98,7 @@ def flush(path: Path) -> None:
 
 def _sentence(target: Path, error: OSError) -> str:
     kept = " The file that was there before is unchanged." if target.is_file() else " Nothing was written."
-    unsaid = error.errno is None and shutil.disk_usage(target.parent).free < ROOM
+    unsaid = error.errno is None and target.parent.is_dir() and shutil.disk_usage(target.parent).free < ROOM
     if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error) or unsaid:
         return f"{target} could not be written: the disk is full. Free {ROOM >> 20} MB and run the command again.{kept}"
     reason = os.strerror(error.errno) if error.errno else str(error) or type(error).__name__

@@ -63,14 +63,16 @@ def add(commands: Commands) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
-    _tensorflow()
-    from convert.exporters import Recipe
-    from verify.exporting import export_checked
+    from convert.exporters import Recipe, checked
 
     recipe = Recipe(
         options.to, options.quantize, folded=options.fold, pixels=options.preprocessing == "inside",
         batch=options.batch, logits=options.output == "logits", channels_first=options.channels_first,
     )  # fmt: skip
+    checked(recipe, options.calibrate is not None)  # before TensorFlow is waited for
+    _tensorflow()
+    from verify.exporting import export_checked
+
     say = Progress(quiet=options.json)
     outcome = export_checked(
         options.model, recipe, options.out, calibrate=options.calibrate,
