@@ -22,7 +22,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PYTHONWARNINGS ?= ignore::DeprecationWarning
 export KERAS2_PYTHON := $(abspath $(VENV_KERAS2))/bin/python
 
-.PHONY: help convert fetch verify accuracy finetune test test-all fuzz lint format bench wheelhouse clean
+.PHONY: help convert fetch verify accuracy predict report finetune test test-all fuzz lint format bench wheelhouse clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -44,6 +44,17 @@ accuracy: $(VENV)/.convert  ## accuracy on FERPlus (DATA=path or FERPLUS_DATA; M
 		$(addprefix --split ,$(SPLIT)) $(addprefix --expect ,$(EXPECT)) \
 		--report "weights/reports/$$(basename "$$model").accuracy"; code=$$?; \
 		[ $$code -lt 128 ] || exit $$code; [ $$code -le $$worst ] || worst=$$code; done; exit $$worst
+
+predict: $(VENV)/.convert  ## emotions of pictures (INPUT="face.png folder", MODEL=file, CSV=file)
+	@model="$(or $(MODEL),$(firstword $(wildcard weights/output/*_ferplus*.h5)))"; \
+	[ -n "$$model" ] && [ -n "$(INPUT)" ] || { echo "Name pictures: make predict INPUT=face.png. The model is the first in weights/output ('make convert' makes it), or MODEL=file."; exit 2; }; \
+	$(BIN)/ferplus predict "$$model" $(INPUT) $(addprefix --csv ,$(CSV))
+
+report: $(VENV)/.convert  ## a page of FERPlus faces with heat maps (DATA=path or FERPLUS_DATA; MODEL=file, SPLIT=val)
+	@model="$(or $(MODEL),$(firstword $(wildcard weights/output/*_ferplus*.h5)))"; \
+	[ -n "$$model" ] || { echo "There is no converted file in weights/output: run 'make convert', or name one: make report MODEL=file"; exit 2; }; \
+	$(BIN)/ferplus report "$$model" $(addprefix --data ,$(DATA)) $(addprefix --split ,$(SPLIT)) \
+		--out "weights/reports/$$(basename "$$model").faces.html"
 
 finetune: $(VENV)/.convert  ## train on FERPlus (DATA=path, OUT=folder; ARCH=senet50, RECIPE=albanie, WEIGHTS=start, SET="epochs=9 size=64", RESUME=1)
 	@$(BIN)/ferplus finetune $(addprefix --data ,$(DATA)) $(addprefix --arch ,$(ARCH)) $(addprefix --recipe ,$(RECIPE)) \

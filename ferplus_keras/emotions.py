@@ -10,6 +10,13 @@ import numpy as np
 EMOTIONS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Images x classes: each row's probabilities."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    result: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
+    return result
+
+
 def decode_predictions(
     predictions: Any, top: int = 3, labels: tuple[str, ...] = EMOTIONS
 ) -> list[list[tuple[str, float]]]:

@@ -16,9 +16,9 @@ import numpy as np
 from convert.checkpoint import Arrays
 from ferplus_keras import architecture as arch
 from ferplus_keras.architecture import BATCHNORM_EPSILON, Architecture
+from ferplus_keras.emotions import softmax
 from ferplus_keras.preprocessing import PUBLISHED
 from verify.acting_out import average_pool, conv2d, max_pool
-from verify.metrics import softmax
 
 #: A fault is the cause when it explains all but this share of the difference. The right one explains all but rounding:
 #: that of float64, or of float32 where a file keeps the wrong number in it; a wrong one explains next to nothing.

@@ -20,12 +20,11 @@ from convert.checkpoint import Provenance, sha256_of
 from convert.readers import read_checkpoint
 from ferplus_keras.dataset import Dataset
 from ferplus_keras.dataset.protocols import Protocol
-from ferplus_keras.emotions import EMOTIONS
+from ferplus_keras.emotions import EMOTIONS, softmax
 from ferplus_keras.errors import BadInputError, CheckFailedError
 from ferplus_keras.preprocessing import preprocess_input
 from ferplus_keras.resizing import DEFAULT_RESIZER, RESIZERS
 from verify.accuracy import Step
-from verify.metrics import softmax
 
 if TYPE_CHECKING:
     from ferplus_keras.predict.forward import Forward

@@ -79,13 +79,6 @@ def worst(differences: list[Difference]) -> Difference:
     return max(differences, key=lambda each: (not each.finite, each.relative))
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Images x classes: each row's probabilities."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    result: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
-    return result
-
-
 def ulps(reference: np.ndarray, ours: np.ndarray) -> np.ndarray:
     """How many float32 numbers lie between the two arrays, element by element; 0 where they are the same number."""
     a, b = (np.ascontiguousarray(each, np.float32).view(np.int32).astype(np.int64) for each in (reference, ours))

@@ -22,11 +22,10 @@ from convert.readers.onnx_graph import read_graph
 from convert.readers.signatures import is_mat_file, is_onnx
 from ferplus_keras import HDF5_MAGIC
 from ferplus_keras.architecture import INPUT_SIZE
-from ferplus_keras.emotions import EMOTIONS
+from ferplus_keras.emotions import EMOTIONS, softmax
 from ferplus_keras.errors import BadInputError, CheckFailedError
 from ferplus_keras.preprocessing import PUBLISHED
 from verify.exported import as_pixels, is_export, open_exported
-from verify.metrics import softmax
 
 Run = Callable[[np.ndarray], np.ndarray]
 

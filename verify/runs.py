@@ -12,7 +12,8 @@ import numpy as np
 from convert.checkpoint import Arrays, Checkpoint, Provenance
 from ferplus_keras import architecture as arch
 from ferplus_keras.architecture import Architecture
-from verify.metrics import Difference, difference, finite_or_none, softmax, without_number, worst
+from ferplus_keras.emotions import softmax
+from verify.metrics import Difference, difference, finite_or_none, without_number, worst
 from verify.pairing import Pairing
 
 #: Largest difference allowed, relative to the reference's largest magnitude. Float64 leaves 4 decimal digits above

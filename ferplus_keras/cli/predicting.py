@@ -36,6 +36,9 @@ def add(commands: Commands) -> None:
         help='pictures, folders, patterns ("faces/**/*.jpg"), Parquet files, or - for a list of names on stdin',
     )  # fmt: skip
     predict.add_argument("--csv", metavar="FILE", type=Path, help="write the results there, as they come")
+    predict.add_argument(
+        "--parquet", metavar="FILE", type=Path, help="with --csv: the same as Parquet, when all is done"
+    )
     predict.add_argument("--resume", action="store_true", help="go on with the --csv FILE of a run that was cut short")
     predict.add_argument("--annotate", metavar="DIR", type=Path, help="draw what was seen on the pictures, into DIR")
     predict.add_argument(
@@ -101,6 +104,12 @@ def _predict(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     if options.resume and not options.csv:
         raise BadInputError("--resume goes on with a file of results: name it with --csv FILE.")
+    if options.parquet:
+        if not options.csv:
+            raise BadInputError("--parquet is made of the file of results: name that with --csv FILE too.")
+        from ferplus_keras.predict.parquet import check_parquet
+
+        check_parquet()
     if options.margin is not None and not options.faces:
         raise BadInputError("--margin widens the boxes that --faces finds: add --faces, or leave it out.")
     if options.null and "-" not in options.inputs:
@@ -138,6 +147,8 @@ class Outcome:
     def __exit__(self, kind: Any, *_error: object) -> None:
         if self.file and kind is not None:
             self.file.close()
+            if self.file.partial.exists():
+                self.say.say(f"what was found so far is in {self.file.partial}; --resume goes on with it")
 
     def take(self, answers: list[Answer]) -> None:
         """Put ``answers`` out."""
@@ -181,6 +192,10 @@ class Outcome:
         """Say what was done, and give the exit code."""
         nothing = self.pictures == 0 and not self.before
         path = self.file.finish() if self.file and not nothing else None
+        if path and self.options.parquet:
+            from ferplus_keras.predict.parquet import write_parquet
+
+            write_parquet(path, self.labels, self.options.parquet)
         if nothing:
             if self.file:
                 self.file.close()
@@ -194,7 +209,13 @@ class Outcome:
             told.append(f"{self.skipped:,} skipped")
         if self.before:
             told.append(f"{self.before:,} done before" + (f", {errors:,} of them skipped" if errors else ""))
-        where = f": {path}" if path else f": {self.options.annotate}" if self.options.annotate else ""
+        where = (
+            f": {path}" + (f", {self.options.parquet}" if self.options.parquet else "")
+            if path
+            else f": {self.options.annotate}"
+            if self.options.annotate
+            else ""
+        )
         self.say.say(f"{'; '.join(told)}{where}")
         if self.standin:
             self.say.say(f"STAND-IN: the weights of {self.model} are made up, and so are these emotions.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ferplus_keras.architecture import INPUT_SIZE
+from ferplus_keras.emotions import softmax
 from ferplus_keras.errors import BadInputError, CheckFailedError
 from ferplus_keras.predict.decoding import as_rgb, from_array, read_picture
 from ferplus_keras.predict.records import Prediction
@@ -18,6 +19,10 @@ from ferplus_keras.predict.streaming import Preparation, stream
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+#: By how much probabilities may miss 1 together and still be meant as such.
+ROUNDING = 0.03
 
 
 class EmotionClassifier:
@@ -74,8 +79,10 @@ class EmotionClassifier:
         """n x classes float64 for ``pixels``, n x 224 x 224 x 3 in RGB, 0..255."""
         if pixels.shape[1:] != (INPUT_SIZE, INPUT_SIZE, 3):
             raise ValueError(f"pixels are n x {INPUT_SIZE} x {INPUT_SIZE} x 3, not {pixels.shape}")
-        images = pixels.astype(np.float32)
-        images -= self._mean
+        images = pixels
+        if not self._runtime.pixels:
+            images = pixels.astype(np.float32)
+            images -= self._mean
         fixed = self._runtime.fixed or len(images)
         try:
             parts = [self._run(images[start : start + fixed], fixed) for start in range(0, len(images), fixed)]
@@ -92,7 +99,7 @@ class EmotionClassifier:
             )
         if not np.isfinite(rows).all():
             raise CheckFailedError(f"{self.path} gives numbers that are not finite for some of these pictures.")
-        return _softmax(rows) if self._gives_logits(rows) else rows
+        return self._distributions(rows)
 
     def predict_pixels(self, pixels: np.ndarray) -> list[Prediction]:
         """:meth:`probabilities`, with names."""
@@ -105,11 +112,17 @@ class EmotionClassifier:
             return self._runtime.run(np.concatenate([images, black]))[: len(images)].reshape(len(images), -1)
         return self._runtime.run(images).reshape(len(images), -1)
 
-    def _gives_logits(self, rows: np.ndarray) -> bool:
-        if self._runtime.logits is not None:
-            return self._runtime.logits
-        distributions = (rows >= 0).all() and np.abs(rows.sum(axis=1) - 1).max(initial=0) < 1e-2  # int8 rounds
-        return not distributions
+    def _distributions(self, rows: np.ndarray) -> np.ndarray:
+        """Rows that sum to 1: by softmax where they are logits, which the file says or the numbers do."""
+        sums = rows.sum(axis=1, keepdims=True)
+        # Eight numbers in int8's steps of 1/256 miss 1 by some of these.
+        alike = bool((rows >= 0).all() and np.abs(sums - 1).max(initial=0) < ROUNDING)
+        if self._runtime.logits or (self._runtime.logits is None and not alike):
+            return softmax(rows)
+        if not alike:
+            raise BadInputError(f"{self.path} has a softmax, and yet its numbers are no probabilities that sum to 1.")
+        result: np.ndarray = rows / sums
+        return result
 
 
 def decoding_threads() -> int:
@@ -137,12 +150,6 @@ def _opened(image: Any) -> Image:
         except Exception as error:  # what Pillow decodes only now
             raise BadInputError(f"damaged: {str(error)[:120]}") from None
     return from_array(image)
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    result: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
-    return result
 
 
 __all__ = ["EmotionClassifier", "decoding_threads"]

@@ -5,6 +5,7 @@ LiteRT. Files are told by their content. Only what the file needs is imported.
 from __future__ import annotations
 
 import json
+import mmap
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from ferplus_keras.preprocessing import PUBLISHED
 
 Run = Callable[[np.ndarray], np.ndarray]
 
+#: A file says no more of itself than this.
+MAX_TEXT_BYTES = 1 << 20
+
 #: Images at a time, unless the file has a fixed number of its own.
 BATCH = 32
 
@@ -28,7 +32,8 @@ BATCH = 32
 @dataclass(frozen=True)
 class Runtime:
     """A network ready to run: ``run`` takes images less ``mean`` (n x 224 x 224 x 3, float32, RGB) and gives n x
-    classes logits or probabilities. ``fixed`` is the batch size that the file insists on.
+    classes logits or probabilities. ``fixed`` is the batch size that the file insists on. ``pixels``: the preprocessing
+    is inside, and ``run`` takes bytes.
     """
 
     path: Path
@@ -40,6 +45,7 @@ class Runtime:
     network: str = ""
     logits: bool | None = None  #: what ``run`` gives; None: told from the numbers
     fixed: int | None = None
+    pixels: bool = False
 
 
 def open_runtime(path: str | Path, threads: int | None = None) -> Runtime:
@@ -165,7 +171,8 @@ def _open_onnx(path: Path, threads: int | None) -> Runtime:
     classes = output.shape[-1] if output.shape and isinstance(output.shape[-1], int) else None
     told = _Told.of(path, _json(metadata.get(PROVENANCE_KEY)))
     fixed = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else None
-    return told.runtime(f"ONNX Runtime {onnxruntime.__version__}", run, classes, fixed=fixed)
+    pixels = images_input.type == "tensor(uint8)"
+    return told.runtime(f"ONNX Runtime {onnxruntime.__version__}", run, classes, fixed=fixed, pixels=pixels)
 
 
 # --- LiteRT -----------------------------------------------------------------------------------------------------
@@ -177,7 +184,11 @@ def _open_tflite(path: Path, threads: int | None) -> Runtime:
         interpreter = interpreter_class(model_path=str(path), num_threads=threads)
         (taken,) = interpreter.get_input_details()
         given = interpreter.get_output_details()[0]
-        channels_last = int(taken["shape"][-1]) == 3
+        signature = [int(side) for side in taken.get("shape_signature", taken["shape"])]
+        if len(signature) != 4 or 3 not in (signature[1], signature[3]):
+            raise ValueError(f"it takes {signature}")
+        channels_last = signature[3] == 3
+        fixed = signature[0] if signature[0] > 0 else None
         size = 0
     except Exception as error:
         raise BadInputError(f"LiteRT cannot open {path} as a network of one input: {first_line(error, 300)}") from None
@@ -186,7 +197,8 @@ def _open_tflite(path: Path, threads: int | None) -> Runtime:
         nonlocal size
         batch = images if channels_last else images.transpose(0, 3, 1, 2)
         if len(batch) != size:
-            interpreter.resize_tensor_input(taken["index"], list(batch.shape))
+            if not fixed:
+                interpreter.resize_tensor_input(taken["index"], list(batch.shape))
             interpreter.allocate_tensors()
             size = len(batch)
         interpreter.set_tensor(taken["index"], _quantized(batch, taken))
@@ -195,8 +207,9 @@ def _open_tflite(path: Path, threads: int | None) -> Runtime:
         scale, zero = given["quantization"]
         return (found.astype(np.float32) - zero) * scale if scale else found
 
-    told = _Told.of(path, None)
-    return told.runtime(by, run, int(given["shape"][-1]), fixed=None)
+    told = _Told.of(path, _text_within(path))
+    pixels = np.dtype(taken["dtype"]) == np.uint8 and not taken["quantization"][0]
+    return told.runtime(by, run, int(given["shape"][-1]), fixed=fixed, pixels=pixels)
 
 
 def _quantized(batch: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
@@ -207,6 +220,18 @@ def _quantized(batch: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
     bounds = np.iinfo(kind)
     whole: np.ndarray = np.clip(np.rint(batch / scale + zero), bounds.min, bounds.max).astype(kind)
     return whole
+
+
+def _text_within(path: Path) -> dict[str, Any] | None:
+    """What this project's export says of itself: JSON text in the file's metadata, which interpreters do not give."""
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        place = content.find(b'{"source": {')
+        text = content[place : place + MAX_TEXT_BYTES].decode("utf-8", "replace") if place >= 0 else ""
+    try:
+        value, _ = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _tflite_interpreter(path: Path) -> tuple[Any, str]:
@@ -255,6 +280,8 @@ class _Told:
         mean = wanted.get("mean", PUBLISHED.mean)
         if not (isinstance(mean, list | tuple) and len(mean) == 3 and all(isinstance(x, int | float) for x in mean)):
             mean = PUBLISHED.mean
+        if told.get("preprocessing_inside") is True:
+            mean = (0.0, 0.0, 0.0)
         output = told.get("output")
         return cls(
             path, tuple(map(str, labels)) if good and isinstance(labels, list) else None, tuple(map(float, mean)),
@@ -264,7 +291,7 @@ class _Told:
 
     def runtime(
         self, by: str, run: Run, classes: int | None, *, network: str = "", logits: bool | None = None,
-        fixed: int | None = None,
+        fixed: int | None = None, pixels: bool = False,
     ) -> Runtime:  # fmt: skip
         labels = self.labels
         if labels is None and classes in (len(EMOTIONS), None):
@@ -276,7 +303,8 @@ class _Told:
             )
         chosen = self.logits if logits is None else logits
         return Runtime(
-            self.path, by, run, labels, self.mean, self.standin, network or self.network, chosen, fixed
+            self.path, by, run, labels, self.mean, self.standin, network or self.network, chosen, fixed,
+            pixels,
         )  # fmt: skip
 
 

@@ -64,6 +64,12 @@ def test_the_readmes_python_runs(number: int, desk: Path) -> None:
                                                    "fear", "contempt"))  # fmt: skip
 
 
+def test_the_python_of_the_page_on_predict_runs(work: Path) -> None:
+    (code,) = blocks(ROOT / "docs" / "predict.md", "python")
+    said = run_python(f"import os, sys\nos.chdir(sys.argv[1])\n{code}", work, KERAS_BACKEND="tensorflow")
+    assert said.count("'emotion'") == 2
+
+
 def test_the_five_lines_run_in_keras_2_too(keras2: Path, desk: Path) -> None:
     code = blocks(ROOT / "README.md", "python")[0]
     run_python(f"import os, sys\nos.chdir(sys.argv[1])\n{code}", desk, python=keras2)
@@ -118,6 +124,7 @@ def work(desk: Path, session_folder: Path) -> Path:
     (folder / "faces").mkdir()
     for number, pixels in enumerate(natural_pixels(4, seed=7)):
         Image.fromarray(pixels).save(folder / "faces" / f"{number}.png")
+    shutil.copy(desk / "face.png", folder)
     return folder
 
 

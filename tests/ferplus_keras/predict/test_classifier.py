@@ -221,3 +221,83 @@ def test_numbers_that_are_none_are_no_prediction(onnx: EmotionClassifier, monkey
         monkeypatch.setattr(onnx, "_runtime", replace(onnx._runtime, run=run))
         with pytest.raises(error, match=says):
             onnx.probabilities(pixels)
+
+
+# --- what exports bring: bytes in, a fixed batch, int8 --------------------------------------------------------------
+
+
+def _onnx_of_the_mean(path: Path, kind: int, batch: int | str, *, claims: dict[str, Any] | None = None) -> Path:
+    """A network whose logits are the mean of the image it is given, times 0, 1, ... 7: it shows what came in."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["float"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Reshape", ["mean", "column"], ["tall"]),
+        helper.make_node("MatMul", ["tall", "steps"], ["logits"]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.array([-1, 1]), "column"),
+        numpy_helper.from_array(np.arange(8, dtype=np.float32)[None] / 255, "steps"),
+    ]
+    taken = helper.make_tensor_value_info("image", kind, [batch, 224, 224, 3])
+    given = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, 8])
+    graph = helper.make_graph(nodes, "mean", [taken], [given], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
+    if claims:
+        helper.set_model_props(model, {"ferplus_keras": json.dumps(claims)})
+    save(model, path)
+    return path
+
+
+def test_with_the_preprocessing_inside_bytes_go_in(tmp_path: Path) -> None:
+    from onnx import TensorProto
+
+    pixels = np.full((5, 224, 224, 3), 255, np.uint8)
+    expected = np.exp(np.arange(8)) / np.exp(np.arange(8)).sum()
+    by_type = EmotionClassifier(_onnx_of_the_mean(tmp_path / "a.onnx", TensorProto.UINT8, "N"))
+    claims = {"preprocessing_inside": True, "output": "logits"}
+    by_word = EmotionClassifier(_onnx_of_the_mean(tmp_path / "b.onnx", TensorProto.FLOAT, "N", claims=claims))
+    fixed = EmotionClassifier(_onnx_of_the_mean(tmp_path / "c.onnx", TensorProto.UINT8, 2))
+    for each in (by_type, by_word, fixed):
+        np.testing.assert_allclose(each.probabilities(pixels), np.tile(expected, (5, 1)), rtol=1e-5)
+    less = EmotionClassifier(_onnx_of_the_mean(tmp_path / "d.onnx", TensorProto.FLOAT, "N"))
+    mean = (255 - np.array([131.0912, 103.8827, 91.4953])).mean() / 255
+    shown = np.exp(np.arange(8) * mean)
+    np.testing.assert_allclose(less.probabilities(pixels[:1])[0], shown / shown.sum(), rtol=1e-4)
+
+
+def test_probabilities_that_int8_rounded_sum_to_one(onnx: EmotionClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    pixels = np.zeros((1, 224, 224, 3), np.uint8)
+    rounded = np.array([[130, 60, 40, 20, 1, 1, 1, 1]]) / 256
+    for told in (False, None):
+        changed = replace(onnx._runtime, run=lambda _images: rounded, logits=told)
+        monkeypatch.setattr(onnx, "_runtime", changed)
+        np.testing.assert_allclose(onnx.probabilities(pixels), rounded / rounded.sum())
+    monkeypatch.setattr(onnx, "_runtime", replace(onnx._runtime, run=lambda _images: rounded * 3, logits=False))
+    with pytest.raises(BadInputError, match="no probabilities"):
+        onnx.probabilities(pixels)
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+def test_tflite(tmp_path: Path, batch: int | None) -> None:
+    """A small network through TensorFlow's own converter, against the Keras model that it came from."""
+    import keras
+
+    tf = pytest.importorskip("tensorflow")
+    images = keras.Input((224, 224, 3), batch_size=batch)
+    features = keras.layers.GlobalAveragePooling2D()(images)
+    model = keras.Model(images, keras.layers.Dense(8, activation="softmax")(features))
+    model.set_weights([each * 0.01 for each in model.get_weights()])
+    content = tf.lite.TFLiteConverter.from_keras_model(model).convert()
+    path = tmp_path / "small.tflite"
+    told = json.dumps({"source": {}, "standin": True, "labels": list(reversed(EMOTIONS))}).encode()
+    path.write_bytes(content + told)  # where it stands in the file is the writer's business
+    classifier = EmotionClassifier(path, threads=1)
+    assert classifier.standin and classifier.labels == tuple(reversed(EMOTIONS))
+    pixels = np.stack([np.asarray(picture(number, (224, 224))) for number in range(3)])
+    expected = model(ferplus_keras.preprocess_input(pixels[:2]))
+    np.testing.assert_allclose(classifier.probabilities(pixels)[:2], np.asarray(expected), atol=1e-5)
+    assert classifier.probabilities(pixels[:1]).shape == (1, 8)

@@ -20,6 +20,9 @@ from PIL import Image
 from ferplus_keras.cli import main
 from ferplus_keras.cli.progress import minutes, printable
 from ferplus_keras.cli.shared import EXIT_CODES, SKIPPED
+from ferplus_keras.emotions import EMOTIONS
+from ferplus_keras.predict.records import Prediction
+from ferplus_keras.predict.seen import Seen
 from tests.conftest import ROOT, run_ferplus
 from tests.ferplus_keras.predict.conftest import Brightness, picture
 from tests.ferplus_keras.predict.test_decoding import header_bomb
@@ -119,6 +122,7 @@ def test_one_file_under_two_names_comes_once(quick: Path, faces: Path, tmp_path:
     ("arguments", "says"),
     [
         (["--resume"], "--csv"),
+        (["--parquet", "o.parquet"], "--csv"),
         (["--margin", "0.2"], "--faces"),
         (["--null"], "standard input"),
         (["--engine", "ray"], "--csv"),
@@ -291,6 +295,62 @@ def test_without_opencv_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "cv2", None)
     assert main(["predict", str(quick), str(faces), "--faces"]) == 2
     assert "ferplus-keras[faces]" in capsys.readouterr().err
+
+
+def test_parquet_holds_what_csv_holds(quick: Path, faces: Path, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    (faces / "bad, and\nbroken.png").write_bytes(b"no")
+    out, target = tmp_path / "o.csv", tmp_path / "o.parquet"
+    command = ["predict", str(quick), str(faces), "--csv", str(out), "--parquet", str(target)]
+    assert main(command) == SKIPPED
+    found, expected = parquet.read_table(target).to_pylist(), rows(out)
+    assert len(found) == 7 and [row["input"] for row in found] == [row["input"] for row in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one["faces"] == int(other["faces"]) and (one["error"] or "") == other["error"] and one["left"] is None
+        if not other["error"]:
+            assert one["happiness"] == pytest.approx(float(other["happiness"]), rel=1e-6)
+
+
+def test_a_run_that_breaks_off_says_where_its_results_are(
+    quick: Path, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(self: Brightness, pixels: np.ndarray) -> list[Prediction]:
+        if self.batches:
+            raise KeyboardInterrupt
+        return predict_pixels(self, pixels)
+
+    predict_pixels = Brightness.predict_pixels
+    monkeypatch.setattr(Brightness, "predict_pixels", interrupted)
+    command = ["predict", str(quick), str(faces), "--csv", str(tmp_path / "o.csv"), "--batch", "2"]
+    assert main(command) == 130
+    assert "o.csv.partial; --resume" in capsys.readouterr().err and len(rows(tmp_path / "o.csv.partial")) == 2
+    monkeypatch.setattr(Brightness, "predict_pixels", predict_pixels)
+    assert main(command) == 2 and "add --resume" in capsys.readouterr().err
+    assert main([*command, "--resume"]) == 0
+    assert len(rows(tmp_path / "o.csv")) == 6 and not (tmp_path / "o.csv.partial").exists()
+
+
+def test_ray_writes_through_the_same_file(
+    quick: Path, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command around Ray, without Ray: what it is given, and that what is done is not given again."""
+    from ferplus_keras.predict.rays import Worker, find_pieces
+
+    asked: list[str] = []
+
+    def predict_with_ray(model: str, inputs: list[str], *, workers: int, batch: int, done: Seen) -> object:
+        assert (model, workers, batch) == (str(quick), 3, 32)
+        for piece in find_pieces(inputs, done):
+            asked.extend(piece.names)
+            yield Worker(model, batch).answer(piece)
+
+    monkeypatch.setattr("ferplus_keras.predict.rays.ready", lambda _model: (EMOTIONS, False))
+    monkeypatch.setattr("ferplus_keras.predict.rays.predict_with_ray", predict_with_ray)
+    out = tmp_path / "o.csv"
+    command = ["predict", str(quick), str(faces), "--engine", "ray", "--workers", "3", "--csv", str(out)]
+    assert main(command) == 0 and len(asked) == len(rows(out)) == 6
+    picture(8).save(faces / "new.png")
+    assert main([*command, "--resume"]) == 0 and asked[6:] == [str(faces / "new.png")] and len(rows(out)) == 7
 
 
 def test_copies_of_a_picture_are_pictures(quick: Path, faces: Path, tmp_path: Path) -> None:
