@@ -12,6 +12,7 @@ from convert.layouts import STEP_COUNTER
 from convert.matching import match
 from convert.readers import graph_problem, read_named, valid_provenance, with_head
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.keras_vggface import KERAS_VGGFACE, PADDING_NOTE
 
 #: How many of a foreign file's tensors are listed.
 LISTED = 12
@@ -85,7 +86,12 @@ def as_text(result: dict[str, Any]) -> str:
         if provenance["labels"]:
             rows.append(("labels", ", ".join(provenance["labels"])))
         pre = provenance["preprocessing"]
-        rows.append(("input", f"{pre['channel_order']}, {pre['pixel_range']} less {pre['mean']}, {pre['resize']}"))
+        order, taken = pre["channel_order"], f"{pre['pixel_range']} less {pre['mean']}"
+        if provenance["preprocessing_inside"]:
+            taken = "bytes; the mean is taken off inside"
+        rows.append(("input", f"{order}, {taken}, {pre['resize']}"))
+        if provenance["layout"] == KERAS_VGGFACE:
+            rows.append(("NOT EXACT", PADDING_NOTE))
     rows += [("note", note) for note in result["notes"]]
     rows += [("tensor", f"{name} {tuple(shape)}") for name, shape in result.get("listing", {}).items()]
     text = "\n".join(f"{label:<11} {value}" for label, value in rows if value)
