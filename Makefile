@@ -13,6 +13,10 @@ PYTHON_KERAS2 ?= $(shell for p in python3.11 python3.10 python3.9 python3; do \
 VENV ?= .venv
 VENV_KERAS2 ?= .venv-keras2
 BIN := $(VENV)/bin
+# Further versions of Keras, for `make matrix`: the oldest Keras 3 and the oldest TensorFlow that are supported.
+MATRIX ?= .venv-matrix
+KERAS_OLDEST := 3.4.1
+TENSORFLOW_OLDEST := 2.12.1
 WHEELS := $(if $(wildcard wheelhouse),--no-index --find-links wheelhouse)
 PIP_INSTALL = -m pip install -qq --disable-pip-version-check $(WHEELS)
 NO_PACKAGES = { echo "The packages could not be installed (see above). Without a network, run 'make wheelhouse' on a \
@@ -20,9 +24,10 @@ NO_PACKAGES = { echo "The packages could not be installed (see above). Without a
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PYTHONWARNINGS ?= ignore::DeprecationWarning
+export MATRIX := $(abspath $(MATRIX))
 export KERAS2_PYTHON := $(abspath $(VENV_KERAS2))/bin/python
 
-.PHONY: help convert fetch verify accuracy predict report finetune test test-all fuzz lint format bench wheelhouse clean
+.PHONY: help convert fetch verify accuracy predict report finetune test test-all fuzz matrix lint format bench wheelhouse clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -70,6 +75,9 @@ fuzz: $(VENV)/.dev  ## random input to the readers, other than what the tests gi
 	@stop=$$(($$(date +%s) + $(or $(SECONDS),600))); while [ $$(date +%s) -lt $$stop ]; do \
 		HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -m hypothesis || exit; done
 
+matrix: $(VENV)/.dev $(VENV_KERAS2)/.ready $(MATRIX)/.keras-oldest $(MATRIX)/.tensorflow-oldest  ## open every file that is written in every Keras, old and new
+	@$(BIN)/python -m tests.matrix.running
+
 lint: $(VENV)/.dev  ## style, types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
@@ -82,11 +90,12 @@ bench: $(VENV)/.dev  ## measure speed and memory: the README's figures
 wheelhouse: $(VENV)/.python  ## download every package, for machines without a network
 	@$(BIN)/python -m pip download -qq -d wheelhouse -c constraints.txt setuptools wheel '.[verify,dev]'
 	@if [ -n "$(PYTHON_KERAS2)" ]; then $(PYTHON_KERAS2) -m pip download -qq -d wheelhouse -c constraints-keras2.txt \
-		'tensorflow==2.15.1' pillow; fi
+		'tensorflow==2.15.1' pillow && $(PYTHON_KERAS2) -m pip download -qq -d wheelhouse -c constraints-keras2.txt --no-deps \
+		keras_vggface keras_applications; fi
 	@du -sh wheelhouse
 
 clean:  ## remove environments, caches, converted files and reports; downloads stay
-	rm -rf $(VENV) $(VENV_KERAS2) weights/output weights/reports benchmarks/.work build *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(VENV_KERAS2) $(MATRIX) weights/output weights/reports benchmarks/.work build *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- environments: each stamp file says that a step was finished, so that an interrupted one is done again ---
@@ -112,5 +121,18 @@ $(VENV)/.dev: $(VENV)/.convert
 $(VENV_KERAS2)/.ready: constraints-keras2.txt
 	@if [ -z "$(PYTHON_KERAS2)" ]; then echo "no Python 3.9 to 3.11 for Keras 2.15: its tests will be reported as skipped"; \
 	else echo "setting up $(VENV_KERAS2) with TensorFlow 2.15 (Keras 2)" && $(PYTHON_KERAS2) -m venv --clear $(VENV_KERAS2) && \
-		{ $(VENV_KERAS2)/bin/python $(PIP_INSTALL) -c constraints-keras2.txt 'tensorflow==2.15.1' pillow || $(NO_PACKAGES); }; fi
+		{ $(VENV_KERAS2)/bin/python $(PIP_INSTALL) -c constraints-keras2.txt 'tensorflow==2.15.1' pillow && \
+		$(VENV_KERAS2)/bin/python $(PIP_INSTALL) -c constraints-keras2.txt --no-deps keras_vggface keras_applications || \
+		$(NO_PACKAGES); }; fi
 	@mkdir -p $(VENV_KERAS2) && touch $@
+
+$(MATRIX)/.keras-oldest: $(VENV)/.dev
+	@$(BIN)/python $(PIP_INSTALL) --no-deps --upgrade --target $(MATRIX)/keras-oldest 'keras==$(KERAS_OLDEST)' || $(NO_PACKAGES)
+	@touch $@
+
+$(MATRIX)/.tensorflow-oldest:
+	@if [ -z "$(PYTHON_KERAS2)" ]; then echo "no Python 3.9 to 3.11 for TensorFlow $(TENSORFLOW_OLDEST): it is left out"; \
+	else echo "setting up $(MATRIX) with TensorFlow $(TENSORFLOW_OLDEST)" && \
+		$(PYTHON_KERAS2) -m venv --clear $(MATRIX)/tensorflow-2.12 && \
+		{ $(MATRIX)/tensorflow-2.12/bin/python $(PIP_INSTALL) 'tensorflow==$(TENSORFLOW_OLDEST)' || $(NO_PACKAGES); }; fi
+	@mkdir -p $(MATRIX) && touch $@

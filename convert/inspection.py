@@ -13,6 +13,7 @@ from convert.matching import match
 from convert.readers import graph_problem, read_named, valid_provenance, with_head
 from convert.readers.exports import inspect_export
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.keras_vggface import KERAS_VGGFACE, PADDING_NOTE
 
 #: How many of a foreign file's tensors are listed.
 LISTED = 12
@@ -93,10 +94,12 @@ def as_text(result: dict[str, Any]) -> str:
         if provenance["labels"]:
             rows.append(("labels", ", ".join(provenance["labels"])))
         pre = provenance["preprocessing"]
-        inside = " (subtracted inside: RGB bytes go in)" if provenance["preprocessing_inside"] else ""
-        rows.append(
-            ("input", f"{pre['channel_order']}, {pre['pixel_range']} less {pre['mean']}{inside}, {pre['resize']}")
-        )
+        taken = f"{pre['pixel_range']} less {pre['mean']}"
+        if provenance["preprocessing_inside"]:
+            taken += " (subtracted inside: bytes go in)"
+        rows.append(("input", f"{pre['channel_order']}, {taken}, {pre['resize']}"))
+        if provenance["layout"] == KERAS_VGGFACE:
+            rows.append(("NOT EXACT", PADDING_NOTE))
     rows += [("note", note) for note in result["notes"]]
     rows += [("tensor", f"{name} {tuple(shape)}") for name, shape in result.get("listing", {}).items()]
     text = "\n".join(f"{label:<11} {value}" for label, value in rows if value)

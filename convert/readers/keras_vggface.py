@@ -53,7 +53,7 @@ def in_our_terms(found: NamedArrays) -> NamedArrays:
             array = absorbed(array, variance, epsilons[theirs], BATCHNORM_EPSILON)
             dtype = str(array.dtype)
         if ours in arrays:  # two layers of one name here: neither is taken for the other
-            ours = name
+            ours = f"{name} (again)"
         arrays[ours], dtypes[ours] = array, dtype
     notes = [*found.notes, _note(set(epsilons.values()), exact=_is_exact(found))]
     graph = _renamed(found.graph) if found.graph is not None else None

@@ -119,6 +119,8 @@ def work(desk: Path, session_folder: Path) -> Path:
     save_state(seeded_state("resnet50"), folder / "resnet50_ferplus_dag.pth", legacy=True)
     made = run_ferplus("convert", "resnet50_ferplus_dag.pth", "a.h5", "tuned.keras", "resnet50-ferplus.mat", cwd=folder)
     assert made.returncode == 0
+    old = run_ferplus("convert", "resnet50_ferplus_dag.pth", "tuned_compat.h5", "--layout", "keras-vggface", cwd=folder)
+    assert old.returncode == 0
     data = painted([0, 1, 2, 3], [0, 1, 2, 2])
     write_pair(Small(data.images, data.votes, data.split, list(data.names)), folder / "fer2013")
     (folder / "faces").mkdir()

@@ -150,3 +150,36 @@ def test_a_picture_that_lies_on_its_side_is_turned_upright(tmp_path: Path) -> No
     upright.save(tmp_path / "upright.png")
     np.testing.assert_array_equal(load_image(tmp_path / "phone.png"), load_image(tmp_path / "upright.png"))
     load_image(tmp_path / "upright.png")[0, 0] = 0  # the array is the caller's to change
+
+
+# --- what is no picture of 0..255 ---------------------------------------------------------------------------------
+
+
+def picture() -> np.ndarray:
+    return np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "message"),
+    [
+        (picture() / 255, "0 to 1"),
+        (picture() - np.float32(131), "taken off before"),
+        (picture() * 256, "taken off before"),
+        (np.where(np.arange(3) == 1, np.nan, picture()), "NaN"),
+        (np.where(np.arange(3) == 1, np.inf, picture()), "NaN or infinity"),
+        (np.moveaxis(picture(), -1, 1), "channels come first"),
+        (np.moveaxis(picture()[0], -1, 0), "channels come first"),
+        (picture().astype(str), "as numbers"),
+        (picture().astype(complex), "as numbers"),
+    ],
+)
+def test_misuse_is_refused(spoiled: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        preprocess_input(spoiled)
+
+
+def test_what_is_rare_and_right_is_let_through() -> None:
+    black, dark = np.zeros((4, 4, 3), np.float32), np.ones((4, 4, 3), np.uint8)
+    overshot = picture() + np.float32(20)  # as bicubic resizing leaves it
+    for pixels in (black, dark, overshot, np.zeros((0, 4, 4, 3), np.float32), picture().astype(np.float16)):
+        assert preprocess_input(pixels).shape == pixels.shape

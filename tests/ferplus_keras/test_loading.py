@@ -1,0 +1,131 @@
+"""Loading by name that never fails in silence: what matched is said, and a file of another kind is sent elsewhere.
+
+Models are stand-ins with layers, names and weights: that is all that the loader looks at, in every Keras.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from convert.writers import write
+from ferplus_keras.architecture import NO_HEAD, architecture
+from ferplus_keras.errors import BadInputError
+from ferplus_keras.keras_vggface import ZEROS, keras3_name, same_name, their_name
+from ferplus_keras.loading import load_weights
+from tests.seeded import save_state, seeded_checkpoint, seeded_state
+
+
+@dataclass
+class Layer:
+    name: str
+    weights: list[np.ndarray] = field(default_factory=list)
+    set: bool = False
+
+    def set_weights(self, arrays: list[np.ndarray]) -> None:
+        assert [a.shape for a in arrays] == [w.shape for w in self.weights]
+        self.weights, self.set = arrays, True
+
+
+@dataclass
+class Model:
+    layers: list[Any]
+    name: str = "mine"
+
+
+def model(rename: Any = same_name, network: str = "resnet50", *, head: bool = True, zeros: bool = False) -> Model:
+    layers = [
+        Layer(rename(name), [np.zeros(shape, np.float32) for shape in roles.values()])
+        for name, roles in architecture(network).parameters.items()
+        if head or name != "classifier"
+    ]
+    return Model([*layers, *(Layer(rename(name)) for name in ZEROS if zeros)])
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("files")
+    checkpoint = seeded_checkpoint("resnet50")
+    found = {"ours": write(checkpoint, folder / "ours.h5").path}
+    found["keras-vggface"] = write(checkpoint, folder / "theirs.h5", layout="keras-vggface").path
+    return found
+
+
+def test_the_report_says_what_matched(files: dict[str, Path]) -> None:
+    mine = model()
+    report = load_weights(mine, files["ours"])
+    assert report.matched == tuple(layer.name for layer in mine.layers) and not report.missing + report.left_over
+    assert str(report) == f"ours.h5: {len(mine.layers)} layers matched"
+    assert all(layer.set for layer in mine.layers)
+    np.testing.assert_array_equal(
+        mine.layers[0].weights[0], seeded_checkpoint("resnet50").arrays["conv1_7x7_s2"]["kernel"]
+    )
+
+
+def test_a_head_may_be_left_over_when_asked(files: dict[str, Path]) -> None:
+    report = load_weights(model(head=False), files["ours"], skip_head=True)
+    assert report.left_over == ("classifier",) and "1 left over in the file: classifier" in str(report)
+    with pytest.raises(BadInputError, match="classifier is not in the model"):
+        load_weights(model(head=False), files["ours"])
+
+
+def test_models_within_the_model_count(files: dict[str, Path]) -> None:
+    inner = model(head=False)
+    top = next(layer for layer in model().layers if layer.name == "classifier")
+    report = load_weights(Model([inner, top]), files["ours"])
+    assert len(report.matched) == len(inner.layers) + 1 and top.set and inner.layers[0].set
+
+
+def test_what_does_not_match_is_listed_and_nothing_is_loaded(files: dict[str, Path]) -> None:
+    mine = model()
+    mine.layers[3].name = "conv2_1_1x1_reduce_bm"
+    mine.layers[5].weights = mine.layers[5].weights[:1]
+    with pytest.raises(BadInputError, match=r"does not fit the model 'mine'.*nothing was loaded") as caught:
+        load_weights(mine, files["ours"])
+    assert "2 missing in the file: conv2_1_1x1_reduce_bm" in caught.value.details
+    assert "left over in the file: conv2_1_1x1_reduce_bn" in caught.value.details
+    assert not any(layer.set for layer in mine.layers)
+
+
+def test_nothing_in_common_is_said(files: dict[str, Path]) -> None:
+    with pytest.raises(BadInputError, match="not one layer has a counterpart"):
+        load_weights(Model([Layer("dense", [np.zeros((2, 2), np.float32)])]), files["ours"])
+    with pytest.raises(BadInputError, match="not one layer"):
+        load_weights(Model([]), files["ours"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "rename", "zeros", "call"),
+    [
+        ("keras-vggface", same_name, False, "ferplus convert .* new.h5` makes a file for this model"),
+        ("keras-vggface", their_name, True, r"VGGFace\(weights="),
+        ("keras-vggface", keras3_name, True, r"VGGFace\(weights="),
+        ("ours", their_name, False, "--layout keras-vggface"),
+        ("ours", their_name, True, r"VGGFace\(weights="),
+        ("ours", keras3_name, True, r"VGGFace\(weights="),
+    ],
+)  # fmt: skip
+def test_a_file_of_another_kind_is_sent_where_it_belongs(
+    kind: str, rename: Any, zeros: bool, call: str, files: dict[str, Path]
+) -> None:
+    """All names and shapes would fit; red and blue would be exchanged, or the epsilon another."""
+    mine = model(rename, zeros=zeros)
+    with pytest.raises(BadInputError, match=call):
+        load_weights(mine, files[kind])
+    assert not any(layer.set for layer in mine.layers)
+
+
+def test_each_kind_loads_into_its_own(files: dict[str, Path]) -> None:
+    assert load_weights(model(their_name), files["keras-vggface"]).matched[0] == "conv1/7x7_s2"
+    assert load_weights(model(), files["ours"]).matched[0] == "conv1_7x7_s2"
+
+
+def test_a_checkpoint_of_pytorchs_is_sent_to_the_converter(tmp_path: Path) -> None:
+    for legacy in (False, True):
+        path = save_state(seeded_state("resnet50", NO_HEAD), tmp_path / "x.pth", legacy=legacy)
+        with pytest.raises(BadInputError, match="ferplus convert"):
+            load_weights(model(), path)
