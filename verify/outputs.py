@@ -14,8 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from convert.checkpoint import Checkpoint, Provenance
+from ferplus_keras.emotions import softmax
 from verify.images import Images
-from verify.metrics import Difference, difference, softmax
+from verify.metrics import Difference, difference
 from verify.runs import TOLERANCES
 
 #: Kind of numbers -> how far the output may be off, relative to its largest value; None: whatever it is, it is said.

@@ -36,7 +36,8 @@ def for_keras_vggface(checkpoint: Checkpoint) -> Checkpoint:
         )
     if provenance.folded:
         raise BadInputError(
-            "keras_vggface's graph has its batch normalisations, and a folded network has none to give: leave out --fold."
+            "keras_vggface's graph has its batch normalisations, and a folded network has none to give: leave out "
+            "--fold."
         )
     published = provenance.preprocessing
     bgr = {"channel_order": "BGR", "mean": tuple(reversed(published["mean"])), "std": tuple(reversed(published["std"]))}
