@@ -85,7 +85,7 @@ format: $(VENV)/.dev  ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 bench: $(VENV)/.dev  ## measure speed and memory: the README's figures
-	@for each in convert_speed mat_speed inference parity_speed accuracy_speed finetune_speed; do $(BIN)/python -m benchmarks.$$each || exit; done
+	@for each in convert_speed mat_speed inference parity_speed accuracy_speed finetune_speed predict_startup; do $(BIN)/python -m benchmarks.$$each || exit; done
 
 wheelhouse: $(VENV)/.python  ## download every package, for machines without a network
 	@$(BIN)/python -m pip download -qq -d wheelhouse -c constraints.txt setuptools wheel '.[verify,dev]'

@@ -82,12 +82,13 @@ def load_image(path: str | Path) -> np.ndarray:
     """The picture at ``path`` as RGB bytes, 224 x 224 x 3, ready for :func:`preprocess_input`.
 
     Turned upright as its EXIF data say, transparent pixels on white, 16 bits made 8, grey become three channels; then
-    resized straight to the square (a face crop is expected), bilinear as in Pillow. Raises
-    :class:`ferplus_keras.errors.BadInputError` when it is no picture, damaged, or too large to be one.
+    resized straight to the square (a face crop is expected), bilinear as in Pillow. Raises ``FileNotFoundError`` when
+    there is none, :class:`ferplus_keras.errors.BadInputError` when it is no picture, damaged, or too large to be one.
     """
     from ferplus_keras.errors import BadInputError
     from ferplus_keras.predict.decoding import as_input, read_picture  # Pillow is for those who bring files
 
+    Path(path).stat()
     try:
         return as_input(read_picture(path))
     except BadInputError as error:

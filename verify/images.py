@@ -45,13 +45,11 @@ class Images:
         paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
         if not paths:
             raise BadInputError(f"There is no picture in {folder} ({', '.join(PICTURES)}).")
-        from PIL import Image  # with the pictures: seeded images need no Pillow
-
         chosen = sorted(np.random.default_rng(seed).permutation(len(paths))[:count])
         try:
             pixels = np.stack([load_image(paths[index]) for index in chosen])
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise BadInputError(f"A picture in {folder} cannot be read: {error}.") from None
+        except (OSError, BadInputError) as error:
+            raise BadInputError(f"A picture in {folder} cannot be read: {str(error).rstrip('.')}.") from None
         return cls(pixels, f"{len(chosen)} of {len(paths)} pictures in {folder.name}, seed {seed}")
 
     @property

@@ -209,14 +209,8 @@ class Outcome:
             told.append(f"{self.skipped:,} skipped")
         if self.before:
             told.append(f"{self.before:,} done before" + (f", {errors:,} of them skipped" if errors else ""))
-        where = (
-            f": {path}" + (f", {self.options.parquet}" if self.options.parquet else "")
-            if path
-            else f": {self.options.annotate}"
-            if self.options.annotate
-            else ""
-        )
-        self.say.say(f"{'; '.join(told)}{where}")
+        written = [str(each) for each in (path, self.options.parquet, self.options.annotate) if each]
+        self.say.say("; ".join(told) + (f": {', '.join(written)}" if written else ""))
         if self.standin:
             self.say.say(f"STAND-IN: the weights of {self.model} are made up, and so are these emotions.")
         return SKIPPED if self.skipped or errors else 0

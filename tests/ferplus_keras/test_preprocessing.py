@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from PIL import Image
 
+from ferplus_keras.errors import BadInputError
 from ferplus_keras.preprocessing import PUBLISHED, load_image, preprocess_input
 
 MEAN = (131.0912, 103.8827, 91.4953)  # red, green, blue
@@ -136,7 +137,7 @@ def test_a_picture_of_the_right_size_is_unchanged(tmp_path: Path) -> None:
 
 def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("not a picture")
-    with pytest.raises(OSError, match="cannot identify"):
+    with pytest.raises(BadInputError, match=r"text\.png: not a picture"):
         load_image(tmp_path / "text.png")
     with pytest.raises(FileNotFoundError):
         load_image(tmp_path / "absent.png")

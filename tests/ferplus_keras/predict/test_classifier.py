@@ -124,6 +124,7 @@ def test_a_graph_that_differs_in_anything_is_left_to_keras(standin: dict[str, Pa
         assert known_architecture(file) is None
 
 
+@pytest.mark.slow
 def test_what_is_not_known_is_run_by_keras(standin: dict[str, Path], tmp_path: Path, onnx: EmotionClassifier) -> None:
     """The same network with other names, saved by Keras itself: a stranger's file."""
     import keras
