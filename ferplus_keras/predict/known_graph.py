@@ -7,6 +7,7 @@ Anything else, down to one stride or one name, is left to Keras itself.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 from ferplus_keras.architecture import INPUT_SIZE, NETWORKS, NO_HEAD, Architecture, architecture, classifier
@@ -26,12 +27,12 @@ WITHOUT_EFFECT = ("kernel_initializer", "momentum", "rate")
 def known_architecture(file: KerasFile) -> Architecture | None:
     """The architecture that ``file`` holds with a classifier and nothing else; None when it holds anything else."""
     names = file.layers.keys()
-    for network in NETWORKS:
-        if names == architecture(network, NO_HEAD).parameters.keys() | {"classifier"}:
+    for network, folded in product(NETWORKS, (False, True)):
+        if names == architecture(network, NO_HEAD, folded=folded).parameters.keys() | {"classifier"}:
             bias = file.layers["classifier"].get("bias")
             if bias is None or len(bias.shape) != 1 or bias.shape[0] < 1:
                 return None
-            table = architecture(network, classifier(bias.shape[0]))
+            table = architecture(network, classifier(bias.shape[0]), folded=folded)
             return table if _same_arrays(file, table) and _same_graph(file, table) else None
     return None
 

@@ -275,7 +275,7 @@ class _Told:
             if wanted.get(key, published) != published:
                 raise BadInputError(
                     f"{path} asks for {key} {str(wanted[key])[:60]}, which predict does not do: it gives RGB, 0..255, "
-                    "less a mean."
+                    f"less a mean. `ferplus convert {path} new.h5` makes a file of this project's own layout first."
                 )
         mean = wanted.get("mean", PUBLISHED.mean)
         if not (isinstance(mean, list | tuple) and len(mean) == 3 and all(isinstance(x, int | float) for x in mean)):

@@ -87,6 +87,21 @@ def test_our_files_are_known(standin: dict[str, Path], format: str) -> None:
     assert table is not None and table.network == "resnet50"
 
 
+def test_a_folded_file_is_known_and_says_the_same(
+    classifier: EmotionClassifier, standin: dict[str, Path], tmp_path: Path
+) -> None:
+    from convert.conversion import convert
+
+    path = tmp_path / "folded-standin.h5"
+    convert(standin["h5"], [path], folded=True)
+    with open_keras_file(path) as file:
+        table = known_architecture(file)
+    assert table is not None and "conv1_7x7_s2_bn" not in table.parameters
+    face = picture(3)
+    found = EmotionClassifier(path).predict(face).probabilities
+    assert found == pytest.approx(classifier.predict(face).probabilities, abs=1e-5)
+
+
 def _conv(change: dict[str, Any], name: str = "conv3_1_1x1_reduce") -> Any:
     def spoil(layers: dict[str, Any]) -> None:
         layers[name]["config"].update(change)
