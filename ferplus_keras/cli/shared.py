@@ -129,6 +129,6 @@ def count(text: str) -> int:
 
 
 __all__ = [
-    "EXIT_CODES", "SKIPPED", "Commands", "Run", "add_reports", "count", "plain", "report", "reports_folder_of", "sayer", "seed",
-    "silent_stderr", "tolerance", "verify_group",
+    "EXIT_CODES", "SKIPPED", "Commands", "Run", "add_reports", "count", "plain", "report", "reports_folder_of", "sayer",
+    "seed", "silent_stderr", "tolerance", "verify_group",
 ]  # fmt: skip
