@@ -17,6 +17,9 @@ BIN := $(VENV)/bin
 MATRIX ?= .venv-matrix
 KERAS_OLDEST := 3.4.1
 TENSORFLOW_OLDEST := 2.12.1
+# Two tests at a time, each file's in one process: they share what the file sets up. More would want more memory.
+JOBS ?= 2
+PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 WHEELS := $(if $(wildcard wheelhouse),--no-index --find-links wheelhouse)
 PIP_INSTALL = -m pip install -qq --disable-pip-version-check $(WHEELS)
 NO_PACKAGES = { echo "The packages could not be installed (see above). Without a network, run 'make wheelhouse' on a \
@@ -65,11 +68,11 @@ finetune: $(VENV)/.convert  ## train on FERPlus (DATA=path, OUT=folder; ARCH=sen
 	@$(BIN)/ferplus finetune $(addprefix --data ,$(DATA)) $(addprefix --arch ,$(ARCH)) $(addprefix --recipe ,$(RECIPE)) \
 		$(addprefix --weights ,$(WEIGHTS)) $(addprefix --set ,$(SET)) --out "$(or $(OUT),weights/runs/$(or $(RECIPE),scratch)-$(or $(ARCH),resnet50))" $(if $(RESUME),--resume)
 
-test: $(VENV)/.dev $(VENV_KERAS2)/.ready  ## run the tests (under 10 minutes)
-	@$(BIN)/python -m pytest
+test: $(VENV)/.dev $(VENV_KERAS2)/.ready  ## run the tests (under 10 minutes; JOBS=1 for one at a time)
+	@$(PYTEST)
 
 test-all: $(VENV)/.dev $(VENV_KERAS2)/.ready  ## run the tests, the long ones too
-	@$(BIN)/python -m pytest -m 'slow or not slow'
+	@$(PYTEST) -m 'slow or not slow'
 
 fuzz: $(VENV)/.dev  ## random input to the readers, other than what the tests give them each time (SECONDS=600)
 	@stop=$$(($$(date +%s) + $(or $(SECONDS),600))); while [ $$(date +%s) -lt $$stop ]; do \
