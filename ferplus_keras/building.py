@@ -38,13 +38,14 @@ def model_from_plan(keras: Any, plan: tuple[KerasLayer, ...], *, name: str, inpu
 
 
 def source_inputs(keras: Any, tensor: Any) -> Any:
-    """The model inputs that ``tensor`` was computed from."""
+    """The model inputs that ``tensor`` was computed from: one tensor, or a list of several."""
     found = getattr(keras.utils, "get_source_inputs", None)
     if found is None:  # Keras 2 before 2.13 keeps it elsewhere
         from importlib import import_module
 
         found = import_module(f"{keras.__name__}.src.utils.layer_utils").get_source_inputs
-    return found(tensor)
+    sources = found(tensor)
+    return sources[0] if len(sources) == 1 else sources  # a list of one would be the model's input for ever
 
 
 __all__ = ["model_from_plan", "source_inputs"]

@@ -94,8 +94,7 @@ class KerasFile:
     keras_version: str | None = None
     provenance: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
-    #: The names of all layers, of those without arrays too; empty where the file lists none.
-    listed: tuple[str, ...] = ()
+    listed: tuple[str, ...] = ()  #: all layers that a file of weights names, those without arrays too
 
     @property
     def config_layers(self) -> list[tuple[str, str, dict[str, Any]]]:
@@ -205,9 +204,8 @@ def _read_hdf5(path: Path, h5: h5py.File) -> KerasFile:
         version = _text(h5.attrs.get("keras_version") or weights.attrs.get("keras_version"))
         return KerasFile("h5-model", _read_legacy(path, weights), config, version, provenance)
     if "layers" in h5 or "_layer_checkpoint_dependencies" in h5:
-        layers = _read_vars(path, h5, {})
         listed = tuple(h5["layers"]) if isinstance(h5.get("layers"), h5py.Group) else ()
-        return KerasFile("weights.h5", layers, None, None, provenance, listed=listed)
+        return KerasFile("weights.h5", _read_vars(path, h5, {}), None, None, provenance, listed=listed)
     raise BadInputError(
         f"{path} is an HDF5 file but no Keras file: it has neither model_weights, layer_names nor layers, "
         f"but {', '.join(sorted(h5)[:5]) or 'nothing'}."

@@ -94,8 +94,11 @@ def speaks(layers: set[str]) -> bool:
 
 
 def turned(kernel: np.ndarray) -> np.ndarray:
-    """The first convolution's kernel for images of the other channel order: RGB to BGR and back. A view."""
-    return kernel[:, :, ::-1]
+    """The first convolution's kernel for images of the other channel order: RGB to BGR and back. A view.
+
+    What is no such kernel comes back as it is; whoever holds it against the network refuses it.
+    """
+    return kernel[:, :, ::-1] if kernel.ndim == 4 else kernel
 
 
 def absorbed(gamma: np.ndarray, variance: np.ndarray, source: float, target: float) -> np.ndarray:
@@ -115,12 +118,13 @@ def with_epsilon(
     arrays: dict[str, dict[str, np.ndarray]], source: float, target: float
 ) -> dict[str, dict[str, np.ndarray]]:
     """``arrays`` (layer -> role -> array) with every gamma made for the epsilon ``target``."""
-    return {
-        layer: {**roles, "gamma": absorbed(roles["gamma"], roles["moving_variance"], source, target)}
-        if "gamma" in roles
-        else roles
-        for layer, roles in arrays.items()
-    }
+    made = {}
+    for layer, roles in arrays.items():
+        gamma, variance = roles.get("gamma"), roles.get("moving_variance")
+        if gamma is not None and variance is not None and gamma.shape == variance.shape:  # else it fits no model anyway
+            roles = {**roles, "gamma": absorbed(gamma, variance, source, target)}
+        made[layer] = roles
+    return made
 
 
 # --- the graph ------------------------------------------------------------------------------------------------------

@@ -147,7 +147,7 @@ def neutral_layers(file: KerasFile) -> tuple[Arrays, dict[str, str]]:
     arrays = {our_name(name): {role: array.read() for role, array in roles.items()}
               for name, roles in file.layers.items()}  # fmt: skip
     if kind != OURS:
-        arrays[CONV1] = {role: turned(array) if array.ndim == 4 else array for role, array in arrays[CONV1].items()}
+        arrays[CONV1] = {role: turned(array) for role, array in arrays[CONV1].items()}
     if kind == KERAS_VGGFACE:
         # The file's own graph, where it has one, was read by `ferplus convert`; here it is keras_vggface's or nothing.
         network = "senet50" if any(name.endswith("_1x1_down") for name in arrays) else "resnet50"

@@ -47,7 +47,7 @@ def in_our_terms(found: NamedArrays) -> NamedArrays:
         theirs, _, role = name.rpartition("/")
         ours, dtype = f"{our_name(theirs)}/{role}", found.dtypes[name]
         variance = found.arrays.get(f"{theirs}/moving_variance")
-        if theirs in (THEIR_CONV1, BGR_CONV1) and array.ndim == 4:
+        if theirs in (THEIR_CONV1, BGR_CONV1):
             array = turned(array)
         elif role == "gamma" and variance is not None and variance.shape == array.shape and _floats(array, variance):
             array = absorbed(array, variance, epsilons[theirs], BATCHNORM_EPSILON)

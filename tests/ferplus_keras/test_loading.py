@@ -129,3 +129,24 @@ def test_a_checkpoint_of_pytorchs_is_sent_to_the_converter(tmp_path: Path) -> No
         path = save_state(seeded_state("resnet50", NO_HEAD), tmp_path / "x.pth", legacy=legacy)
         with pytest.raises(BadInputError, match="ferplus convert"):
             load_weights(model(), path)
+
+
+def test_a_damaged_file_of_the_old_layout_is_refused_and_no_more(files: dict[str, Path], tmp_path: Path) -> None:
+    """A kernel that is none, and a gamma without its variance: what the translation stumbles over first."""
+    import h5py
+
+    from ferplus_keras.compat.vggface import load
+
+    path = tmp_path / "cut.h5"
+    path.write_bytes(files["keras-vggface"].read_bytes())
+    with h5py.File(path, "r+") as file:
+        del file["conv1/7x7_s2/conv1/7x7_s2/kernel:0"]
+        file["conv1/7x7_s2/conv1/7x7_s2/kernel:0"] = np.zeros(64, np.float32)
+        names = [name for name in file["conv2_1_3x3/bn"].attrs["weight_names"] if b"variance" not in name]
+        del file["conv2_1_3x3/bn"].attrs["weight_names"]
+        file["conv2_1_3x3/bn"].attrs["weight_names"] = np.array(names, np.bytes_)
+    mine = model(their_name, zeros=True)
+    with pytest.raises(BadInputError, match="conv1/7x7_s2 has the shapes") as caught:
+        load(mine, path, {layer.name for layer in mine.layers}, skip_head=False)
+    assert "2 missing in the file: conv1/7x7_s2, conv2_1_3x3/bn" in caught.value.details
+    assert not any(layer.set for layer in mine.layers)

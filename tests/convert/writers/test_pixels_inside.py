@@ -25,7 +25,7 @@ ONE = pytest.mark.parametrize("network", ["resnet50"], indirect=True)
 
 
 @ONE
-@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+@pytest.mark.parametrize("suffix", [".h5", pytest.param(".keras", marks=pytest.mark.slow)])
 def test_bytes_give_what_preprocessed_pixels_give(
     suffix: str, standin_pth: Path, standin_h5: Path, tmp_path: Path
 ) -> None:
