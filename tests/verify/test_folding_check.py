@@ -64,6 +64,6 @@ def test_parity_of_a_folded_file_and_of_one_with_a_wrong_sign(standin_pth: Path,
     with h5py.File(bad, "r+") as file:
         bias = file["model_weights/conv4_2_3x3/conv4_2_3x3/bias:0"]
         bias[...] = -bias[...]
-    wrong = check_parity(bad, standin_pth, images=1)
+    wrong = check_parity(bad, standin_pth, images=1, dtypes=("float64",))
     assert not wrong.passed and not wrong.tensors.passed
     assert wrong.diagnosis and wrong.diagnosis.layer == "conv4_2_3x3"
