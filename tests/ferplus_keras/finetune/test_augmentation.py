@@ -383,6 +383,7 @@ ELSEWHERE = """
 import json, sys
 import keras, numpy as np
 from ferplus_keras.finetune.augmentation import Augmentation, AugmentationSettings
+from ferplus_keras.finetune.feeding import Feed
 source = np.load(sys.argv[1])
 settings = json.loads(sys.argv[2])
 layer = Augmentation(AugmentationSettings(**settings), 100, seed=11)
@@ -390,7 +391,9 @@ model = keras.Sequential([keras.Input((48, 48), dtype="uint8"), layer, keras.lay
 model.add(keras.layers.Dense(2, kernel_initializer="ones"))
 model.compile("sgd", "mse")
 images = source["images"]
-model.fit(images, np.zeros((len(images), 2)), batch_size=len(images), epochs=2, verbose=0)  # compiled where it can be
+feed = Feed(images, np.zeros((len(images), 2), np.float32), np.ones(len(images), np.float32), len(images))
+model.fit(feed, epochs=2, verbose=0, shuffle=False, callbacks=[feed.follower()])  # compiled where it can be
+assert feed.epoch == 1
 steps = int(layer.steps.value)
 after = keras.ops.convert_to_numpy(layer(images, training=True))
 plain = keras.ops.convert_to_numpy(layer(images))
