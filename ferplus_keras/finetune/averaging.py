@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -47,7 +48,7 @@ class WeightAverage(keras.layers.Layer):  # type: ignore[misc]  # Keras has no t
         """Take the weights as they are now for the averages."""
         self.steps.assign(0.0)
         for average, weight in zip(self.averages, self._sources(), strict=True):
-            average.assign(ops.cast(weight, "float32"))
+            average.assign(copy_of(weight))
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         if training:
@@ -65,4 +66,9 @@ class WeightAverage(keras.layers.Layer):  # type: ignore[misc]  # Keras has no t
         return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
 
 
-__all__ = ["WeightAverage"]
+def copy_of(variable: Any) -> np.ndarray:
+    """The variable's values in memory of their own: JAX gives a step's buffers away, and no two may be one."""
+    return np.array(ops.convert_to_numpy(variable.value))
+
+
+__all__ = ["WeightAverage", "copy_of"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,10 +41,15 @@ def variables_of(model: keras.Model) -> dict[str, Any]:
     named = [variable for variable in model.variables if id(variable) not in metrics]
     known = {id(variable) for variable in named}
     named += [v for layer in _all_layers(model) for v in _generator_states(layer) if id(v) not in known]
-    found = {f"model/{index:04}/{variable.path}": variable for index, variable in enumerate(named)}
+    found = {f"model/{index:04}/{_path(variable)}": variable for index, variable in enumerate(named)}
     for index, variable in enumerate(model.optimizer.variables):
-        found[f"optimizer/{index:04}/{variable.path}"] = variable
+        found[f"optimizer/{index:04}/{_path(variable)}"] = variable
     return found
+
+
+def _path(variable: Any) -> str:
+    """A variable's path without the numbers that Keras gives to the second layer of a kind in one process."""
+    return re.sub(r"_\d+(?=/)", "", variable.path)
 
 
 def _all_layers(model: keras.Model) -> Sequence[Any]:

@@ -23,7 +23,7 @@ import numpy as np
 from ferplus_keras.errors import BadInputError, CheckFailedError
 from ferplus_keras.finetune import targets, tensorboard
 from ferplus_keras.finetune.augmentation import Augmentation
-from ferplus_keras.finetune.averaging import WeightAverage
+from ferplus_keras.finetune.averaging import WeightAverage, copy_of
 from ferplus_keras.finetune.curves import learning_curves
 from ferplus_keras.finetune.devices import (
     gpu_capability,
@@ -234,9 +234,9 @@ class Run:
         if self.average is None:
             yield
             return
-        own = [np.array(keras.ops.convert_to_numpy(weight)) for weight in self.network.weights]
+        own = [copy_of(weight) for weight in self.network.weights]
         for weight, average in zip(self.network.weights, self.average.averages, strict=True):
-            weight.assign(average.value)
+            weight.assign(copy_of(average))
         try:
             yield
         finally:

@@ -36,6 +36,7 @@ learning_rate = 0.01
 weight_decay = 0.0
 clip_norm = 0.0
 ema = 0.9
+layer_factors = {}
 [schedule]
 epochs = 3
 warmup_epochs = 0.0

@@ -73,7 +73,7 @@ def test_frozen_layers_are_the_starts(learned: Learned) -> None:
             assert (found[layer][role] == array).all(), (layer, role)
 
 
-@pytest.mark.parametrize("name", ["best.h5", "best.safetensors"])
+@pytest.mark.parametrize("name", [pytest.param("best.h5", marks=pytest.mark.slow), "best.safetensors"])
 def test_the_accuracy_check_takes_the_files_at_the_size_that_they_were_trained_on(
     name: str, learned: Learned, ferplus_data: Path
 ) -> None:
@@ -85,6 +85,7 @@ def test_the_accuracy_check_takes_the_files_at_the_size_that_they_were_trained_o
     assert result["splits"][0]["accuracy"] > result["splits"][0]["always_the_commonest"] + 0.04
 
 
+@pytest.mark.slow
 def test_the_parity_check_takes_them(learned: Learned) -> None:
     run = run_ferplus("verify", "parity", learned.folder / "best.h5", "--against", learned.folder / "best.safetensors",
                       "--n", 1, "--json")  # fmt: skip
@@ -92,6 +93,7 @@ def test_the_parity_check_takes_them(learned: Learned) -> None:
     assert json.loads(run.stdout)["passed"]
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_refused_and_can_be_a_start(learned: Learned, ferplus_data: Path) -> None:
     common = ("finetune", "--data", ferplus_data, "--limit", 16, "--size", 32)
     again = run_ferplus(*common, "--out", learned.folder)

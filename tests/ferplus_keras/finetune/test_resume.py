@@ -21,7 +21,7 @@ from tests.verify.oracles import painted
 #: Everything that has a state: momenta, averages, dropout, augmentation, mixing, redrawn targets, a plateau.
 OPTIONS = (
     "--recipe", "scratch", "--size", "32", "--formats", "safetensors", "--backend", "tensorflow",
-    "--set", "epochs=4", "--set", "batch=4", "--set", "kind=plateau", "--set", "warmup_epochs=0", "--set", "ema=0.9",
+    "--set", "epochs=3", "--set", "batch=4", "--set", "kind=plateau", "--set", "warmup_epochs=0", "--set", "ema=0.9",
     "--set", "target=probability", "--set", "plateau_patience=1", "--set", "learning_rate=0.001",
 )  # fmt: skip
 
