@@ -17,9 +17,7 @@ from ferplus_keras.architecture import INPUT_SIZE, NO_HEAD, Architecture, classi
 from ferplus_keras.building import model_from_plan
 from ferplus_keras.keras_plan import keras_plan
 from ferplus_keras.loading import LoadReport, load_weights
-
-#: Below this side the last stage has nothing left to look at (five halvings); keras.applications has the same bound.
-MIN_SIZE = 32
+from ferplus_keras.preprocessing import MIN_SIZE
 
 Activation = str | Callable[..., Any] | None
 

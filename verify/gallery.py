@@ -18,11 +18,12 @@ import numpy as np
 
 from convert.checkpoint import Provenance, sha256_of
 from convert.readers import read_checkpoint
+from ferplus_keras.architecture import INPUT_SIZE
 from ferplus_keras.dataset import Dataset
 from ferplus_keras.dataset.protocols import Protocol
 from ferplus_keras.emotions import EMOTIONS, softmax
 from ferplus_keras.errors import BadInputError, CheckFailedError
-from ferplus_keras.preprocessing import preprocess_input
+from ferplus_keras.preprocessing import preprocess_input, trained_side
 from ferplus_keras.resizing import DEFAULT_RESIZER, RESIZERS
 from verify.accuracy import Step
 
@@ -95,6 +96,11 @@ def open_network(path: str | Path) -> Network:
     if told.head != "classifier" or told.units != len(EMOTIONS):
         raise BadInputError(
             f"{path} is a {checkpoint.architecture}; a report on FERPlus needs a classifier of 8 classes."
+        )
+    if (side := trained_side(told.preprocessing["size"])) != INPUT_SIZE:
+        raise BadInputError(
+            f"{path} was trained on pictures of {side} x {side}; the heat maps of this page are made for 224 x 224. "
+            "`ferplus verify accuracy` has a report for it."
         )
     labels = told.labels or EMOTIONS
     if set(labels) != set(EMOTIONS):

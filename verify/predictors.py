@@ -24,13 +24,11 @@ from ferplus_keras import HDF5_MAGIC
 from ferplus_keras.architecture import INPUT_SIZE
 from ferplus_keras.emotions import EMOTIONS, softmax
 from ferplus_keras.errors import BadInputError, CheckFailedError
-from ferplus_keras.preprocessing import PUBLISHED
+from ferplus_keras.preprocessing import PUBLISHED, trained_side
 from verify.exported import as_pixels, is_export, open_exported
 
 Run = Callable[[np.ndarray], np.ndarray]
 
-#: Sides of pictures that a network may have been trained on; what says otherwise is shown the published size.
-MIN_SIZE, MAX_SIZE = 32, 1024
 
 #: ONNX's nodes that hold graphs of their own; what those keep in other files would not be seen.
 NESTED = ("If", "Loop", "Scan", "SequenceMap")
@@ -155,10 +153,8 @@ def _of_provenance(
 
 
 def size_of(told: Provenance) -> int:
-    """The side of the pictures that the network was trained on: what its provenance says, where that is a square."""
-    height, width = told.preprocessing["size"]
-    square = height == width and isinstance(height, int) and MIN_SIZE <= height <= MAX_SIZE
-    return int(height) if square else INPUT_SIZE
+    """The side of the pictures that the network was trained on."""
+    return trained_side(told.preprocessing["size"])
 
 
 def _of_a_stranger(path: Path, format: str, by: str, run: Run, batch: int, source: Source | None = None) -> Predictor:

@@ -116,6 +116,12 @@ def export(
         BadInputError: the network cannot be exported so.
         OutputError: a library is missing.
     """
+    if recipe.target != "onnx" and checkpoint.provenance.input_shape[0] is None:
+        height, width = checkpoint.provenance.preprocessing["size"]
+        raise BadInputError(
+            f"The network was trained on pictures of {height} x {width}, and {TARGETS[recipe.target].title} files are "
+            "made for 224 x 224 only. --to onnx takes any size."
+        )
     if recipe.folded:
         checkpoint = fold(checkpoint)
     else:

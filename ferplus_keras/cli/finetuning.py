@@ -188,6 +188,7 @@ def _start(options: argparse.Namespace, classes: tuple[str, ...]) -> Start:
     if not options.weights:
         return Start()
     from convert.checkpoint import sha256_of
+    from convert.folding import refuse_folded
     from convert.readers import read_checkpoint
 
     path = Path(options.weights)
@@ -207,6 +208,7 @@ def _start(options: argparse.Namespace, classes: tuple[str, ...]) -> Start:
             arrays, {"name": found[-1].name, "sha256": sha256_of(found[-1]), "format": "a run of this program"}
         )
     checkpoint = read_checkpoint(path, network=options.arch)
+    refuse_folded(checkpoint, "Give the file that it was folded from.")
     told = checkpoint.provenance
     kept = {layer: roles for layer, roles in checkpoint.arrays.items() if layer != "feat_extract"}
     if told.head != "classifier" or told.labels != classes:

@@ -89,7 +89,7 @@ def _predict(options: argparse.Namespace) -> int:
     sources = find_sources(
         options.inputs, listed=sys.stdin.buffer if "-" in options.inputs else None, null=options.null, done=outcome.done
     )
-    prepare = Preparation(Source.read, find, show=draw is not None)
+    prepare = Preparation(Source.read, find, show=draw is not None, side=classifier.side)
     with outcome:
         for answers in stream(
             sources, prepare, classifier, batch=options.batch, threads=options.threads or decoding_threads()

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ferplus_keras.architecture import INPUT_SIZE
 from ferplus_keras.emotions import softmax
 from ferplus_keras.errors import BadInputError, CheckFailedError
 from ferplus_keras.predict.decoding import as_rgb, from_array, read_picture
@@ -32,20 +31,20 @@ class EmotionClassifier:
     >>> classifier.predict("face.png").emotion
     >>> [each.probabilities["happiness"] for each in classifier.predict(["a.png", picture, pixels])]
 
-    ``labels`` are its classes in order, ``by`` what runs it, ``standin`` whether its weights are made up. ``threads``
-    bounds the processor threads of ONNX Runtime and LiteRT. Raises :class:`ferplus_keras.errors.BadInputError` when
-    the file is not such a network.
+    ``labels`` are its classes in order, ``side`` is that of the square pictures it takes, ``by`` what runs it,
+    ``standin`` whether its weights are made up. ``threads`` bounds the processor threads of ONNX Runtime and LiteRT.
+    Raises :class:`ferplus_keras.errors.BadInputError` when the file is not such a network.
     """
 
     def __init__(self, path: str | Path, *, threads: int | None = None) -> None:
         self._runtime = open_runtime(path, threads)
         self.path = self._runtime.path
         self.by, self.labels, self.standin = self._runtime.by, self._runtime.labels, self._runtime.standin
-        self.network = self._runtime.network
+        self.network, self.side = self._runtime.network, self._runtime.side
         self._mean = np.asarray(self._runtime.mean, np.float32)
 
     def predict(self, images: Any, *, batch: int = BATCH) -> Any:
-        """What is seen in ``images``, each taken as a face crop and resized straight to 224 x 224.
+        """What is seen in ``images``, each taken as a face crop and resized straight to what the network takes.
 
         Args:
             images: a path, a Pillow picture or an array of pixels 0..255 (height x width, or height x width x 3 in
@@ -65,7 +64,7 @@ class EmotionClassifier:
             return self.predict([images], batch=batch)[0]
         found: list[Prediction] = []
         numbered = enumerate(images)
-        prepare = Preparation[tuple[int, Any]](lambda item: _opened(item[1]))
+        prepare = Preparation[tuple[int, Any]](lambda item: _opened(item[1]), side=self.side)
         for answers in stream(numbered, prepare, self, batch=batch, threads=decoding_threads()):
             for prepared, predictions in answers:
                 if prepared.error:
@@ -76,9 +75,9 @@ class EmotionClassifier:
         return found
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        """n x classes float64 for ``pixels``, n x 224 x 224 x 3 in RGB, 0..255."""
-        if pixels.shape[1:] != (INPUT_SIZE, INPUT_SIZE, 3):
-            raise ValueError(f"pixels are n x {INPUT_SIZE} x {INPUT_SIZE} x 3, not {pixels.shape}")
+        """n x classes float64 for ``pixels``, n x ``side`` x ``side`` x 3 in RGB, 0..255."""
+        if pixels.shape[1:] != (self.side, self.side, 3):
+            raise ValueError(f"pixels are n x {self.side} x {self.side} x 3, not {pixels.shape}")
         images = pixels
         if not self._runtime.pixels:
             images = pixels.astype(np.float32)
@@ -90,7 +89,9 @@ class EmotionClassifier:
             raise
         except Exception as error:  # whatever the runtime of a stranger's graph raises
             line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise BadInputError(f"{self.path} cannot be run on images of 224 x 224 x 3: {line[:300]}") from None
+            raise BadInputError(
+                f"{self.path} cannot be run on images of {self.side} x {self.side} x 3: {line[:300]}"
+            ) from None
         rows = np.concatenate(parts).astype(np.float64) if parts else np.zeros((0, len(self.labels)))
         if rows.shape != (len(images), len(self.labels)):
             raise BadInputError(

@@ -107,15 +107,15 @@ def as_rgb(picture: Image) -> Image:
     return upright if upright.mode == "RGB" else upright.convert("RGB")
 
 
-def as_input(picture: Image, box: tuple[int, int, int, int] | None = None) -> np.ndarray:
-    """An RGB picture, or what is in ``box`` of it, as the network takes it: 224 x 224 x 3 bytes, bilinear, not cropped.
+def as_input(picture: Image, box: tuple[int, int, int, int] | None = None, side: int = INPUT_SIZE) -> np.ndarray:
+    """An RGB picture, or what is in ``box`` of it, as the network takes it: side x side x 3 bytes, bilinear, uncropped.
 
     ``box`` is left, top, right, bottom in pixels.
     """
     from PIL import Image
 
     part = picture if box is None else picture.crop(box)
-    return np.array(part.resize((INPUT_SIZE, INPUT_SIZE), Image.Resampling.BILINEAR))
+    return np.array(part.resize((side, side), Image.Resampling.BILINEAR))
 
 
 def from_array(array: Any) -> Image:

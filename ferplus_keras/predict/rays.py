@@ -172,7 +172,13 @@ class Worker:
         sources: Iterable[Source] = piece.read()
         return [
             answer(prepared.item.name, prepared, found)
-            for answers in stream(sources, Preparation(Source.read), self.classifier, batch=self.batch, threads=1)
+            for answers in stream(
+                sources,
+                Preparation(Source.read, side=self.classifier.side),
+                self.classifier,
+                batch=self.batch,
+                threads=1,
+            )
             for prepared, found in answers
         ]
 

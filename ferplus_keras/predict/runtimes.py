@@ -18,7 +18,7 @@ from ferplus_keras import HDF5_MAGIC, PROVENANCE_KEY
 from ferplus_keras.architecture import INPUT_SIZE
 from ferplus_keras.emotions import EMOTIONS
 from ferplus_keras.errors import BadInputError, first_line
-from ferplus_keras.preprocessing import PUBLISHED
+from ferplus_keras.preprocessing import PUBLISHED, trained_side
 
 Run = Callable[[np.ndarray], np.ndarray]
 
@@ -31,7 +31,7 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Runtime:
-    """A network ready to run: ``run`` takes images less ``mean`` (n x 224 x 224 x 3, float32, RGB) and gives n x
+    """A network ready to run: ``run`` takes images less ``mean`` (n x side x side x 3, float32, RGB) and gives n x
     classes logits or probabilities. ``fixed`` is the batch size that the file insists on. ``pixels``: the preprocessing
     is inside, and ``run`` takes bytes.
     """
@@ -46,6 +46,7 @@ class Runtime:
     logits: bool | None = None  #: what ``run`` gives; None: told from the numbers
     fixed: int | None = None
     pixels: bool = False
+    side: int = INPUT_SIZE  #: of the pictures that it was trained on
 
 
 def open_runtime(path: str | Path, threads: int | None = None) -> Runtime:
@@ -106,7 +107,7 @@ def _open_keras(path: Path) -> Runtime:
 
     by = f"Keras {keras.__version__} on {keras.backend.backend()}"
     if table is None:
-        run, classes, size = _keras_model(path)
+        run, classes, size = _keras_model(path, told.side)
         return told.runtime(by, run, classes, fixed=size)
     from ferplus_keras.predict.forward import Forward
 
@@ -114,7 +115,7 @@ def _open_keras(path: Path) -> Runtime:
     return told.runtime(by, forward.logits, table.head.units, network=table.network, logits=True)
 
 
-def _keras_model(path: Path) -> tuple[Run, int | None, int | None]:
+def _keras_model(path: Path, side: int) -> tuple[Run, int | None, int | None]:
     """A graph of somebody else's, as Keras opens it: how to run it, its number of classes, and its batch size."""
     import keras
 
@@ -124,8 +125,8 @@ def _keras_model(path: Path) -> tuple[Run, int | None, int | None]:
         raise BadInputError(f"Keras {keras.__version__} cannot open {path}: {first_line(error, 300)}") from None
     shapes = [tuple(each.shape) for each in model.inputs or ()]
     takes = len(shapes) == 1 and len(shapes[0]) == 4 and shapes[0][3] in (None, 3)
-    if not takes or any(side not in (None, INPUT_SIZE) for side in shapes[0][1:3]):
-        raise BadInputError(f"{path} takes {str(shapes)[:200]}, and these networks take images of 224 x 224 x 3.")
+    if not takes or any(each not in (None, side) for each in shapes[0][1:3]):
+        raise BadInputError(f"{path} takes {str(shapes)[:200]}, and is given images of {side} x {side} x 3.")
     size = shapes[0][0] or BATCH
 
     def run(images: np.ndarray) -> np.ndarray:
@@ -262,6 +263,7 @@ class _Told:
     standin: bool = False
     network: str = ""
     logits: bool | None = None
+    side: int = INPUT_SIZE
 
     @classmethod
     def of(cls, path: Path, told: dict[str, Any] | None) -> _Told:
@@ -287,6 +289,7 @@ class _Told:
             path, tuple(map(str, labels)) if good and isinstance(labels, list) else None, tuple(map(float, mean)),
             named or bool(told.get("standin")), str(told.get("network") or ""),
             {"logits": True, "probabilities": False}.get(output) if isinstance(output, str) else None,
+            trained_side(wanted.get("size")),
         )  # fmt: skip
 
     def runtime(
@@ -304,7 +307,7 @@ class _Told:
         chosen = self.logits if logits is None else logits
         return Runtime(
             self.path, by, run, labels, self.mean, self.standin, network or self.network, chosen, fixed,
-            pixels,
+            pixels, self.side,
         )  # fmt: skip
 
 

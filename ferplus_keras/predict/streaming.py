@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
+from ferplus_keras.architecture import INPUT_SIZE
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.predict.decoding import as_input
 from ferplus_keras.predict.records import Answer, Box, Prediction
@@ -48,6 +49,7 @@ class Preparation(Generic[Item]):
     read: Callable[[Item], Image]
     find: Find | None = None
     show: bool = False
+    side: int = INPUT_SIZE  #: of the pictures that the network takes
 
     def __call__(self, item: Item) -> Prepared[Item]:
         try:
@@ -55,7 +57,7 @@ class Preparation(Generic[Item]):
         except BadInputError as error:
             return Prepared(item, error=str(error))
         boxes = tuple(self.find(picture)) if self.find else None
-        faces = tuple(as_input(picture, box) for box in ((None,) if boxes is None else boxes))
+        faces = tuple(as_input(picture, box, self.side) for box in ((None,) if boxes is None else boxes))
         shown, scale = None, 1.0
         if self.show:
             scale = min(1.0, SHOWN_SIDE / max(picture.size))

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convert.conversion import convert
+from convert.folding import fold
 from convert.inspection import as_text, inspect
 from convert.readers import own_provenance, read_checkpoint
 from convert.writers import keras_vggface as writer
@@ -45,6 +46,12 @@ def ulps_apart(one: dict[str, dict[str, np.ndarray]], other: dict[str, dict[str,
         for role, array in roles.items():
             found[role] = max(found.get(role, 0), int(ulps(array, other[layer][role]).max()))
     return found
+
+
+def test_a_folded_network_has_no_place_there(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="folded"):
+        write(fold(seeded_checkpoint("resnet50")), tmp_path / "x.h5", layout="keras-vggface")
+    assert not list(tmp_path.iterdir())
 
 
 # --- names and numbers ----------------------------------------------------------------------------------------------

@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 
 from convert.checkpoint import Provenance
+from convert.exporters import Recipe, export
 from convert.readers import read_checkpoint
 from convert.writers import write
-from ferplus_keras.preprocessing import PUBLISHED
+from ferplus_keras.errors import BadInputError
+from ferplus_keras.predict.classifier import EmotionClassifier
+from ferplus_keras.preprocessing import PUBLISHED, preprocess_input
 from ferplus_keras.resizing import RESIZERS
 from tests.seeded import seeded_checkpoint
+from verify.gallery import open_network
 from verify.images import Images
 from verify.predictors import open_predictor, size_of
 from verify.preprocessing_check import compare_preprocessing
@@ -58,3 +62,26 @@ def test_every_way_of_resizing_takes_a_size(name: str) -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 48, 48), dtype=np.uint8)
     assert RESIZERS[name].run(images, 64).shape == (2, 64, 64)
     assert RESIZERS[name].run(images, 48) == pytest.approx(images, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["small.h5", "small.keras", "small.onnx"])
+def test_predict_shows_a_network_pictures_of_its_own_size(name: str, tmp_path: Path) -> None:
+    checkpoint = replace(seeded_checkpoint("resnet50"), provenance=trained(48))
+    write(checkpoint, tmp_path / name)
+    classifier = EmotionClassifier(tmp_path / name)
+    assert classifier.side == 48
+    grey = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
+    said = classifier.predict(grey).probabilities
+    write(checkpoint, tmp_path / "same.safetensors")
+    images = preprocess_input(np.repeat(grey[None, :, :, None], 3, axis=3))
+    wanted = open_predictor(tmp_path / "same.safetensors").probabilities(images)[0]
+    assert list(said.values()) == pytest.approx(wanted, abs=1e-4)
+
+
+def test_what_is_made_for_224_refuses_a_small_network(tmp_path: Path) -> None:
+    checkpoint = replace(seeded_checkpoint("resnet50"), provenance=trained(48))
+    with pytest.raises(BadInputError, match=r"48 x 48.*--to onnx"):
+        export(checkpoint, Recipe("tflite"), tmp_path / "x.tflite")
+    write(checkpoint, tmp_path / "small.h5")
+    with pytest.raises(BadInputError, match="48 x 48"):
+        open_network(tmp_path / "small.h5")

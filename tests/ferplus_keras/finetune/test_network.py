@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 
+from convert.folding import fold
+from convert.writers import write
 from ferplus_keras import architecture as arch
+from ferplus_keras.cli.finetuning import _start
+from ferplus_keras.emotions import EMOTIONS
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.finetune.network import (
     Start,
@@ -18,7 +25,7 @@ from ferplus_keras.finetune.network import (
     training_table,
 )
 from ferplus_keras.finetune.recipe import Recipe, load_recipe
-from tests.seeded import seeded_arrays
+from tests.seeded import seeded_arrays, seeded_checkpoint
 
 
 def small(name: str, *overrides: str, network: str = "resnet50") -> Recipe:
@@ -97,3 +104,10 @@ def test_from_nothing_each_block_starts_as_the_identity_and_rates_follow_the_rec
     assert [rate(network.get_layer(name).trainable_weights[0]) for name in layers] == [1.0, 0.5, 0.1]
     with pytest.raises(BadInputError, match="conv9"):
         training_network("resnet50", 8, small("scratch", "layer_factors={'conv9*'=1}"), Start())
+
+
+def test_a_folded_start_is_refused(tmp_path: Path) -> None:
+    write(fold(seeded_checkpoint("resnet50")), tmp_path / "folded.h5")
+    options = Namespace(weights=tmp_path / "folded.h5", arch="resnet50")
+    with pytest.raises(BadInputError, match=r"folded\.h5 is folded.*folded from"):
+        _start(options, EMOTIONS)
