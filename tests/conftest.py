@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +100,11 @@ def keras2() -> Path:
     if not python.exists():
         pytest.skip(f"no Keras 2.15 environment at {python} (`make test` makes one where Python 3.9 to 3.11 is)")
     return python
+
+
+def hears_interrupts() -> None:
+    """To be run in a child before it begins: a test run in the background has its children ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run_python(code: str, *arguments: object, python: object = sys.executable, **environment: str) -> str:

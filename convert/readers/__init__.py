@@ -141,9 +141,14 @@ def graph_problem(found: NamedArrays, result: Match) -> str:
     """Where the graph in a Keras file computes something else than the network of its arrays; "" where it does not."""
     if not found.graph:
         return ""
-    from convert.readers.keras_graph import departure
+    from convert.readers.keras_graph import departure, takes_the_mean_off
 
-    return departure(found.graph, result.architecture, found.adopted)
+    if problem := departure(found.graph, result.architecture, found.adopted):
+        return problem
+    inside = found.provenance is not None and found.provenance.get("preprocessing_inside") is True
+    if inside and not any(takes_the_mean_off(found.graph, name) for name in found.graph.nodes):
+        return "it says that the mean is taken off inside, and its layer data has something else to do"
+    return ""
 
 
 def _labels(found: NamedArrays, head: Head, earlier: Provenance | None) -> tuple[str, ...] | None:

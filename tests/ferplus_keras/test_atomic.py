@@ -14,7 +14,7 @@ import pytest
 
 from ferplus_keras.atomic import atomic_path
 from ferplus_keras.errors import OutputError
-from tests.conftest import ROOT, run_ferplus
+from tests.conftest import ROOT, hears_interrupts, run_ferplus
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -103,6 +103,7 @@ def test_a_stopped_process_leaves_the_old_file(seeded_pth: Path, tmp_path: Path,
         process = subprocess.Popen(
             [sys.executable, "-m", "ferplus_keras.cli", "convert", str(seeded_pth), str(target)],
             env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                preexec_fn=hears_interrupts,
         )  # fmt: skip
         deadline = time.monotonic() + 60
         while not leftovers(tmp_path) and process.poll() is None and time.monotonic() < deadline:

@@ -68,12 +68,12 @@ def test_a_file_with_other_bits_is_discarded(tmp_path: Path) -> None:
 def test_a_writer_that_errs_does_not_replace_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from convert.writers import keras_h5
 
-    honest = keras_h5._fill
+    honest = keras_h5.fill
 
     def careless(path: Path, places: list[tuple[int, np.ndarray]]) -> None:
         honest(path, [(offset, array if number != 100 else -array) for number, (offset, array) in enumerate(places)])
 
-    monkeypatch.setattr(keras_h5, "_fill", careless)
+    monkeypatch.setattr(keras_h5, "fill", careless)
     target = tmp_path / "x.h5"
     target.write_bytes(b"old")
     with pytest.raises(OutputError, match="reads back with other bits"):

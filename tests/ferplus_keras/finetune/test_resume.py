@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT, run_ferplus
+from tests.conftest import ROOT, hears_interrupts, run_ferplus
 from tests.ferplus_files import Small, write_pair
 from tests.verify.oracles import painted
 
@@ -40,7 +40,7 @@ def begin(data: Path, out: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "ferplus_keras.cli", "finetune", "--data", str(data), "--out", str(out), *OPTIONS],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=subprocess.PIPE, preexec_fn=hears_interrupts,
     )  # fmt: skip
 
 
