@@ -87,8 +87,10 @@ lint: $(VENV)/.dev  ## style, types
 format: $(VENV)/.dev  ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-bench: $(VENV)/.dev  ## measure speed and memory: the README's figures
-	@for each in convert_speed mat_speed inference parity_speed accuracy_speed finetune_speed predict_startup; do $(BIN)/python -m benchmarks.$$each || exit; done
+bench: $(VENV)/.dev  ## measure speed and memory: the README's figures (ROUNDS=1 for a quick look)
+	@for each in convert_speed mat_speed inference accuracy_speed finetune_speed predict_startup; do \
+		$(BIN)/python -m benchmarks.$$each $(addprefix --rounds ,$(ROUNDS)) || exit; done
+	@$(BIN)/python -m benchmarks.parity_speed
 
 wheelhouse: $(VENV)/.python  ## download every package, for machines without a network
 	@$(BIN)/python -m pip download -qq -d wheelhouse -c constraints.txt setuptools wheel '.[verify,dev]'
