@@ -157,7 +157,7 @@ class MappedFile:
 
 def sha256_of(path: str | Path) -> str:
     """Hexadecimal SHA-256 of the file at ``path``, read in pieces: few, for each waits its turn at the interpreter."""
-    digest, piece = hashlib.sha256(), bytearray(16 << 20)
+    digest, piece = hashlib.sha256(), bytearray(6 << 20)
     with Path(path).open("rb", buffering=0) as stream:
         while count := stream.readinto(piece):
             digest.update(memoryview(piece)[:count])
