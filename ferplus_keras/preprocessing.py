@@ -42,7 +42,7 @@ MIN_SIZE, MAX_SIZE = 32, 1024
 
 def trained_side(size: Any) -> int:
     """The side of the pictures that a network was trained on, by its record's ``size``; 224 where that is no square."""
-    if not isinstance(size, list | tuple) or len(size) != 2 or size[0] != size[1]:
+    if not isinstance(size, (list, tuple)) or len(size) != 2 or size[0] != size[1]:
         return INPUT_SIZE
     return size[0] if isinstance(size[0], int) and MIN_SIZE <= size[0] <= MAX_SIZE else INPUT_SIZE
 

@@ -38,6 +38,10 @@ def network(request: pytest.FixtureRequest) -> str:
     return name
 
 
+#: For ``indirect`` parameters of :func:`network`: both, the second by `make test-all` only.
+SECOND_SLOW = ["resnet50", pytest.param("senet50", marks=pytest.mark.slow)]
+
+
 @pytest.fixture(scope="session")
 def standin_pth(network: str, session_folder: Path) -> Path:
     """A stand-in checkpoint of full size in the old torch.save format: sane activations, made-up weights."""

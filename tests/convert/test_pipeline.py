@@ -80,6 +80,7 @@ def test_a_wrong_file_at_the_named_place_is_an_error_and_no_reason_to_make_one_u
         place.unlink()
 
 
+@pytest.mark.slow
 def test_verify_turns_red_when_a_file_was_changed(converted: str, weights: Path) -> None:
     path = weights / "output" / "resnet50_ferplus-standin.h5"
     with h5py.File(path, "r+") as file:

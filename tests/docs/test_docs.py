@@ -164,12 +164,16 @@ def test_a_finetune_command_of_the_docs_runs(work: Path) -> None:
 
 
 def ferplus_commands() -> list[object]:
-    """Those that wait for TensorFlow's converter are slow."""
+    """Those that wait for TensorFlow's converter, or run a network at every layer, are slow; but for one."""
     lines = [line for line in commands() if line.startswith("ferplus ") and "[" not in line]
     lines = [line for line in lines if not line.startswith("ferplus finetune ")]  # they have a test of their own
-    waiting = (".tflite", ".saved_model")
+    quick = "ferplus verify parity b.onnx"
+    waiting = (".tflite", ".saved_model", "verify parity")
     return [
-        pytest.param(line, marks=pytest.mark.slow) if any(name in line for name in waiting) else line for line in lines
+        pytest.param(line, marks=pytest.mark.slow)
+        if any(name in line for name in waiting) and not line.startswith(quick)
+        else line
+        for line in lines
     ]
 
 

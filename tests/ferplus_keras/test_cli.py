@@ -14,7 +14,7 @@ import pytest
 
 from convert.writers import FORMATS
 from ferplus_keras import cli
-from tests.conftest import ROOT, run_ferplus
+from tests.conftest import ROOT, SECOND_SLOW, run_ferplus
 from tests.seeded import save_state, seeded_state
 
 COMMANDS = ("convert", "convert-all", "inspect", "fetch", "roundtrip", "verify all", "verify parity", "verify same")
@@ -196,6 +196,7 @@ def test_fetch_finds_what_is_there(tmp_path: Path, seeded_pth: Path) -> None:
     refused(run_ferplus("fetch", "resnet50_ferplus", FERPLUS_WEIGHTS=str(tmp_path)), 4, told["sha256"])
 
 
+@pytest.mark.parametrize("network", SECOND_SLOW, indirect=True)
 def test_verify_parity(standin_h5: Path, standin_pth: Path, network: str) -> None:
     run = run_ferplus("verify", "parity", standin_h5, "--against", standin_pth, "--n", 1, "--json")
     assert run.returncode == 0, run.stderr
@@ -204,6 +205,7 @@ def test_verify_parity(standin_h5: Path, standin_pth: Path, network: str) -> Non
     assert {entry["dtype"] for entry in result["runs"]} == {"float64", "float32"}
 
 
+@pytest.mark.parametrize("network", SECOND_SLOW, indirect=True)
 def test_verify_parity_fails_with_exit_code_1(standin_h5: Path, standin_pth: Path) -> None:
     run = run_ferplus("verify", "parity", standin_h5, "--against", standin_pth, "--n", 1, "--float64", 1e-30)
     assert run.returncode == 1 and "FAIL  Every layer" in run.stdout

@@ -195,7 +195,7 @@ def run_parity(backend: str, *arguments: object) -> subprocess.CompletedProcess[
     ("backend", "network"),
     [
         ("torch", "resnet50"),
-        ("jax", "senet50"),
+        pytest.param("jax", "senet50", marks=pytest.mark.slow),
         pytest.param("torch", "senet50", marks=pytest.mark.slow),
         pytest.param("jax", "resnet50", marks=pytest.mark.slow),
     ],

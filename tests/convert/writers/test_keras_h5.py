@@ -13,7 +13,7 @@ from convert.writers import write
 from convert.writers.keras_h5 import MAX_ATTRIBUTE_BYTES
 from ferplus_keras.architecture import architecture
 from ferplus_keras.keras_plan import keras_plan
-from tests.conftest import run_python
+from tests.conftest import SECOND_SLOW, run_python
 from tests.seeded import seeded_checkpoint
 
 #: Run by both Keras versions: load the file in every way, predict, save what was seen.
@@ -64,6 +64,7 @@ def reference_logits(pth: Path, images: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("version", ["2.15", "3"])
+@pytest.mark.parametrize("network", SECOND_SLOW, indirect=True)
 def test_every_road_leads_to_pytorchs_logits(
     version: str, network: str, standin_pth: Path, standin_h5: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
