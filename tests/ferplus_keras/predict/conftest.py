@@ -50,7 +50,7 @@ def faces(tmp_path: Path) -> Path:
 class Brightness:
     """A network of one thought: the mean of the pixels says the class. It counts what it is asked."""
 
-    labels, by, standin, network = EMOTIONS, "NumPy", False, "resnet50"
+    labels, by, standin, network, side = EMOTIONS, "NumPy", False, "resnet50", 224
 
     def __init__(self, *_arguments: Any, **_options: Any) -> None:
         self.batches: list[int] = []
