@@ -68,7 +68,7 @@ finetune: $(VENV)/.convert  ## train on FERPlus (DATA=path, OUT=folder; ARCH=sen
 	@$(BIN)/ferplus finetune $(addprefix --data ,$(DATA)) $(addprefix --arch ,$(ARCH)) $(addprefix --recipe ,$(RECIPE)) \
 		$(addprefix --weights ,$(WEIGHTS)) $(addprefix --set ,$(SET)) --out "$(or $(OUT),weights/runs/$(or $(RECIPE),scratch)-$(or $(ARCH),resnet50))" $(if $(RESUME),--resume)
 
-test: $(VENV)/.dev $(VENV_KERAS2)/.ready  ## run the tests (under 10 minutes; JOBS=1 for one at a time)
+test: $(VENV)/.dev $(VENV_KERAS2)/.ready  ## run the tests, but for the long ones (JOBS=1 for one at a time)
 	@$(PYTEST)
 
 test-all: $(VENV)/.dev $(VENV_KERAS2)/.ready  ## run the tests, the long ones too
