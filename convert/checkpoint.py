@@ -113,6 +113,19 @@ class Checkpoint:
         return sum(array.nbytes for roles in self.arrays.values() for array in roles.values())
 
 
+def check_standin_name(source: str, path: Path, suffix: str) -> None:
+    """Raises :class:`BadInputError` when ``path``, made from a stand-in, does not say so.
+
+    ``source`` is the stand-in's name, ``suffix`` what the target's ends in; the name that is proposed says it before.
+    """
+    if STANDIN not in path.name.lower():
+        better = path.name[: len(path.name) - len(suffix)] + f"-{STANDIN}{suffix}"
+        raise BadInputError(
+            f"{source} is a stand-in with made-up weights, and every file derived from it says so in its name: call "
+            f"the target {better} instead of {path.name}."
+        )
+
+
 def labels_for(head: Head) -> tuple[str, ...] | None:
     """The class names that go with ``head``: eight classes are FERPlus's; other heads bring no names of their own."""
     return EMOTIONS if head.kind == "classifier" and head.units == len(EMOTIONS) else None

@@ -7,7 +7,6 @@ list; a new kind is a row in it.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
@@ -25,6 +24,7 @@ from ferplus_keras.architecture import INPUT_SIZE
 from ferplus_keras.emotions import EMOTIONS, softmax
 from ferplus_keras.errors import BadInputError, CheckFailedError
 from ferplus_keras.preprocessing import PUBLISHED, trained_side
+from ferplus_keras.zips import is_keras_zip
 from verify.exported import as_pixels, is_export, open_exported
 
 Run = Callable[[np.ndarray], np.ndarray]
@@ -329,14 +329,7 @@ def _open_matconvnet(path: Path) -> Predictor:
 
 
 def _is_keras(path: Path, head: bytes) -> bool:
-    """Whether the file is HDF5, or a zip archive with Keras's weights in it. (PyTorch's files are archives too.)"""
-    if head.startswith(HDF5_MAGIC):
-        return True
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return "model.weights.h5" in archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return False
+    return head.startswith(HDF5_MAGIC) or is_keras_zip(path)
 
 
 def _line(error: BaseException) -> str:

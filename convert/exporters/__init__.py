@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from convert.checkpoint import STANDIN, Checkpoint, with_output
+from convert.checkpoint import Checkpoint, check_standin_name, with_output
 from convert.conversion import default_target
 from convert.folding import fold, refuse_folded
 from ferplus_keras.errors import BadInputError
@@ -150,12 +150,8 @@ def export_path(source: str | Path, recipe: Recipe, out: str | Path | None, *, s
     expected = TARGETS[recipe.target].suffix
     if expected != ".saved_model" and not path.name.lower().endswith(expected):
         raise BadInputError(f"{path}: {TARGETS[recipe.target].title} files end in {expected}; give it such a name.")
-    if standin and STANDIN not in path.name.lower():
-        better = path.with_name(f"{path.stem}-{STANDIN}{path.suffix}").name
-        raise BadInputError(
-            f"{source.name} is a stand-in with made-up weights, and every file derived from it says so in its name: "
-            f"call the target {better} instead of {path.name}."
-        )
+    if standin:
+        check_standin_name(source.name, path, path.suffix)
     return path
 
 

@@ -16,6 +16,7 @@ from ferplus_keras.architecture import Head, architecture
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.keras_vggface import KERAS_VGGFACE
 from ferplus_keras.preprocessing import PUBLISHED
+from ferplus_keras.zips import is_keras_zip
 
 
 def read_named(file: MappedFile) -> NamedArrays:
@@ -28,7 +29,7 @@ def read_named(file: MappedFile) -> NamedArrays:
         from convert.readers.mat_file import read_mat
 
         return read_mat(file)
-    if head[:8] == HDF5_MAGIC or (head[:4] == b"PK\x03\x04" and _is_keras_zip(file)):
+    if head[:8] == HDF5_MAGIC or (head[:4] == b"PK\x03\x04" and is_keras_zip(file.path)):
         from convert.readers.keras import read_keras  # h5py costs 0.1 s, and a PyTorch file does not need it
 
         return read_keras(file)
@@ -186,16 +187,6 @@ def valid_provenance(found: NamedArrays) -> Provenance | None:
         found.standin = found.standin or found.provenance.get("standin") is True
         found.notes.append(f"its provenance record could not be read and was ignored ({error})")
         return None
-
-
-def _is_keras_zip(file: MappedFile) -> bool:
-    import zipfile
-
-    try:
-        with zipfile.ZipFile(file.path) as archive:
-            return "model.weights.h5" in archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return False  # the PyTorch reader says what is wrong with it
 
 
 def looks_like_html(head: bytes) -> bool:

@@ -70,7 +70,6 @@ class Paired:
     outputs: dict[str, str] = field(default_factory=dict)
     folded: list[str] = field(default_factory=list)  #: the batch normalisations that were folded
     probabilities: bool = False
-    preprocessed: bool = False  #: whether the graph subtracts the mean itself
 
 
 def pair(graph: Graph, *, folded: bool = False) -> Paired:
@@ -146,7 +145,6 @@ class _Walk:
                     mean.reshape(-1), np.asarray(PUBLISHED.mean, np.float32)
                 ):
                     found |= self._aliases(node.outputs[0])
-                    self.result.preprocessed = True
         return found
 
     def _padding(self, node: Node) -> list[int]:

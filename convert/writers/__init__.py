@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convert.checkpoint import STANDIN, Checkpoint, MappedFile, sha256_of, with_output
+from convert.checkpoint import STANDIN, Checkpoint, MappedFile, check_standin_name, sha256_of, with_output
 from convert.layouts import LAYOUTS, STEP_COUNTER, Slot
 from convert.matching import NamedArrays
 from convert.readers import read_named
@@ -123,12 +123,8 @@ def write(
             f"{path}: preprocessing goes inside a model, a {' or '.join(f'.{name}' for name in WITH_PIXELS)} file; "
             "this is none."
         )
-    if checkpoint.provenance.standin and STANDIN not in path.name.lower():
-        better = path.name[: -len(format.suffix)] + f"-{STANDIN}{format.suffix}"
-        raise BadInputError(
-            f"{checkpoint.provenance.source.name} is a stand-in with made-up weights, and every file derived from it "
-            f"says so in its name: call the target {better} instead of {path.name}."
-        )
+    if checkpoint.provenance.standin:
+        check_standin_name(checkpoint.provenance.source.name, path, format.suffix)
     has_softmax = format.has_output and not logits
     provenance = replace(with_output(checkpoint.provenance, probabilities=has_softmax), preprocessing_inside=pixels)
     labelled = replace(checkpoint, provenance=provenance)

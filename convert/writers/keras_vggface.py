@@ -13,6 +13,7 @@ from pathlib import Path
 import h5py
 
 from convert.checkpoint import Arrays, Checkpoint
+from convert.folding import refuse_folded
 from convert.layouts import LAYOUTS
 from convert.writers.keras_h5 import METADATA_BLOCK, fill, reserve_layers
 from ferplus_keras import PROVENANCE_KEY
@@ -34,11 +35,7 @@ def for_keras_vggface(checkpoint: Checkpoint) -> Checkpoint:
             f"keras_vggface has no embeddings, and {provenance.source.name} is a {table}: leave its head out "
             "(--no-top), or write a .h5 of our own layout."
         )
-    if provenance.folded:
-        raise BadInputError(
-            "keras_vggface's graph has its batch normalisations, and a folded network has none to give: leave out "
-            "--fold."
-        )
+    refuse_folded(checkpoint, "keras_vggface's graph has its batch normalisations: leave out --fold.")
     published = provenance.preprocessing
     bgr = {"channel_order": "BGR", "mean": tuple(reversed(published["mean"])), "std": tuple(reversed(published["std"]))}
     epsilon = EPSILON[table.network]

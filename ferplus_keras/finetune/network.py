@@ -33,10 +33,6 @@ class Start:
     told: dict[str, Any] = field(default_factory=dict)
     standin: bool = False
 
-    @property
-    def has_head(self) -> bool:
-        return "classifier" in self.arrays
-
     def __str__(self) -> str:
         return str(self.told.get("name", "nothing: random weights"))
 

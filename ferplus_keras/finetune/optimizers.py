@@ -15,9 +15,6 @@ import keras
 
 from ferplus_keras.finetune.recipe import OptimizerSettings
 
-#: Roles of the arrays that weight decay shrinks; biases, gammas and betas are left alone (He et al. 2019).
-DECAYED = "kernel"
-
 
 class LearningRateFactors:
     """Mixed into a Keras optimizer: the learning rate of each variable is the optimizer's times a factor of its own.
@@ -78,7 +75,7 @@ def make_optimizer(settings: OptimizerSettings, learning_rate: Any, factor_of: C
             shared["weight_decay"] = settings.weight_decay
     optimizer = with_factors(base)(**shared, **own)
     optimizer.factor_of = factor_of
-    if settings.weight_decay:
+    if settings.weight_decay:  # shrinks kernels; the others are left alone (He et al. 2019)
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ferplus_keras.emotions import softmax
-from ferplus_keras.errors import BadInputError, CheckFailedError
+from ferplus_keras.errors import BadInputError, CheckFailedError, first_line
 from ferplus_keras.predict.decoding import as_rgb, from_array, read_picture
 from ferplus_keras.predict.records import Prediction
 from ferplus_keras.predict.runtimes import BATCH, open_runtime
@@ -88,9 +88,8 @@ class EmotionClassifier:
         except MemoryError:
             raise
         except Exception as error:  # whatever the runtime of a stranger's graph raises
-            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise BadInputError(
-                f"{self.path} cannot be run on images of {self.side} x {self.side} x 3: {line[:300]}"
+                f"{self.path} cannot be run on images of {self.side} x {self.side} x 3: {first_line(error, 300)}"
             ) from None
         rows = np.concatenate(parts).astype(np.float64) if parts else np.zeros((0, len(self.labels)))
         if rows.shape != (len(images), len(self.labels)):

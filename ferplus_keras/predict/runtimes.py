@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import mmap
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from ferplus_keras.architecture import INPUT_SIZE
 from ferplus_keras.emotions import EMOTIONS
 from ferplus_keras.errors import BadInputError, first_line
 from ferplus_keras.preprocessing import PUBLISHED, trained_side
+from ferplus_keras.zips import is_keras_zip
 
 Run = Callable[[np.ndarray], np.ndarray]
 
@@ -62,7 +62,7 @@ def open_runtime(path: str | Path, threads: int | None = None) -> Runtime:
         raise BadInputError(f"There is no file {path}. Check the name.") from None
     except OSError as error:
         raise BadInputError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.") from None
-    if head.startswith(HDF5_MAGIC) or _is_keras_zip(path, head):
+    if head.startswith(HDF5_MAGIC) or (head.startswith(b"PK\x03\x04") and is_keras_zip(path)):
         return _open_keras(path)
     if head[4:8] == b"TFL3":
         return _open_tflite(path, threads)
@@ -72,16 +72,6 @@ def open_runtime(path: str | Path, threads: int | None = None) -> Runtime:
         f"{path} is none of the files that predict runs: .h5, .weights.h5, .keras, .onnx or .tflite. "
         f"`ferplus convert {path.name} {path.stem}.h5` makes one of a checkpoint."
     )
-
-
-def _is_keras_zip(path: Path, head: bytes) -> bool:
-    if not head.startswith(b"PK\x03\x04"):
-        return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return "model.weights.h5" in archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return False
 
 
 # --- Keras ------------------------------------------------------------------------------------------------------
