@@ -6,13 +6,12 @@ import argparse
 import json
 import os
 import shlex
-import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ferplus_keras.cli.shared import Commands, count, silent_stderr, verify_group
+from ferplus_keras.cli.progress import Progress
+from ferplus_keras.cli.shared import Commands, add_data, count, keras_settings, start_keras, verify_group
 from ferplus_keras.errors import CheckFailedError
 
 if TYPE_CHECKING:
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
 PROTOCOL_NAMES = ("albanie", "wtomin", "majority", "probability", "crossentropy", "multi_target")
 RESIZER_NAMES = ("pillow", "align-corners", "opencv", "tensorflow")
 
-#: Seconds between two lines of progress where they do not overwrite each other.
-BETWEEN_LINES = 10.0
-
 
 def add(commands: Commands) -> None:
     """Declare the commands of this module."""
@@ -34,10 +30,7 @@ def add(commands: Commands) -> None:
         "ferplus verify accuracy senet50_ferplus.h5 --data fer2013/ --split both --expect published",
     )  # fmt: skip
     accuracy.add_argument("model", metavar="MODEL", help="a checkpoint, a Keras or ONNX model, .tflite or a SavedModel")
-    accuracy.add_argument(
-        "--data", metavar="PATH",
-        help="fer2013.csv with fer2013new.csv, Microsoft's folders, or a .zip of either (default: $FERPLUS_DATA)",
-    )  # fmt: skip
+    add_data(accuracy)
     accuracy.add_argument("--split", choices=("val", "test", "both"), default="test", help="default: test")
     accuracy.add_argument(
         "--protocol", choices=PROTOCOL_NAMES, default=PROTOCOL_NAMES[0],
@@ -64,8 +57,7 @@ def add(commands: Commands) -> None:
 
 def _accuracy(options: argparse.Namespace) -> int:
     start = time.perf_counter()
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    keras_settings()
 
     from ferplus_keras.dataset import load_ferplus
     from ferplus_keras.dataset.protocols import PROTOCOLS
@@ -79,14 +71,13 @@ def _accuracy(options: argparse.Namespace) -> int:
         from verify.report import ready_folder
 
         ready_folder(Path(options.report))
-    say = Progress(quiet=options.json)
+    say = Steps(quiet=options.json)
     protocol = PROTOCOLS[options.protocol]
     splits = ["val", "test"] if options.split == "both" else [options.split]
     dataset = load_ferplus(options.data, progress=say.passing)
     names = [name for name in (options.model, options.versus) if name]
     if any(not name.lower().endswith((".pth", ".safetensors", ".onnx", ".mat")) for name in names):
-        with silent_stderr(), suppress(ImportError):  # TensorFlow greets there before it can be told not to
-            import keras  # noqa: F401
+        start_keras()
     predictor = open_predictor(options.model)
     expected = expectations(
         options.expect, options.tolerance, predictor, dataset, protocol, splits, options.limit
@@ -116,29 +107,16 @@ def _accuracy(options: argparse.Namespace) -> int:
     return 0
 
 
-class Progress:
-    """Lines on standard error: overwritten on a terminal, now and then where they are kept."""
+class Steps(Progress):
+    """The progress of a network over pictures."""
 
-    def __init__(self, *, quiet: bool) -> None:
-        self.quiet, self.terminal, self.last = quiet, sys.stderr.isatty(), -BETWEEN_LINES
-
-    def line(self, text: str, *, done: bool = True) -> None:
-        if self.quiet:
-            return
-        if self.terminal:
-            print(f"\r\x1b[K{text}", end="\n" if done else "", file=sys.stderr, flush=True)
-        elif done or time.monotonic() - self.last > BETWEEN_LINES:
-            self.last = time.monotonic()
-            print(text, file=sys.stderr, flush=True)
-
-    def passing(self, text: str) -> None:
-        self.line(text, done=False)
+    between_glances, at_once = 0.0, True
 
     def step(self, step: Step) -> None:
         finished = step.done == step.total
         rest = f"in {step.seconds:.0f} s" if finished else f"{_minutes(step.left)} left"
         text = f"{step.title}: {step.done:,} of {step.total:,} pictures, {step.per_second:.1f} a second, {rest}"
-        self.line(text, done=finished)
+        (self.line if finished else self.passing)(text)
 
 
 def _minutes(seconds: float) -> str:

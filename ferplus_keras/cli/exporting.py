@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ferplus_keras.cli.accuracy import Progress
-from ferplus_keras.cli.shared import Commands, count, seed, silent_stderr
+from ferplus_keras.cli.accuracy import Steps
+from ferplus_keras.cli.shared import Commands, count, seed, silent_stderr, start_keras
 from ferplus_keras.errors import CheckFailedError
 
 #: Names of ``convert.exporters.TARGETS`` and ``QUANTIZATIONS``; a test holds them together.
@@ -73,7 +73,7 @@ def _export(options: argparse.Namespace) -> int:
     _tensorflow()
     from verify.exporting import export_checked
 
-    say = Progress(quiet=options.json)
+    say = Steps(quiet=options.json)
     outcome = export_checked(
         options.model, recipe, options.out, calibrate=options.calibrate,
         calibration_images=options.calibration_images, images=options.n,
@@ -144,11 +144,8 @@ def outputs_only(model: str) -> bool:
 
 
 def _tensorflow() -> None:
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    with silent_stderr(), suppress(ImportError):  # TensorFlow greets there before it can be told not to
-        import keras  # noqa: F401
+    start_keras("tensorflow")
 
 
 def _batch(text: str) -> int | None:

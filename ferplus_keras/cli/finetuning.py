@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ferplus_keras.architecture import NETWORKS
-from ferplus_keras.cli.shared import Commands, count, plain, seed, silent_stderr
+from ferplus_keras.cli.progress import Progress
+from ferplus_keras.cli.shared import Commands, count, plain, seed, start_keras
 from ferplus_keras.errors import BadInputError, CheckFailedError
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ RELEASE_FORMATS = ("h5", "keras", "pth", "safetensors")
 
 #: What a run is begun with, and what ``--resume`` takes from there when it is not given again.
 REMEMBERED = ("data", "labels", "arch", "weights", "limit", "backend", "distribute", "formats")
-
-#: Seconds between two lines of progress where they do not overwrite each other.
-BETWEEN_LINES = 30.0
 
 
 def add(commands: Commands) -> None:
@@ -68,12 +66,7 @@ def add(commands: Commands) -> None:
 def _finetune(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     folder = _folder(options)
-    if options.backend:
-        os.environ["KERAS_BACKEND"] = options.backend
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with silent_stderr():  # TensorFlow greets there before it can be told not to
-        import keras  # noqa: F401
+    start_keras(options.backend)
 
     from ferplus_keras.finetune.distribution import parse, scope
 
@@ -289,24 +282,10 @@ def _told(made: dict[str, Any], folder: RunFolder) -> str:
     return "\n".join(lines)
 
 
-class _Progress:
-    """Lines on standard error: overwritten on a terminal, now and then where they are kept."""
+class _Progress(Progress):
+    """The progress of a run."""
 
-    def __init__(self, *, quiet: bool) -> None:
-        self.quiet, self.terminal, self.last = quiet, sys.stderr.isatty(), 0.0
-
-    def line(self, text: str) -> None:
-        if not self.quiet:
-            print(f"\r\x1b[K{text}" if self.terminal else text, file=sys.stderr, flush=True)
-
-    def passing(self, text: str) -> None:
-        if self.quiet:
-            return
-        if self.terminal:
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-        elif time.monotonic() - self.last > BETWEEN_LINES:
-            self.last = time.monotonic()
-            print(text, file=sys.stderr, flush=True)
+    between_lines, between_glances, at_once = 30.0, 0.0, True
 
     def moment(self, moment: Moment) -> None:
         self.passing(str(moment))

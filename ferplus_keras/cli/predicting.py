@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 import warnings
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ferplus_keras.cli.progress import Progress, minutes, printable
-from ferplus_keras.cli.shared import SKIPPED, Commands, count, silent_stderr
+from ferplus_keras.cli.shared import SKIPPED, Commands, count, keras_settings, silent_stderr
 from ferplus_keras.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -68,8 +67,7 @@ def add(commands: Commands) -> None:
 def _predict(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     _check(options)
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    keras_settings()
     warnings.filterwarnings("ignore", module="PIL")  # what is wrong with a picture is said once, by its own line
 
     from ferplus_keras.predict.faces import FaceFinder
@@ -131,7 +129,7 @@ class Outcome:
         from ferplus_keras.predict.records import CsvFile
 
         self.options, self.labels, self.standin, self.start = options, labels, standin, start
-        self.say = Progress(quiet=False)
+        self.say = Progress()
         self.model = Path(options.model).name
         self.file: CsvFile | None = None
         if options.csv:
@@ -148,7 +146,7 @@ class Outcome:
         if self.file and kind is not None:
             self.file.close()
             if self.file.partial.exists():
-                self.say.say(f"what was found so far is in {self.file.partial}; --resume goes on with it")
+                self.say.line(f"what was found so far is in {self.file.partial}; --resume goes on with it")
 
     def take(self, answers: list[Answer]) -> None:
         """Put ``answers`` out."""
@@ -159,7 +157,7 @@ class Outcome:
             self.faces += len(each.predictions)
             if each.error:
                 self.skipped += 1
-                self.say.say(f"skipped: {printable(each.input)}: {each.error}")
+                self.say.line(f"skipped: {printable(each.input)}: {each.error}")
             elif not each.predictions:
                 self.without += 1
         if self.options.json:
@@ -210,9 +208,9 @@ class Outcome:
         if self.before:
             told.append(f"{self.before:,} done before" + (f", {errors:,} of them skipped" if errors else ""))
         written = [str(each) for each in (path, self.options.parquet, self.options.annotate) if each]
-        self.say.say("; ".join(told) + (f": {', '.join(written)}" if written else ""))
+        self.say.line("; ".join(told) + (f": {', '.join(written)}" if written else ""))
         if self.standin:
-            self.say.say(f"STAND-IN: the weights of {self.model} are made up, and so are these emotions.")
+            self.say.line(f"STAND-IN: the weights of {self.model} are made up, and so are these emotions.")
         return SKIPPED if self.skipped or errors else 0
 
 

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 
-#: Seconds between two lines where they do not overwrite each other, and where they do.
-BETWEEN_LINES, BETWEEN_GLANCES = 10.0, 0.2
-
 
 class Progress:
-    """Lines on standard error; none when ``quiet``."""
+    """Lines on standard error; none when ``quiet``.
+
+    ``between_lines`` and ``between_glances`` are the seconds between two lines that pass, where they do not overwrite
+    each other, and where they do; ``at_once`` shows the first without waiting so long.
+    """
+
+    between_lines, between_glances, at_once = 10.0, 0.2, False
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet, self.terminal = quiet, sys.stderr.isatty()
-        self.last = time.monotonic() if not self.terminal else 0.0
+        self._last = -math.inf if self.terminal or self.at_once else time.monotonic()
         self._open = False
 
-    def say(self, text: str) -> None:
+    def line(self, text: str) -> None:
         """A line that stays."""
+        if self.quiet:
+            return
         print(f"\r\x1b[K{text}" if self._open else text, file=sys.stderr, flush=True)
         self._open = False
 
     def passing(self, text: str) -> None:
         """A line that the next one takes the place of; left out where the last one is not long ago."""
-        if self.quiet or time.monotonic() - self.last < (BETWEEN_GLANCES if self.terminal else BETWEEN_LINES):
+        between = self.between_glances if self.terminal else self.between_lines
+        if self.quiet or time.monotonic() - self._last < between:
             return
-        self.last = time.monotonic()
+        self._last = time.monotonic()
         self._open = self.terminal
         print(
             f"\r\x1b[K{text}" if self.terminal else text, end="" if self.terminal else "\n", file=sys.stderr, flush=True

@@ -7,13 +7,12 @@ import json
 import os
 import shlex
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ferplus_keras.cli.accuracy import PROTOCOL_NAMES
 from ferplus_keras.cli.progress import Progress, minutes
-from ferplus_keras.cli.shared import Commands, count, silent_stderr
+from ferplus_keras.cli.shared import Commands, add_data, count, start_keras
 
 if TYPE_CHECKING:
     from verify.accuracy import Step
@@ -26,10 +25,7 @@ def add(commands: Commands) -> None:
         "ferplus report senet50_ferplus.h5 --data fer2013/ --out faces.html",
     )  # fmt: skip
     report.add_argument("model", metavar="MODEL", help="a network in any format that is read")
-    report.add_argument(
-        "--data", metavar="PATH",
-        help="fer2013.csv with fer2013new.csv, Microsoft's folders, or a .zip of either (default: $FERPLUS_DATA)",
-    )  # fmt: skip
+    add_data(report)
     report.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")
     report.add_argument("--protocol", choices=PROTOCOL_NAMES, default=PROTOCOL_NAMES[0], help="default: albanie")
     report.add_argument("--limit", type=count, metavar="N", help="the first N pictures of the split only")
@@ -38,10 +34,7 @@ def add(commands: Commands) -> None:
 
 def _report(options: argparse.Namespace) -> int:
     start = time.perf_counter()
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with silent_stderr(), suppress(ImportError):  # TensorFlow greets there before it can be told not to
-        import keras  # noqa: F401
+    start_keras()
 
     from datetime import UTC, datetime
 

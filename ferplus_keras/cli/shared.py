@@ -8,6 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +73,29 @@ def add_reports(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_data(command: argparse.ArgumentParser) -> None:
+    """``--data PATH`` of the commands that look at FERPlus's pictures."""
+    command.add_argument(
+        "--data", metavar="PATH",
+        help="fer2013.csv with fer2013new.csv, Microsoft's folders, or a .zip of either (default: $FERPLUS_DATA)",
+    )  # fmt: skip
+
+
+def keras_settings(backend: str | None = None) -> None:
+    """What Keras is to find in the environment when it is imported: ``backend``, or TensorFlow unless one is set."""
+    if backend:
+        os.environ["KERAS_BACKEND"] = backend
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def start_keras(backend: str | None = None) -> None:
+    """Import Keras with these settings, unheard; that it is missing is said in a sentence later, where it is needed."""
+    keras_settings(backend)
+    with silent_stderr(), suppress(ImportError):  # TensorFlow greets there before it can be told not to
+        import keras  # noqa: F401
+
+
 def reports_folder_of(options: argparse.Namespace) -> Path:
     """The folder that ``--report`` names, made if need be. Raises :class:`OutputError`."""
     from convert.manifest import reports_folder
@@ -129,6 +153,21 @@ def count(text: str) -> int:
 
 
 __all__ = [
-    "EXIT_CODES", "SKIPPED", "Commands", "Run", "add_reports", "count", "plain", "report", "reports_folder_of", "sayer",
-    "seed", "silent_stderr", "tolerance", "verify_group",
+    "EXIT_CODES",
+    "SKIPPED",
+    "Commands",
+    "Run",
+    "add_data",
+    "add_reports",
+    "count",
+    "keras_settings",
+    "plain",
+    "report",
+    "reports_folder_of",
+    "sayer",
+    "seed",
+    "silent_stderr",
+    "start_keras",
+    "tolerance",
+    "verify_group",
 ]  # fmt: skip

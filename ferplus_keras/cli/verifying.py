@@ -18,6 +18,7 @@ from ferplus_keras.cli.shared import (
     Commands,
     add_reports,
     count,
+    keras_settings,
     report,
     reports_folder_of,
     sayer,
@@ -146,8 +147,7 @@ def _verify_parity(options: argparse.Namespace) -> int:
 
 def _parity_here(options: argparse.Namespace, backend: str) -> dict[str, Any]:
     """The check in this process, which has not imported Keras yet and so can still choose its backend."""
-    os.environ["KERAS_BACKEND"] = backend
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    keras_settings(backend)
     # Two or three libraries take turns on the same cores: threads that wait in a busy loop would double the time.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with silent_stderr():  # TensorFlow greets there before it can be told not to
