@@ -10,17 +10,29 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any, NoReturn
 
 from ferplus_keras import __version__
-from ferplus_keras.cli import accuracy, converting, exporting, finetuning, predicting, reporting, verifying
 from ferplus_keras.cli.shared import EXIT_CODES, Commands
 from ferplus_keras.errors import FerplusError
+
+#: Which module declares which command, in the order of ``--help``.
+MODULES = {
+    "converting": ("convert", "convert-all", "inspect", "roundtrip", "fetch"),
+    "exporting": ("export",),
+    "predicting": ("predict",),
+    "verifying": ("verify",),
+    "accuracy": ("verify",),
+    "reporting": ("report",),
+    "finetuning": ("finetune",),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line ``arguments`` (default: the process's) and return the exit code."""
-    options = _parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = build_parser(arguments).parse_args(arguments)
     signal.signal(signal.SIGTERM, _terminated)
     try:
         code: int = options.run(options)
@@ -60,7 +72,8 @@ def _terminated(_signal: int, _frame: Any) -> NoReturn:
     raise _Terminated
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The parser of ``arguments``: of the one command that they begin with, or else of all."""
     parser = argparse.ArgumentParser(
         prog="ferplus",
         description="Albanie's FERPlus networks as exact Keras models.",
@@ -69,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"ferplus-keras {__version__}")
     commands = Commands(parser)
-    for module in (converting, exporting, predicting, verifying, accuracy, reporting, finetuning):
-        module.add(commands)
+    wanted = [module for module, names in MODULES.items() if arguments[:1] and arguments[0] in names]
+    for module in wanted or MODULES:
+        import_module(f"ferplus_keras.cli.{module}").add(commands)
     return parser

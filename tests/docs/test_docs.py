@@ -139,10 +139,10 @@ def finetuning() -> list[list[str]]:
 @pytest.mark.parametrize("words", finetuning(), ids=" ".join)
 def test_every_finetune_command_is_one(words: list[str]) -> None:
     """Hours of training are not typed here: that the words are understood, and the recipe is one, is."""
-    from ferplus_keras.cli import _parser
+    from ferplus_keras.cli import build_parser
     from ferplus_keras.cli.finetuning import _recipe
 
-    options = _parser().parse_args(words)
+    options = build_parser().parse_args(words)
     if options.resume is None:
         options.arch = options.arch or "resnet50"
         assert _recipe(options, None).name in ("albanie", "wtomin", "scratch")

@@ -14,7 +14,8 @@ import pytest
 
 from convert.writers import FORMATS
 from ferplus_keras import cli
-from tests.conftest import ROOT, SECOND_SLOW, run_ferplus
+from ferplus_keras.cli import converting
+from tests.conftest import ROOT, SECOND_SLOW, run_ferplus, run_python
 from tests.seeded import save_state, seeded_state
 
 COMMANDS = ("convert", "convert-all", "inspect", "fetch", "roundtrip", "verify all", "verify parity", "verify same")
@@ -43,7 +44,7 @@ def test_the_examples_name_options_that_exist() -> None:
         text = run_ferplus(*command.split(), "--help").stdout
         example = re.search(r"example:\n  ferplus (.*)", text)
         assert example
-        cli._parser().parse_args(example.group(1).split())
+        cli.build_parser().parse_args(example.group(1).split())
 
 
 def test_nothing_heavy_is_imported_for_help() -> None:
@@ -52,8 +53,28 @@ def test_nothing_heavy_is_imported_for_help() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_modules_of_one_command_alone_say_the_same_of_it(command: str) -> None:
+    words = command.split()
+    told = []
+    for parser in (cli.build_parser(), cli.build_parser(words)):
+        for word in words:
+            (level,) = [action for action in parser._actions if isinstance(action.choices, dict)]
+            parser = level.choices[word]
+        told.append(parser.format_help())
+    assert told[0] == told[1]
+
+
+def test_one_command_does_not_import_the_others() -> None:
+    run_python(
+        "import sys, ferplus_keras.cli as c\nc.build_parser(['inspect', 'x.pth'])\n"
+        "families = {name for name in c.MODULES if f'ferplus_keras.cli.{name}' in sys.modules}\n"
+        "assert families == {'converting'}, families"
+    )
+
+
 def test_the_formats_on_the_command_line_are_the_writers() -> None:
-    assert set(cli.converting.FORMAT_NAMES) == set(FORMATS)
+    assert set(converting.FORMAT_NAMES) == set(FORMATS)
 
 
 @pytest.mark.parametrize("as_module", [False, True])
