@@ -64,7 +64,7 @@ class StoredArray:
     """An array in an open HDF5 file: shape and type known, the numbers read when asked for."""
 
     def __init__(self, dataset: h5py.h5d.DatasetID) -> None:
-        self._dataset = dataset
+        self.dataset = dataset
         self.shape: tuple[int, ...] = dataset.shape
         self.dtype: np.dtype = dataset.dtype
 
@@ -74,13 +74,13 @@ class StoredArray:
 
         None also when HDF5 keeps the numbers in a form that numpy has not (bfloat16, say) and converts them.
         """
-        if self._dataset.get_type() != h5py.h5t.py_create(self.dtype, logical=True):
+        if self.dataset.get_type() != h5py.h5t.py_create(self.dtype, logical=True):
             return None
-        offset: int | None = self._dataset.get_offset()
+        offset: int | None = self.dataset.get_offset()
         return offset
 
     def read(self) -> np.ndarray:
-        array: np.ndarray = h5py.Dataset(self._dataset)[()]
+        array: np.ndarray = h5py.Dataset(self.dataset)[()]
         return array
 
 
@@ -330,11 +330,12 @@ def _index(path: Path, root: h5py.Group) -> dict[str, StoredArray]:
             if len(item):  # not visited through this name, so it was through another
                 raise BadInputError(f"{path}: its groups form a loop at {where}. The file is not a model.")
         elif isinstance(item, h5py.h5d.DatasetID):
-            _refuse_foreign(path, where, item)
-            if item.dtype.kind in "SO":  # strings: Keras's own bookkeeping, never read as weights
+            stored = StoredArray(item)
+            _refuse_foreign(path, where, stored)
+            if stored.dtype.kind in "SO":  # strings: Keras's own bookkeeping, never read as weights
                 continue
-            found[where] = StoredArray(item)
-            total += math.prod(found[where].shape) * found[where].dtype.itemsize
+            found[where] = stored
+            total += math.prod(stored.shape) * stored.dtype.itemsize
             if total > MAX_TOTAL_BYTES:
                 raise BadInputError(f"{path}: its arrays claim more than 1 GiB. It is not one of these networks.")
     return found
@@ -347,12 +348,13 @@ def _refuse_link(path: Path, where: str) -> None:
     )
 
 
-def _refuse_foreign(path: Path, where: str, dataset: h5py.h5d.DatasetID) -> None:
+def _refuse_foreign(path: Path, where: str, stored: StoredArray) -> None:
+    dataset = stored.dataset
     # With an offset its bytes lie in this file, in one piece; and asking takes time.
     creation = dataset.get_create_plist() if dataset.get_offset() is None else None
     if creation is not None and (creation.get_external_count() or creation.get_layout() == h5py.h5d.VIRTUAL):
         raise BadInputError(f"{path}: the array {where} lies in another file; a weights file carries its own data.")
-    dtype, shape = dataset.dtype, dataset.shape
+    dtype, shape = stored.dtype, stored.shape
     if dtype.kind in "SO":
         return
     if shape is None or dtype.kind not in "fiub":
