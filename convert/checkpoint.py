@@ -7,10 +7,7 @@ arrays: which network it is, and where it came from.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import mmap
-import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -135,43 +132,3 @@ def with_output(provenance: Provenance, *, probabilities: bool) -> Provenance:
     """``provenance`` of a file whose last layer is, or is not, the softmax."""
     output = {"embedding": "embedding", "none": "features"}.get(provenance.head)
     return replace(provenance, output=output or ("probabilities" if probabilities else "logits"))
-
-
-# --- the bytes of a source file ---------------------------------------------------------------------------------
-
-
-class MappedFile:
-    """A file mapped into memory read-only: nothing is copied until it is needed. ``view`` is its bytes."""
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        try:
-            with self.path.open("rb") as stream:
-                self.size = os.fstat(stream.fileno()).st_size
-                self.view: mmap.mmap | bytes = (
-                    mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if self.size else b""
-                )
-        except IsADirectoryError:
-            raise BadInputError(f"{path} is a folder; name a checkpoint file in it.") from None
-        except FileNotFoundError:
-            raise BadInputError(f"There is no file {path}. Check the name, or run `ferplus fetch`.") from None
-        except OSError as error:
-            raise BadInputError(f"{path} cannot be read: {error.strerror}.") from None
-
-    def sha256(self) -> str:
-        """Hexadecimal SHA-256 of the whole file."""
-        return hashlib.sha256(self.view).hexdigest()
-
-    def release(self) -> None:
-        """Let the pages go that were read so far; they come back from the file when they are read again."""
-        if isinstance(self.view, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            self.view.madvise(mmap.MADV_DONTNEED)
-
-
-def sha256_of(path: str | Path) -> str:
-    """Hexadecimal SHA-256 of the file at ``path``, read in pieces: few, for each waits its turn at the interpreter."""
-    digest, piece = hashlib.sha256(), bytearray(6 << 20)
-    with Path(path).open("rb", buffering=0) as stream:
-        while count := stream.readinto(piece):
-            digest.update(memoryview(piece)[:count])
-    return digest.hexdigest()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from convert.checkpoint import Checkpoint, Provenance
 from convert.folding import fold, refuse_folded
+from convert.mapped_file import MappedFile
 from convert.readers import read_checkpoint
-from convert.writers import FORMATS, Format, Written, format_of, write
+from convert.writers import FORMATS, Written, format_of, write
 from ferplus_keras.architecture import NO_HEAD, architecture
 from ferplus_keras.errors import BadInputError
 
@@ -27,7 +27,7 @@ class Conversion:
 
 
 def convert(
-    source: str | Path,
+    source: str | Path | MappedFile,
     targets: Iterable[str | Path],
     *,
     network: str = "auto",
@@ -45,7 +45,7 @@ def convert(
     """Convert ``source`` to every one of ``targets``, whose names choose the formats.
 
     Args:
-        source: a checkpoint in any format that is read.
+        source: a checkpoint in any format that is read; as a :class:`MappedFile`, its hash may be on its way already.
         targets: files to write; each is replaced only when the new one is complete and reads back bit for bit.
         network: "auto", "resnet50" or "senet50".
         logits: leave the softmax out of Keras models. None: as in the source when that is a model, else False.
@@ -64,19 +64,19 @@ def convert(
         OutputError: a target cannot be written; those before it are complete.
     """
     start = time.perf_counter()
-    source, paths = Path(source), [Path(target) for target in targets]
+    file = source if isinstance(source, MappedFile) else MappedFile(source)
+    paths = [Path(target) for target in targets]
     formats = [format_of(path, layout) for path in paths]
     for path in paths:
-        if path.resolve() == source.resolve():
+        if path.resolve() == file.path.resolve():
             raise BadInputError(f"{path} is both source and target. Give the target another name.")
     if len({path.resolve() for path in paths}) < len(paths):
         raise BadInputError("Two targets have the same name; each needs its own.")
-    progress(f"reading {source}")
-    with ThreadPoolExecutor(1) as pool:
-        pool.map(Format.load, formats)  # importing h5py takes as long as hashing the source, and needs no disk
-        checkpoint = read_checkpoint(
-            source, network=network, allow_missing=allow_missing, allow_unexpected=allow_unexpected
-        )
+    progress(f"reading {file.path}")
+    file.begin_sha256()
+    for format in formats:
+        format.load()  # importing h5py takes as long as the rest of the hash
+    checkpoint = read_checkpoint(file, network=network, allow_missing=allow_missing, allow_unexpected=allow_unexpected)
     checkpoint = _changed(checkpoint, dropout, top, folded)
     if logits is None:
         from_keras = checkpoint.provenance.source.format in ("h5-model", "keras", "onnx")
@@ -87,7 +87,7 @@ def convert(
         written.append(
             write(checkpoint, path, logits=logits, channels_last=channels_last, layout=layout, pixels=pixels)
         )
-    return Conversion(source, checkpoint.provenance, tuple(written), time.perf_counter() - start)
+    return Conversion(file.path, checkpoint.provenance, tuple(written), time.perf_counter() - start)
 
 
 def _changed(checkpoint: Checkpoint, dropout: float | None, top: bool, folded: bool) -> Checkpoint:

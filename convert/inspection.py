@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from convert.checkpoint import MappedFile
 from convert.layouts import STEP_COUNTER
+from convert.mapped_file import MappedFile
 from convert.matching import match
 from convert.readers import graph_problem, read_named, valid_provenance, with_head
 from convert.readers.exports import inspect_export

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convert.checkpoint import STANDIN, sha256_of
+from convert.checkpoint import STANDIN
 from convert.conversion import convert
 from convert.manifest import Known, downloads_folder, output_folder, read_manifest
 from convert.readers import own_provenance
 from convert.standin import standin_path, write_standin
 from convert.writers import FORMATS, Written
 from ferplus_keras.errors import BadInputError, CheckFailedError, DownloadError, OutputError
+from ferplus_keras.hashing import sha256_of
 
 #: Seconds to wait for a server that may have been gone since 2020.
 CONNECT_TIMEOUT = 10.0

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from convert.checkpoint import Checkpoint, sha256_of
+from convert.checkpoint import Checkpoint
 from convert.exporters import Quiet, Recipe, checked, export, export_path
 from convert.readers import read_checkpoint
 from convert.readers.exports import read_export
@@ -25,6 +25,7 @@ from ferplus_keras.dataset import load_ferplus
 from ferplus_keras.dataset.finding import find
 from ferplus_keras.dataset.protocols import PROTOCOLS, PUBLISHED_PROTOCOL
 from ferplus_keras.errors import BadInputError, first_line
+from ferplus_keras.hashing import sha256_of
 from ferplus_keras.resizing import DEFAULT_RESIZER, RESIZERS
 from verify.accuracy import Progress as Steps
 from verify.accuracy import agreement, evaluate

@@ -16,8 +16,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from convert.checkpoint import Arrays, Checkpoint, MappedFile, Provenance
+from convert.checkpoint import Arrays, Checkpoint, Provenance
 from convert.layouts import LAYOUTS
+from convert.mapped_file import MappedFile
 from convert.readers import read_checkpoint, read_named
 from ferplus_keras import architecture as arch
 from ferplus_keras.building import model_from_plan

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from convert.checkpoint import Arrays, Checkpoint, MappedFile, Provenance
+from convert.checkpoint import Arrays, Checkpoint, Provenance
+from convert.mapped_file import MappedFile
 from convert.readers import read_checkpoint
 from convert.readers.onnx_file import paired_layers
 from convert.readers.onnx_graph import read_graph

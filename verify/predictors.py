@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from convert.checkpoint import Checkpoint, MappedFile, Provenance, Source
+from convert.checkpoint import Checkpoint, Provenance, Source
+from convert.mapped_file import MappedFile
 from convert.readers import read_checkpoint
 from convert.readers.onnx_graph import read_graph
 from convert.readers.signatures import is_mat_file, is_onnx

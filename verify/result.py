@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from convert.checkpoint import Source, sha256_of
+from convert.checkpoint import Source
 from convert.readers import own_provenance
 from ferplus_keras import __version__
+from ferplus_keras.hashing import sha256_of
 from verify.parity import Parity
 
 SCHEMA = 2

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convert.checkpoint import Checkpoint, MappedFile
+from convert.checkpoint import Checkpoint
+from convert.mapped_file import MappedFile
 from convert.readers import read_named
 from convert.writers import compare
 from convert.writers.onnx_file import write_onnx

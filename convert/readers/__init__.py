@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from convert.checkpoint import STANDIN, Checkpoint, MappedFile, Provenance, Source, labels_for, with_output
+from convert.checkpoint import STANDIN, Checkpoint, Provenance, Source, labels_for, with_output
+from convert.mapped_file import MappedFile
 from convert.matching import Match, NamedArrays, match
 from convert.readers.safetensors_file import is_safetensors, read_safetensors
 from convert.readers.signatures import is_mat_file, is_onnx
@@ -51,17 +51,17 @@ def read_named(file: MappedFile) -> NamedArrays:
 
 
 def read_checkpoint(
-    path: str | Path,
+    source: str | Path | MappedFile,
     *,
     network: str = "auto",
     allow_missing: Iterable[str] = (),
     allow_unexpected: Iterable[str] = (),
     check_graph: bool = True,
 ) -> Checkpoint:
-    """The checkpoint at ``path``, whatever its format, matched strictly against its architecture.
+    """The checkpoint in the file ``source``, whatever its format, matched strictly against its architecture.
 
     Args:
-        path: a ``.pth``, ``.safetensors``, ``.h5``, ``.weights.h5``, ``.keras``, ``.onnx`` or ``.mat`` file.
+        source: a ``.pth``, ``.safetensors``, ``.h5``, ``.weights.h5``, ``.keras``, ``.onnx`` or ``.mat`` file.
         network: "auto" recognises the network; "resnet50" or "senet50" insists.
         allow_missing, allow_unexpected: see :func:`convert.matching.match`.
         check_graph: hold the graph in a Keras file against the network's, and take a head of another name that stands
@@ -71,16 +71,15 @@ def read_checkpoint(
         BadInputError: the file is damaged, unsafe, not one of these networks, or incomplete, or its graph computes
             something else than the network that its arrays belong to.
     """
-    file = MappedFile(path)
-    with ThreadPoolExecutor(1) as pool:
-        digest = pool.submit(file.sha256)  # hashing leaves the interpreter free: the reading goes on meanwhile
-        found = read_named(file)
-        found = with_head(found) if check_graph else in_our_terms(found)
-        earlier = valid_provenance(found)
-        result = match(
-            found, file.path.name, network=network, allow_missing=allow_missing, allow_unexpected=allow_unexpected
-        )
-        source = Source(file.path.name, file.size, digest.result(), found.format)
+    file = source if isinstance(source, MappedFile) else MappedFile(source)
+    file.begin_sha256()
+    found = read_named(file)
+    found = with_head(found) if check_graph else in_our_terms(found)
+    earlier = valid_provenance(found)
+    result = match(
+        found, file.path.name, network=network, allow_missing=allow_missing, allow_unexpected=allow_unexpected
+    )
+    described = Source(file.path.name, file.size, file.sha256(), found.format)
     if check_graph and (problem := graph_problem(found, result)):
         raise BadInputError(
             f"{file.path}: its graph is not {result.architecture.network}'s: {problem}. Written elsewhere, its arrays "
@@ -90,8 +89,8 @@ def read_checkpoint(
     folded = result.architecture.folded
     dropout = 0.0 if folded else found.dropout or (earlier.dropout if earlier else 0.0)
     provenance = Provenance(
-        source=source,
-        origin=earlier.origin if earlier else source,
+        source=described,
+        origin=earlier.origin if earlier else described,
         network=result.architecture.network,
         head=head.kind,
         units=head.units,

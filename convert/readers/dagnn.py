@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from convert.checkpoint import MappedFile
+from convert.mapped_file import MappedFile
 from convert.readers.matlab import read_variables
 from convert.readers.matlab.values import Opaque, Struct, Value
 from ferplus_keras.errors import BadInputError

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from convert.checkpoint import MappedFile, Provenance, Source, sha256_of
+from convert.checkpoint import Provenance, Source
+from convert.mapped_file import MappedFile
 from convert.readers.flatbuffer import DamagedError, Table
 from convert.readers.provenance_text import provenance_of
 from ferplus_keras import PROVENANCE_KEY, PROVENANCE_MEMBER
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.hashing import sha256_of
 
 #: What stands at the fifth byte of a TensorFlow Lite file.
 TFLITE_MAGIC = b"TFL3"

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from convert.checkpoint import MappedFile
 from convert.layouts import layer_of
+from convert.mapped_file import MappedFile
 from convert.matching import NamedArrays
 from convert.readers.keras_graph import Graph, fed_by_features
 from ferplus_keras.architecture import FEATURES, NETWORKS, NO_HEAD, architecture

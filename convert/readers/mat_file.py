@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from convert.checkpoint import MappedFile
+from convert.mapped_file import MappedFile
 from convert.matching import NamedArrays
 from convert.readers.dagnn import DagLayer, DagNN, fields, names, number, numbers, read_dagnn, text
 from convert.readers.dagnn_geometry import departure

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from convert.checkpoint import MappedFile
+from convert.mapped_file import MappedFile
 from convert.matching import NamedArrays
 from convert.readers.onnx_graph import Graph, read_graph
 from convert.readers.onnx_walk import DepartsError, Paired, pair

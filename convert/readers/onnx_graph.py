@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from convert.checkpoint import MappedFile
+from convert.mapped_file import MappedFile
 from convert.readers.protobuf import DamagedError, Message, Span
 from ferplus_keras.errors import BadInputError
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from convert.checkpoint import MappedFile
+from convert.mapped_file import MappedFile
 from convert.matching import NamedArrays
 from convert.readers.provenance_text import provenance_of
 from ferplus_keras import PROVENANCE_KEY

@@ -16,13 +16,14 @@ import re
 import struct
 import zipfile
 import zlib
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from convert.checkpoint import MappedFile
+from convert.halves import in_halves
+from convert.mapped_file import MappedFile
 from convert.readers import pickle_subset
 from convert.readers.pickle_subset import (
     MalformedPickleError,
@@ -192,13 +193,11 @@ def _check_crcs(file: MappedFile, members: dict[str, zipfile.ZipInfo], raw: Any)
     """Hold every member against its CRC-32. torch itself does not look; a flipped bit in a weight shows only here."""
     names = [name for name, info in members.items() if info.file_size]
 
-    def damaged(some: list[str]) -> list[str]:
+    def damaged(some: Sequence[str]) -> list[str]:
         return [name for name in some if zlib.crc32(raw(name)) != members[name].CRC]
 
-    with ThreadPoolExecutor(2) as pool:  # a task for each half: for each of 300 names, handing out would cost as much
-        halves = pool.map(damaged, (names[::2], names[1::2]))
-        found = {name for half in halves for name in half}
-    wrong = [name for name in names if name in found]
+    halves = in_halves(damaged, names, lambda name: members[name].file_size)
+    wrong = [name for half in halves for name in half]
     if not wrong:
         return []
     if not any(members[name].CRC for name in names):

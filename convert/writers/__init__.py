@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -10,13 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from convert.checkpoint import STANDIN, Checkpoint, MappedFile, check_standin_name, sha256_of, with_output
+from convert.checkpoint import STANDIN, Checkpoint, check_standin_name, with_output
+from convert.halves import in_halves
 from convert.layouts import LAYOUTS, STEP_COUNTER, Slot
+from convert.mapped_file import MappedFile
 from convert.matching import NamedArrays
 from convert.readers import read_named
 from convert.writers.blocks import blocks
 from ferplus_keras.atomic import atomic_path, flush
 from ferplus_keras.errors import BadInputError, OutputError
+from ferplus_keras.hashing import sha256_of
 from ferplus_keras.keras_vggface import KERAS_VGGFACE
 
 #: Bytes of the new file that may be in memory at once while it is compared.
@@ -165,11 +168,11 @@ def compare(checkpoint: Checkpoint, file: MappedFile, found: NamedArrays, shown:
             file.release()
         return not equal
 
-    slots = list(layout.values())
-    with ThreadPoolExecutor(2) as pool:  # a task for each half: handing out each of 300 arrays would cost as much
-        halves = pool.map(lambda some: {slot.name for slot in some if differs(slot)}, (slots[::2], slots[1::2]))
-        found_wrong = set[str]().union(*halves)
-    wrong = [slot.name for slot in slots if slot.name in found_wrong]
+    def differing(some: Sequence[Slot]) -> list[str]:
+        return [slot.name for slot in some if differs(slot)]
+
+    halves = in_halves(differing, list(layout.values()), lambda slot: found.arrays[slot.name].nbytes)
+    wrong = [name for half in halves for name in half]
     if wrong:
         raise OutputError(
             f"{shown}: {wrong[0]} reads back with other bits than were written ({len(wrong)} such arrays). The disk or "

@@ -7,7 +7,7 @@ Keras 2. The layers are listed in ``model.layers`` order, so that ``load_weights
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from convert.checkpoint import Arrays, Checkpoint
+from convert.halves import in_halves
 from convert.writers.blocks import blocks
 from ferplus_keras import PROVENANCE_KEY
 from ferplus_keras.architecture import Shape
@@ -95,7 +96,7 @@ def fill(path: Path, places: list[tuple[int, np.ndarray]]) -> None:
     HDF5 writes under a lock; two threads that turn kernels around and write them past it need half the time.
     """
 
-    def fill(some: list[tuple[int, np.ndarray]]) -> None:
+    def fill(some: Sequence[tuple[int, np.ndarray]]) -> None:
         buffer = np.empty(max(array.size for _, array in some), "<f4")  # one for all: fresh memory costs time too
         with path.open("r+b") as stream:
             for offset, array in some:
@@ -105,8 +106,7 @@ def fill(path: Path, places: list[tuple[int, np.ndarray]]) -> None:
                 stream.seek(offset)
                 stream.write(turned.data)
 
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(fill, (places[::2], places[1::2])))
+    in_halves(fill, places, lambda place: place[1].nbytes)
 
 
 def functional_config(plan: tuple[KerasLayer, ...], model_name: str) -> dict[str, Any]:

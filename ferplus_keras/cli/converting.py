@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import gc
 import json
 import os
@@ -15,6 +16,9 @@ from ferplus_keras.cli.shared import Commands, add_reports, plain, report, repor
 
 #: Target formats by name; ``convert.writers.FORMATS`` has the same, and a test holds the two together.
 FORMAT_NAMES = ("h5", "keras", "weights.h5", "pth", "safetensors", "onnx", "mat")
+
+#: Threads that compute outside of the interpreter come back to it often, and shall not wait for its usual 5 ms.
+SWITCH_SECONDS = 0.0005
 
 #: Layouts of Keras files, the usual one first.
 LAYOUT_NAMES = ("albanie", "keras-vggface")
@@ -98,13 +102,17 @@ def add(commands: Commands) -> None:
 
 def _convert(options: argparse.Namespace) -> int:
     _light_keras()
-    gc.disable()  # a conversion lives for half a second, of which looking for garbage would take a tenth
+    _in_haste()
+    from convert.mapped_file import MappedFile
+
+    source = MappedFile(options.source)
+    source.begin_sha256()  # which takes as long as importing NumPy
     from convert.conversion import convert, default_target
 
     chosen = options.to or ([] if options.targets else ["h5"])
     beside = [default_target(options.source, format, folded=options.fold) for format in chosen]
     conversion = convert(
-        options.source,
+        source,
         [*options.targets, *beside],
         network=options.arch,
         logits={"logits": True, "probabilities": False, None: None}[options.output],
@@ -142,6 +150,14 @@ def _light_keras() -> None:
     """To write Keras 3's own files any backend will do, and NumPy's starts in a second. Parity picks its own."""
     os.environ["KERAS_BACKEND"] = "numpy"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Keras imports TensorFlow where it finds it, which greets
+
+
+def _in_haste() -> None:
+    """Set the interpreter up for a process that lives for half a second."""
+    gc.disable()  # looking for garbage would take a tenth of that,
+    atexit.register(gc.freeze)  # and once more at the end
+    sys.setswitchinterval(SWITCH_SECONDS)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the others would spin on the core that hashes
 
 
 def _convert_all(options: argparse.Namespace) -> int:

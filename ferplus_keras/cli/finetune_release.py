@@ -69,9 +69,10 @@ def versions() -> dict[str, str]:
 
 def _checkpoint(run: Run, folder: RunFolder, weights: Path, epoch: int) -> Any:
     """The weights of one epoch as a neutral checkpoint, with everything that is known of how they came about."""
-    from convert.checkpoint import Checkpoint, Provenance, Source, sha256_of
+    from convert.checkpoint import Checkpoint, Provenance, Source
     from ferplus_keras.architecture import architecture, classifier
     from ferplus_keras.finetune.state import load_arrays
+    from ferplus_keras.hashing import sha256_of
     from ferplus_keras.preprocessing import PUBLISHED
 
     table = architecture(run.network_name, classifier(len(run.examples.classes)))

@@ -180,9 +180,9 @@ def _start(options: argparse.Namespace, classes: tuple[str, ...]) -> Start:
 
     if not options.weights:
         return Start()
-    from convert.checkpoint import sha256_of
     from convert.folding import refuse_folded
     from convert.readers import read_checkpoint
+    from ferplus_keras.hashing import sha256_of
 
     path = Path(options.weights)
     if path.is_dir():

@@ -28,11 +28,11 @@ import pytest
 
 from convert import fetch as module
 from convert import seen
-from convert.checkpoint import sha256_of
 from convert.fetch import fetch
 from convert.manifest import Known
 from ferplus_keras.architecture import FERPLUS_HEAD
 from ferplus_keras.errors import BadInputError, DownloadError, OutputError
+from ferplus_keras.hashing import sha256_of
 from tests.conftest import ROOT
 from tests.seeded import save_state
 

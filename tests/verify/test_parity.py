@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 import torch
 
-from convert.checkpoint import sha256_of
 from convert.conversion import convert
 from convert.readers import read_checkpoint
 from convert.writers import write
 from ferplus_keras.architecture import NO_HEAD, architecture, classifier, embedding
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.hashing import sha256_of
 from tests.conftest import ROOT, run_python
 from tests.seeded import save_state, seeded_checkpoint, seeded_state
 from verify import runs

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from convert.checkpoint import Checkpoint, MappedFile
+from convert.checkpoint import Checkpoint
+from convert.mapped_file import MappedFile
 from convert.readers.dagnn import DagLayer, number, numbers, read_dagnn
 from convert.readers.dagnn_geometry import four, leak_of, method_of, two
 from convert.readers.dagnn_structure import our_names

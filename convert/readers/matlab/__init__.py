@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from convert.checkpoint import MappedFile
+from convert.mapped_file import MappedFile
 from convert.readers.matlab.level5 import read_level5
 from convert.readers.matlab.values import Value
 from ferplus_keras.errors import BadInputError

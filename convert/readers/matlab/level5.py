@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from convert.checkpoint import MappedFile
+from convert.mapped_file import MappedFile
 from convert.readers.matlab.values import (
     MAX_NUMBER_OF_DIMENSIONS,
     NUMERIC,

@@ -14,7 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from convert.checkpoint import MappedFile
+from convert.mapped_file import MappedFile
 from convert.readers.matlab.values import NUMERIC, Budget, Opaque, Struct, TooMuchError, Value, refused, text_of
 from ferplus_keras.errors import BadInputError, first_line
 

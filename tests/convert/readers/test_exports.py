@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convert.checkpoint import MappedFile
 from convert.inspection import as_text, inspect
+from convert.mapped_file import MappedFile
 from convert.readers import read_checkpoint
 from convert.readers.exports import EXTRA, read_export
 from convert.readers.flatbuffer import DamagedError, Table

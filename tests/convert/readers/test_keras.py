@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convert.checkpoint import MappedFile
+from convert.mapped_file import MappedFile
 from convert.readers import read_checkpoint, read_named
 from convert.writers import write
 from ferplus_keras.errors import BadInputError

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convert.checkpoint import Arrays, MappedFile
+from convert.checkpoint import Arrays
+from convert.mapped_file import MappedFile
 from convert.matching import match
 from convert.readers import read_checkpoint, read_named
 from convert.readers.dagnn import DagLayer, DagNN, read_dagnn

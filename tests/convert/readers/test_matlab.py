@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
-from convert.checkpoint import MappedFile
+from convert.mapped_file import MappedFile
 from convert.readers.matlab import read_variables
 from convert.readers.matlab.values import MAX_BYTES, Opaque, Struct
 from ferplus_keras.errors import BadInputError
@@ -290,7 +290,7 @@ def refused_within(path: Path, megabytes: int) -> bool:
     """Whether the file is refused by a process that may use so much more memory than the bare interpreter."""
     code = (
         "import resource, sys, h5py, numpy\n"
-        "from convert.checkpoint import MappedFile\n"
+        "from convert.mapped_file import MappedFile\n"
         "from convert.readers.matlab import read_variables, level73\n"
         "from ferplus_keras.errors import BadInputError\n"
         "size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"

@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from convert.checkpoint import Checkpoint, MappedFile
+from convert.checkpoint import Checkpoint
+from convert.mapped_file import MappedFile
 from convert.readers import read_checkpoint, read_named
 from convert.readers.onnx_file import paired_layers
 from convert.readers.onnx_graph import Graph, Node, read_graph

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from convert.checkpoint import MappedFile
+from convert.mapped_file import MappedFile
 from convert.readers import read_named
 from ferplus_keras.errors import BadInputError
 

@@ -17,7 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convert.checkpoint import MappedFile
+from convert.mapped_file import MappedFile
 from convert.readers import read_checkpoint, read_named
 from convert.readers.torch_file import TorchFile, read_torch_file
 from ferplus_keras.errors import BadInputError

@@ -11,8 +11,8 @@ import pytest
 import scipy.io
 from safetensors.numpy import load_file
 
-from convert.checkpoint import MappedFile
 from convert.conversion import convert
+from convert.mapped_file import MappedFile
 from convert.readers import read_checkpoint
 from convert.readers.mat_file import sigma_of
 from convert.writers import write

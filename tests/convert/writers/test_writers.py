@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convert.checkpoint import Checkpoint, MappedFile
+from convert.checkpoint import Checkpoint
+from convert.mapped_file import MappedFile
 from convert.readers import read_checkpoint, read_named
 from convert.writers import FORMATS, compare, format_of, write
 from ferplus_keras.architecture import FERPLUS_HEAD, NO_HEAD, Head, classifier, embedding

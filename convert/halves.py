@@ -1,0 +1,32 @@
+"""Work on many arrays, done by two threads: numpy, zlib and the disk leave the interpreter free meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_halves(
+    work: Callable[[Sequence[Item]], Result], items: Sequence[Item], bytes_of: Callable[[Item], int]
+) -> tuple[Result, Result]:
+    """``work`` on the first items and on the others at once: on as many bytes each, whatever their number.
+
+    A thread gets its half in one piece: to hand out 300 arrays one by one would take as long as the work. What
+    ``work`` raises is raised here.
+    """
+    first, second = split(items, bytes_of)
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(work, second)
+        return work(first), other.result()
+
+
+def split(items: Sequence[Item], bytes_of: Callable[[Item], int]) -> tuple[Sequence[Item], Sequence[Item]]:
+    """``items`` cut in two where half of their bytes are passed."""
+    ends = list(accumulate(map(bytes_of, items)))
+    cut = sum(2 * end <= ends[-1] for end in ends) if ends else 0
+    return items[:cut], items[cut:]
