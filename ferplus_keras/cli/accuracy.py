@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ferplus_keras.cli.progress import Progress
-from ferplus_keras.cli.shared import Commands, add_data, count, keras_settings, start_keras, verify_group
+from ferplus_keras.cli.shared import (
+    Commands,
+    add_data,
+    count,
+    keras_settings,
+    start_keras,
+    typed_again,
+    verify_group,
+)
+from ferplus_keras.durations import duration
 from ferplus_keras.errors import CheckFailedError
 
 if TYPE_CHECKING:
@@ -87,7 +94,9 @@ def _accuracy(options: argparse.Namespace) -> int:
         predictor, dataset, protocol, splits=splits, resize=options.resize, compare_resize=options.compare_resize,
         versus=other, limit=options.limit, progress=say.step,
     )  # fmt: skip
-    result = as_result(evaluation, expected, _command(options), time.perf_counter() - start)
+    result = as_result(
+        evaluation, expected, typed_again("verify accuracy", options, "report"), time.perf_counter() - start
+    )
     written = []
     if options.report:
         from verify.report.accuracy import write_accuracy_report
@@ -100,7 +109,7 @@ def _accuracy(options: argparse.Namespace) -> int:
     for path in written:
         print(path)
     pictures = sum(split["n"] for split in result["splits"])
-    print(f"{pictures:,} pictures, in {_minutes(time.perf_counter() - start)} altogether")
+    print(f"{pictures:,} pictures, in {duration(time.perf_counter() - start)} altogether")
     if not result["passed"]:
         failed = "; ".join(level["summary"] for level in result["levels"] if not level["passed"])
         raise CheckFailedError(f"{result['model']['name']}: {failed}.")
@@ -114,28 +123,9 @@ class Steps(Progress):
 
     def step(self, step: Step) -> None:
         finished = step.done == step.total
-        rest = f"in {step.seconds:.0f} s" if finished else f"{_minutes(step.left)} left"
+        rest = f"in {step.seconds:.0f} s" if finished else f"{duration(step.left)} left"
         text = f"{step.title}: {step.done:,} of {step.total:,} pictures, {step.per_second:.1f} a second, {rest}"
         (self.line if finished else self.passing)(text)
-
-
-def _minutes(seconds: float) -> str:
-    whole = round(seconds)
-    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60:02} s"
-
-
-def _command(options: argparse.Namespace) -> str:
-    """The command as it is typed to have the same result again."""
-    from ferplus_keras.dataset import DATA_VARIABLE
-
-    typed = ["ferplus", "verify", "accuracy", options.model]
-    given = vars(options) | {"data": options.data or os.environ.get(DATA_VARIABLE)}
-    for name, value in given.items():
-        if name in ("run", "model", "json", "report") or value is None or value is False:
-            continue
-        flag = f"--{name.replace('_', '-')}"
-        typed += [flag] if value is True else [flag, f"{value:g}" if isinstance(value, float) else str(value)]
-    return shlex.join(typed)
 
 
 def _points(text: str) -> float:

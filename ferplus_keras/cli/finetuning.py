@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ferplus_keras.architecture import NETWORKS
 from ferplus_keras.cli.progress import Progress
 from ferplus_keras.cli.shared import Commands, count, plain, seed, start_keras
+from ferplus_keras.durations import duration
 from ferplus_keras.errors import BadInputError, CheckFailedError
 
 if TYPE_CHECKING:
@@ -253,7 +254,6 @@ def _how_to_go_on(error: BaseException, folder: RunFolder) -> None:
 
 
 def _dry_run(run: Any, options: argparse.Namespace) -> int:
-    from ferplus_keras.finetune.progress import duration
 
     found = run.rehearse()
     if options.json:
@@ -273,7 +273,6 @@ def _dry_run(run: Any, options: argparse.Namespace) -> int:
 
 
 def _told(made: dict[str, Any], folder: RunFolder) -> str:
-    from ferplus_keras.finetune.progress import duration
 
     lines = [f"best epoch: {made['best_epoch']} of {made['epochs']} ({made['reason']})"]
     lines += [f"{each['split']}: {each['accuracy']:.2%} of {each['n']:,}" for each in made["accuracy"]]

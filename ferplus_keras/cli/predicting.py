@@ -12,8 +12,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ferplus_keras.cli.progress import Progress, minutes, printable
+from ferplus_keras.cli.progress import Progress, printable
 from ferplus_keras.cli.shared import SKIPPED, Commands, count, keras_settings, silent_stderr
+from ferplus_keras.durations import duration
 from ferplus_keras.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ class Outcome:
                 self.file.close()
             raise BadInputError("There is no picture in the inputs: the list is empty.")
         seconds, errors = time.perf_counter() - self.start, self.file.errors if self.file else 0
-        told = [f"{_counted(self.pictures - self.skipped, 'picture')} in {minutes(seconds)}"]
+        told = [f"{_counted(self.pictures - self.skipped, 'picture')} in {duration(seconds)}"]
         if self.options.faces:
             told.append(_counted(self.faces, "face"))
             told.append(f"{_counted(self.without, 'picture')} without a face")

@@ -40,17 +40,6 @@ class Progress:
         )
 
 
-def minutes(seconds: float) -> str:
-    """A duration as people say it."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    hours, rest = divmod(whole, 3600)
-    return f"{hours} h {rest // 60:02} min" if hours else f"{whole // 60} min {whole % 60:02} s"
-
-
 def printable(name: str) -> str:
     """A name as one line without control characters: what a file is called could move a terminal's cursor."""
     return "".join(
@@ -58,4 +47,4 @@ def printable(name: str) -> str:
     )
 
 
-__all__ = ["Progress", "minutes", "printable"]
+__all__ = ["Progress", "printable"]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ferplus_keras.cli.accuracy import PROTOCOL_NAMES
-from ferplus_keras.cli.progress import Progress, minutes
-from ferplus_keras.cli.shared import Commands, add_data, count, start_keras
+from ferplus_keras.cli.progress import Progress
+from ferplus_keras.cli.shared import Commands, add_data, count, start_keras, typed_again
+from ferplus_keras.durations import duration
 
 if TYPE_CHECKING:
     from verify.accuracy import Step
@@ -52,12 +51,12 @@ def _report(options: argparse.Namespace) -> int:
     dataset = load_ferplus(options.data, progress=say.passing)
 
     def tell(step: Step) -> None:
-        say.passing(f"{step.title}: {step.done:,} of {step.total:,} pictures, {minutes(step.left)} left")
+        say.passing(f"{step.title}: {step.done:,} of {step.total:,} pictures, {duration(step.left)} left")
 
     protocol = PROTOCOLS[options.protocol]
     looks = look(network, dataset, protocol, options.split, limit=options.limit, progress=tell)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    page = gallery_page(looks, network, dataset, protocol, options.split, _command(options), now)
+    page = gallery_page(looks, network, dataset, protocol, options.split, typed_again("report", options, "out"), now)
     write_text(target, render_page(page))
     right, shown = int(looks.correct.sum()), sum(len(group.indices) for group in groups(looks))
     if options.json:
@@ -69,13 +68,6 @@ def _report(options: argparse.Namespace) -> int:
     standin = "; STAND-IN weights, which mean nothing" if network.standin else ""
     print(
         f"{right:,} of {len(looks.rows):,} pictures right{standin}; {shown} shown, "
-        f"in {minutes(time.perf_counter() - start)} altogether"
+        f"in {duration(time.perf_counter() - start)} altogether"
     )
     return 0
-
-
-def _command(options: argparse.Namespace) -> str:
-    typed = ["ferplus", "report", options.model, "--data", options.data or os.environ.get("FERPLUS_DATA", "")]
-    typed += ["--split", options.split, "--protocol", options.protocol]
-    typed += ["--limit", str(options.limit)] if options.limit else []
-    return shlex.join(typed)

@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -79,6 +80,23 @@ def add_data(command: argparse.ArgumentParser) -> None:
         "--data", metavar="PATH",
         help="fer2013.csv with fer2013new.csv, Microsoft's folders, or a .zip of either (default: $FERPLUS_DATA)",
     )  # fmt: skip
+
+
+def typed_again(command: str, options: argparse.Namespace, *left_out: str) -> str:
+    """The command line that has the same result again: ``command``, the model, and every option but ``left_out``.
+
+    What ``$FERPLUS_DATA`` says is said in it; where the result goes is not.
+    """
+    from ferplus_keras.dataset import DATA_VARIABLE
+
+    words = ["ferplus", *command.split(), options.model]
+    given = vars(options) | {"data": options.data or os.environ.get(DATA_VARIABLE)}
+    for name, value in given.items():
+        if name in ("run", "model", "json", *left_out) or value is None or value is False:
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        words += [flag] if value is True else [flag, f"{value:g}" if isinstance(value, float) else str(value)]
+    return shlex.join(words)
 
 
 def keras_settings(backend: str | None = None) -> None:
@@ -169,5 +187,6 @@ __all__ = [
     "silent_stderr",
     "start_keras",
     "tolerance",
+    "typed_again",
     "verify_group",
 ]  # fmt: skip

@@ -10,6 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from ferplus_keras.durations import duration
+
 #: Seconds between two reports of one epoch. Asking for the loss waits for the device, so it is not done each step.
 BETWEEN = 1.0
 
@@ -62,14 +64,4 @@ class Meter(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no typ
         )  # fmt: skip
 
 
-def duration(seconds: float) -> str:
-    """ "40 s", "3 min 05 s", "2 h 10 min"."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
-
-
-__all__ = ["Meter", "Moment", "duration"]
+__all__ = ["Meter", "Moment"]

@@ -20,6 +20,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from ferplus_keras.durations import duration
 from ferplus_keras.errors import BadInputError, CheckFailedError
 from ferplus_keras.finetune import targets, tensorboard
 from ferplus_keras.finetune.augmentation import Augmentation
@@ -39,7 +40,7 @@ from ferplus_keras.finetune.feeding import Feed
 from ferplus_keras.finetune.folder import RunFolder
 from ferplus_keras.finetune.network import Start, factor_of, get_arrays, training_network, training_table
 from ferplus_keras.finetune.optimizers import make_optimizer
-from ferplus_keras.finetune.progress import Meter, Moment, duration
+from ferplus_keras.finetune.progress import Meter, Moment
 from ferplus_keras.finetune.recipe import Recipe
 from ferplus_keras.finetune.schedules import Rate, Row, Standing, make_schedule, standing
 from ferplus_keras.finetune.state import load_arrays, restore, save_arrays, save_state

@@ -47,7 +47,7 @@ def test_a_measurement(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr()
     assert "test, albanie: 100.00 %  16 of 16" in shown.out and "protocol albanie" in shown.out
     assert "16 of 16 pictures" in shown.err and "a second" in shown.err
-    assert re.fullmatch(r"16 pictures, in \d+ s altogether", shown.out.splitlines()[-1])
+    assert re.fullmatch(r"16 pictures, in [\d.]+ s altogether", shown.out.splitlines()[-1])
 
 
 def test_the_variable_is_the_default(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ferplus_keras.durations import duration
 from verify.accuracy_text import interval, percent
 from verify.report import accuracy_plots as plots
 from verify.report import numbers, parts
@@ -293,7 +294,7 @@ def _circumstances(result: Result) -> Markup:
         [
             ("Machine", result["machine"]), ("Pace", pace),
             ("Versions", ", ".join(f"{name} {version}" for name, version in result["versions"].items())),
-            ("Time", f"{numbers.moment(result['created'])}, took {numbers.duration(result['seconds'])}"),
+            ("Time", f"{numbers.moment(result['created'])}, took {duration(result['seconds'])}"),
             ("Memory", f"{numbers.size(result['peak_bytes'])} at most"),
         ]
     )  # fmt: skip

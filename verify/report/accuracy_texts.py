@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ferplus_keras.durations import duration
 from verify.accuracy_text import interval, percent
 from verify.report import junit, markdown, numbers
 from verify.report.markdown import code, text
@@ -92,7 +93,7 @@ def summary(result: Result) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     lines += ["", "Repeat with:", "", code(result["command"]), "",
               f"{code(model['sha256'])} is the file's SHA-256. {text(result['tool'])}, "
-              f"{text(numbers.moment(result['created']))}, took {numbers.duration(result['seconds'])} on "
+              f"{text(numbers.moment(result['created']))}, took {duration(result['seconds'])} on "
               f"{text(result['machine'])} ({text(versions)})."]  # fmt: skip
     return markdown.document(lines)
 

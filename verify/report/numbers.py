@@ -48,14 +48,6 @@ def size(count: int | None) -> str:
     return f"{count} bytes"
 
 
-def duration(seconds: float) -> str:
-    """Seconds, and minutes where there are any."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s"
-
-
 def moment(iso: str) -> str:
     """An ISO time as a person writes it."""
     time = datetime.fromisoformat(iso)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ferplus_keras.durations import duration
 from verify.report import numbers, parts, plots
 from verify.report.page import Fact, Page, Section, Verdict, html
 from verify.result import Result, run_label
@@ -232,7 +233,7 @@ def _runs(result: Result) -> Markup:
                 _error(logits, logits["passed"]),
                 parts.Cell(f"{run['tolerance']:.0e}", run["tolerance"]),
                 parts.Cell(numbers.share(told["agreement"]), told["agreement"], told["agreement"] == 1.0 and None),
-                parts.Cell(numbers.duration(run["seconds"]), run["seconds"]),
+                parts.Cell(duration(run["seconds"]), run["seconds"]),
             ]
         )  # fmt: skip
     return parts.table(
@@ -316,7 +317,7 @@ def _circumstances(result: Result) -> Markup:
             ("Images", f"{result['images']['count']}: {result['images']['origin']}"),
             ("Machine", result["machine"]),
             ("Versions", ", ".join(f"{name} {version}" for name, version in result["versions"].items())),
-            ("Time", f"{numbers.moment(result['created'])}, took {numbers.duration(result['seconds'])}"),
+            ("Time", f"{numbers.moment(result['created'])}, took {duration(result['seconds'])}"),
             ("Memory", f"{numbers.size(result['peak_bytes'])} at most"),
         ]
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ferplus_keras.durations import duration
 from verify.report import junit, markdown, numbers
 from verify.report.markdown import code, text
 from verify.report.parity_page import STANDIN
@@ -100,7 +101,7 @@ def summary(result: Result) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     lines += ["", "Repeat with:", "", code(result["command"]), "",
               f"{text(result['tool'])}, {text(numbers.moment(result['created']))}, took "
-              f"{numbers.duration(result['seconds'])} on {text(result['machine'])} ({text(versions)})."]  # fmt: skip
+              f"{duration(result['seconds'])} on {text(result['machine'])} ({text(versions)})."]  # fmt: skip
     return markdown.document(lines)
 
 

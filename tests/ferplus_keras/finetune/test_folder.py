@@ -13,7 +13,6 @@ import pytest
 from ferplus_keras.errors import BadInputError, OutputError
 from ferplus_keras.finetune.curves import learning_curves
 from ferplus_keras.finetune.folder import RunFolder, locked
-from ferplus_keras.finetune.progress import duration
 from ferplus_keras.finetune.state import load_arrays, save_arrays
 from tests.conftest import ROOT
 
@@ -129,7 +128,3 @@ def test_the_curves_are_a_picture(epochs: int) -> None:
             x, y = map(float, point.split(","))
             assert 0 <= x <= 720 and 0 <= y <= 460
     assert "always the commonest class: 38.0%" in "".join(root.itertext())
-
-
-def test_durations_are_words() -> None:
-    assert [duration(each) for each in (4.4, 65, 3600 * 2 + 61)] == ["4 s", "1 min 05 s", "2 h 01 min"]
