@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the parity command has it: libraries take turns
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # each its share of the cores, and not all of them
+    share = str(max(1, (os.cpu_count() or 1) // int(workers)))
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(name, share)
 #: The same examples each time, so that a gate does not turn red over what was there before. New ones are looked for
 #: by `make fuzz`.
 settings.register_profile("gate", derandomize=True, deadline=None)

@@ -11,6 +11,7 @@ from convert.conversion import convert, default_target
 from convert.readers import read_checkpoint
 from ferplus_keras.architecture import architecture, classifier
 from ferplus_keras.errors import BadInputError
+from tests.conftest import SECOND_SLOW
 from tests.seeded import save_state, seeded_state
 
 
@@ -51,6 +52,7 @@ def test_counters_that_differ_come_back_one_by_one(tmp_path: Path) -> None:
     states_equal(start, tmp_path / "c.pth")
 
 
+@pytest.mark.parametrize("network", SECOND_SLOW, indirect=True)
 def test_a_network_fine_tuned_in_keras_returns_to_pytorch(tmp_path: Path, network: str, standin_h5: Path) -> None:
     """Load, train a step, save with Keras, convert: PyTorch computes what Keras computes."""
     import keras

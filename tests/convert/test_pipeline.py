@@ -11,6 +11,8 @@ import pytest
 
 from tests.conftest import ROOT, run_ferplus
 
+pytestmark = pytest.mark.slow  # both networks, converted and proven
+
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -164,11 +164,11 @@ def test_a_finetune_command_of_the_docs_runs(work: Path) -> None:
 
 
 def ferplus_commands() -> list[object]:
-    """Those that wait for TensorFlow's converter, or run a network at every layer, are slow; but for one."""
+    """Those that run a network, and those that wait for TensorFlow's converter, are slow; but for one of each kind."""
     lines = [line for line in commands() if line.startswith("ferplus ") and "[" not in line]
     lines = [line for line in lines if not line.startswith("ferplus finetune ")]  # they have a test of their own
-    quick = "ferplus verify parity b.onnx"
-    waiting = (".tflite", ".saved_model", "verify parity")
+    quick = ("ferplus verify parity b.onnx", "ferplus predict a.h5 face.png", "ferplus report a.h5")
+    waiting = (".tflite", ".saved_model", "verify", "export", "predict", "report", "roundtrip")
     return [
         pytest.param(line, marks=pytest.mark.slow)
         if any(name in line for name in waiting) and not line.startswith(quick)

@@ -20,6 +20,7 @@ from ferplus_keras import keras_plan
 from ferplus_keras.architecture import FERPLUS_HEAD, NETWORKS, NO_HEAD, Head, architecture, embedding
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.graph import ResNet50, SeNet50, build, load_weights
+from tests.conftest import SECOND_SLOW
 from tests.seeded import seeded_checkpoint
 
 MAKERS: dict[str, Callable[..., keras.Model]] = {"resnet50": ResNet50, "senet50": SeNet50}
@@ -416,7 +417,7 @@ def fine_tuning(network: str, side: int = 48) -> tuple[keras.Model, keras.Model,
 
 
 @pytest.mark.usefixtures("random_weights")
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", SECOND_SLOW)
 def test_fine_tuning_learns_and_moves_the_statistics(network: str) -> None:
     base, model, images, labels = fine_tuning(network)
     before = {layer.name: layer.get_weights() for layer in base.layers if layer.weights}

@@ -35,9 +35,15 @@ ENDS: dict[str, Callable[[Any, Any], Any]] = {
     "two outputs": lambda logits, probabilities: [logits, probabilities],
 }
 
+#: The others are run by `make test-all` only.
+FIRST_END = next(iter(ENDS))
+
 
 @ONE
-@pytest.mark.parametrize("end", [pytest.param(end, id=name) for name, end in ENDS.items()])
+@pytest.mark.parametrize(
+    "end",
+    [pytest.param(end, id=name, marks=pytest.mark.slow if name != FIRST_END else []) for name, end in ENDS.items()],
+)
 def test_what_the_model_returns_is_held_against_what_it_should(
     end: Callable[[Any, Any], Any], standin_h5: Path, standin_pth: Path, tmp_path: Path
 ) -> None:
@@ -52,6 +58,7 @@ def test_what_the_model_returns_is_held_against_what_it_should(
 
 
 @ONE
+@pytest.mark.slow
 def test_layers_with_arrays_that_nobody_knows_are_no_part_of_the_checkpoint(
     standin_h5: Path, standin_pth: Path, tmp_path: Path
 ) -> None:
@@ -85,6 +92,7 @@ def test_what_the_file_tells_its_users_is_checked(
 
 
 @ONE
+@pytest.mark.slow
 def test_a_port_with_albanies_names_and_a_softmax_in_its_head_passes(standin_pth: Path, tmp_path: Path) -> None:
     # Not a fault, and once taken for one: names told the checker that there was no softmax to look behind.
     checkpoint = read_checkpoint(standin_pth)

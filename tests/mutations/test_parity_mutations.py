@@ -178,11 +178,13 @@ FAULTS = {
         lambda file: file.change("conv2_2_3x3", "kernel", lambda kernel: kernel.transpose(1, 0, 2, 3)),
         "conv2_2_3x3",
         "kernel-transposed",
+        slow=True,
     ),
     "kernel flipped": Fault(
         lambda file: file.change("conv4_6_3x3", "kernel", lambda kernel: kernel[::-1, ::-1]),
         "conv4_6_3x3",
         "kernel-flipped",
+        slow=True,
     ),
     "input and output channels swapped": Fault(
         lambda file: file.change("conv5_2_3x3", "kernel", lambda kernel: kernel.swapaxes(2, 3)),
@@ -190,8 +192,8 @@ FAULTS = {
         "channels-swapped",
         slow=True,
     ),
-    "two layers exchanged": Fault(exchange_two_layers, "conv3_2_3x3", "layers-exchanged"),
-    "head's classes permuted": Fault(permute_the_head, "classifier", "label-order"),
+    "two layers exchanged": Fault(exchange_two_layers, "conv3_2_3x3", "layers-exchanged", slow=True),
+    "head's classes permuted": Fault(permute_the_head, "classifier", "label-order", slow=True),
     "conv1 padded like Keras's same": Fault(
         lambda file: file.configure("conv1_7x7_s2_pad", padding=[[2, 3], [2, 3]]),
         "conv1_7x7_s2",
@@ -213,6 +215,7 @@ FAULTS = {
         lambda file: file.configure("conv3_2_3x3_relu", activation="linear"),
         "conv3_2_3x3_relu",
         "activation-missing",
+        slow=True,
     ),
     "shortcut taken before the ReLU": Fault(
         lambda file: file.rewire("conv3_3", "conv3_2_relu", "conv3_2"),
@@ -237,6 +240,7 @@ FAULTS = {
         lambda file: file.configure("pool1_3x3_s2_pad", padding=[[0, 0], [0, 0]]),
         "pool1_3x3_s2",
         "pool-padding-missing",
+        slow=True,
     ),
     "pool1 padded before": Fault(
         lambda file: file.configure("pool1_3x3_s2_pad", padding=[[1, 0], [1, 0]]),
@@ -250,14 +254,15 @@ FAULTS = {
         "no-padding",
         slow=True,
     ),
-    "0..1 for 0..255": Fault(rescale(1 / 255, 0.0), "conv1_7x7_s2", "scale-0-1"),
+    "0..1 for 0..255": Fault(rescale(1 / 255, 0.0), "conv1_7x7_s2", "scale-0-1", slow=True),
     "ImageNet's mean": Fault(
         rescale(1.0, [float(ours - theirs) for ours, theirs in zip(PUBLISHED.mean, IMAGENET_MEAN, strict=True)]),
         "conv1_7x7_s2",
         "imagenet-mean",
+        slow=True,
     ),
     "no mean": Fault(rescale(1.0, list(PUBLISHED.mean)), "conv1_7x7_s2", "no-mean", slow=True),
-    "half-loaded": Fault(forget_all_but_the_head, "conv1_7x7_s2", "half-loaded"),
+    "half-loaded": Fault(forget_all_but_the_head, "conv1_7x7_s2", "half-loaded", slow=True),
     "standard deviation for variance": Fault(
         lambda file: file.change("conv3_3_3x3_bn", "moving_variance", lambda variance: np.sqrt(variance + 1e-5)),
         "conv3_3_3x3_bn",

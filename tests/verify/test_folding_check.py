@@ -14,6 +14,7 @@ from convert.checkpoint import Checkpoint
 from convert.conversion import convert
 from convert.folding import folded_arrays
 from convert.readers import read_checkpoint
+from tests.conftest import SECOND_SLOW
 from verify import folding_check
 from verify.folding_check import check_folding
 from verify.images import natural_inputs
@@ -25,12 +26,13 @@ def images() -> np.ndarray:
     return natural_inputs(1, seed=4)
 
 
+@pytest.mark.parametrize("network", SECOND_SLOW, indirect=True)
 def test_folding_is_the_same_function_to_rounding(standin_pth: Path, images: np.ndarray) -> None:
     found = check_folding(read_checkpoint(standin_pth), images)
     assert found.passed and found.exact.relative < 1e-12 and 0 < found.rounded.relative < 5e-6
 
 
-@pytest.mark.parametrize("fault", ["sign", "scale", "mean"])
+@pytest.mark.parametrize("fault", ["sign", *(pytest.param(each, marks=pytest.mark.slow) for each in ("scale", "mean"))])
 def test_a_wrong_fold_is_caught(
     fault: str, seeded_pth: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:

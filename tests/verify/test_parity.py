@@ -138,10 +138,9 @@ def test_nothing_run_is_no_proof(standin_pth: Path) -> None:
     assert result.tensors.passed and result.preprocessing.passed and not result.passed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["senet50"], indirect=True)
-@pytest.mark.parametrize(
-    ("suffix", "dropout"), [(".keras", 0.5), pytest.param(".weights.h5", None, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("suffix", "dropout"), [(".keras", 0.5), (".weights.h5", None)])
 def test_keras_own_formats_are_the_same_function(
     standin_pth: Path, tmp_path: Path, suffix: str, dropout: float | None
 ) -> None:
@@ -169,6 +168,7 @@ def test_a_network_without_head_is_compared_by_its_features(
     assert sorted(compared[:-2]) == sorted(layer.name for layer in architecture("resnet50", NO_HEAD).layers[1:])
 
 
+@pytest.mark.slow
 def test_an_embedding_is_compared_by_its_vector(tmp_path: Path) -> None:
     head = embedding(128)
     source = save_state(seeded_state("senet50", head), tmp_path / "senet50_128.pth")
@@ -194,7 +194,7 @@ def run_parity(backend: str, *arguments: object) -> subprocess.CompletedProcess[
 @pytest.mark.parametrize(
     ("backend", "network"),
     [
-        ("torch", "resnet50"),
+        pytest.param("torch", "resnet50", marks=pytest.mark.slow),
         pytest.param("jax", "senet50", marks=pytest.mark.slow),
         pytest.param("torch", "senet50", marks=pytest.mark.slow),
         pytest.param("jax", "resnet50", marks=pytest.mark.slow),
@@ -234,6 +234,7 @@ except BadInputError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["resnet50"], indirect=True)
 def test_float64_is_refused_where_keras_has_none(standin_h5: Path, standin_pth: Path) -> None:
     error, dtype, sentence = run_python(FLOAT64, standin_h5, standin_pth, KERAS_BACKEND="torch").strip().splitlines()

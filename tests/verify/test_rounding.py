@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from convert.readers import read_checkpoint
 from verify.images import natural_inputs
@@ -30,6 +31,7 @@ def test_float32_stays_below_the_bound_and_not_far_below(standin_pth: Path) -> N
     assert 1 < np.median(ratios) < 30, "a bound a hundred times too high would excuse anything"
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bound(standin_pth: Path) -> None:
     checkpoint = read_checkpoint(standin_pth)
     image = natural_inputs(1, seed=3)

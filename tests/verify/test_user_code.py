@@ -11,7 +11,7 @@ from convert.readers import read_checkpoint
 from ferplus_keras import architecture as arch
 from ferplus_keras.architecture import architecture
 from ferplus_keras.errors import BadInputError
-from tests.conftest import run_ferplus
+from tests.conftest import SECOND_SLOW, run_ferplus
 from verify.parity import check_parity
 from verify.references.torch_reference import TorchReference
 from verify.references.user_code import UserCodeReference
@@ -61,6 +61,7 @@ def dag_code(network: str, *, stride_on_3x3: bool = False) -> str:
     return "\n".join([*lines, "", "    def forward(self, data):", *body, end, ""])
 
 
+@pytest.mark.parametrize("network", SECOND_SLOW, indirect=True)
 def test_the_published_kind_of_file_is_the_same_function(
     network: str, standin_pth: Path, standin_h5: Path, tmp_path: Path
 ) -> None:
@@ -107,6 +108,7 @@ def test_code_that_is_no_reference_is_refused(code: str, told: str, seeded_pth: 
         UserCodeReference(read_checkpoint(seeded_pth), "float32", tmp_path / "absent.py")
 
 
+@pytest.mark.slow
 def test_a_file_beside_the_checkpoint_is_not_run(seeded_pth: Path, tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     checkpoint = tmp_path / "resnet50_ferplus_dag.pth"

@@ -25,8 +25,18 @@ def same(one: Checkpoint, other: Checkpoint) -> None:
             assert np.array_equal(array.view(np.uint32), there.view(np.uint32)), f"{layer}/{role}"
 
 
-@pytest.mark.parametrize("format", FORMATS.values(), ids=list(FORMATS))
-@pytest.mark.parametrize("head", [FERPLUS_HEAD, embedding(128), NO_HEAD], ids=str)
+def each_format_with_each_head() -> list[object]:
+    """Keras writes its own formats, which takes its time: with the other heads by `make test-all` only."""
+    return [
+        pytest.param(
+            format, head, id=f"{name}, {head}",
+            marks=pytest.mark.slow if name in ("keras", "weights.h5") and head != FERPLUS_HEAD else [],
+        )
+        for name, format in FORMATS.items() for head in (FERPLUS_HEAD, embedding(128), NO_HEAD)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("format", "head"), each_format_with_each_head())
 def test_a_file_reads_back_bit_for_bit_with_its_provenance(format, head: Head, tmp_path: Path) -> None:
     network = "senet50" if head == FERPLUS_HEAD else "resnet50"
     checkpoint = seeded_checkpoint(network, head, steps=12)

@@ -402,6 +402,7 @@ print(keras.backend.backend(), steps)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_the_other_backends_make_the_same_pictures(backend: str, tmp_path: Path) -> None:
     """Two steps of fit, then one by hand: the third of the sequence, as here."""
