@@ -35,7 +35,7 @@ def measure(network: str, size: int, batch: int, rounds: int, steps: int, warps:
     import keras
 
     from ferplus_keras.finetune import augmentation
-    from ferplus_keras.finetune.feeding import Feed
+    from ferplus_keras.finetune.feeding import Feed, for_keras
     from ferplus_keras.graph import build
 
     generator = np.random.default_rng(0)
@@ -52,14 +52,15 @@ def measure(network: str, size: int, batch: int, rounds: int, steps: int, warps:
         model.compile(keras.optimizers.SGD(1e-3, momentum=0.9), keras.losses.CategoricalCrossentropy(from_logits=True))
     ready = keras.ops.convert_to_numpy(layer(images))
     feed = Feed(images, targets, weights, batch, seed=0)
+    floats = Feed(ready, targets, weights, batch, shuffle=False)
     waits: list[float] = []
 
     def from_arrays() -> None:
-        bare.fit(ready, targets, sample_weight=weights, batch_size=batch, shuffle=False, verbose=0)
+        bare.fit(for_keras(floats), shuffle=False, verbose=0)
 
     def from_bytes() -> None:
         feed.epoch += 1
-        whole.fit(feed, shuffle=False, verbose=0)
+        whole.fit(for_keras(feed), shuffle=False, verbose=0)
         waits.append(feed.waiting)
 
     ours, theirs = _alternating(rounds, from_bytes, from_arrays)

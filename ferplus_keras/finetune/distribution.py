@@ -129,7 +129,9 @@ def logits(model: Any, images: np.ndarray, batch: int) -> np.ndarray:
     needs all of it, from whatever number of pictures.
     """
     if _world.kind != "data":
-        found: np.ndarray = model.predict(images, batch_size=batch, verbose=0)
+        from ferplus_keras.finetune.feeding import InOrder, for_keras
+
+        found: np.ndarray = model.predict(for_keras(InOrder(images, batch)), verbose=0)
         return found
     import jax
 

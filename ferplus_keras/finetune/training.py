@@ -36,7 +36,7 @@ from ferplus_keras.finetune.devices import (
 )
 from ferplus_keras.finetune.distribution import World, logits
 from ferplus_keras.finetune.examples import Examples, Part
-from ferplus_keras.finetune.feeding import Feed
+from ferplus_keras.finetune.feeding import Feed, for_keras
 from ferplus_keras.finetune.folder import RunFolder
 from ferplus_keras.finetune.network import Start, factor_of, get_arrays, training_network, training_table
 from ferplus_keras.finetune.optimizers import make_optimizer
@@ -190,7 +190,7 @@ class Run:
         if history:
             meter.between_epochs = max(0.0, history[-1]["seconds"] - history[-1]["fit_seconds"])
         with out_of_memory(self.feed.batch):
-            logs = self.model.fit(self.feed, epochs=1, verbose=0, shuffle=False, callbacks=[meter]).history
+            logs = self.model.fit(for_keras(self.feed), epochs=1, verbose=0, shuffle=False, callbacks=[meter]).history
         loss = float(logs["loss"][-1])
         if not math.isfinite(loss):
             raise CheckFailedError(

@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from ferplus_keras.finetune.feeding import Feed
+from ferplus_keras.finetune.feeding import Feed, InOrder, for_keras
 
 
 def numbered(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -141,7 +141,7 @@ def test_what_cannot_be_is_said(changed: dict, said: str) -> None:  # type: igno
         Feed(*numbered(30)[:2], np.ones(29), batch=2)
 
 
-def test_fit_follows_the_epochs_that_it_is_told() -> None:
+def test_fit_sees_the_batches_of_each_epoch_in_their_order() -> None:
     """Through Keras's own loop: what the model sees is the order of epochs 3 and 4, batch by batch."""
     import keras
 
@@ -156,7 +156,30 @@ def test_fit_follows_the_epochs_that_it_is_told() -> None:
             return keras.ops.mean(y_pred, axis=-1)
 
     model.compile("sgd", Watching(), run_eagerly=True)
-    model.fit(feed, epochs=5, initial_epoch=3, shuffle=False, verbose=0, callbacks=[feed.follower()])
+    for feed.epoch in (3, 4):
+        model.fit(for_keras(feed), epochs=1, shuffle=False, verbose=0)
 
     assert seen == [*feed.order(3), *feed.order(4)]
     assert feed.epoch == 4 and 0 < feed.waiting < 1
+
+
+@pytest.mark.parametrize("count", [1, 8, 43])
+def test_pictures_in_order_are_all_there_once(count: int) -> None:
+    images = numbered(count)[0]
+    batches = InOrder(images, 8)
+    made = [batches[index][0] for index in range(len(batches))]
+    assert [len(batch) for batch in made[:-1]] == [8] * (len(made) - 1) and len(made[-1])
+    np.testing.assert_array_equal(np.concatenate(made), images)
+
+
+def test_tensorflow_has_nothing_to_tune() -> None:
+    """What it tunes it also waits for: at the end of some epochs for as long as they took, of others not at all."""
+    images, targets, weights = numbered(43)
+    for fed in (Feed(images, targets, weights, 8), InOrder(images, 8)):
+        dataset = for_keras(fed)
+        assert dataset.options().autotune.enabled is False
+        assert int(dataset.cardinality()) == len(fed) == 6
+        for index, batch in enumerate(dataset.as_numpy_iterator()):
+            for made, wanted in zip(batch, fed[index], strict=True):
+                np.testing.assert_array_equal(made, wanted)
+                assert made.dtype == wanted.dtype
