@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.measure import ROOT, alternating, machine, median, run
 from benchmarks.standins import WORK, standin
-from ferplus_keras.architecture import NETWORKS
+from ferplus_keras.networks.architecture import NETWORKS
 
 
 def measure(rounds: int) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def measure(network: str, size: int, batch: int, rounds: int, steps: int, warps:
 
     from ferplus_keras.finetune import augmentation
     from ferplus_keras.finetune.feeding import Feed, for_keras
-    from ferplus_keras.graph import build
+    from ferplus_keras.networks.models import build
 
     generator = np.random.default_rng(0)
     count = steps * batch

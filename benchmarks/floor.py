@@ -16,8 +16,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ferplus_keras.architecture import architecture
-from ferplus_keras.keras_plan import keras_plan
+from ferplus_keras.networks.architecture import architecture
+from ferplus_keras.networks.keras_plan import keras_plan
 
 
 def main(source: str, target: str) -> None:

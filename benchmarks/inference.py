@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.measure import ROOT, machine, run
 from benchmarks.standins import WORK, standin
-from ferplus_keras.architecture import NETWORKS
+from ferplus_keras.networks.architecture import NETWORKS
 
 #: (way, the library's process, what it is) in the order of the table.
 WAYS = (

@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.measure import ROOT, machine, run
 from benchmarks.standins import WORK, standin
 from convert.conversion import convert
-from ferplus_keras.architecture import NETWORKS
+from ferplus_keras.networks.architecture import NETWORKS
 
 
 def measure(images: int) -> dict[str, Any]:

@@ -16,10 +16,10 @@ import numpy as np
 
 from convert.provenance_fields import SCHEMA, SOURCE_FIELDS, problem_of
 from ferplus_keras import __version__
-from ferplus_keras.architecture import INPUT_SIZE, Architecture, Head
-from ferplus_keras.emotions import EMOTIONS
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.preprocessing import PUBLISHED
+from ferplus_keras.networks.architecture import INPUT_SIZE, Architecture, Head
+from ferplus_keras.networks.emotions import EMOTIONS
+from ferplus_keras.networks.preprocessing import PUBLISHED
 
 Arrays = dict[str, dict[str, np.ndarray]]
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from convert.checkpoint import Checkpoint, Provenance
 from convert.folding import fold, refuse_folded
-from convert.mapped_file import MappedFile
 from convert.readers import read_checkpoint
 from convert.writers import FORMATS, Written, format_of, write
-from ferplus_keras.architecture import NO_HEAD, architecture
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.networks.architecture import NO_HEAD, architecture
 
 
 @dataclass(frozen=True)

@@ -26,13 +26,13 @@ from typing import Any
 from convert import seen
 from convert.checkpoint import STANDIN
 from convert.manifest import Known, weights_folder
-from convert.mapped_file import MappedFile
 from convert.readers import looks_like_html, read_named
 from convert.seen import Seen
 from ferplus_keras import __version__
-from ferplus_keras.atomic import flush
 from ferplus_keras.errors import BadInputError, DownloadError, OutputError
-from ferplus_keras.hashing import sha256_of
+from ferplus_keras.files.atomic import flush
+from ferplus_keras.files.hashing import sha256_of
+from ferplus_keras.files.mapped_file import MappedFile
 
 #: The largest of the networks is 170 MB; an answer beyond this is no checkpoint.
 MAX_BYTES = 2 << 30

@@ -14,8 +14,8 @@ from dataclasses import replace
 import numpy as np
 
 from convert.checkpoint import Arrays, Checkpoint
-from ferplus_keras.architecture import BATCHNORM_EPSILON, Architecture, BatchNorm, architecture
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.networks.architecture import BATCHNORM_EPSILON, Architecture, BatchNorm, architecture
 
 
 def folded_table(table: Architecture) -> Architecture:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from convert.layouts import STEP_COUNTER
-from convert.mapped_file import MappedFile
 from convert.matching import match
 from convert.readers import graph_problem, read_named, valid_provenance, with_head
 from convert.readers.exports import inspect_export
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.keras_vggface import KERAS_VGGFACE, PADDING_NOTE
+from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.networks.keras_vggface import KERAS_VGGFACE, PADDING_NOTE
 
 #: How many of a foreign file's tensors are listed.
 LISTED = 12

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ferplus_keras import architecture as arch
-from ferplus_keras.architecture import Architecture, Shape, torch_name
-from ferplus_keras.keras_vggface import CONV1, KERAS_VGGFACE, their_name, turned
+from ferplus_keras.networks import architecture as arch
+from ferplus_keras.networks.architecture import Architecture, Shape, torch_name
+from ferplus_keras.networks.keras_vggface import CONV1, KERAS_VGGFACE, their_name, turned
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ferplus_keras.architecture import NO_HEAD, Head, classifier, embedding
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.folders import WEIGHTS_VARIABLE, output_folder, weights_folder
+from ferplus_keras.files.folders import WEIGHTS_VARIABLE, output_folder, weights_folder
+from ferplus_keras.networks.architecture import NO_HEAD, Head, classifier, embedding
 
 
 @dataclass(frozen=True)

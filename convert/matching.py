@@ -12,7 +12,8 @@ import numpy as np
 from convert.checkpoint import Arrays
 from convert.layouts import LAYOUTS, STEP_COUNTER, Slot, array_name, head_units, layer_of
 from convert.match_report import Mismatch
-from ferplus_keras.architecture import (
+from ferplus_keras.errors import BadInputError
+from ferplus_keras.networks.architecture import (
     BATCHNORM_EPSILON,
     NETWORKS,
     NO_HEAD,
@@ -22,7 +23,6 @@ from ferplus_keras.architecture import (
     classifier,
     embedding,
 )
-from ferplus_keras.errors import BadInputError
 
 if TYPE_CHECKING:
     from convert.readers.keras_graph import Graph

@@ -19,7 +19,7 @@ from convert.readers import own_provenance
 from convert.standin import standin_path, write_standin
 from convert.writers import FORMATS, Written
 from ferplus_keras.errors import BadInputError, CheckFailedError, DownloadError, OutputError
-from ferplus_keras.hashing import sha256_of
+from ferplus_keras.files.hashing import sha256_of
 
 #: Seconds to wait for a server that may have been gone since 2020.
 CONNECT_TIMEOUT = 10.0

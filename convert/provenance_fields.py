@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ferplus_keras.architecture import NETWORKS
-from ferplus_keras.keras_vggface import KERAS_VGGFACE
-from ferplus_keras.preprocessing import PUBLISHED
+from ferplus_keras.networks.architecture import NETWORKS
+from ferplus_keras.networks.keras_vggface import KERAS_VGGFACE
+from ferplus_keras.networks.preprocessing import PUBLISHED
 
 #: The form of the record that this version writes; it reads no newer one.
 SCHEMA = 1
@@ -18,7 +18,7 @@ SOURCE_FIELDS = ("name", "size", "sha256", "format")
 #: PyTorch counts in 64 bits.
 MAX_COUNT = (1 << 63) - 1
 
-#: No kernel of a head may be larger (``ferplus_keras.keras_files``), so no head has more outputs.
+#: No kernel of a head may be larger (``ferplus_keras.files.keras_files``), so no head has more outputs.
 MAX_UNITS = 1 << 24
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from convert.manifest import Known
-from ferplus_keras.atomic import atomic_path
 from ferplus_keras.errors import BadInputError, DownloadError
+from ferplus_keras.files.atomic import atomic_path
 
 HEADER = (
     "# Written by `ferplus fetch`: what each checkpoint was when it was first seen here. Later ones must be the same.\n"

@@ -15,8 +15,8 @@ import numpy as np
 
 from convert.checkpoint import STANDIN
 from convert.manifest import Known
-from ferplus_keras.architecture import Architecture, BatchNorm, Conv, Linear, architecture, torch_name
-from ferplus_keras.atomic import atomic_path, flush
+from ferplus_keras.files.atomic import atomic_path, flush
+from ferplus_keras.networks.architecture import Architecture, BatchNorm, Conv, Linear, architecture, torch_name
 
 if TYPE_CHECKING:
     import torch

@@ -22,30 +22,30 @@ PROVENANCE_MEMBER = f"{PROVENANCE_KEY}.json"
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 _HOME = {
-    "ResNet50": "ferplus_keras.graph",
-    "SeNet50": "ferplus_keras.graph",
-    "build": "ferplus_keras.graph",
-    "load_weights": "ferplus_keras.loading",
-    "architecture": "ferplus_keras.architecture",
-    "preprocess_input": "ferplus_keras.preprocessing",
-    "load_image": "ferplus_keras.preprocessing",
-    "EMOTIONS": "ferplus_keras.emotions",
-    "decode_predictions": "ferplus_keras.emotions",
+    "ResNet50": "ferplus_keras.networks.models",
+    "SeNet50": "ferplus_keras.networks.models",
+    "build": "ferplus_keras.networks.models",
+    "load_weights": "ferplus_keras.networks.loading",
+    "architecture": "ferplus_keras.networks.architecture",
+    "preprocess_input": "ferplus_keras.networks.preprocessing",
+    "load_image": "ferplus_keras.networks.preprocessing",
+    "EMOTIONS": "ferplus_keras.networks.emotions",
+    "decode_predictions": "ferplus_keras.networks.emotions",
     "EmotionClassifier": "ferplus_keras.predict.classifier",
 }
 __all__ = [*_HOME, "__version__"]
 
 if TYPE_CHECKING:
-    from ferplus_keras import architecture as architecture
-    from ferplus_keras.emotions import EMOTIONS as EMOTIONS
-    from ferplus_keras.emotions import decode_predictions as decode_predictions
-    from ferplus_keras.graph import ResNet50 as ResNet50
-    from ferplus_keras.graph import SeNet50 as SeNet50
-    from ferplus_keras.graph import build as build
-    from ferplus_keras.loading import load_weights as load_weights
+    from ferplus_keras.networks import architecture as architecture
+    from ferplus_keras.networks.emotions import EMOTIONS as EMOTIONS
+    from ferplus_keras.networks.emotions import decode_predictions as decode_predictions
+    from ferplus_keras.networks.loading import load_weights as load_weights
+    from ferplus_keras.networks.models import ResNet50 as ResNet50
+    from ferplus_keras.networks.models import SeNet50 as SeNet50
+    from ferplus_keras.networks.models import build as build
+    from ferplus_keras.networks.preprocessing import load_image as load_image
+    from ferplus_keras.networks.preprocessing import preprocess_input as preprocess_input
     from ferplus_keras.predict.classifier import EmotionClassifier as EmotionClassifier
-    from ferplus_keras.preprocessing import load_image as load_image
-    from ferplus_keras.preprocessing import preprocess_input as preprocess_input
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from convert.checkpoint import Arrays, Checkpoint, Provenance, Source, labels_for
 from convert.writers.torch_files import torch_arrays
-from ferplus_keras.architecture import FERPLUS_HEAD, Head, architecture
+from ferplus_keras.networks.architecture import FERPLUS_HEAD, Head, architecture
 
 
 def seeded_arrays(network: str, head: Head = FERPLUS_HEAD, seed: int = 0) -> Arrays:

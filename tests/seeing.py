@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from convert.checkpoint import Arrays, Checkpoint
-from ferplus_keras.architecture import BATCHNORM_EPSILON, NO_HEAD, STAGES, architecture
+from ferplus_keras.networks.architecture import BATCHNORM_EPSILON, NO_HEAD, STAGES, architecture
 from tests.seeded import seeded_checkpoint
 
 #: Grey levels that an edge in a face comes to, about; what the first convolution's answers are divided by.

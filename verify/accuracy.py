@@ -16,10 +16,10 @@ import numpy as np
 from ferplus_keras.dataset import Dataset
 from ferplus_keras.dataset.duplicates import Duplicates, find_duplicates
 from ferplus_keras.dataset.protocols import Protocol, Targets
-from ferplus_keras.emotions import EMOTIONS
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.preprocessing import preprocess_input
-from ferplus_keras.resizing import DEFAULT_RESIZER, RESIZERS
+from ferplus_keras.networks.emotions import EMOTIONS
+from ferplus_keras.networks.preprocessing import preprocess_input
+from ferplus_keras.networks.resizing import DEFAULT_RESIZER, RESIZERS
 from verify.predictors import Predictor
 from verify.scores import Rate, confusion_matrix
 
@@ -155,7 +155,7 @@ def evaluate(
         dataset: the data; see :func:`ferplus_keras.dataset.load_ferplus`.
         protocol: which pictures count, and what is right.
         splits: of "train", "val" and "test".
-        resize: a name of :data:`ferplus_keras.resizing.RESIZERS`.
+        resize: a name of :data:`ferplus_keras.networks.resizing.RESIZERS`.
         compare_resize: run once for each of the other resizers too.
         versus: a second network to run on the same pictures.
         limit: the first so many pictures of each split only.

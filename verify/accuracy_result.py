@@ -10,9 +10,9 @@ import numpy as np
 
 from ferplus_keras import __version__
 from ferplus_keras.dataset.records import SPLITS
-from ferplus_keras.emotions import EMOTIONS
-from ferplus_keras.preprocessing import PUBLISHED
-from ferplus_keras.resizing import RESIZERS
+from ferplus_keras.networks.emotions import EMOTIONS
+from ferplus_keras.networks.preprocessing import PUBLISHED
+from ferplus_keras.networks.resizing import RESIZERS
 from verify.accuracy import Evaluation, Predictions, SplitEvaluation
 from verify.accuracy_gate import Expectation, compared, judged
 from verify.result import Result, peak_bytes, versions

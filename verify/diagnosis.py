@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from convert.checkpoint import Arrays
-from ferplus_keras import architecture as arch
-from ferplus_keras.architecture import BATCHNORM_EPSILON, Architecture
-from ferplus_keras.emotions import softmax
-from ferplus_keras.preprocessing import PUBLISHED
+from ferplus_keras.networks import architecture as arch
+from ferplus_keras.networks.architecture import BATCHNORM_EPSILON, Architecture
+from ferplus_keras.networks.emotions import softmax
+from ferplus_keras.networks.preprocessing import PUBLISHED
 from verify.acting_out import average_pool, conv2d, max_pool
 
 #: A fault is the cause when it explains all but this share of the difference. The right one explains all but rounding:

@@ -17,9 +17,9 @@ import numpy as np
 
 from convert.checkpoint import Provenance, Source
 from convert.readers.exports import Export, is_saved_model, is_tflite, read_export
-from ferplus_keras.architecture import INPUT_SIZE
 from ferplus_keras.errors import BadInputError, first_line
-from ferplus_keras.preprocessing import PUBLISHED
+from ferplus_keras.networks.architecture import INPUT_SIZE
+from ferplus_keras.networks.preprocessing import PUBLISHED
 from ferplus_keras.quiet import silent_stderr
 
 #: Images at a time where the file takes any number.

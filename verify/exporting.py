@@ -20,13 +20,13 @@ from convert.checkpoint import Checkpoint
 from convert.exporters import Quiet, Recipe, checked, export, export_path
 from convert.readers import read_checkpoint
 from convert.readers.exports import read_export
-from ferplus_keras.atomic import atomic_folder, atomic_path, flush
 from ferplus_keras.dataset import load_ferplus
 from ferplus_keras.dataset.finding import find
 from ferplus_keras.dataset.protocols import PROTOCOLS, PUBLISHED_PROTOCOL
 from ferplus_keras.errors import BadInputError, first_line
-from ferplus_keras.hashing import sha256_of
-from ferplus_keras.resizing import DEFAULT_RESIZER, RESIZERS
+from ferplus_keras.files.atomic import atomic_folder, atomic_path, flush
+from ferplus_keras.files.hashing import sha256_of
+from ferplus_keras.networks.resizing import DEFAULT_RESIZER, RESIZERS
 from verify.accuracy import Progress as Steps
 from verify.accuracy import agreement, evaluate
 from verify.exported import open_exported

@@ -18,14 +18,14 @@ import numpy as np
 
 from convert.checkpoint import Provenance
 from convert.readers import read_checkpoint
-from ferplus_keras.architecture import INPUT_SIZE
 from ferplus_keras.dataset import Dataset
 from ferplus_keras.dataset.protocols import Protocol
-from ferplus_keras.emotions import EMOTIONS, softmax
 from ferplus_keras.errors import BadInputError, CheckFailedError
-from ferplus_keras.hashing import sha256_of
-from ferplus_keras.preprocessing import preprocess_input, trained_side
-from ferplus_keras.resizing import DEFAULT_RESIZER, RESIZERS
+from ferplus_keras.files.hashing import sha256_of
+from ferplus_keras.networks.architecture import INPUT_SIZE
+from ferplus_keras.networks.emotions import EMOTIONS, softmax
+from ferplus_keras.networks.preprocessing import preprocess_input, trained_side
+from ferplus_keras.networks.resizing import DEFAULT_RESIZER, RESIZERS
 from verify.accuracy import Step
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ferplus_keras.architecture import INPUT_SIZE
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.preprocessing import load_image, preprocess_input
+from ferplus_keras.networks.architecture import INPUT_SIZE
+from ferplus_keras.networks.preprocessing import load_image, preprocess_input
 
 if TYPE_CHECKING:
     import torch

@@ -18,14 +18,14 @@ import numpy as np
 
 from convert.checkpoint import Arrays, Checkpoint, Provenance
 from convert.layouts import LAYOUTS
-from convert.mapped_file import MappedFile
 from convert.readers import read_checkpoint, read_named
-from ferplus_keras import architecture as arch
-from ferplus_keras.building import model_from_plan
 from ferplus_keras.errors import BadInputError, first_line
-from ferplus_keras.keras_files import KerasFile, open_keras_file
-from ferplus_keras.keras_vggface import KERAS_VGGFACE, our_name, same_name, vggface_plan
-from ferplus_keras.loading import kind_of
+from ferplus_keras.files.keras_files import KerasFile, open_keras_file
+from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.networks import architecture as arch
+from ferplus_keras.networks.building import model_from_plan
+from ferplus_keras.networks.keras_vggface import KERAS_VGGFACE, our_name, same_name, vggface_plan
+from ferplus_keras.networks.loading import kind_of
 from verify.keras_trace import Step, WatchedModel
 from verify.pairing import Pairing, pair
 from verify.runs import Observe
@@ -180,7 +180,7 @@ def _is_ours(file: KerasFile) -> bool:
 
 
 def _our_graph(path: Path, table: arch.Architecture) -> Any:
-    from ferplus_keras.graph import load_weights, model_from_architecture
+    from ferplus_keras.networks.models import load_weights, model_from_architecture
 
     model = model_from_architecture(table)
     if path.name.endswith(".weights.h5"):

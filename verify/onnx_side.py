@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from convert.checkpoint import Arrays, Checkpoint, Provenance
-from convert.mapped_file import MappedFile
 from convert.readers import read_checkpoint
 from convert.readers.onnx_file import paired_layers
 from convert.readers.onnx_graph import read_graph
-from ferplus_keras.architecture import INPUT_SIZE, Dropout
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.keras_plan import PROBABILITIES
+from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.networks.architecture import INPUT_SIZE, Dropout
+from ferplus_keras.networks.keras_plan import PROBABILITIES
 from verify.onnx_float64 import OPERATORS
 from verify.pairing import Pairing
 from verify.runs import Observe

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from convert.checkpoint import Checkpoint, Provenance
-from ferplus_keras.emotions import softmax
+from ferplus_keras.networks.emotions import softmax
 from verify.images import Images
 from verify.metrics import Difference, difference
 from verify.runs import TOLERANCES

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from convert.checkpoint import Arrays
-from ferplus_keras import architecture as arch
-from ferplus_keras.architecture import Architecture
+from ferplus_keras.networks import architecture as arch
+from ferplus_keras.networks.architecture import Architecture
 from verify.keras_trace import Step
 
 #: How a counterpart was found, the surest first. Only ``order`` is a guess: one of several that look alike.
@@ -112,7 +112,7 @@ def pair(table: Architecture, arrays: Arrays, steps: Sequence[Step]) -> Pairing:
 def _choose(
     layer: arch.Layer, free: list[Step], graph: _Graph, table: Architecture, found: Pairing, arrays: Arrays
 ) -> tuple[Step | None, str]:
-    # Our own graph has a squeeze in two steps, of which the first is called so (ferplus_keras/keras_plan.py).
+    # Our own graph has a squeeze in two steps, of which the first is called so (ferplus_keras/networks/keras_plan.py).
     named = [step for step in free if _plain(step.name) in (layer.name, f"{layer.name}_flat")]
     if len(named) == 1:
         return named[0], "name"

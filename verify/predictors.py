@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 
 from convert.checkpoint import Checkpoint, Provenance, Source
-from convert.mapped_file import MappedFile
 from convert.readers import read_checkpoint
 from convert.readers.onnx_graph import read_graph
-from convert.readers.signatures import is_mat_file, is_onnx
 from ferplus_keras import HDF5_MAGIC
-from ferplus_keras.architecture import INPUT_SIZE
-from ferplus_keras.emotions import EMOTIONS, softmax
 from ferplus_keras.errors import BadInputError, CheckFailedError
-from ferplus_keras.preprocessing import PUBLISHED, trained_side
-from ferplus_keras.zips import is_keras_zip
+from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.files.signatures import is_mat_file, is_onnx
+from ferplus_keras.files.zips import is_keras_zip
+from ferplus_keras.networks.architecture import INPUT_SIZE
+from ferplus_keras.networks.emotions import EMOTIONS, softmax
+from ferplus_keras.networks.preprocessing import PUBLISHED, trained_side
 from verify.exported import as_pixels, is_export, open_exported
 
 Run = Callable[[np.ndarray], np.ndarray]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from convert.checkpoint import Provenance
-from ferplus_keras.preprocessing import PUBLISHED, preprocess_input
+from ferplus_keras.networks.preprocessing import PUBLISHED, preprocess_input
 from verify.images import Images
 
 

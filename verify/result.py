@@ -12,7 +12,7 @@ from typing import Any
 from convert.checkpoint import Source
 from convert.readers import own_provenance
 from ferplus_keras import __version__
-from ferplus_keras.hashing import sha256_of
+from ferplus_keras.files.hashing import sha256_of
 from verify.parity import Parity
 
 SCHEMA = 2

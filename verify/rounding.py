@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ferplus_keras import architecture as arch
+from ferplus_keras.networks import architecture as arch
 
 if TYPE_CHECKING:
     import torch

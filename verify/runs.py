@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from convert.checkpoint import Arrays, Checkpoint, Provenance
-from ferplus_keras import architecture as arch
-from ferplus_keras.architecture import Architecture
-from ferplus_keras.emotions import softmax
+from ferplus_keras.networks import architecture as arch
+from ferplus_keras.networks.architecture import Architecture
+from ferplus_keras.networks.emotions import softmax
 from verify.metrics import Difference, difference, finite_or_none, without_number, worst
 from verify.pairing import Pairing
 

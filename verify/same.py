@@ -13,7 +13,7 @@ import numpy as np
 from convert.checkpoint import Checkpoint
 from convert.folding import fold
 from convert.readers import read_checkpoint
-from ferplus_keras.architecture import BATCHNORM_EPSILON, Architecture, BatchNorm, Conv
+from ferplus_keras.networks.architecture import BATCHNORM_EPSILON, Architecture, BatchNorm, Conv
 from verify.images import Images
 from verify.metrics import Difference, difference, worst
 from verify.tensors import TensorComparison, compare_tensors

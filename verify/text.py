@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ferplus_keras.keras_vggface import KERAS_VGGFACE
+from ferplus_keras.networks.keras_vggface import KERAS_VGGFACE
 
 WORDS = {True: "pass", False: "FAIL", None: "-"}
 

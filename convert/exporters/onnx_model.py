@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convert.checkpoint import Checkpoint
-from convert.mapped_file import MappedFile
 from convert.readers import read_named
 from convert.writers import compare
 from convert.writers.onnx_file import write_onnx
+from ferplus_keras.files.mapped_file import MappedFile
 
 if TYPE_CHECKING:
     from convert.exporters import Recipe

@@ -9,7 +9,7 @@ from convert.checkpoint import Checkpoint
 from convert.exporters.serving import serving_module
 from convert.readers.exports import EXTRA
 from ferplus_keras import PROVENANCE_MEMBER
-from ferplus_keras.atomic import as_os_error
+from ferplus_keras.files.atomic import as_os_error
 
 if TYPE_CHECKING:
     from convert.exporters import Quiet, Recipe

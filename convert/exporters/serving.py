@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convert.checkpoint import Checkpoint
-from ferplus_keras.architecture import INPUT_SIZE
 from ferplus_keras.errors import OutputError
-from ferplus_keras.preprocessing import PUBLISHED
+from ferplus_keras.networks.architecture import INPUT_SIZE
+from ferplus_keras.networks.preprocessing import PUBLISHED
 
 if TYPE_CHECKING:
     from convert.exporters import Recipe
@@ -43,7 +43,7 @@ def serving_module(checkpoint: Checkpoint, recipe: Recipe, *, constants: bool) -
             f"TensorFlow's formats need Keras on TensorFlow, and it runs on {keras.backend.backend()} here: set "
             "KERAS_BACKEND=tensorflow."
         )
-    from ferplus_keras.graph import model_from_architecture
+    from ferplus_keras.networks.models import model_from_architecture
 
     model = model_from_architecture(checkpoint.architecture, activation=None if recipe.logits else "softmax")
     for layer in model.layers:

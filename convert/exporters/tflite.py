@@ -12,7 +12,7 @@ from convert.checkpoint import Checkpoint
 from convert.exporters.serving import serving_module
 from ferplus_keras import PROVENANCE_KEY
 from ferplus_keras.errors import BadInputError, OutputError, first_line
-from ferplus_keras.preprocessing import preprocess_input
+from ferplus_keras.networks.preprocessing import preprocess_input
 
 if TYPE_CHECKING:
     from convert.exporters import Quiet, Recipe

@@ -6,17 +6,17 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from convert.checkpoint import STANDIN, Checkpoint, Provenance, Source, labels_for, with_output
-from convert.mapped_file import MappedFile
 from convert.matching import Match, NamedArrays, match
 from convert.readers.safetensors_file import is_safetensors, read_safetensors
-from convert.readers.signatures import is_mat_file, is_onnx
 from convert.readers.torch_file import is_torch_file, read_torch_file
 from ferplus_keras import HDF5_MAGIC, PROVENANCE_KEY
-from ferplus_keras.architecture import Head, architecture
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.keras_vggface import KERAS_VGGFACE
-from ferplus_keras.preprocessing import PUBLISHED
-from ferplus_keras.zips import is_keras_zip
+from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.files.signatures import is_mat_file, is_onnx
+from ferplus_keras.files.zips import is_keras_zip
+from ferplus_keras.networks.architecture import Head, architecture
+from ferplus_keras.networks.keras_vggface import KERAS_VGGFACE
+from ferplus_keras.networks.preprocessing import PUBLISHED
 
 
 def read_named(file: MappedFile) -> NamedArrays:

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from convert.mapped_file import MappedFile
 from convert.readers.matlab import read_variables
 from convert.readers.matlab.values import Opaque, Struct, Value
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.mapped_file import MappedFile
 
 #: Variables that hold a network, tried first; then any other struct.
 USUAL_NAMES = ("net", "netStruct")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from convert.readers.dagnn import DagLayer, DagNN, number, numbers, text
 from convert.readers.dagnn_structure import known_graph
-from ferplus_keras import architecture as arch
-from ferplus_keras.architecture import INPUT_SIZE, Architecture, Layer
+from ferplus_keras.networks import architecture as arch
+from ferplus_keras.networks.architecture import INPUT_SIZE, Architecture, Layer
 
 #: No stride, window or padding of these networks is larger than their image.
 MAX_PIXELS = 224

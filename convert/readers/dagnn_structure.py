@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 
 from convert.readers.dagnn import DagLayer, DagNN, text
-from ferplus_keras import architecture as arch
-from ferplus_keras.architecture import NETWORKS, NO_HEAD, Architecture, Layer, architecture
+from ferplus_keras.networks import architecture as arch
+from ferplus_keras.networks.architecture import NETWORKS, NO_HEAD, Architecture, Layer, architecture
 
 #: Layers that neither change the numbers' order nor own any: walked through.
 TRANSPARENT = ("DropOut", "Reshape", "Flatten")

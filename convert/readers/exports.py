@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from convert.checkpoint import Provenance, Source
-from convert.mapped_file import MappedFile
 from convert.readers.flatbuffer import DamagedError, Table
-from convert.readers.provenance_text import provenance_of
 from ferplus_keras import PROVENANCE_KEY, PROVENANCE_MEMBER
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.hashing import sha256_of
+from ferplus_keras.files.hashing import sha256_of
+from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.files.provenance_text import provenance_of
 
 #: What stands at the fifth byte of a TensorFlow Lite file.
 TFLITE_MAGIC = b"TFL3"

@@ -1,4 +1,4 @@
-"""Any Keras weight file as named arrays: the reading is :mod:`ferplus_keras.keras_files`', the naming is done here."""
+"""Any Keras weight file as named arrays: :mod:`ferplus_keras.files.keras_files` reads, the naming is done here."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 
 from convert.layouts import layer_of
-from convert.mapped_file import MappedFile
 from convert.matching import NamedArrays
 from convert.readers.keras_graph import Graph, fed_by_features
-from ferplus_keras.architecture import FEATURES, NETWORKS, NO_HEAD, architecture
-from ferplus_keras.emotions import EMOTIONS
-from ferplus_keras.keras_files import KerasFile, StoredArray, counted_names, open_keras_file
-from ferplus_keras.keras_plan import keras_plan
-from ferplus_keras.keras_vggface import KERAS_VGGFACE, ZEROS, speaks, their_name
+from ferplus_keras.files.keras_files import KerasFile, StoredArray, counted_names, open_keras_file
+from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.networks.architecture import FEATURES, NETWORKS, NO_HEAD, architecture
+from ferplus_keras.networks.emotions import EMOTIONS
+from ferplus_keras.networks.keras_plan import keras_plan
+from ferplus_keras.networks.keras_vggface import KERAS_VGGFACE, ZEROS, speaks, their_name
 
 #: A layer of keras_vggface's graphs by its counter in a file that has no names.
 AVERAGE_CLASS = "average_pooling2d"

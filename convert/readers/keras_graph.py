@@ -1,7 +1,7 @@
 """The graph that stands in a Keras file, and whether it computes what its network computes.
 
 A ``.h5`` and a ``.keras`` hold a graph beside their arrays. To write the arrays under another format is right only as
-long as that graph is the network's own; here it is held against :func:`ferplus_keras.keras_plan.keras_plan`.
+long as that graph is the network's own; here it is held against :func:`ferplus_keras.networks.keras_plan.keras_plan`.
 Nothing of it is built or run: configs are read as data.
 """
 
@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ferplus_keras.architecture import BATCHNORM_EPSILON, Architecture
-from ferplus_keras.keras_plan import PROBABILITIES, KerasLayer, keras_plan
-from ferplus_keras.preprocessing import PUBLISHED
+from ferplus_keras.networks.architecture import BATCHNORM_EPSILON, Architecture
+from ferplus_keras.networks.keras_plan import PROBABILITIES, KerasLayer, keras_plan
+from ferplus_keras.networks.preprocessing import PUBLISHED
 
 #: Arguments that make the function, and what they are where the plan or an older file does not say.
 DEFAULTS: dict[str, Any] = {

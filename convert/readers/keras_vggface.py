@@ -15,8 +15,8 @@ import numpy as np
 from convert.layouts import layer_of
 from convert.matching import NamedArrays
 from convert.readers.keras_graph import Graph, Node
-from ferplus_keras.architecture import BATCHNORM_EPSILON
-from ferplus_keras.keras_vggface import (
+from ferplus_keras.networks.architecture import BATCHNORM_EPSILON
+from ferplus_keras.networks.keras_vggface import (
     BGR_CONV1,
     CONV1,
     EPSILON,

@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from convert.mapped_file import MappedFile
 from convert.matching import NamedArrays
 from convert.readers.dagnn import DagLayer, DagNN, fields, names, number, numbers, read_dagnn, text
 from convert.readers.dagnn_geometry import departure
 from convert.readers.dagnn_structure import our_names
-from convert.readers.provenance_text import provenance_of
 from ferplus_keras import PROVENANCE_KEY
-from ferplus_keras.architecture import BATCHNORM_EPSILON
-from ferplus_keras.emotions import EMOTIONS
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.preprocessing import PUBLISHED
+from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.files.provenance_text import provenance_of
+from ferplus_keras.networks.architecture import BATCHNORM_EPSILON
+from ferplus_keras.networks.emotions import EMOTIONS
+from ferplus_keras.networks.preprocessing import PUBLISHED
 
 FORMATS = {"5": "matconvnet", "7.3": "matconvnet-7.3"}
 

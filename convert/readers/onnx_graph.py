@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from convert.mapped_file import MappedFile
 from convert.readers.protobuf import DamagedError, Message, Span
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.mapped_file import MappedFile
 
 #: TensorProto.DataType -> (PyTorch's name, numpy type of the raw bytes).
 DTYPES = {

@@ -15,9 +15,17 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from convert.readers.onnx_graph import Graph, Node
-from ferplus_keras import architecture as arch
-from ferplus_keras.architecture import NO_HEAD, Architecture, Head, architecture, classifier, embedding, torch_name
-from ferplus_keras.preprocessing import PUBLISHED
+from ferplus_keras.networks import architecture as arch
+from ferplus_keras.networks.architecture import (
+    NO_HEAD,
+    Architecture,
+    Head,
+    architecture,
+    classifier,
+    embedding,
+    torch_name,
+)
+from ferplus_keras.networks.preprocessing import PUBLISHED
 
 #: Nodes that change no number: what comes out is what went in, differently laid out.
 TRANSPARENT = frozenset(("Identity", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout", "Cast"))

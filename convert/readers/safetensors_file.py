@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from convert.mapped_file import MappedFile
 from convert.matching import NamedArrays
-from convert.readers.provenance_text import provenance_of
 from ferplus_keras import PROVENANCE_KEY
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.files.provenance_text import provenance_of
 
 #: safetensors' dtype names -> (PyTorch's name, numpy type of the bytes). Source: the format's documentation.
 DTYPES = {

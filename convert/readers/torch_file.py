@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from convert.halves import in_halves
-from convert.mapped_file import MappedFile
 from convert.readers import pickle_subset
 from convert.readers.pickle_subset import (
     MalformedPickleError,
@@ -35,6 +34,7 @@ from convert.readers.pickle_subset import (
     storage_from_id,
 )
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.mapped_file import MappedFile
 
 #: First pickle of an old-format file. Source: torch/serialization.py.
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C

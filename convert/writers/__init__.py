@@ -13,14 +13,14 @@ import numpy as np
 from convert.checkpoint import STANDIN, Checkpoint, check_standin_name, with_output
 from convert.halves import in_halves
 from convert.layouts import LAYOUTS, STEP_COUNTER, Slot
-from convert.mapped_file import MappedFile
 from convert.matching import NamedArrays
 from convert.readers import read_named
 from convert.writers.blocks import blocks
-from ferplus_keras.atomic import atomic_path, flush
 from ferplus_keras.errors import BadInputError, OutputError
-from ferplus_keras.hashing import sha256_of
-from ferplus_keras.keras_vggface import KERAS_VGGFACE
+from ferplus_keras.files.atomic import atomic_path, flush
+from ferplus_keras.files.hashing import sha256_of
+from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.networks.keras_vggface import KERAS_VGGFACE
 
 #: Bytes of the new file that may be in memory at once while it is compared.
 RELEASE_EVERY = 4 << 20

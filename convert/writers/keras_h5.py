@@ -19,9 +19,9 @@ from convert.checkpoint import Arrays, Checkpoint
 from convert.halves import in_halves
 from convert.writers.blocks import blocks
 from ferplus_keras import PROVENANCE_KEY
-from ferplus_keras.architecture import Shape
-from ferplus_keras.atomic import as_os_error
-from ferplus_keras.keras_plan import KerasLayer, keras_plan
+from ferplus_keras.files.atomic import as_os_error
+from ferplus_keras.networks.architecture import Shape
+from ferplus_keras.networks.keras_plan import KerasLayer, keras_plan
 
 #: What the file says of its writer. Keras 2 and 3 both branch on the major version; 2.15 is the last Keras 2.
 KERAS_VERSION = "2.15.0"

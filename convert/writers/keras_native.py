@@ -15,8 +15,8 @@ import numpy as np
 
 from convert.checkpoint import Checkpoint
 from ferplus_keras import PROVENANCE_KEY, PROVENANCE_MEMBER
-from ferplus_keras.atomic import as_os_error
 from ferplus_keras.errors import OutputError
+from ferplus_keras.files.atomic import as_os_error
 
 
 def write_keras(
@@ -41,7 +41,7 @@ def write_keras_weights(checkpoint: Checkpoint, path: Path, *, activation: str |
 
 def _model(checkpoint: Checkpoint, activation: str | None, model_name: str, pixels: bool = False) -> Any:
     try:
-        from ferplus_keras.graph import model_from_architecture
+        from ferplus_keras.networks.models import model_from_architecture
     except ImportError as error:
         raise OutputError(
             f".keras and .weights.h5 files are written by Keras 3, which cannot be imported here ({error}). "

@@ -17,10 +17,17 @@ from convert.folding import refuse_folded
 from convert.layouts import LAYOUTS
 from convert.writers.keras_h5 import METADATA_BLOCK, fill, reserve_layers
 from ferplus_keras import PROVENANCE_KEY
-from ferplus_keras.architecture import BATCHNORM_EPSILON
-from ferplus_keras.atomic import as_os_error
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.keras_vggface import EPSILON, KERAS_VGGFACE, PADDING_NOTE, their_name, vggface_plan, with_epsilon
+from ferplus_keras.files.atomic import as_os_error
+from ferplus_keras.networks.architecture import BATCHNORM_EPSILON
+from ferplus_keras.networks.keras_vggface import (
+    EPSILON,
+    KERAS_VGGFACE,
+    PADDING_NOTE,
+    their_name,
+    vggface_plan,
+    with_epsilon,
+)
 
 
 def for_keras_vggface(checkpoint: Checkpoint) -> Checkpoint:

@@ -21,10 +21,10 @@ from convert.folding import refuse_folded
 from convert.readers.dagnn_geometry import sides
 from convert.readers.mat_file import VARIANCES, sigma_of
 from ferplus_keras import PROVENANCE_KEY, __version__
-from ferplus_keras import architecture as arch
-from ferplus_keras.architecture import BATCHNORM_EPSILON, Architecture, Layer
 from ferplus_keras.errors import OutputError
-from ferplus_keras.preprocessing import PUBLISHED
+from ferplus_keras.networks import architecture as arch
+from ferplus_keras.networks.architecture import BATCHNORM_EPSILON, Architecture, Layer
+from ferplus_keras.networks.preprocessing import PUBLISHED
 
 #: Variable that MatConvNet's examples call the network's output.
 PREDICTION = "prediction"

@@ -15,11 +15,11 @@ import numpy as np
 from convert.checkpoint import Checkpoint
 from convert.layouts import Slot, torch_layout
 from ferplus_keras import PROVENANCE_KEY, __version__
-from ferplus_keras import architecture as arch
-from ferplus_keras.architecture import INPUT_SIZE, Architecture, Shape, torch_name
 from ferplus_keras.errors import OutputError
-from ferplus_keras.keras_plan import PROBABILITIES
-from ferplus_keras.preprocessing import PUBLISHED
+from ferplus_keras.networks import architecture as arch
+from ferplus_keras.networks.architecture import INPUT_SIZE, Architecture, Shape, torch_name
+from ferplus_keras.networks.keras_plan import PROBABILITIES
+from ferplus_keras.networks.preprocessing import PUBLISHED
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto

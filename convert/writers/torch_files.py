@@ -13,9 +13,9 @@ import numpy as np
 from convert.checkpoint import Checkpoint
 from convert.layouts import STEP_COUNTER, torch_layout
 from ferplus_keras import PROVENANCE_KEY
-from ferplus_keras.architecture import BatchNorm
-from ferplus_keras.atomic import as_os_error
 from ferplus_keras.errors import OutputError
+from ferplus_keras.files.atomic import as_os_error
+from ferplus_keras.networks.architecture import BatchNorm
 
 
 def torch_arrays(checkpoint: Checkpoint) -> Iterator[tuple[str, np.ndarray]]:

@@ -24,7 +24,8 @@ from ferplus_keras.errors import CheckFailedError
 if TYPE_CHECKING:
     from verify.accuracy import Step
 
-#: Names of :data:`ferplus_keras.dataset.protocols.PROTOCOLS` and :data:`ferplus_keras.resizing.RESIZERS`, so that
+#: Names of :data:`ferplus_keras.dataset.protocols.PROTOCOLS` and
+#: :data:`ferplus_keras.networks.resizing.RESIZERS`, so that
 #: ``--help`` need not import NumPy; a test holds them together.
 PROTOCOL_NAMES = ("albanie", "wtomin", "majority", "probability", "crossentropy", "multi_target")
 RESIZER_NAMES = ("pillow", "align-corners", "opencv", "tensorflow")

@@ -11,8 +11,8 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from ferplus_keras.architecture import NETWORKS
 from ferplus_keras.cli.shared import Commands, add_reports, plain, report, reports_folder_of, sayer
+from ferplus_keras.networks.architecture import NETWORKS
 
 #: Target formats by name; ``convert.writers.FORMATS`` has the same, and a test holds the two together.
 FORMAT_NAMES = ("h5", "keras", "weights.h5", "pth", "safetensors", "onnx", "mat")
@@ -103,7 +103,7 @@ def add(commands: Commands) -> None:
 def _convert(options: argparse.Namespace) -> int:
     _light_keras()
     _in_haste()
-    from convert.mapped_file import MappedFile
+    from ferplus_keras.files.mapped_file import MappedFile
 
     source = MappedFile(options.source)
     source.begin_sha256()  # which takes as long as importing NumPy
@@ -137,7 +137,7 @@ def _convert(options: argparse.Namespace) -> int:
     for note in provenance.notes:
         print(f"note: {note}")
     if options.layout != LAYOUT_NAMES[0]:
-        from ferplus_keras.keras_vggface import PADDING_NOTE
+        from ferplus_keras.networks.keras_vggface import PADDING_NOTE
 
         print(f"note: NOT EXACT: {PADDING_NOTE}. Feed it BGR: keras_vggface.utils.preprocess_input(images, version=2)")
     for each in conversion.written:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ferplus_keras.emotions import EMOTIONS
+from ferplus_keras.networks.emotions import EMOTIONS
 
 if TYPE_CHECKING:
     from convert.writers import Written
@@ -70,10 +70,10 @@ def versions() -> dict[str, str]:
 def _checkpoint(run: Run, folder: RunFolder, weights: Path, epoch: int) -> Any:
     """The weights of one epoch as a neutral checkpoint, with everything that is known of how they came about."""
     from convert.checkpoint import Checkpoint, Provenance, Source
-    from ferplus_keras.architecture import architecture, classifier
+    from ferplus_keras.files.hashing import sha256_of
     from ferplus_keras.finetune.state import load_arrays
-    from ferplus_keras.hashing import sha256_of
-    from ferplus_keras.preprocessing import PUBLISHED
+    from ferplus_keras.networks.architecture import architecture, classifier
+    from ferplus_keras.networks.preprocessing import PUBLISHED
 
     table = architecture(run.network_name, classifier(len(run.examples.classes)))
     arrays = load_arrays(weights).arrays

@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ferplus_keras.architecture import NETWORKS
 from ferplus_keras.cli.progress import Progress
 from ferplus_keras.cli.shared import Commands, count, plain, seed, start_keras
 from ferplus_keras.durations import duration
 from ferplus_keras.errors import BadInputError, CheckFailedError
+from ferplus_keras.networks.architecture import NETWORKS
 
 if TYPE_CHECKING:
     from ferplus_keras.finetune.examples import Examples
@@ -183,7 +183,7 @@ def _start(options: argparse.Namespace, classes: tuple[str, ...]) -> Start:
         return Start()
     from convert.folding import refuse_folded
     from convert.readers import read_checkpoint
-    from ferplus_keras.hashing import sha256_of
+    from ferplus_keras.files.hashing import sha256_of
 
     path = Path(options.weights)
     if path.is_dir():

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ferplus_keras.emotions import EMOTIONS
-from ferplus_keras.emotions import decode_predictions as decode_emotions
-from ferplus_keras.preprocessing import PUBLISHED, checked_pixels
+from ferplus_keras.networks.emotions import EMOTIONS
+from ferplus_keras.networks.emotions import decode_predictions as decode_emotions
+from ferplus_keras.networks.preprocessing import PUBLISHED, checked_pixels
 
 #: The means, blue first, of keras_vggface's two versions: 1 is VGG16's, 2 is that of ResNet50 and SENet50.
 MEANS = {1: (93.5940, 104.7624, 129.1863), 2: tuple(reversed(PUBLISHED.mean))}

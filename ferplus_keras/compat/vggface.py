@@ -8,14 +8,22 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ferplus_keras import architecture as arch
-from ferplus_keras.architecture import INPUT_SIZE, NETWORKS, NO_HEAD, classifier
-from ferplus_keras.building import model_from_plan
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.folders import output_folder
-from ferplus_keras.keras_files import open_keras_file
-from ferplus_keras.keras_vggface import CLASSIFIER, CONV1, keras3_name, our_name, their_name, turned, vggface_plan
-from ferplus_keras.loading import HEADS, LoadReport, assign, neutral_layers
+from ferplus_keras.files.folders import output_folder
+from ferplus_keras.files.keras_files import open_keras_file
+from ferplus_keras.networks import architecture as arch
+from ferplus_keras.networks.architecture import INPUT_SIZE, NETWORKS, NO_HEAD, classifier
+from ferplus_keras.networks.building import model_from_plan
+from ferplus_keras.networks.keras_vggface import (
+    CLASSIFIER,
+    CONV1,
+    keras3_name,
+    our_name,
+    their_name,
+    turned,
+    vggface_plan,
+)
+from ferplus_keras.networks.loading import HEADS, LoadReport, assign, neutral_layers
 
 #: Name of a set of weights -> (names of the converted file without suffix, number of classes).
 KNOWN = {

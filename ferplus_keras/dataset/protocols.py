@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ferplus_keras.dataset.records import SPLITS, VOTE_COLUMNS
-from ferplus_keras.emotions import EMOTIONS
+from ferplus_keras.networks.emotions import EMOTIONS
 
 Rule = Callable[[np.ndarray], np.ndarray]
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ferplus_keras.emotions import EMOTIONS
+from ferplus_keras.networks.emotions import EMOTIONS
 
 #: Side of the square grey pictures, in pixels.
 SIDE = 48

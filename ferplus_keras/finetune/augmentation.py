@@ -1,8 +1,9 @@
 """Preprocessing and augmentation as one Keras layer: bytes in, the network's input out, on the accelerator.
 
 The layer stands before the network in the training model. When it does not train it resizes and subtracts the mean,
-as :mod:`ferplus_keras.preprocessing` does. When it trains, flip, zoom, rotation, skew and crop of a picture are one
-affine map, and the picture is sampled once, from 48 x 48 straight to the network's size: sampling twice would blur.
+as :mod:`ferplus_keras.networks.preprocessing` does. When it trains, flip, zoom, rotation, skew and crop of a picture
+are one affine map, and the picture is sampled once, from 48 x 48 straight to the network's size: sampling twice would
+blur.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from ferplus_keras.architecture import INPUT_SIZE
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.finetune.noise import folded, uniforms
 from ferplus_keras.finetune.warping import resized, warped
-from ferplus_keras.preprocessing import PUBLISHED
+from ferplus_keras.networks.architecture import INPUT_SIZE
+from ferplus_keras.networks.preprocessing import PUBLISHED
 
 Pair = tuple[float, float]
 

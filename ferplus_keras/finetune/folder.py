@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ferplus_keras.atomic import atomic_path, flush
 from ferplus_keras.errors import BadInputError, OutputError
+from ferplus_keras.files.atomic import atomic_path, flush
 
 RECIPE, RUN, HISTORY, CURVES = "recipe.toml", "run.json", "history.csv", "curves.svg"
 LOCK = ".lock"

@@ -9,11 +9,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from ferplus_keras import architecture as arch
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.finetune.optimizers import factors_by_layer, unmatched
 from ferplus_keras.finetune.recipe import NetworkSettings, OptimizerSettings, Recipe
-from ferplus_keras.graph import model_from_architecture
+from ferplus_keras.networks import architecture as arch
+from ferplus_keras.networks.models import model_from_architecture
 
 #: Layer -> role -> array: the neutral form of ``convert.checkpoint``.
 Arrays = Mapping[str, Mapping[str, np.ndarray]]

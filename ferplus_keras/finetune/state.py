@@ -18,8 +18,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from ferplus_keras.atomic import as_os_error, atomic_path, flush
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.atomic import as_os_error, atomic_path, flush
 
 #: Counts up when the file's form changes.
 VERSION = 1

@@ -15,8 +15,8 @@ import numpy as np
 
 from ferplus_keras.dataset.protocols import PROTOCOLS, PUBLISHED_PROTOCOL
 from ferplus_keras.dataset.records import VOTE_COLUMNS
-from ferplus_keras.emotions import EMOTIONS
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.networks.emotions import EMOTIONS
 
 #: Each kind of target, and the protocol that decides what counts where none is named.
 KINDS = {

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ferplus_keras.emotions import softmax
 from ferplus_keras.errors import BadInputError, CheckFailedError, first_line
+from ferplus_keras.networks.emotions import softmax
 from ferplus_keras.predict.decoding import as_rgb, from_array, read_picture
 from ferplus_keras.predict.records import Prediction
 from ferplus_keras.predict.runtimes import BATCH, open_runtime

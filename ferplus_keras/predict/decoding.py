@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from ferplus_keras.architecture import INPUT_SIZE
 from ferplus_keras.errors import BadInputError, first_line
+from ferplus_keras.networks.architecture import INPUT_SIZE
 
 if TYPE_CHECKING:
     from PIL.Image import Image

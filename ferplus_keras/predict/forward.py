@@ -1,8 +1,8 @@
 """The networks run straight from their arrays, through ``keras.ops``: no model is built, so the first answer is near.
 
 Making a Keras model of 174 layers takes as long as half of TensorFlow's import; running the same operations on the
-same arrays takes a tenth of that. What is run is :func:`ferplus_keras.keras_plan.keras_plan`, the list of layers that
-the models themselves are made of, on whichever backend Keras has.
+same arrays takes a tenth of that. What is run is :func:`ferplus_keras.networks.keras_plan.keras_plan`, the list of
+layers that the models themselves are made of, on whichever backend Keras has.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from ferplus_keras.architecture import FEATURES, Architecture
-from ferplus_keras.keras_plan import KerasLayer, keras_plan
+from ferplus_keras.networks.architecture import FEATURES, Architecture
+from ferplus_keras.networks.keras_plan import KerasLayer, keras_plan
 
 Arrays = Mapping[str, Mapping[str, np.ndarray]]
 

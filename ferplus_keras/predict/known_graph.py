@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
-from ferplus_keras.architecture import INPUT_SIZE, NETWORKS, NO_HEAD, Architecture, architecture, classifier
-from ferplus_keras.keras_files import KerasFile
-from ferplus_keras.keras_plan import PROBABILITIES, KerasLayer, keras_plan
+from ferplus_keras.files.keras_files import KerasFile
+from ferplus_keras.networks.architecture import INPUT_SIZE, NETWORKS, NO_HEAD, Architecture, architecture, classifier
+from ferplus_keras.networks.keras_plan import PROBABILITIES, KerasLayer, keras_plan
 
 #: What a plan leaves at Keras's default, and a file could have otherwise.
 DEFAULTS: dict[str, dict[str, Any]] = {

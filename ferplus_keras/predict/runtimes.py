@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from ferplus_keras import HDF5_MAGIC, PROVENANCE_KEY
-from ferplus_keras.architecture import INPUT_SIZE
-from ferplus_keras.emotions import EMOTIONS
 from ferplus_keras.errors import BadInputError, first_line
-from ferplus_keras.preprocessing import PUBLISHED, trained_side
-from ferplus_keras.zips import is_keras_zip
+from ferplus_keras.files.zips import is_keras_zip
+from ferplus_keras.networks.architecture import INPUT_SIZE
+from ferplus_keras.networks.emotions import EMOTIONS
+from ferplus_keras.networks.preprocessing import PUBLISHED, trained_side
 
 Run = Callable[[np.ndarray], np.ndarray]
 
@@ -78,7 +78,7 @@ def open_runtime(path: str | Path, threads: int | None = None) -> Runtime:
 
 
 def _open_keras(path: Path) -> Runtime:
-    from ferplus_keras.keras_files import open_keras_file
+    from ferplus_keras.files.keras_files import open_keras_file
     from ferplus_keras.predict.known_graph import known_architecture
 
     with open_keras_file(path) as file:  # every safety check of the reader, before Keras sees the file

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from ferplus_keras.architecture import INPUT_SIZE
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.networks.architecture import INPUT_SIZE
 from ferplus_keras.predict.decoding import as_input
 from ferplus_keras.predict.records import Answer, Box, Prediction
 

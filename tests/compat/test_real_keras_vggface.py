@@ -12,7 +12,7 @@ import pytest
 
 from convert.conversion import convert
 from convert.readers import read_checkpoint
-from ferplus_keras.preprocessing import preprocess_input
+from ferplus_keras.networks.preprocessing import preprocess_input
 from tests.conftest import ROOT, run_python
 from tests.convert.test_keras_vggface_layout import ulps_apart
 from verify.images import natural_pixels

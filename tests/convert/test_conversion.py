@@ -9,8 +9,8 @@ import pytest
 
 from convert.conversion import convert, default_target
 from convert.readers import read_checkpoint
-from ferplus_keras.architecture import architecture, classifier
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.networks.architecture import architecture, classifier
 from tests.conftest import SECOND_SLOW
 from tests.seeded import save_state, seeded_state
 

@@ -30,9 +30,9 @@ from convert import fetch as module
 from convert import seen
 from convert.fetch import fetch
 from convert.manifest import Known
-from ferplus_keras.architecture import FERPLUS_HEAD
 from ferplus_keras.errors import BadInputError, DownloadError, OutputError
-from ferplus_keras.hashing import sha256_of
+from ferplus_keras.files.hashing import sha256_of
+from ferplus_keras.networks.architecture import FERPLUS_HEAD
 from tests.conftest import ROOT
 from tests.seeded import save_state
 
@@ -638,7 +638,7 @@ import fcntl, sys
 from pathlib import Path
 from convert.fetch import fetch
 from convert.manifest import Known
-from ferplus_keras.architecture import FERPLUS_HEAD
+from ferplus_keras.networks.architecture import FERPLUS_HEAD
 
 honest = fcntl.flock
 def flock(*arguments):

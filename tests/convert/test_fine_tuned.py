@@ -12,9 +12,9 @@ from convert.conversion import convert
 from convert.inspection import inspect
 from convert.readers import read_checkpoint
 from convert.writers import write
-from ferplus_keras.architecture import architecture, classifier
-from ferplus_keras.emotions import EMOTIONS
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.networks.architecture import architecture, classifier
+from ferplus_keras.networks.emotions import EMOTIONS
 from tests.seeded import seeded_checkpoint
 
 

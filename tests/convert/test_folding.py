@@ -13,7 +13,8 @@ from convert.conversion import convert, default_target
 from convert.folding import fold, folded_arrays, normalisation_of
 from convert.inspection import as_text, inspect
 from convert.readers import read_checkpoint
-from ferplus_keras.architecture import (
+from ferplus_keras.errors import BadInputError, OutputError
+from ferplus_keras.networks.architecture import (
     FERPLUS_HEAD,
     NETWORKS,
     NO_HEAD,
@@ -23,7 +24,6 @@ from ferplus_keras.architecture import (
     architecture,
     embedding,
 )
-from ferplus_keras.errors import BadInputError, OutputError
 from tests.conftest import run_ferplus
 
 

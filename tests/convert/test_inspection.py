@@ -10,7 +10,7 @@ import pytest
 from convert.conversion import convert
 from convert.inspection import as_text, inspect
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.hashing import sha256_of
+from ferplus_keras.files.hashing import sha256_of
 from tests.seeded import save_state, seeded_state
 
 

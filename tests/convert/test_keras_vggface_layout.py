@@ -20,10 +20,10 @@ from convert.readers import own_provenance, read_checkpoint
 from convert.writers import keras_vggface as writer
 from convert.writers import write
 from convert.writers.keras_h5 import fill, functional_config, reserve_layers
-from ferplus_keras.architecture import FERPLUS_HEAD, NETWORKS, NO_HEAD, architecture, classifier, embedding
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.keras_plan import CLASSIFIER_NORMAL, KerasLayer, in_keras_order
-from ferplus_keras.keras_vggface import (
+from ferplus_keras.networks.architecture import FERPLUS_HEAD, NETWORKS, NO_HEAD, architecture, classifier, embedding
+from ferplus_keras.networks.keras_plan import CLASSIFIER_NORMAL, KerasLayer, in_keras_order
+from ferplus_keras.networks.keras_vggface import (
     EPSILON,
     absorbed,
     keras3_name,

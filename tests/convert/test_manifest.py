@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from convert.manifest import read_manifest, weights_folder
-from ferplus_keras.architecture import NETWORKS, classifier
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.networks.architecture import NETWORKS, classifier
 
 
 def test_the_shipped_manifest_names_both_networks_with_their_published_figures() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from convert.mapped_file import MappedFile
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.hashing import sha256_of
+from ferplus_keras.files.hashing import sha256_of
+from ferplus_keras.files.mapped_file import MappedFile
 from tests.conftest import run_python
 
 
@@ -43,6 +43,6 @@ def test_no_file_and_a_folder_are_refused_in_a_sentence(tmp_path: Path) -> None:
 
 def test_it_opens_before_anything_heavy_is_imported() -> None:
     run_python(
-        "import sys, convert.mapped_file\n"
+        "import sys, ferplus_keras.files.mapped_file\n"
         "assert not {'numpy', 'h5py', 'hashlib'} & set(sys.modules), 'it was to begin before them'"
     )

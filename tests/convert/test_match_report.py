@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convert.match_report import Mismatch, fold
-from ferplus_keras.architecture import architecture, torch_name
+from ferplus_keras.networks.architecture import architecture, torch_name
 
 ALL_NAMES = [torch_name(layer, role) for layer, roles in architecture("senet50").parameters.items() for role in roles]
 

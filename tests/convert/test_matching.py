@@ -9,9 +9,17 @@ from hypothesis import strategies as st
 
 from convert.layouts import LAYOUTS, keras_layout, torch_layout
 from convert.matching import NamedArrays, match, recognise
-from ferplus_keras.architecture import FERPLUS_HEAD, NETWORKS, NO_HEAD, Head, architecture, classifier, embedding
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.keras_vggface import KERAS_VGGFACE
+from ferplus_keras.networks.architecture import (
+    FERPLUS_HEAD,
+    NETWORKS,
+    NO_HEAD,
+    Head,
+    architecture,
+    classifier,
+    embedding,
+)
+from ferplus_keras.networks.keras_vggface import KERAS_VGGFACE
 from tests.seeded import seeded_arrays
 
 HEADS = (FERPLUS_HEAD, classifier(3), embedding(128), NO_HEAD)

@@ -39,7 +39,7 @@ def test_without_checkpoints_stand_ins_are_made_and_called_so(converted: str, we
 
 
 def test_the_table_has_size_hash_and_parity(converted: str, weights: Path) -> None:
-    from ferplus_keras.hashing import sha256_of
+    from ferplus_keras.files.hashing import sha256_of
 
     for path in (weights / "output").iterdir():
         row = next(line for line in converted.splitlines() if line.startswith(str(path)))

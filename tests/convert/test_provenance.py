@@ -19,8 +19,8 @@ from convert.inspection import as_text, inspect
 from convert.readers import own_provenance, read_checkpoint
 from convert.writers import write
 from ferplus_keras import PROVENANCE_KEY
-from ferplus_keras.emotions import EMOTIONS
-from ferplus_keras.preprocessing import PUBLISHED
+from ferplus_keras.networks.emotions import EMOTIONS
+from ferplus_keras.networks.preprocessing import PUBLISHED
 from tests.seeded import seeded_checkpoint
 
 GOOD: dict[str, Any] = json.loads(seeded_checkpoint("resnet50").provenance.to_json())

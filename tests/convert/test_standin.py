@@ -9,7 +9,7 @@ import numpy as np
 from convert.manifest import read_manifest
 from convert.readers import read_checkpoint
 from convert.standin import standin_path, write_standin
-from ferplus_keras.architecture import BatchNorm, architecture
+from ferplus_keras.networks.architecture import BatchNorm, architecture
 
 
 def test_it_is_as_large_as_the_published_file_and_in_its_format(standin_pth: Path, network: str) -> None:

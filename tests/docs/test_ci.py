@@ -196,7 +196,7 @@ def test_the_job_converts_verifies_and_reports(standin_pth: Path, tmp_path: Path
 @pytest.mark.slow
 @pytest.mark.parametrize("network", ["resnet50"], indirect=True)
 def test_the_job_is_red_for_a_wrong_file_and_still_reports(standin_pth: Path, standin_h5: Path, tmp_path: Path) -> None:
-    from ferplus_keras.hashing import sha256_of
+    from ferplus_keras.files.hashing import sha256_of
     from tests.mutations.test_parity_mutations import FAULTS, damaged
 
     (tmp_path / "source" / "models").mkdir(parents=True)

@@ -12,9 +12,9 @@ import pytest
 
 from convert.conversion import convert
 from convert.readers import read_checkpoint
-from ferplus_keras.architecture import NETWORKS, architecture
-from ferplus_keras.emotions import EMOTIONS
-from ferplus_keras.keras_vggface import keras3_name, their_name
+from ferplus_keras.networks.architecture import NETWORKS, architecture
+from ferplus_keras.networks.emotions import EMOTIONS
+from ferplus_keras.networks.keras_vggface import keras3_name, their_name
 from tests.conftest import ROOT, run_ferplus, run_python
 from tests.docs.test_docs import blocks, desk  # noqa: F401  (the fixture)
 

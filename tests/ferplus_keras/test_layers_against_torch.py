@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch.nn import functional as torch_f
 
-from ferplus_keras.architecture import NETWORKS, architecture
-from ferplus_keras.keras_plan import KerasLayer, keras_plan
+from ferplus_keras.networks.architecture import NETWORKS, architecture
+from ferplus_keras.networks.keras_plan import KerasLayer, keras_plan
 
 #: Rounding alone: a handful of units in the last place of float64, in units of the largest output.
 TOLERANCE = 1e-12

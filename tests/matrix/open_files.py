@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ferplus_keras.architecture import architecture
-from ferplus_keras.building import model_from_plan
 from ferplus_keras.compat import VGGFace, get_layer, utils
 from ferplus_keras.compat.vggface import is_keras_3, keras_of
-from ferplus_keras.keras_vggface import keras3_name, their_name, vggface_plan
-from ferplus_keras.loading import load_weights
-from ferplus_keras.preprocessing import preprocess_input
+from ferplus_keras.networks.architecture import architecture
+from ferplus_keras.networks.building import model_from_plan
+from ferplus_keras.networks.keras_vggface import keras3_name, their_name, vggface_plan
+from ferplus_keras.networks.loading import load_weights
+from ferplus_keras.networks.preprocessing import preprocess_input
 
 keras = keras_of()
 three = is_keras_3(keras)
@@ -77,7 +77,7 @@ def vggfaces_own_graph():
     plan = vggface_plan(architecture(network), exact=False, rename=rename)
     model = model_from_plan(keras, plan, name="vggface")
     if three:  # where no name may have a slash, there is no such graph; its function there is all the same
-        from ferplus_keras.keras_files import open_keras_file
+        from ferplus_keras.files.keras_files import open_keras_file
 
         with open_keras_file(folder / "vggface-standin.h5") as file:
             for name, roles in file.layers.items():

@@ -61,7 +61,7 @@ def make_files(source: Path, folder: Path) -> None:
 
     from convert.conversion import convert
     from convert.readers import read_checkpoint
-    from ferplus_keras.preprocessing import preprocess_input
+    from ferplus_keras.networks.preprocessing import preprocess_input
     from verify.images import natural_pixels
     from verify.keras_side import open_model
     from verify.references.torch_reference import TorchReference

@@ -99,7 +99,7 @@ def test_a_port_with_albanies_names_and_a_softmax_in_its_head_passes(standin_pth
     model = port(checkpoint, dense_excitation=False, fused=False, operators=False)
     config, weights = model.get_config(), model.get_weights()
     text = json.dumps(config)
-    from ferplus_keras.graph import model_from_architecture
+    from ferplus_keras.networks.models import model_from_architecture
 
     ours = [layer.name for layer in model_from_architecture(checkpoint.architecture).layers if layer.weights]
     theirs = [layer.name for layer in model.layers if layer.weights]
@@ -134,7 +134,7 @@ def test_reference_code_cannot_end_the_check(when: str, standin_h5: Path, standi
     else:
         code.write_text(
             "import sys\n"
-            "from ferplus_keras.architecture import architecture\n"
+            "from ferplus_keras.networks.architecture import architecture\n"
             "from verify.references.torch_module import ReferenceNetwork\n"
             "class Ends(ReferenceNetwork):\n"
             "    def __init__(self):\n        super().__init__(architecture('resnet50'))\n"

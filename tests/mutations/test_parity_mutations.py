@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.preprocessing import PUBLISHED
+from ferplus_keras.networks.preprocessing import PUBLISHED
 from verify.diagnosis import IMAGENET_MEAN
 from verify.parity import check_parity
 

@@ -1,5 +1,5 @@
 """Ports of the networks as people write them by hand: Keras's default names, dense layers for squeeze and excitation,
-``x + y`` for Add, a model in the model. Written without a look at ``ferplus_keras/keras_plan.py``."""
+``x + y`` for Add, a model in the model. Written without a look at ``ferplus_keras/networks/keras_plan.py``."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from convert.checkpoint import Source
 from ferplus_keras.dataset import Dataset
-from ferplus_keras.emotions import EMOTIONS
-from ferplus_keras.preprocessing import PUBLISHED
+from ferplus_keras.networks.emotions import EMOTIONS
+from ferplus_keras.networks.preprocessing import PUBLISHED
 from verify.predictors import Predictor
 
 #: Brightness of class k: 20 + 30 k.

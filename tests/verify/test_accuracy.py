@@ -14,10 +14,10 @@ import pytest
 
 from ferplus_keras.dataset import Dataset
 from ferplus_keras.dataset.protocols import PROTOCOLS
-from ferplus_keras.emotions import EMOTIONS
 from ferplus_keras.errors import BadInputError, CheckFailedError
-from ferplus_keras.preprocessing import PUBLISHED
-from ferplus_keras.resizing import RESIZERS
+from ferplus_keras.networks.emotions import EMOTIONS
+from ferplus_keras.networks.preprocessing import PUBLISHED
+from ferplus_keras.networks.resizing import RESIZERS
 from tests.conftest import ROOT
 from tests.verify.oracles import brightness, painted, seer, swapped
 from verify.accuracy import Predictions, Step, agreement, evaluate

@@ -172,7 +172,7 @@ def test_another_mean_inside_an_onnx_file_is_not_taken_for_ours(seeded_pth: Path
 def test_a_wrong_export_gets_no_name(resnet_pth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fault planted in the writer: the mean is subtracted in the order blue, green, red."""
     from convert.writers import onnx_file
-    from ferplus_keras.preprocessing import PUBLISHED
+    from ferplus_keras.networks.preprocessing import PUBLISHED
 
     path = tmp_path / "x-standin.onnx"
     path.write_text("what was there before")

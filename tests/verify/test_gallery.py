@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ferplus_keras.architecture import architecture
 from ferplus_keras.cli import main
-from ferplus_keras.emotions import EMOTIONS
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.networks.architecture import architecture
+from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.predict.forward import Forward, place_logits
 from tests.seeded import seeded_checkpoint
 from tests.verify.oracles import painted
@@ -71,7 +71,7 @@ def test_what_the_places_say_adds_up_to_the_logits(opened: Any) -> None:
 def test_maps_of_another_shape_are_refused() -> None:
     with pytest.raises(ValueError, match="last maps"):
         place_logits(np.zeros((1, 2048, 7, 7)), np.zeros((2048, 8)))
-    from ferplus_keras.architecture import embedding
+    from ferplus_keras.networks.architecture import embedding
 
     with pytest.raises(ValueError, match="classifier"):
         Forward(architecture("resnet50", embedding(128)), {})
@@ -127,7 +127,7 @@ def test_classes_of_another_order_are_put_in_ferpluss(tmp_path: Path) -> None:
 
 def test_a_network_without_emotions_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from convert.writers import write
-    from ferplus_keras.architecture import embedding
+    from ferplus_keras.networks.architecture import embedding
 
     path = tmp_path / "e.safetensors"
     write(seeded_checkpoint("resnet50", embedding(128)), path)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.preprocessing import preprocess_input
+from ferplus_keras.networks.preprocessing import preprocess_input
 from verify.images import Images, natural_images, natural_inputs, natural_pixels
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from convert.checkpoint import Checkpoint
 from convert.conversion import convert
 from convert.readers import mat_file, read_checkpoint
-from ferplus_keras.architecture import FERPLUS_HEAD, NO_HEAD, Head, architecture
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.networks.architecture import FERPLUS_HEAD, NO_HEAD, Head, architecture
 from tests.conftest import run_ferplus
 from tests.mat_files import Builder, Rows, imported, row, save_level5, save_level73
 from tests.seeded import seeded_arrays, seeded_checkpoint

@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from convert.checkpoint import Checkpoint
 from convert.readers import read_checkpoint
 from convert.writers import write
-from ferplus_keras.architecture import architecture
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.networks.architecture import architecture
 from tests.seeded import seeded_checkpoint
 from verify import onnx_side
 from verify.images import Images

@@ -19,9 +19,9 @@ import torch
 from convert.conversion import convert
 from convert.readers import read_checkpoint
 from convert.writers import write
-from ferplus_keras.architecture import NO_HEAD, architecture, classifier, embedding
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.hashing import sha256_of
+from ferplus_keras.files.hashing import sha256_of
+from ferplus_keras.networks.architecture import NO_HEAD, architecture, classifier, embedding
 from tests.conftest import ROOT, run_python
 from tests.seeded import save_state, seeded_checkpoint, seeded_state
 from verify import runs

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from convert.conversion import convert
-from ferplus_keras.architecture import classifier, embedding
 from ferplus_keras.dataset import Dataset
 from ferplus_keras.dataset.protocols import PROTOCOLS
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.networks.architecture import classifier, embedding
 from tests.seeded import save_state, seeded_state
 from tests.verify.oracles import painted, seer
 from verify.accuracy import agreement, evaluate

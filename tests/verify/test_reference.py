@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from convert.layouts import torch_layout
-from ferplus_keras.architecture import (
+from ferplus_keras.networks.architecture import (
     FERPLUS_HEAD,
     NETWORKS,
     NO_HEAD,

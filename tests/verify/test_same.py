@@ -10,7 +10,7 @@ import pytest
 
 from convert.readers import read_checkpoint
 from convert.writers import write
-from ferplus_keras.architecture import FERPLUS_HEAD, architecture, classifier
+from ferplus_keras.networks.architecture import FERPLUS_HEAD, architecture, classifier
 from tests.conftest import run_ferplus
 from tests.seeded import seeded_checkpoint
 from verify.same import check_same, deciding

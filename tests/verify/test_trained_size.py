@@ -13,9 +13,9 @@ from convert.exporters import Recipe, export
 from convert.readers import read_checkpoint
 from convert.writers import write
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.networks.preprocessing import PUBLISHED, preprocess_input
+from ferplus_keras.networks.resizing import RESIZERS
 from ferplus_keras.predict.classifier import EmotionClassifier
-from ferplus_keras.preprocessing import PUBLISHED, preprocess_input
-from ferplus_keras.resizing import RESIZERS
 from tests.seeded import seeded_checkpoint
 from verify.gallery import open_network
 from verify.images import Images

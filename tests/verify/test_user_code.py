@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from convert.readers import read_checkpoint
-from ferplus_keras import architecture as arch
-from ferplus_keras.architecture import architecture
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.networks import architecture as arch
+from ferplus_keras.networks.architecture import architecture
 from tests.conftest import SECOND_SLOW, run_ferplus
 from verify.parity import check_parity
 from verify.references.torch_reference import TorchReference

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from convert.checkpoint import Checkpoint
-from convert.mapped_file import MappedFile
 from convert.readers.dagnn import DagLayer, number, numbers, read_dagnn
 from convert.readers.dagnn_geometry import four, leak_of, method_of, two
 from convert.readers.dagnn_structure import our_names
-from ferplus_keras.architecture import BATCHNORM_EPSILON
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.networks.architecture import BATCHNORM_EPSILON
 from verify.references import matconvnet_layers as layers
 
 #: A stored sigma and one made from a float32 variance differ by two roundings of float32 at most.

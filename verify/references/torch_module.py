@@ -11,8 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from ferplus_keras import architecture as arch
-from ferplus_keras.architecture import Architecture
+from ferplus_keras.networks import architecture as arch
+from ferplus_keras.networks.architecture import Architecture
 
 Observe = Callable[[str, torch.Tensor], None]
 Perturb = Callable[[arch.Layer, list[torch.Tensor], torch.Tensor], torch.Tensor]

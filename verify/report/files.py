@@ -6,8 +6,8 @@ import errno
 import os
 from pathlib import Path
 
-from ferplus_keras.atomic import atomic_path, flush
 from ferplus_keras.errors import OutputError
+from ferplus_keras.files.atomic import atomic_path, flush
 
 
 def ready_folder(folder: Path) -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 from ferplus_keras import __version__
 from ferplus_keras.dataset import VOTE_COLUMNS, Dataset
 from ferplus_keras.dataset.protocols import Protocol
-from ferplus_keras.emotions import EMOTIONS
+from ferplus_keras.networks.emotions import EMOTIONS
 from verify.accuracy_text import percent
 from verify.gallery import Looks, Network, groups
 from verify.report import numbers, parts

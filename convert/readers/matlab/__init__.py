@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from convert.mapped_file import MappedFile
 from convert.readers.matlab.level5 import read_level5
 from convert.readers.matlab.values import Value
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.mapped_file import MappedFile
 
 #: How MATLAB's 128 bytes before a 7.3 file end: the version, as each byte order has it.
 VERSION_73 = (b"\0\2IM", b"\2\0MI")

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from convert.mapped_file import MappedFile
 from convert.readers.matlab.values import (
     MAX_NUMBER_OF_DIMENSIONS,
     NUMERIC,
@@ -27,6 +26,7 @@ from convert.readers.matlab.values import (
     text_of,
 )
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.mapped_file import MappedFile
 
 HEADER_BYTES = 128
 MATRIX, COMPRESSED = 14, 15

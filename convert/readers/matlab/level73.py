@@ -14,9 +14,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from convert.mapped_file import MappedFile
 from convert.readers.matlab.values import NUMERIC, Budget, Opaque, Struct, TooMuchError, Value, refused, text_of
 from ferplus_keras.errors import BadInputError, first_line
+from ferplus_keras.files.mapped_file import MappedFile
 
 #: What h5py raises when it meets damage.
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convert.inspection import as_text, inspect
-from convert.mapped_file import MappedFile
 from convert.readers import read_checkpoint
 from convert.readers.exports import EXTRA, read_export
 from convert.readers.flatbuffer import DamagedError, Table
 from ferplus_keras import PROVENANCE_KEY, PROVENANCE_MEMBER
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.mapped_file import MappedFile
 from tests.seeded import seeded_checkpoint
 
 

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convert.mapped_file import MappedFile
 from convert.readers import read_checkpoint, read_named
 from convert.writers import write
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.mapped_file import MappedFile
 from tests.seeded import seeded_arrays, seeded_checkpoint
 
 

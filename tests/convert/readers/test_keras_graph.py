@@ -21,9 +21,17 @@ from convert.readers import read_checkpoint
 from convert.readers.keras_graph import Graph, departure
 from convert.writers import write
 from convert.writers.keras_h5 import functional_config
-from ferplus_keras.architecture import FERPLUS_HEAD, NETWORKS, NO_HEAD, Head, architecture, classifier, embedding
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.keras_plan import keras_plan
+from ferplus_keras.networks.architecture import (
+    FERPLUS_HEAD,
+    NETWORKS,
+    NO_HEAD,
+    Head,
+    architecture,
+    classifier,
+    embedding,
+)
+from ferplus_keras.networks.keras_plan import keras_plan
 from tests.seeded import seeded_checkpoint
 
 Model = dict[str, Any]

@@ -14,16 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convert.checkpoint import Arrays
-from convert.mapped_file import MappedFile
 from convert.matching import match
 from convert.readers import read_checkpoint, read_named
 from convert.readers.dagnn import DagLayer, DagNN, read_dagnn
 from convert.readers.dagnn_structure import our_names
 from convert.readers.mat_file import named_arrays
 from convert.writers import write
-from ferplus_keras.architecture import BATCHNORM_EPSILON, FERPLUS_HEAD, NO_HEAD, Head, classifier, embedding
-from ferplus_keras.emotions import EMOTIONS
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.networks.architecture import BATCHNORM_EPSILON, FERPLUS_HEAD, NO_HEAD, Head, classifier, embedding
+from ferplus_keras.networks.emotions import EMOTIONS
 from tests.conftest import run_ferplus
 from tests.mat_files import Rows, imported, row, save_level5, save_level73
 from tests.seeded import seeded_arrays

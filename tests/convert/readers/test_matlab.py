@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
-from convert.mapped_file import MappedFile
 from convert.readers.matlab import read_variables
 from convert.readers.matlab.values import MAX_BYTES, Opaque, Struct
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.mapped_file import MappedFile
 from tests.mat_files import Handle, Rows, for_scipy, row, save_level5, save_level73
 
 QUIET = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
@@ -290,7 +290,7 @@ def refused_within(path: Path, megabytes: int) -> bool:
     """Whether the file is refused by a process that may use so much more memory than the bare interpreter."""
     code = (
         "import resource, sys, h5py, numpy\n"
-        "from convert.mapped_file import MappedFile\n"
+        "from ferplus_keras.files.mapped_file import MappedFile\n"
         "from convert.readers.matlab import read_variables, level73\n"
         "from ferplus_keras.errors import BadInputError\n"
         "size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
@@ -366,7 +366,7 @@ def test_hostile_level73_files_are_refused_cheaply(kind: str, tmp_path: Path) ->
 
 
 def test_the_limits_are_above_the_largest_network() -> None:
-    from ferplus_keras.architecture import architecture, classifier
+    from ferplus_keras.networks.architecture import architecture, classifier
 
     largest = 8 * architecture("senet50", classifier(8631)).parameter_count  # stored as double
     assert largest < MAX_BYTES

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from convert.mapped_file import MappedFile
 from convert.readers import read_named
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.mapped_file import MappedFile
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "int64", "uint8", "bool"])

@@ -17,10 +17,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convert.mapped_file import MappedFile
 from convert.readers import read_checkpoint, read_named
 from convert.readers.torch_file import TorchFile, read_torch_file
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.mapped_file import MappedFile
 from tests.conftest import run_python
 from tests.seeded import save_state, seeded_state
 

@@ -11,8 +11,8 @@ import pytest
 
 from convert.writers import write
 from convert.writers.keras_h5 import MAX_ATTRIBUTE_BYTES
-from ferplus_keras.architecture import architecture
-from ferplus_keras.keras_plan import keras_plan
+from ferplus_keras.networks.architecture import architecture
+from ferplus_keras.networks.keras_plan import keras_plan
 from tests.conftest import SECOND_SLOW, run_python
 from tests.seeded import seeded_checkpoint
 
@@ -156,7 +156,7 @@ assert not heavy, heavy
 @pytest.mark.parametrize("units", [8631])
 def test_the_identities_of_vggface2_fit(units: int, tmp_path: Path) -> None:
     from convert.readers import read_checkpoint
-    from ferplus_keras.architecture import classifier
+    from ferplus_keras.networks.architecture import classifier
 
     checkpoint = seeded_checkpoint("senet50", classifier(units))
     write(checkpoint, tmp_path / "x.h5")

@@ -12,12 +12,12 @@ import scipy.io
 from safetensors.numpy import load_file
 
 from convert.conversion import convert
-from convert.mapped_file import MappedFile
 from convert.readers import read_checkpoint
 from convert.readers.mat_file import sigma_of
 from convert.writers import write
-from ferplus_keras.architecture import NO_HEAD, BatchNorm, architecture, classifier
 from ferplus_keras.errors import OutputError
+from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.networks.architecture import NO_HEAD, BatchNorm, architecture, classifier
 from tests.convert.readers.test_matlab import needs_octave, octave
 from tests.seeded import seeded_checkpoint
 from verify.metrics import ulps

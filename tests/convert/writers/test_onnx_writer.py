@@ -16,7 +16,7 @@ from convert.readers import read_checkpoint
 from convert.writers import write
 from convert.writers.onnx_file import IR_VERSION, OPSET, onnx_arrays, onnx_model
 from ferplus_keras import PROVENANCE_KEY
-from ferplus_keras.architecture import FERPLUS_HEAD, NO_HEAD, Head, architecture, embedding
+from ferplus_keras.networks.architecture import FERPLUS_HEAD, NO_HEAD, Head, architecture, embedding
 from tests.conftest import run_ferplus, run_python
 from tests.seeded import seeded_checkpoint, seeded_state
 

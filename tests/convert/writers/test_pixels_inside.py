@@ -14,7 +14,7 @@ from convert.conversion import convert
 from convert.readers import own_provenance, read_checkpoint
 from convert.writers import write
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.preprocessing import preprocess_input
+from ferplus_keras.networks.preprocessing import preprocess_input
 from tests.seeded import seeded_checkpoint
 from verify.images import natural_pixels
 from verify.keras_side import open_model, without_preprocessing

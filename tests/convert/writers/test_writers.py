@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from convert.checkpoint import Checkpoint
-from convert.mapped_file import MappedFile
 from convert.readers import read_checkpoint, read_named
 from convert.writers import FORMATS, compare, format_of, write
-from ferplus_keras.architecture import FERPLUS_HEAD, NO_HEAD, Head, classifier, embedding
 from ferplus_keras.errors import BadInputError, OutputError
+from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.networks.architecture import FERPLUS_HEAD, NO_HEAD, Head, classifier, embedding
 from tests.seeded import seeded_checkpoint, seeded_state
 
 

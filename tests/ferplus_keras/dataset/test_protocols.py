@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ferplus_keras.dataset.protocols import PROTOCOLS, PUBLISHED_PROTOCOL
 from ferplus_keras.dataset.records import VOTE_COLUMNS
-from ferplus_keras.emotions import EMOTIONS
+from ferplus_keras.networks.emotions import EMOTIONS
 
 
 def votes(**counts: int) -> np.ndarray:

@@ -16,8 +16,8 @@ from ferplus_keras.errors import BadInputError
 from ferplus_keras.finetune.augmentation import ALBANIE, WTOMIN, Augmentation, AugmentationSettings, maps
 from ferplus_keras.finetune.noise import folded, uniforms
 from ferplus_keras.finetune.warping import oversampling, resized, warped
-from ferplus_keras.preprocessing import PUBLISHED, preprocess_input
-from ferplus_keras.resizing import RESIZERS
+from ferplus_keras.networks.preprocessing import PUBLISHED, preprocess_input
+from ferplus_keras.networks.resizing import RESIZERS
 from tests.conftest import run_python
 
 MEAN = np.asarray(PUBLISHED.mean, np.float32)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ferplus_keras.emotions import EMOTIONS
 from ferplus_keras.finetune.recipe import load_recipe
+from ferplus_keras.networks.emotions import EMOTIONS
 from tests.conftest import run_ferplus
 from tests.ferplus_keras.finetune.conftest import Learned
 

@@ -11,9 +11,7 @@ import pytest
 
 from convert.folding import fold
 from convert.writers import write
-from ferplus_keras import architecture as arch
 from ferplus_keras.cli.finetuning import _start
-from ferplus_keras.emotions import EMOTIONS
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.finetune.network import (
     Start,
@@ -25,6 +23,8 @@ from ferplus_keras.finetune.network import (
     training_table,
 )
 from ferplus_keras.finetune.recipe import Recipe, load_recipe
+from ferplus_keras.networks import architecture as arch
+from ferplus_keras.networks.emotions import EMOTIONS
 from tests.seeded import seeded_arrays, seeded_checkpoint
 
 

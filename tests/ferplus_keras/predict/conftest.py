@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ferplus_keras.emotions import EMOTIONS
+from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.predict.records import Prediction
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 import ferplus_keras
 from ferplus_keras import EMOTIONS, EmotionClassifier
 from ferplus_keras.errors import BadInputError, CheckFailedError
-from ferplus_keras.keras_files import open_keras_file
+from ferplus_keras.files.keras_files import open_keras_file
 from ferplus_keras.predict.known_graph import known_architecture
 from tests.conftest import run_python
 from tests.ferplus_keras.predict.conftest import picture

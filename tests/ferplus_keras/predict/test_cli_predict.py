@@ -20,7 +20,7 @@ from PIL import Image
 from ferplus_keras.cli import main
 from ferplus_keras.cli.progress import printable
 from ferplus_keras.cli.shared import EXIT_CODES, SKIPPED
-from ferplus_keras.emotions import EMOTIONS
+from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.predict.records import Prediction
 from ferplus_keras.predict.seen import Seen
 from tests.conftest import ROOT, run_ferplus

@@ -58,7 +58,7 @@ def test_a_worker_answers_what_it_was_given(faces: Path, monkeypatch: pytest.Mon
 KILLING = """
 import sys, time, pathlib, psutil
 from ferplus_keras.predict import rays, records
-from ferplus_keras.emotions import EMOTIONS
+from ferplus_keras.networks.emotions import EMOTIONS
 
 if __name__ == "__main__":
     rays.PIECE = 8

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ferplus_keras.emotions import EMOTIONS
 from ferplus_keras.errors import BadInputError, OutputError
+from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.predict.records import Answer, CsvFile, Prediction, columns, csv_bytes
 
 MODEL = "net.h5@0123456789ab"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ferplus_keras.architecture import architecture
+from ferplus_keras.networks.architecture import architecture
 from verify.metrics import Difference
 from verify.result import SCHEMA, Result, merged
 from verify.runs import TOLERANCES, Run

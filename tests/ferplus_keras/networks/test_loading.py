@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from convert.writers import write
-from ferplus_keras.architecture import NO_HEAD, architecture
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.keras_vggface import ZEROS, keras3_name, same_name, their_name
-from ferplus_keras.loading import load_weights
+from ferplus_keras.networks.architecture import NO_HEAD, architecture
+from ferplus_keras.networks.keras_vggface import ZEROS, keras3_name, same_name, their_name
+from ferplus_keras.networks.loading import load_weights
 from tests.seeded import save_state, seeded_checkpoint, seeded_state
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ferplus_keras.keras_plan import KerasLayer
+from ferplus_keras.networks.keras_plan import KerasLayer
 
 
 def model_from_plan(keras: Any, plan: tuple[KerasLayer, ...], *, name: str, input_tensor: Any = None) -> Any:

@@ -1,4 +1,4 @@
-"""The Keras models: the plan of :mod:`ferplus_keras.keras_plan` made live, on whichever backend Keras runs.
+"""The Keras models: the plan of :mod:`ferplus_keras.networks.keras_plan` made live, on whichever backend Keras runs.
 
 ``ResNet50`` and ``SeNet50`` have the signature and the behaviour of ``keras.applications``' models. Every layer is
 a stock Keras layer, so the models can be saved, loaded, cut and fine-tuned without this package.
@@ -12,12 +12,12 @@ from typing import Any
 
 import keras
 
-from ferplus_keras import architecture as arch
-from ferplus_keras.architecture import INPUT_SIZE, NO_HEAD, Architecture, classifier, embedding
-from ferplus_keras.building import model_from_plan
-from ferplus_keras.keras_plan import keras_plan
-from ferplus_keras.loading import LoadReport, load_weights
-from ferplus_keras.preprocessing import MIN_SIZE
+from ferplus_keras.networks import architecture as arch
+from ferplus_keras.networks.architecture import INPUT_SIZE, NO_HEAD, Architecture, classifier, embedding
+from ferplus_keras.networks.building import model_from_plan
+from ferplus_keras.networks.keras_plan import keras_plan
+from ferplus_keras.networks.loading import LoadReport, load_weights
+from ferplus_keras.networks.preprocessing import MIN_SIZE
 
 Activation = str | Callable[..., Any] | None
 
@@ -138,7 +138,7 @@ def model_from_architecture(
 ) -> keras.Model:
     """The Keras model of any architecture table. Weights are random until they are set.
 
-    ``pixels`` puts the preprocessing inside (see :func:`ferplus_keras.keras_plan.keras_plan`).
+    ``pixels`` puts the preprocessing inside (see :func:`ferplus_keras.networks.keras_plan.keras_plan`).
     """
     plan = keras_plan(architecture, input_shape=input_shape, activation=activation, pooling=pooling, pixels=pixels)
     return model_from_plan(keras, plan, name=name or architecture.network, input_tensor=input_tensor)

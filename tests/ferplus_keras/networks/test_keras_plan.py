@@ -14,10 +14,10 @@ import pytest
 
 from convert.writers import write
 from convert.writers.keras_h5 import functional_config
-from ferplus_keras import keras_plan as keras_plan_module
-from ferplus_keras.architecture import FERPLUS_HEAD, NETWORKS, NO_HEAD, Head, architecture, embedding
-from ferplus_keras.graph import model_from_architecture
-from ferplus_keras.keras_plan import KerasLayer, in_keras_order, keras_plan
+from ferplus_keras.networks import keras_plan as keras_plan_module
+from ferplus_keras.networks.architecture import FERPLUS_HEAD, NETWORKS, NO_HEAD, Head, architecture, embedding
+from ferplus_keras.networks.keras_plan import KerasLayer, in_keras_order, keras_plan
+from ferplus_keras.networks.models import model_from_architecture
 from tests.conftest import run_python
 from tests.seeded import seeded_checkpoint
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ferplus_keras.architecture import INPUT_SIZE
+from ferplus_keras.networks.architecture import INPUT_SIZE
 
 
 @dataclass(frozen=True)

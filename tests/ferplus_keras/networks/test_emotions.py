@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ferplus_keras
-from ferplus_keras.emotions import EMOTIONS, decode_predictions
+from ferplus_keras.networks.emotions import EMOTIONS, decode_predictions
 
 
 def one_hot(index: int, dtype: type = np.float32) -> np.ndarray:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ferplus_keras.architecture import INPUT_SIZE
+from ferplus_keras.networks.architecture import INPUT_SIZE
 
 
 @dataclass(frozen=True)

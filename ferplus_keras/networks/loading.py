@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from ferplus_keras.architecture import BATCHNORM_EPSILON
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.keras_files import KerasFile, open_keras_file
-from ferplus_keras.keras_vggface import (
+from ferplus_keras.files.keras_files import KerasFile, open_keras_file
+from ferplus_keras.networks.architecture import BATCHNORM_EPSILON
+from ferplus_keras.networks.keras_vggface import (
     BGR_CONV1,
     CONV1,
     EPSILON,

@@ -7,8 +7,9 @@ Old Keras code has these networks through keras_vggface, whose graphs differ fro
 * the first convolution pads (2, 3) where (3, 3) is right, and the first pooling rounds its size down to 55. No numbers
   can make up for that: weights in keras_vggface's own graph are an approximation.
 
-Everything here is derived from the architecture's own plan (:mod:`ferplus_keras.keras_plan`). Source: keras_vggface
-0.6, ``models.py``; tests hold it against the package itself. This module imports NumPy only, and runs on Python 3.9.
+Everything here is derived from the architecture's own plan (:mod:`ferplus_keras.networks.keras_plan`). Source:
+keras_vggface 0.6, ``models.py``; tests hold it against the package itself. This module imports
+NumPy only, and runs on Python 3.9.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from ferplus_keras import architecture as arch
-from ferplus_keras.architecture import Architecture
-from ferplus_keras.keras_plan import KerasLayer, in_keras_order, keras_plan
+from ferplus_keras.networks import architecture as arch
+from ferplus_keras.networks.architecture import Architecture
+from ferplus_keras.networks.keras_plan import KerasLayer, in_keras_order, keras_plan
 
 #: The layout's name on the command line, in messages and in files.
 KERAS_VGGFACE = "keras-vggface"

@@ -31,7 +31,7 @@ import numpy as np
 
 from ferplus_keras import HDF5_MAGIC, PROVENANCE_KEY, PROVENANCE_MEMBER
 from ferplus_keras.errors import BadInputError, first_line
-from ferplus_keras.keras_vggface import layer_of_weight
+from ferplus_keras.networks.keras_vggface import layer_of_weight
 
 #: The roles, in the order of ``vars/<i>``, of the layer classes that these networks use.
 ROLES = {

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ferplus_keras import architecture as module
-from ferplus_keras.architecture import (
+from ferplus_keras.networks import architecture as module
+from ferplus_keras.networks.architecture import (
     FERPLUS_HEAD,
     NETWORKS,
     NO_HEAD,

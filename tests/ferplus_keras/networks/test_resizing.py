@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from ferplus_keras.cli.accuracy import RESIZER_NAMES
-from ferplus_keras.resizing import DEFAULT_RESIZER, RESIZERS
+from ferplus_keras.networks.resizing import DEFAULT_RESIZER, RESIZERS
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,9 @@
 """Architecture -> the list of Keras layers that realises it, still as data and without importing Keras.
 
-Two things are made from the plan and must agree to the last layer: the live model (:mod:`ferplus_keras.graph`)
-and the ``.h5`` file that is written without Keras (``convert.writers.keras_h5``). So the translation stands here,
-once: which Keras class, which arguments, which weights, and in which order Keras will list them.
+Two things are made from the plan and must agree to the last layer: the live model
+(:mod:`ferplus_keras.networks.models`) and the ``.h5`` file that is written without Keras
+(``convert.writers.keras_h5``). So the translation stands here, once: which Keras class, which arguments, which
+weights, and in which order Keras will list them.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ferplus_keras import architecture as arch
-from ferplus_keras.architecture import Architecture, Shape
-from ferplus_keras.preprocessing import PUBLISHED
+from ferplus_keras.networks import architecture as arch
+from ferplus_keras.networks.architecture import Architecture, Shape
+from ferplus_keras.networks.preprocessing import PUBLISHED
 
 #: The softmax behind the classifier; Caffe's name for it. ``classifier`` itself always yields logits.
 PROBABILITIES = "prob"

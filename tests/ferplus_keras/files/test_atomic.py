@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ferplus_keras.atomic import atomic_path
 from ferplus_keras.errors import OutputError
+from ferplus_keras.files.atomic import atomic_path
 from tests.conftest import ROOT, hears_interrupts, run_ferplus
 
 

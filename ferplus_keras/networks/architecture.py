@@ -1,7 +1,7 @@
 """The networks as data: every layer of every variant, once, in order.
 
 Everything else is derived from the table that :func:`architecture` returns: the Keras graph
-(:mod:`ferplus_keras.keras_plan`), the PyTorch reference (``verify.references.torch_module``), the set of
+(:mod:`ferplus_keras.networks.keras_plan`), the PyTorch reference (``verify.references.torch_module``), the set of
 tensors a checkpoint must hold and their names in every file format (``convert.matching``), and the points
 where two runs are compared (``verify.parity``).
 
@@ -53,7 +53,7 @@ class Layer:
 
 
 class Input(Layer):
-    """The image: RGB, 0..255 less the mean (see :mod:`ferplus_keras.preprocessing`), height x width x 3."""
+    """The image: RGB, 0..255 less the mean (see :mod:`ferplus_keras.networks.preprocessing`), height x width x 3."""
 
 
 @dataclass(frozen=True)

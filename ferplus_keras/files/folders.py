@@ -13,7 +13,7 @@ def weights_folder() -> Path:
     """``$FERPLUS_WEIGHTS``, or the ``weights`` folder of the checkout that this package was installed from."""
     if folder := os.environ.get(WEIGHTS_VARIABLE):
         return Path(folder)
-    return Path(__file__).resolve().parent.parent / "weights"
+    return Path(__file__).resolve().parents[2] / "weights"
 
 
 def output_folder() -> Path:

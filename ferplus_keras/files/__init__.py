@@ -1,0 +1,1 @@
+"""One door in and one door out for every file."""

@@ -1,0 +1,1 @@
+"""The networks as data: the table, what Keras makes of it, preprocessing, the emotions."""
