@@ -15,7 +15,7 @@ from ferplus_keras.cli.progress import Progress
 from ferplus_keras.cli.shared import Commands, count, plain, seed, start_keras
 from ferplus_keras.durations import duration
 from ferplus_keras.errors import BadInputError, CheckFailedError
-from ferplus_keras.networks.architecture import NETWORKS
+from ferplus_keras.networks.architecture import COMPACT, NETWORKS
 
 if TYPE_CHECKING:
     from ferplus_keras.finetune.examples import Examples
@@ -41,7 +41,7 @@ def add(commands: Commands) -> None:
     tune.add_argument(
         "--labels", choices=("ferplus", "fer2013"), help="8 classes of votes, or Kaggle's 7 (default: ferplus)"
     )
-    tune.add_argument("--arch", choices=NETWORKS, help="the network (default: resnet50)")
+    tune.add_argument("--arch", choices=(*NETWORKS, COMPACT), help="the network (default: resnet50)")
     tune.add_argument("--recipe", metavar="NAME", help="albanie, wtomin, scratch, or a TOML file (default: scratch)")
     tune.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides",

@@ -37,8 +37,9 @@ class AugmentationSettings:
     """What is done to the pictures of a training step; the defaults do nothing. Lists (of a TOML file) become tuples.
 
     ``flip``: share of the pictures that are mirrored.
-    ``warped``: share of the pictures that ``zoom``, ``rotation`` and ``skew`` are for.
+    ``warped``: share of the pictures that ``zoom``, ``shift``, ``rotation`` and ``skew`` are for.
     ``zoom``: from, to: enlarged so many times, about a random place.
+    ``shift``: moved by up to that share of its side, either way, on each axis; edges are repeated.
     ``rotation``: degrees, counter-clockwise, one of these; or ``rotation_range``: any angle up to so many, either way.
     ``skew``: shear, one of these on each axis; or ``skew_range``: any up to that, either way.
     ``crop_scale``: from, to: share of the picture's area that is cut out and enlarged to the whole;
@@ -51,6 +52,7 @@ class AugmentationSettings:
     flip: float = 0.0
     warped: float = 1.0
     zoom: Pair = (1.0, 1.0)
+    shift: float = 0.0
     rotation: tuple[float, ...] = ()
     rotation_range: float = 0.0
     skew: tuple[float, ...] = ()
@@ -71,7 +73,7 @@ class AugmentationSettings:
             values = value if isinstance(value, tuple) else (value,)
             if not all(map(math.isfinite, values)):
                 raise BadInputError(f"The augmentation's {field.name} is {value}: finite numbers are needed.")
-        for name in ("flip", "warped", "toned", "erased", "brightness", "contrast"):
+        for name in ("flip", "warped", "shift", "toned", "erased", "brightness", "contrast"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadInputError(f"The augmentation's {name} is a share from 0 to 1, not {getattr(self, name)}.")
         for name, highest in (
@@ -100,7 +102,7 @@ class AugmentationSettings:
     @property
     def warping(self) -> bool:
         turned = self.zoom != (1.0, 1.0) or any(self.rotation) or any(self.skew) or self.rotation_range
-        return bool(self.warped and (turned or self.skew_range))
+        return bool(self.warped and (turned or self.skew_range or self.shift))
 
     @property
     def toning(self) -> bool:
@@ -139,6 +141,8 @@ class _Column(IntEnum):
     ERASED_Y = auto()
     CROP_X = auto()
     CROP_Y = auto()
+    SHIFT_X = auto()
+    SHIFT_Y = auto()
     CROP_TRIES = auto()  # and what follows: areas, then ratios
 
 
@@ -232,8 +236,11 @@ def maps(settings: AugmentationSettings, drawn: Any) -> Any:
         y = (sine + cosine * skew_y, sine * skew_x + cosine)
         window = 1 + chosen * (1 / _between(settings.zoom, drawn[:, _Column.ZOOM]) - 1)
         x, y = (x[0] * window, x[1] * window), (y[0] * window, y[1] * window)
+        # From -1 to 1 is the whole side: a shift by a share of it is twice that.
         shift_x = (1 - window) * (2 * drawn[:, _Column.ZOOM_X] - 1)
         shift_y = (1 - window) * (2 * drawn[:, _Column.ZOOM_Y] - 1)
+        shift_x = shift_x + chosen * 2 * settings.shift * (2 * drawn[:, _Column.SHIFT_X] - 1)
+        shift_y = shift_y + chosen * 2 * settings.shift * (2 * drawn[:, _Column.SHIFT_Y] - 1)
     if settings.cropping:
         width, height = _crop(settings, drawn)
         x, y = (x[0] * width, x[1] * width), (y[0] * height, y[1] * height)

@@ -7,6 +7,7 @@ import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -45,8 +46,21 @@ def precision_of(settings: TrainingSettings, capability: tuple[int, int] | None)
     if settings.precision != "auto":
         return settings.precision
     if capability is None:
-        return "float32"
+        return "mixed_bfloat16" if cpu_has_bfloat16() else "float32"
     return "mixed_bfloat16" if capability >= BFLOAT16_SINCE else "mixed_float16"
+
+
+def cpu_has_bfloat16(flags: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor multiplies bfloat16 itself (AVX512-BF16 or AMX): training takes half of the time there.
+
+    Where the system does not say (not Linux), the answer is no.
+    """
+    try:
+        with flags.open() as lines:
+            found = next((line for line in lines if line.startswith("flags")), "")
+    except OSError:
+        return False
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(found.split())
 
 
 def make_repeatable(settings: TrainingSettings, capability: tuple[int, int] | None) -> bool:

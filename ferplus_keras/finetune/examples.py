@@ -75,14 +75,14 @@ def make_examples(
     votes = dataset.votes if labels is None else labels
     wanted = targets.make(
         votes, settings.target, len(classes), settings.class_weights or None, settings.label_smoothing,
-        protocol=settings.protocol,
+        protocol=settings.train_protocol or settings.protocol,
     )  # fmt: skip
     truth = targets.make(votes, "crossentropy", len(classes), protocol=settings.protocol)
     answers = targets.make(votes, "hard", len(classes), protocol=settings.protocol).targets.argmax(axis=1)
     rows: dict[str, np.ndarray] = {}
     for split in ("train", "val", "test"):
         found = dataset.rows_of(split)
-        found = found[wanted.kept[found] & truth.kept[found]]
+        found = found[wanted.kept[found] if split == "train" else truth.kept[found]]
         found = found[:limit]
         if not len(found):
             raise BadInputError(f"{dataset.origin} has no {split} pictures that {settings.protocol} keeps.")

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.finetune.normalization import FusedBatchNormalization
 from ferplus_keras.finetune.optimizers import factors_by_layer, unmatched
 from ferplus_keras.finetune.recipe import NetworkSettings, OptimizerSettings, Recipe
 from ferplus_keras.networks import architecture as arch
@@ -53,12 +54,17 @@ def training_network(network: str, classes: int, recipe: Recipe, start: Start) -
     """
     settings = recipe.network
     table = training_table(network, classes, settings)
-    model = model_from_architecture(table, input_shape=(settings.size, settings.size, 3), activation=None)
+    model = model_from_architecture(
+        table,
+        input_shape=(settings.size, settings.size, 3),
+        activation=None,
+        classes={"BatchNormalization": FusedBatchNormalization},
+    )
     # Logits of few significant bits decide wrongly: the head computes in float32 under mixed precision, too.
     model.get_layer(table.output).dtype_policy = keras.dtype_policies.DTypePolicy("float32")
     if settings.zero_init_residual and not start.arrays:
         for layer in table.layers:
-            if isinstance(layer, arch.BatchNorm) and layer.name.endswith("_1x1_increase_bn"):
+            if isinstance(layer, arch.BatchNorm) and layer.name.endswith("_increase_bn"):
                 gamma = model.get_layer(layer.name).gamma
                 gamma.assign(np.zeros(gamma.shape, np.float32))
     set_arrays(model, table, start.arrays)

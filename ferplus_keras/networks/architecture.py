@@ -18,6 +18,10 @@ from functools import cached_property, lru_cache
 
 NETWORKS = ("resnet50", "senet50")
 
+#: A network of our own, a fifteenth of their size, for 48 x 48 images: the teacher of a training run
+#: (``finetune --teacher``). No checkpoint of anybody else's has its layers.
+COMPACT = "compact"
+
 #: Side of the square input image, in pixels. The published networks take no other size.
 INPUT_SIZE = 224
 
@@ -212,6 +216,25 @@ STAGES = (
     Stage(5, blocks=3, mid=512, out=2048, stride=2),
 )
 
+@dataclass(frozen=True)
+class PlainBlock:
+    """Two 3x3 convolutions and a shortcut, which is projected where the width or the size changes."""
+
+    name: str
+    out: int
+    stride: int
+
+
+#: The compact network: a stem of 32 channels at full size, then these.
+COMPACT_STEM = 32
+COMPACT_BLOCKS = (
+    PlainBlock("conv2_1", 32, 2), PlainBlock("conv3_1", 64, 2), PlainBlock("conv3_2", 64, 1),
+    PlainBlock("conv4_1", 128, 2), PlainBlock("conv4_2", 128, 1), PlainBlock("conv5_1", 256, 2),
+)  # fmt: skip
+
+#: Side of the compact network's input.
+COMPACT_SIZE = 48
+
 #: Squeeze-and-excitation narrows the channels by this factor.
 SE_REDUCTION = 16
 
@@ -278,17 +301,20 @@ def architecture(
     ``folded`` leaves the batch normalisations out and gives the convolutions before them a bias, with which they do
     the same (``convert.folding`` has the numbers). Such a network is not for training, and so has no dropout either.
     """
-    if network not in NETWORKS:
-        raise ValueError(f"unknown network {network!r}: choose from {', '.join(NETWORKS)}")
+    if network not in (*NETWORKS, COMPACT):
+        raise ValueError(f"unknown network {network!r}: choose from {', '.join((*NETWORKS, COMPACT))}")
     if not 0.0 <= dropout < 1.0:
         raise ValueError(f"dropout is a rate of at least 0 and below 1, not {dropout}")
     if folded and dropout:
         raise ValueError("a folded network is for inference, where dropout does nothing: leave one of them out")
-    layers = list(_body(network))
+    if dropout and network == COMPACT:
+        raise ValueError("the compact network was not published, so it has no published dropout")
+    layers = list(_compact_body() if network == COMPACT else _body(network))
     if head.kind != "none":
         assert head.layer_name is not None
+        features = COMPACT_BLOCKS[-1].out if network == COMPACT else FEATURES
         layers.append(AveragePool("pool5_7x7_s1", (layers[-1].name,)))
-        layers.append(Linear(head.layer_name, ("pool5_7x7_s1",), FEATURES, head.units, bias=head.kind == "classifier"))
+        layers.append(Linear(head.layer_name, ("pool5_7x7_s1",), features, head.units, bias=head.kind == "classifier"))
     table = Architecture(network, head, tuple(layers))
     if dropout:
         table = with_dropout(table, DROPOUT_AFTER[network], dropout)
@@ -313,6 +339,25 @@ def _body(network: str) -> Iterator[Layer]:
             stride = stage.stride if block == 1 else 1
             yield from _bottleneck(name, source, channels, stage, stride, first=block == 1, network=network)
             source, channels = f"{name}_relu", stage.out
+
+
+def _compact_body() -> Iterator[Layer]:
+    yield Input("data", ())
+    yield from _conv_bn("conv1_3x3", "data", 3, COMPACT_STEM, kernel=3, padding=1)
+    yield ReLU("conv1_relu", ("conv1_3x3_bn",))
+    source, channels = "conv1_relu", COMPACT_STEM
+    for block in COMPACT_BLOCKS:
+        name = block.name
+        yield from _conv_bn(f"{name}_3x3", source, channels, block.out, kernel=3, stride=block.stride, padding=1)
+        yield ReLU(f"{name}_3x3_relu", (f"{name}_3x3_bn",))
+        yield from _conv_bn(f"{name}_3x3_increase", f"{name}_3x3_relu", block.out, block.out, kernel=3, padding=1)
+        shortcut = source
+        if block.stride > 1 or channels != block.out:
+            yield from _conv_bn(f"{name}_1x1_proj", source, channels, block.out, stride=block.stride)
+            shortcut = f"{name}_1x1_proj_bn"
+        yield Add(name, (f"{name}_3x3_increase_bn", shortcut))
+        yield ReLU(f"{name}_relu", (name,))
+        source, channels = f"{name}_relu", block.out
 
 
 def _bottleneck(

@@ -5,12 +5,20 @@ This module imports no Keras itself, and runs on Python 3.9: old environments ha
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Optional
 
 from ferplus_keras.networks.keras_plan import KerasLayer
 
 
-def model_from_plan(keras: Any, plan: tuple[KerasLayer, ...], *, name: str, input_tensor: Any = None) -> Any:
+def model_from_plan(
+    keras: Any,
+    plan: tuple[KerasLayer, ...],
+    *,
+    name: str,
+    input_tensor: Any = None,
+    classes: Optional[Mapping[str, Any]] = None,
+) -> Any:
     """The model of ``plan``, its weights random.
 
     Args:
@@ -18,6 +26,7 @@ def model_from_plan(keras: Any, plan: tuple[KerasLayer, ...], *, name: str, inpu
         plan: its first layer is the InputLayer.
         name: the model's.
         input_tensor: a tensor of that Keras to build upon, in the InputLayer's place.
+        classes: class name -> class to make such layers of, instead of ``keras.layers``' own.
     """
     tensors: dict[str, Any] = {}
     for layer in plan:
@@ -29,7 +38,8 @@ def model_from_plan(keras: Any, plan: tuple[KerasLayer, ...], *, name: str, inpu
                 tensors[layer.name] = input_tensor
             continue
         inputs = [tensors[source] for source in layer.inputs]
-        instance = getattr(keras.layers, layer.class_name)(**layer.config, name=layer.name)
+        made_of = (classes or {}).get(layer.class_name) or getattr(keras.layers, layer.class_name)
+        instance = made_of(**layer.config, name=layer.name)
         tensors[layer.name] = instance(inputs if len(inputs) > 1 else inputs[0])
     inputs = tensors[plan[0].name]
     if input_tensor is not None:

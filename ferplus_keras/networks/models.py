@@ -6,7 +6,7 @@ a stock Keras layer, so the models can be saved, loaded, cut and fine-tuned with
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -135,13 +135,17 @@ def model_from_architecture(
     activation: Activation = "softmax",
     name: str | None = None,
     pixels: bool = False,
+    classes: Mapping[str, Any] | None = None,
 ) -> keras.Model:
     """The Keras model of any architecture table. Weights are random until they are set.
 
-    ``pixels`` puts the preprocessing inside (see :func:`ferplus_keras.networks.keras_plan.keras_plan`).
+    ``pixels`` puts the preprocessing inside (see :func:`ferplus_keras.networks.keras_plan.keras_plan`); ``classes`` gives
+    layer classes to use instead of Keras's own, by Keras's class name.
     """
     plan = keras_plan(architecture, input_shape=input_shape, activation=activation, pooling=pooling, pixels=pixels)
-    return model_from_plan(keras, plan, name=name or architecture.network, input_tensor=input_tensor)
+    return model_from_plan(
+        keras, plan, name=name or architecture.network, input_tensor=input_tensor, classes=classes
+    )
 
 
 def _checked_shape(
