@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from ferplus_keras.finetune.network import Start
     from ferplus_keras.finetune.progress import Moment
     from ferplus_keras.finetune.recipe import Recipe
+    from ferplus_keras.finetune.teacher import Teacher
+    from ferplus_keras.finetune.training import Run
 
 #: The files that a release consists of; names of ``convert.writers.FORMATS``.
 RELEASE_FORMATS = ("h5", "keras", "pth", "safetensors")
 
 #: What a run is begun with, and what ``--resume`` takes from there when it is not given again.
-REMEMBERED = ("data", "labels", "arch", "weights", "limit", "backend", "distribute", "formats")
+REMEMBERED = ("data", "labels", "arch", "weights", "teacher", "limit", "backend", "distribute", "formats")
 
 
 def add(commands: Commands) -> None:
@@ -42,7 +44,9 @@ def add(commands: Commands) -> None:
         "--labels", choices=("ferplus", "fer2013"), help="8 classes of votes, or Kaggle's 7 (default: ferplus)"
     )
     tune.add_argument("--arch", choices=(*NETWORKS, COMPACT), help="the network (default: resnet50)")
-    tune.add_argument("--recipe", metavar="NAME", help="albanie, wtomin, scratch, or a TOML file (default: scratch)")
+    tune.add_argument(
+        "--recipe", metavar="NAME", help="albanie, wtomin, scratch, compact, or a TOML file (default: scratch)"
+    )
     tune.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides",
         help="a value of the recipe, such as learning_rate=0.02 (may be repeated)",
@@ -52,6 +56,10 @@ def add(commands: Commands) -> None:
     tune.add_argument(
         "--weights", metavar="START", help="a checkpoint of any format, or a run's folder (default: random weights)"
     )
+    tune.add_argument(
+        "--teacher", metavar="DIR", action="append", default=None,
+        help="a finished run whose network the new one learns from; several are averaged (may be repeated)",
+    )  # fmt: skip
     tune.add_argument("--out", metavar="DIR", type=Path, help="the run's folder: checkpoints, curves, release")
     tune.add_argument("--resume", nargs="?", const=True, metavar="DIR", help="go on with the run in DIR (or in --out)")
     tune.add_argument("--overwrite", action="store_true", help="begin anew where another run is")
@@ -76,15 +84,16 @@ def _finetune(options: argparse.Namespace) -> int:
     say = _Progress(quiet=options.json)
     recipe = _recipe(options, folder)
     examples, dataset = _examples(options, recipe, say)
-    begun_from = _start(options, examples.classes)
+    begun_from, teachers = _start(options, examples.classes), _teachers(options, examples.classes)
     with scope(options.distribute) as world:
         from ferplus_keras.finetune.training import Hooks, Run
 
         hooks = Hooks(say.moment, say.line, say.epoch)
-        say.passing(f"building {options.arch} at {recipe.network.size} x {recipe.network.size}")
+        size = recipe.legs[0].recipe.network.size
+        say.passing(f"building {options.arch} at {size} x {size}")
 
         def make() -> Run:
-            return Run(options.arch, recipe, examples, begun_from, hooks, world)
+            return Run(options.arch, recipe, examples, begun_from, hooks, world, teachers)
 
         if options.dry_run:
             return _dry_run(make(), options)
@@ -102,7 +111,7 @@ def _finetune(options: argparse.Namespace) -> int:
                     folder.write_text(folder.recipe, recipe.to_toml())
                     folder.write_run(_record(options, run))
                 outcome = run.train(folder, resume=bool(options.resume))
-                from ferplus_keras.cli.finetune_release import release
+                from verify.release import release
 
                 made = release(run, outcome, folder, dataset, formats, _again(folder), say)
             except BaseException as error:
@@ -187,20 +196,13 @@ def _start(options: argparse.Namespace, classes: tuple[str, ...]) -> Start:
 
     path = Path(options.weights)
     if path.is_dir():
-        from ferplus_keras.finetune.state import load_arrays
+        from ferplus_keras.finetune.state import arrays_by_layer, best_of
 
-        found = sorted((path / "state").glob("best-*.safetensors"))
-        if not found:
-            raise BadInputError(f"{path} is no folder of a run: it has no state/best-....safetensors.")
-        arrays: dict[str, dict[str, Any]] = {}
-        for name, array in load_arrays(found[-1]).arrays.items():
-            layer, role = name.split("/")
-            arrays.setdefault(layer, {})[role] = array
+        best = best_of(path)
+        arrays = arrays_by_layer(best)
         if "classifier" in arrays and arrays["classifier"]["bias"].shape != (len(classes),):
             del arrays["classifier"]
-        return Start(
-            arrays, {"name": found[-1].name, "sha256": sha256_of(found[-1]), "format": "a run of this program"}
-        )
+        return Start(arrays, {"name": best.name, "sha256": sha256_of(best), "format": "a run of this program"})
     checkpoint = read_checkpoint(path, network=options.arch)
     refuse_folded(checkpoint, "Give the file that it was folded from.")
     told = checkpoint.provenance
@@ -213,9 +215,17 @@ def _start(options: argparse.Namespace, classes: tuple[str, ...]) -> Start:
     )
 
 
+def _teachers(options: argparse.Namespace, classes: tuple[str, ...]) -> tuple[Teacher, ...]:
+    if not options.teacher:
+        return ()
+    from ferplus_keras.finetune.teacher import load_teacher
+
+    return tuple(load_teacher(Path(path), len(classes)) for path in options.teacher)
+
+
 def _record(options: argparse.Namespace, run: Any) -> dict[str, Any]:
     """What ``run.json`` says of a run, at its beginning."""
-    from ferplus_keras.cli.finetune_release import versions
+    from verify.release import versions
 
     return {
         "options": {name: getattr(options, name) for name in REMEMBERED} | _places(options),
@@ -231,12 +241,15 @@ def _record(options: argparse.Namespace, run: Any) -> dict[str, Any]:
     }
 
 
-def _places(options: argparse.Namespace) -> dict[str, str]:
+def _places(options: argparse.Namespace) -> dict[str, Any]:
     """Paths as they are called from anywhere."""
     from ferplus_keras.dataset import DATA_VARIABLE
 
     named = {"data": options.data or os.environ.get(DATA_VARIABLE), "weights": options.weights}
-    return {name: str(Path(path).expanduser().absolute()) for name, path in named.items() if path}
+    places: dict[str, Any] = {name: str(Path(path).expanduser().absolute()) for name, path in named.items() if path}
+    if options.teacher:
+        places["teacher"] = [str(Path(path).expanduser().absolute()) for path in options.teacher]
+    return places
 
 
 def _again(folder: RunFolder) -> str:
@@ -253,22 +266,26 @@ def _how_to_go_on(error: BaseException, folder: RunFolder) -> None:
         print(f"\nNo epoch was finished. To begin again: {_again(folder)}", file=sys.stderr)
 
 
-def _dry_run(run: Any, options: argparse.Namespace) -> int:
+def _dry_run(run: Run, options: argparse.Namespace) -> int:
+    from dataclasses import asdict
 
     found = run.rehearse()
     if options.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(asdict(found) | {"seconds": found.seconds}, indent=2))
         return 0
     print(
-        f"{options.arch}, {found['parameters']:,} numbers, of which {found['trained_parameters']:,} learn; "
-        f"{found['precision']}\n"
-        f"{found['train_pictures']:,} pictures to learn from and {found['valid_pictures']:,} to choose on, "
-        f"in batches of {found['batch']}: {found['steps_per_epoch']:,} steps an epoch, {found['steps']:,} in "
-        f"{found['epochs']} epochs\n"
-        f"{found['step_seconds']:.3f} s a step, {duration(found['epoch_seconds'])} an epoch with Valid, "
-        f"{duration(found['run_seconds'])} altogether\n"
-        f"{found['peak_bytes'] / 1e9:.2f} GB of {found['memory']} memory at the most; nothing was written"
+        f"{options.arch}: {found.parameters:,} parameters, {found.trained_parameters:,} of them trained, in "
+        f"{found.precision}\n"
+        f"{found.train_images:,} images to train on, {found.valid_images:,} to validate on"
     )
+    for stage in found.stages:
+        epochs = f"{stage.epochs} epoch{'' if stage.epochs == 1 else 's'}"
+        print(
+            f"{stage.size} x {stage.size}: {epochs} of {stage.steps_per_epoch:,} steps, batch {stage.batch}: "
+            f"{stage.step_seconds:.3f} s a step, {duration(stage.epoch_seconds)} an epoch, "
+            f"{duration(stage.epochs * stage.epoch_seconds)} in all, about {stage.bytes / 1e9:.1f} GB of memory"
+        )
+    print(f"about {duration(found.seconds)} altogether; nothing was written")
     return 0
 
 

@@ -146,7 +146,8 @@ class _Column(IntEnum):
     CROP_TRIES = auto()  # and what follows: areas, then ratios
 
 
-_COLUMNS = _Column.CROP_TRIES + 2 * CROP_TRIES
+#: Random numbers that each image takes.
+COLUMNS = _Column.CROP_TRIES + 2 * CROP_TRIES
 
 
 @keras.saving.register_keras_serializable(package="ferplus_keras")
@@ -161,6 +162,8 @@ class Augmentation(keras.layers.Layer):  # type: ignore[misc]  # Keras has no ty
         settings: what to do when training; a dict (from a saved model) does as well.
         size: side of the network's input.
         seed: 0 or more.
+        beside: sides at which a teacher is to see the same images, cut, warped and lit alike; with any, the layer
+            yields a list, the network's own input first.
     """
 
     def __init__(
@@ -168,6 +171,7 @@ class Augmentation(keras.layers.Layer):  # type: ignore[misc]  # Keras has no ty
         settings: AugmentationSettings | dict[str, Any] | None = None,
         size: int = INPUT_SIZE,
         seed: int = 0,
+        beside: tuple[int, ...] = (),
         **arguments: Any,
     ) -> None:
         arguments.setdefault("name", "augmentation")
@@ -175,7 +179,7 @@ class Augmentation(keras.layers.Layer):  # type: ignore[misc]  # Keras has no ty
         super().__init__(**arguments)
         given = settings or AugmentationSettings()
         self.settings = given if isinstance(given, AugmentationSettings) else AugmentationSettings(**given)
-        self.size, self.seed = size, seed
+        self.size, self.seed, self.beside = size, seed, tuple(beside)
         self._key = folded(seed)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -195,25 +199,36 @@ class Augmentation(keras.layers.Layer):  # type: ignore[misc]  # Keras has no ty
         pixels = ops.cast(images, "float32")
         if len(pixels.shape) == 3:
             pixels = pixels[..., None]
+        settings = self.settings
+        drawn = None
+        if training and (settings.geometric or settings.toning or settings.erased):
+            drawn = self._drawn(ops.shape(pixels)[0])
+            self.steps.assign_add(1)
+        moved = maps(settings, drawn) if drawn is not None and settings.geometric else None
+        made = [self._made(pixels, drawn, moved, size) for size in (self.size, *self.beside)]
+        return made if self.beside else made[0]
+
+    def _made(self, pixels: Any, drawn: Any, moved: Any, size: int) -> Any:
+        """The images at ``size``, augmented where random numbers were ``drawn``."""
         settings, mean = self.settings, ops.convert_to_tensor(PUBLISHED.mean, "float32")
-        if not training or not (settings.geometric or settings.toning or settings.erased):
-            return resized(pixels, self.size) - mean
-        drawn = self._drawn(ops.shape(pixels)[0])
-        self.steps.assign_add(1)
-        pixels = warped(pixels, maps(settings, drawn), self.size) if settings.geometric else resized(pixels, self.size)
+        pixels = resized(pixels, size) if moved is None else warped(pixels, moved, size)
+        if drawn is None:
+            return pixels - mean
         if settings.toning:
             pixels = _toned(settings, drawn, pixels)
         pixels = pixels - mean
         return _erased(settings, drawn, pixels) if settings.erased else pixels
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return (input_shape[0], self.size, self.size, 3)
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> Any:
+        shapes = [(input_shape[0], size, size, 3) for size in (self.size, *self.beside)]
+        return shapes if self.beside else shapes[0]
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "settings": asdict(self.settings), "size": self.size, "seed": self.seed}
+        own = {"settings": asdict(self.settings), "size": self.size, "seed": self.seed, "beside": self.beside}
+        return {**super().get_config(), **own}
 
     def _drawn(self, count: Any) -> Any:
-        return uniforms(self._key, self.steps.value, ops.arange(count, dtype="int32") + _first_row(count), _COLUMNS)
+        return uniforms(self._key, self.steps.value, ops.arange(count, dtype="int32") + _first_row(count), COLUMNS)
 
 
 def maps(settings: AugmentationSettings, drawn: Any) -> Any:

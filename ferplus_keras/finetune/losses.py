@@ -26,3 +26,24 @@ class MultiTargetCrossentropy(keras.losses.Loss):  # type: ignore[misc]  # Keras
         # The chosen ones less everything that is not: a log-softmax is finite, so this is below any that counts.
         likeliest = ops.max(ops.where(chosen, ops.log_softmax(y_pred, axis=-1), -1e30), axis=-1)
         return -ops.where(ops.any(chosen, axis=-1), likeliest, 0.0)
+
+
+class Distilled(keras.losses.Loss):  # type: ignore[misc]
+    """The loss of a student that has a teacher: ``(1 - share) * own + share * cross-entropy against the teacher``.
+
+    Predictions are the student's logits and, behind them, as many log-probabilities of the teacher's; targets are those
+    of the loss ``own``. With a temperature T both distributions are those of logits / T, and the teacher's part is
+    multiplied by T * T, which keeps its gradients as large as they are without (Hinton et al. 2015).
+    """
+
+    def __init__(self, own: keras.losses.Loss, share: float, temperature: float) -> None:
+        super().__init__(name="distilled", reduction="sum_over_batch_size")
+        self.own, self.share, self.temperature = own, share, temperature
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        classes = y_pred.shape[-1] // 2
+        student, teacher = y_pred[:, :classes], y_pred[:, classes:]
+        likely = ops.softmax(teacher / self.temperature, axis=-1)
+        said = ops.log_softmax(student / self.temperature, axis=-1)
+        taught = -ops.sum(likely * said, axis=-1) * self.temperature**2
+        return (1 - self.share) * self.own.call(y_true, student) + self.share * taught

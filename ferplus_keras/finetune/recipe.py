@@ -58,6 +58,11 @@ class DataSettings:
     label_smoothing: float = _within(0.0, 1.0, 0.0, open_end=True)
     #: Alpha of the Beta distribution that pairs of pictures are mixed by (Zhang et al. 2018); 0 mixes none.
     mixup: float = _within(0.0, 10.0, 0.0)
+    #: With ``--teacher``: the share of the loss that is the cross-entropy against what the teacher says of the same
+    #: augmented image (Hinton et al. 2015; Beyer et al. 2022); the rest is that against the target.
+    teacher_share: float = _within(0.0, 1.0, 0.7)
+    #: Both networks' logits are divided by this before they are compared.
+    temperature: float = _within(0.1, 100.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -139,6 +144,40 @@ class TrainingSettings:
     deterministic: str = _one_of("auto", "yes", "no", default="auto")
 
 
+#: What may differ from one stage to the next; everything else makes another network or another run.
+STAGE_KEYS = (
+    "network.size", "training.batch", "optimizer.learning_rate", "data.mixup", "data.label_smoothing",
+    "data.teacher_share", *(f"augmentation.{each.name}" for each in fields(AugmentationSettings)),
+)  # fmt: skip
+
+#: Section -> key -> value.
+Values = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """So many epochs with other values than the recipe's own: :data:`STAGE_KEYS`, the size of the images above all."""
+
+    epochs: int
+    values: Values = field(default_factory=dict)
+
+    def without(self, section: str, key: str) -> Stage:
+        """This stage with the recipe's own value of ``key``."""
+        kept = {
+            name: {k: v for k, v in each.items() if (name, k) != (section, key)} for name, each in self.values.items()
+        }
+        return Stage(self.epochs, {name: each for name, each in kept.items() if each})
+
+
+@dataclass(frozen=True)
+class Leg:
+    """A stage with all of its values: epochs ``first_epoch`` (from 0) to ``first_epoch + epochs``."""
+
+    first_epoch: int
+    epochs: int
+    recipe: Recipe
+
+
 @dataclass(frozen=True)
 class Recipe:
     """All values. ``name`` is the recipe that they began with, ``summary`` says in a line what it is."""
@@ -151,6 +190,18 @@ class Recipe:
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    #: One after the other; ``schedule.epochs`` is their sum. Without any, the recipe is its one stage.
+    stages: tuple[Stage, ...] = ()
+
+    @property
+    def legs(self) -> tuple[Leg, ...]:
+        """The stages in full. The schedule goes over all of them: its epochs are those of the whole run."""
+        found, first = [], 0
+        for stage in self.stages or (Stage(self.schedule.epochs),):
+            values = {name: replace(getattr(self, name), **each) for name, each in stage.values.items()}
+            found.append(Leg(first, stage.epochs, replace(self, stages=(), **values)))
+            first += stage.epochs
+        return tuple(found)
 
     def to_toml(self) -> str:
         """Every value, as a TOML document that :func:`load_recipe` reads back to an equal recipe."""
@@ -159,10 +210,15 @@ class Recipe:
             values = getattr(self, section)
             lines += ["", f"[{section}]"]
             lines += [f"{each.name} = {_toml(getattr(values, each.name))}" for each in fields(values)]
+        for stage in self.stages:
+            lines += ["", "[[stage]]", f"epochs = {stage.epochs}"]
+            lines += [
+                f"{section}.{key} = {_toml(v)}" for section, each in stage.values.items() for key, v in each.items()
+            ]
         return "\n".join(lines) + "\n"
 
 
-SECTIONS = tuple(each.name for each in fields(Recipe) if each.name not in ("name", "summary"))
+SECTIONS = tuple(each.name for each in fields(Recipe) if each.name not in ("name", "summary", "stages"))
 
 
 def load_recipe(name: str | Path, overrides: Iterable[str] = (), *, network: str = "") -> Recipe:
@@ -210,7 +266,7 @@ def _of_file(path: Path, network: str) -> Recipe:
 
 def _of_table(table: dict[str, Any], where: str, network: str, default_name: str = "") -> Recipe:
     table = dict(table)
-    base, particular = table.pop("base", None), table.pop("for", {})
+    base, particular, stages = table.pop("base", None), table.pop("for", {}), table.pop("stage", None)
     if not isinstance(particular, dict) or not set(particular) <= set(NETWORKS):
         raise BadInputError(f"{where}: [for.NETWORK.section] is for {' or '.join(NETWORKS)}.")
     if base is not None and base not in RECIPES:
@@ -221,6 +277,8 @@ def _of_table(table: dict[str, Any], where: str, network: str, default_name: str
     recipe = _named(base, network) if base is not None else Recipe(name)
     recipe = replace(recipe, name=name or recipe.name, summary=summary or recipe.summary)
     own = [_with(recipe, table, where)]
+    if stages is not None:
+        own = [_staged(own[0], stages, where, wanted=table.get("schedule", {}).get("epochs"))]
     for each, values in particular.items():  # all are checked, one is taken
         if not isinstance(values, dict):
             raise BadInputError(f"{where}: [for.{each}.section] holds values, not {values!r}.")
@@ -237,17 +295,83 @@ def _with(recipe: Recipe, table: Mapping[str, Any], where: str) -> Recipe:
         if not isinstance(values, dict):
             raise BadInputError(f"{where}: [{section}] is a section of values, not {values!r}.")
         old = getattr(recipe, section)
-        kinds = get_type_hints(type(old))
-        known = {each.name: each for each in fields(old)}
-        new = {}
-        for key, value in values.items():
-            if key not in known:
-                _place(f"{section}.{key}", where)
-            new[key] = _value(value, kinds[key], known[key].metadata, f"{where}: {section}.{key}")
+        new = _values(section, values, where)
+        if section == "schedule" and "epochs" in new:
+            recipe, new = _lasting(recipe, new)
+        if section == "network" and "size" in new:
+            recipe = replace(recipe, stages=())  # one size, one stage
+        for key in new:  # what is said of the whole run holds in each of its stages
+            recipe = replace(recipe, stages=tuple(stage.without(section, key) for stage in recipe.stages))
         try:
             recipe = replace(recipe, **{section: replace(old, **new)})
         except ValueError as error:  # the augmentation's own rules
             raise BadInputError(f"{where}: [{section}] {error}.") from None
+    return recipe
+
+
+def _values(section: str, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The checked values of one section."""
+    kind = _section_kinds()[section]
+    kinds, known = get_type_hints(kind), {each.name: each for each in fields(kind)}
+    for key in values:
+        if key not in known:
+            _place(f"{section}.{key}", where)
+    return {
+        key: _value(value, kinds[key], known[key].metadata, f"{where}: {section}.{key}")
+        for key, value in values.items()
+    }
+
+
+def _lasting(recipe: Recipe, schedule: dict[str, Any]) -> tuple[Recipe, dict[str, Any]]:
+    """``recipe`` with stages, and ``schedule`` with a warm-up, that fit other ``epochs``: in proportion."""
+    epochs, before = schedule["epochs"], recipe.schedule.epochs
+    if "warmup_epochs" not in schedule and epochs < before:
+        schedule = schedule | {"warmup_epochs": recipe.schedule.warmup_epochs * epochs / before}
+    ends, done = [], 0
+    for stage in recipe.stages:
+        done += stage.epochs
+        ends.append(round(done * epochs / before))
+    lengths = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    stages = (replace(stage, epochs=length) for stage, length in zip(recipe.stages, lengths, strict=True) if length)
+    return replace(recipe, stages=tuple(stages)), schedule
+
+
+def _staged(recipe: Recipe, tables: Any, where: str, *, wanted: int | None) -> Recipe:
+    """``recipe`` with the stages of a TOML document's ``[[stage]]`` tables."""
+    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
+        raise BadInputError(f"{where}: stages are written as tables, each below a line [[stage]].")
+    stages = []
+    for number, table in enumerate(tables, 1):
+        here = f"{where}: stage {number}"
+        epochs = _value(table.get("epochs"), int, {"range": (1, 100_000, False)}, f"{here}: epochs")
+        found: dict[str, dict[str, Any]] = {}
+        for name, value in table.items():
+            if name == "epochs":
+                continue
+            section, values = (name, value) if name in SECTIONS else (None, None)
+            if section is None:
+                section, key = _place(name, here)
+                values = {key: value}
+            if not isinstance(values, dict):
+                raise BadInputError(f"{here}: {section} is a section of values, not {values!r}.")
+            found.setdefault(section, {}).update(_values(section, values, here))
+        for section, values in found.items():
+            for key in values:
+                if f"{section}.{key}" not in STAGE_KEYS:
+                    raise BadInputError(
+                        f"{here}: {section}.{key} is the same in all stages. What may differ is network.size, "
+                        "training.batch, optimizer.learning_rate, data.mixup, data.label_smoothing, "
+                        "data.teacher_share and the augmentation."
+                    )
+        stages.append(Stage(epochs, found))
+    total = sum(stage.epochs for stage in stages)
+    if wanted is not None and wanted != total:
+        raise BadInputError(
+            f"{where}: schedule.epochs is {wanted}, and the stages have {total} together. Leave it out."
+        )
+    recipe = replace(recipe, stages=tuple(stages), schedule=replace(recipe.schedule, epochs=total))
+    for leg in recipe.legs:  # the augmentation's own rules are checked on the way
+        _checked(leg.recipe)
     return recipe
 
 
@@ -327,6 +451,11 @@ def _checked(recipe: Recipe) -> None:
         )
     if list(schedule.step_epochs) != sorted(set(schedule.step_epochs)):
         raise BadInputError(f"schedule.step_epochs rise from one to the next, unlike {list(schedule.step_epochs)}.")
+    if schedule.kind == "plateau" and recipe.stages:
+        raise BadInputError(
+            "schedule.kind plateau does not go with stages: each size has figures of its own. Choose one size: "
+            "--set size=64."
+        )
     if schedule.kind == "plateau" and schedule.warmup_epochs:
         raise BadInputError(
             "schedule.warmup_epochs goes with constant, cosine and step, not with plateau: set it to 0."

@@ -28,27 +28,44 @@ class Rate:
     settings: ScheduleSettings
     peak: float
     steps_per_epoch: int
+    #: Where a stage begins, whose epochs may have another number of steps than those before.
+    first_step: int = 0
+    first_epoch: int = 0
+    #: The cosine goes by work, not by epochs: an epoch at 224 x 224 counts for twelve at 64 x 64, or the last stages
+    #: would have no learning rate left. What an epoch counts
+    #: here and in the first stage, what those before this stage count, and all of them.
+    weight: float = 1.0
+    first_weight: float = 1.0
+    before: float = 0.0
+    total: float | None = None
+
+    def epoch(self, step: Any) -> Any:
+        """The epochs that were done before the step with that number, with their fraction."""
+        return self.first_epoch + (step - self.first_step) / self.steps_per_epoch
+
+    def share(self, step: Any) -> Any:
+        """How much of the cosine's way is done before the step: 0 where the warm-up ends, 1 at the end of the run."""
+        total = self.settings.epochs if self.total is None else self.total
+        climbed = self.warmup_epochs * self.first_weight
+        done = self.before + (step - self.first_step) / self.steps_per_epoch * self.weight
+        return (done - climbed) / max(1e-9, total - climbed)
 
     @property
-    def warmup_steps(self) -> int:
-        return round(self.settings.warmup_epochs * self.steps_per_epoch)
-
-    @property
-    def steps(self) -> int:
-        return self.settings.epochs * self.steps_per_epoch
+    def warmup_epochs(self) -> float:
+        """In whole steps."""
+        return round(self.settings.warmup_epochs * self.steps_per_epoch) / self.steps_per_epoch
 
     def at(self, step: int) -> float:
         """The rate of the step with that number, from 0."""
-        settings = self.settings
-        if step < self.warmup_steps:
-            return self.peak * (step + 1) / self.warmup_steps
+        settings, epoch, warmup = self.settings, self.epoch(step), self.warmup_epochs
+        if epoch < warmup - 1e-9:
+            return float(self.peak * (epoch + 1 / self.steps_per_epoch) / warmup)
         if settings.kind == "cosine":
-            share = min(1.0, (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps))
+            share = min(1.0, max(0.0, self.share(step)))
             low = settings.final_factor
-            return self.peak * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * share)))
+            return float(self.peak * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * share))))
         if settings.kind == "step":
-            done = sum(step >= epoch * self.steps_per_epoch for epoch in settings.step_epochs)
-            return self.peak * settings.step_factor**done
+            return float(self.peak * settings.step_factor ** sum(epoch > each - 1e-9 for each in settings.step_epochs))
         return self.peak
 
 
@@ -60,17 +77,19 @@ class RateSchedule(keras.optimizers.schedules.LearningRateSchedule):  # type: ig
 
     def __call__(self, step: Any) -> Any:
         rate, settings = self.rate, self.rate.settings
-        step = ops.cast(step, "float32")
-        full = ops.ones_like(step)
+        epoch, warmup = rate.epoch(ops.cast(step, "float32")), rate.warmup_epochs
+        close = 0.5 / rate.steps_per_epoch  # float32 is not exact where an epoch begins
+        full = ops.ones_like(epoch)
         if settings.kind == "cosine":
-            share = (step - rate.warmup_steps) / max(1, rate.steps - rate.warmup_steps)
+            share = ops.clip(rate.share(ops.cast(step, "float32")), 0.0, 1.0)
             low = settings.final_factor
-            full = low + (1 - low) * 0.5 * (1 + ops.cos(math.pi * ops.clip(share, 0.0, 1.0)))
+            full = low + (1 - low) * 0.5 * (1 + ops.cos(math.pi * share))
         elif settings.kind == "step":
-            for epoch in settings.step_epochs:
-                full = full * ops.where(step >= epoch * rate.steps_per_epoch, settings.step_factor, 1.0)
-        if rate.warmup_steps:
-            full = ops.where(step < rate.warmup_steps, (step + 1) / rate.warmup_steps, full)
+            for each in settings.step_epochs:
+                full = full * ops.where(epoch > each - close, settings.step_factor, 1.0)
+        if warmup:
+            climbing = (epoch + 1 / rate.steps_per_epoch) / warmup
+            full = ops.where(epoch < warmup - close, climbing, full)
         return rate.peak * full
 
     def get_config(self) -> dict[str, Any]:
@@ -102,7 +121,10 @@ def standing(settings: ScheduleSettings, peak: float, history: Sequence[Row]) ->
     best: Row | None = None
     best_epoch = waited = since_cut = 0
     learning_rate = peak
+    stage = None
     for number, row in enumerate(history, 1):
+        if row.get("stage") != stage:  # another size is another network, with figures of its own
+            stage, best, best_epoch, waited, since_cut = row.get("stage"), None, 0, 0, 0
         if better(settings, row, best):
             best, best_epoch, waited, since_cut = row, number, 0, 0
             continue
@@ -116,9 +138,9 @@ def standing(settings: ScheduleSettings, peak: float, history: Sequence[Row]) ->
     return Standing(best_epoch, learning_rate, len(history) >= settings.epochs, "all epochs done")
 
 
-def make_schedule(settings: ScheduleSettings, peak: float, steps_per_epoch: int) -> Any:
+def make_schedule(rate: Rate) -> Any:
     """What the optimizer takes as its learning rate: a schedule, or for "plateau" a number that is set anew."""
-    return peak if settings.kind == "plateau" else RateSchedule(Rate(settings, peak, steps_per_epoch))
+    return rate.peak if rate.settings.kind == "plateau" else RateSchedule(rate)
 
 
 __all__ = ["Rate", "RateSchedule", "Row", "Standing", "better", "make_schedule", "standing"]

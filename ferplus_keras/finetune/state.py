@@ -63,8 +63,13 @@ def _generator_states(layer: Any) -> list[Any]:
 
 def save_state(path: Path, model: keras.Model, record: Mapping[str, Any]) -> None:
     """Write the state of ``model`` and ``record`` (plain data) to ``path``. Raises :class:`OutputError`."""
-    arrays = {name: _array(variable) for name, variable in variables_of(model).items()}
-    save_arrays(path, arrays, {"version": VERSION, **record})
+    saved = state_of(model)
+    save_arrays(path, saved.arrays, {**saved.record, **record})
+
+
+def state_of(model: keras.Model) -> Saved:
+    """The state of ``model`` in memory of its own."""
+    return Saved({name: _array(variable) for name, variable in variables_of(model).items()}, {"version": VERSION})
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:
@@ -98,6 +103,23 @@ def load_arrays(path: Path) -> Saved:
     return Saved(arrays, record)
 
 
+def arrays_by_layer(path: Path) -> dict[str, dict[str, np.ndarray]]:
+    """Layer -> role -> array of the weights of one epoch. Raises :class:`BadInputError` when the file is damaged."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in load_arrays(path).arrays.items():
+        layer, role = name.split("/")
+        found.setdefault(layer, {})[role] = array
+    return found
+
+
+def best_of(folder: Path) -> Path:
+    """The weights of the best epoch of the run in ``folder``. Raises :class:`BadInputError` when there are none."""
+    found = sorted((folder / "state").glob("best-*.safetensors"))
+    if not found:
+        raise BadInputError(f"{folder} is not the folder of a run: it has no state/best-....safetensors.")
+    return found[-1]
+
+
 def restore(saved: Saved, model: keras.Model, where: Path) -> None:
     """Put a saved state into ``model``, whose optimizer is built; all of it, or :class:`BadInputError`."""
     if saved.record.get("version") != VERSION:
@@ -117,7 +139,7 @@ def restore(saved: Saved, model: keras.Model, where: Path) -> None:
 
 
 def _array(variable: Any) -> np.ndarray:
-    array: np.ndarray = np.asarray(keras.ops.convert_to_numpy(variable.value))
+    array: np.ndarray = np.array(keras.ops.convert_to_numpy(variable.value))
     return array
 
 
@@ -130,4 +152,4 @@ def _flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-__all__ = ["Saved", "load_arrays", "restore", "save_arrays", "save_state", "variables_of"]
+__all__ = ["Saved", "arrays_by_layer", "best_of", "load_arrays", "restore", "save_arrays", "save_state", "variables_of"]

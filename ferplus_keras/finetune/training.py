@@ -31,25 +31,30 @@ from ferplus_keras.finetune.devices import (
     jit_compile,
     make_repeatable,
     out_of_memory,
-    peak_memory,
     precision_of,
 )
 from ferplus_keras.finetune.distribution import World, logits
 from ferplus_keras.finetune.examples import Examples, Part
 from ferplus_keras.finetune.feeding import Feed, for_keras
 from ferplus_keras.finetune.folder import RunFolder
+from ferplus_keras.finetune.losses import Distilled
+from ferplus_keras.finetune.memory import activation_bytes
 from ferplus_keras.finetune.network import Start, factor_of, get_arrays, training_network, training_table
 from ferplus_keras.finetune.optimizers import make_optimizer
 from ferplus_keras.finetune.progress import Meter, Moment
-from ferplus_keras.finetune.recipe import Recipe
+from ferplus_keras.finetune.recipe import Leg, Recipe
 from ferplus_keras.finetune.schedules import Rate, Row, Standing, make_schedule, standing
-from ferplus_keras.finetune.state import load_arrays, restore, save_arrays, save_state
+from ferplus_keras.finetune.state import load_arrays, restore, save_arrays, save_state, state_of
+from ferplus_keras.finetune.teacher import AverageAnswer, Teacher
 
 #: Pictures of Valid that are looked at together: without gradients, more of them fit than in a training step.
 VALID_BATCH = 128
 
-#: Steps that a dry run takes: the first is compiled, the others are timed.
+#: Steps that a dry run takes in each stage: the first is compiled, the others are timed.
 DRY_STEPS = 3
+
+#: Pixels of all images of such a step together: eight images of 224 x 224.
+DRY_PIXELS = 8 * 224**2
 
 
 @dataclass
@@ -72,6 +77,35 @@ class Outcome:
     reason: str
 
 
+@dataclass(frozen=True)
+class StageCost:
+    """What one stage would take."""
+
+    size: int  #: side of the images, pixels
+    epochs: int
+    batch: int
+    steps_per_epoch: int
+    step_seconds: float
+    epoch_seconds: float  #: with Valid
+    bytes: int  #: of memory for weights, optimizer and one step, estimated
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a run would take."""
+
+    train_images: int
+    valid_images: int
+    precision: str
+    parameters: int
+    trained_parameters: int
+    stages: tuple[StageCost, ...]
+
+    @property
+    def seconds(self) -> float:
+        return sum(stage.epochs * stage.epoch_seconds for stage in self.stages)
+
+
 @dataclass
 class Run:
     """A network, its pictures and a recipe, ready to be trained."""
@@ -82,39 +116,90 @@ class Run:
     start: Start = field(default_factory=Start)
     hooks: Hooks = field(default_factory=Hooks)
     world: World = field(default_factory=World)
+    teachers: tuple[Teacher, ...] = ()
 
     def __post_init__(self) -> None:
-        recipe = self.recipe
-        self.table = training_table(self.network_name, len(self.examples.classes), recipe.network)
-        capability = gpu_capability()
-        self.precision = precision_of(recipe.training, capability)
-        self.deterministic = make_repeatable(recipe.training, capability)
-        batch = min(recipe.training.batch, len(self.examples.train))
-        self.world.check_batch(batch)
+        training = self.recipe.training
+        self.table = training_table(self.network_name, len(self.examples.classes), self.recipe.network)
+        self._capability = gpu_capability()
+        self.precision = precision_of(training, self._capability)
+        self.deterministic = make_repeatable(training, self._capability)
+        for leg in self.recipe.legs:
+            self.world.check_batch(self._batch(leg))
+        self._enter(self.recipe.legs[0])
+
+    @property
+    def size(self) -> int:
+        """Side of the images that the network is for in the end: those of the last stage."""
+        return self.recipe.legs[-1].recipe.network.size
+
+    def steps_after(self, epochs: int) -> int:
+        """The steps of the first so many epochs."""
+        return sum(
+            max(0, min(leg.epochs, epochs - leg.first_epoch)) * (len(self.examples.train) // self._batch(leg))
+            for leg in self.recipe.legs
+        )
+
+    def _batch(self, leg: Leg) -> int:
+        return min(leg.recipe.training.batch, len(self.examples.train))
+
+    def _leg(self, epoch: int) -> Leg:
+        """The stage of epoch ``epoch`` (from 0)."""
+        return next(leg for leg in reversed(self.recipe.legs) if epoch >= leg.first_epoch)
+
+    def _enter(self, leg: Leg) -> None:
+        """Build what trains in the stage ``leg``: its batches, and the network for images of its size."""
+        recipe, examples = leg.recipe, self.examples
+        self.leg = leg
         self.feed = Feed(
-            self.examples.train.images, self.examples.targets.targets, self.examples.targets.weights, batch,
-            recipe.training.seed, drop_remainder=True, mixup=recipe.data.mixup,
-            share=self.world.share,
+            examples.train.images, examples.targets.targets, examples.targets.weights, self._batch(leg),
+            recipe.training.seed, drop_remainder=True, mixup=recipe.data.mixup, share=self.world.share,
         )  # fmt: skip
         with _policy(self.precision):
-            self._build(capability)
+            self._build(recipe)
 
-    def _build(self, capability: tuple[int, int] | None) -> None:
-        recipe = self.recipe
+    def _build(self, recipe: Recipe) -> None:
         self.network = training_network(self.network_name, len(self.examples.classes), recipe, self.start)
         inputs = keras.Input(self.examples.train.images.shape[1:], dtype="uint8", name="images")
-        augmented = Augmentation(recipe.augmentation, recipe.network.size, recipe.training.seed)(inputs)
-        outputs = self.network(augmented)
+        beside = tuple(teacher.size for teacher in self.teachers)
+        augment = Augmentation(recipe.augmentation, recipe.network.size, recipe.training.seed, beside)
+        seen = augment(inputs)
+        own, *shown = seen if beside else [seen]
+        answers = self.network(own)
         self.average = WeightAverage(self.network, recipe.optimizer.ema) if recipe.optimizer.ema else None
         if self.average is not None:
-            outputs = self.average(outputs)
+            answers = self.average(answers)
+        outputs, loss = answers, targets.loss(recipe.data.target)
+        if self.teachers:
+            taught = [
+                teacher.model()(images, training=False) for teacher, images in zip(self.teachers, shown, strict=True)
+            ]
+            outputs = keras.layers.Concatenate(dtype="float32")([answers, AverageAnswer(dtype="float32")(taught)])
+            loss = Distilled(loss, recipe.data.teacher_share, recipe.data.temperature)
         self.model = keras.Model(inputs, outputs, name="training")
+        self.answering = keras.Model(inputs, answers, name="answering")
         settings = recipe.optimizer
-        rate = make_schedule(recipe.schedule, settings.learning_rate, len(self.feed))
-        optimizer = make_optimizer(settings, rate, factor_of(self.network, self.table, settings))
-        self.model.compile(optimizer, targets.loss(recipe.data.target), jit_compile=jit_compile(capability))
+        optimizer = make_optimizer(settings, make_schedule(self._rate()), factor_of(self.network, self.table, settings))
+        self.model.compile(optimizer, loss, jit_compile=jit_compile(self._capability))
         self.model.optimizer.build(self.model.trainable_variables)
         self._inner = optimizer
+
+    def _rate(self) -> Rate:
+        """The learning rate's way through the stage."""
+        legs, recipe = self.recipe.legs, self.leg.recipe
+        weights = [leg.recipe.network.size**2 / self.size**2 for leg in legs] if len(legs) > 1 else [1.0]
+        work = [leg.epochs * weight for leg, weight in zip(legs, weights, strict=True)]
+        now = legs.index(self.leg)
+        return Rate(
+            recipe.schedule, recipe.optimizer.learning_rate, len(self.feed), self.steps_after(self.leg.first_epoch),
+            self.leg.first_epoch, weights[now], weights[0], sum(work[:now]), sum(work),
+        )  # fmt: skip
+
+    def _go_to(self, leg: Leg) -> None:
+        """Go over to the stage ``leg``, with the state as it is."""
+        state = state_of(self.model)
+        self._enter(leg)
+        restore(state, self.model, Path(f"stage at {leg.recipe.network.size}"))
 
     # --- the run ----------------------------------------------------------------------------------------------------
 
@@ -123,7 +208,7 @@ class Run:
         """What must be the same for a checkpoint to be gone on with: everything that the result depends on."""
         parts = [
             self.network_name, self.recipe.to_toml(), self.examples.fingerprint, list(self.examples.classes),
-            self.start.told, keras.backend.backend(), self.precision,
+            self.start.told, keras.backend.backend(), self.precision, [teacher.sha256 for teacher in self.teachers],
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -139,6 +224,8 @@ class Run:
         if resume and folder.state.exists():
             history = self._resumed(folder)
         while not (place := self._standing(history)).stop:
+            if (leg := self._leg(len(history))) != self.leg:
+                self._go_to(leg)
             row = self._epoch(len(history), place, history)
             history.append(row)
             with self._averaged():
@@ -171,8 +258,10 @@ class Run:
                 f"{folder.path} holds another run: the recipe, the data, the start or the backend is not what it was. "
                 "Give the same ones, or begin anew with --overwrite."
             )
-        restore(saved, self.model, folder.state)
         history: list[Row] = saved.record["history"]
+        if (leg := self._leg(max(0, len(history) - 1))) != self.leg:
+            self._enter(leg)
+        restore(saved, self.model, folder.state)
         self.hooks.say(f"going on after epoch {len(history)} of {self.recipe.schedule.epochs}")
         return history
 
@@ -200,10 +289,10 @@ class Run:
         seconds = time.perf_counter() - self._began
         rate = place.learning_rate
         if schedule.kind != "plateau":
-            steps = len(self.feed)
-            rate = Rate(schedule, self.recipe.optimizer.learning_rate, steps).at((number + 1) * steps - 1)
+            rate = self._rate().at(self.steps_after(number + 1) - 1)
         return {
-            "epoch": number + 1, "learning_rate": rate, "loss": loss, "val_loss": None, "val_accuracy": None,
+            "epoch": number + 1, "stage": self.recipe.legs.index(self.leg) + 1, "size": self.leg.recipe.network.size,
+            "learning_rate": rate, "loss": loss, "val_loss": None, "val_accuracy": None,
             "fit_seconds": round(seconds, 2), "seconds": round(seconds, 2),
             "pictures_per_second": round(len(self.feed) * self.feed.batch / seconds, 1),
             "waiting_for_data": round(self.feed.waiting, 4),
@@ -214,7 +303,7 @@ class Run:
 
     def logits(self, part: Part) -> np.ndarray:
         """n x classes for the pictures of ``part``, with the weights as they are now."""
-        found: np.ndarray = np.asarray(logits(self.model, part.images, VALID_BATCH), np.float64)
+        found: np.ndarray = np.asarray(logits(self.answering, part.images, VALID_BATCH), np.float64)
         return found
 
     def _save(self, folder: RunFolder, history: list[Row]) -> None:
@@ -246,29 +335,43 @@ class Run:
 
     # --- a dry run --------------------------------------------------------------------------------------------------
 
-    def rehearse(self) -> dict[str, Any]:
-        """What the run would take: a few steps are taken and timed, and nothing is written."""
-        batches = [self.feed[index % len(self.feed)] for index in range(DRY_STEPS)]
-        times = []
-        for images, wanted, weights in batches:
+    def rehearse(self) -> Rehearsal:
+        """What the run would take, from a few small steps in each stage; nothing is written.
+
+        A step is taken with few images and its time multiplied: a full batch of 128 at 224 x 224 takes 13 GB, which
+        whoever asks may not have. Memory is estimated from the table, see :func:`activation_bytes`.
+        """
+        stages = []
+        for leg in self.recipe.legs:
+            if leg != self.leg:
+                self._enter(leg)
+            stages.append(self._rehearsed(leg))
+        return Rehearsal(
+            len(self.examples.train), len(self.examples.valid), self.precision, count(self.network.weights),
+            count(self.network.trainable_weights), tuple(stages),
+        )  # fmt: skip
+
+    def _rehearsed(self, leg: Leg) -> StageCost:
+        size, batch, steps = leg.recipe.network.size, self.feed.batch, len(self.feed)
+        few = min(batch, max(1, DRY_PIXELS // size**2 // self.world.devices) * self.world.devices)
+        images, wanted, weights = (array[:few] for array in self.feed[0])
+        seconds = []
+        for _ in range(DRY_STEPS):
             began = time.perf_counter()
-            with out_of_memory(self.feed.batch):
-                self.model.train_on_batch(images, wanted, sample_weight=weights)
-            times.append(time.perf_counter() - began)
-        shown = self.examples.valid.images[:VALID_BATCH]
-        self.model.predict_on_batch(shown)
+            self.model.train_on_batch(images, wanted, sample_weight=weights)
+            seconds.append(time.perf_counter() - began)
+        shown = self.examples.valid.images[:few]
+        self.answering.predict_on_batch(shown)
         began = time.perf_counter()
-        self.model.predict_on_batch(shown)
+        self.answering.predict_on_batch(shown)
         valid = (time.perf_counter() - began) * len(self.examples.valid) / len(shown)
-        step, steps, epochs = min(times[1:]), len(self.feed), self.recipe.schedule.epochs
-        memory, kind = peak_memory()
-        return {
-            "train_pictures": len(self.examples.train), "valid_pictures": len(self.examples.valid),
-            "batch": self.feed.batch, "steps_per_epoch": steps, "epochs": epochs, "steps": steps * epochs,
-            "step_seconds": step, "epoch_seconds": step * steps + valid, "run_seconds": epochs * (step * steps + valid),
-            "compile_seconds": times[0] - step, "peak_bytes": memory, "memory": kind, "precision": self.precision,
-            "parameters": count(self.network.weights), "trained_parameters": count(self.network.trainable_weights),
-        }  # fmt: skip
+        step = min(seconds[1:]) * batch / few
+        bytes_per_number = 4 if self.precision == "float32" else 2
+        memory = batch * activation_bytes(self.table, size, bytes_per_number)
+        memory += 4 * sum(
+            int(np.prod(variable.shape)) for variable in self.model.variables + self.model.optimizer.variables
+        )
+        return StageCost(size, leg.epochs, batch, steps, step, step * steps + valid, memory)
 
 
 def figures(logits: np.ndarray, part: Part) -> tuple[float, float | None]:

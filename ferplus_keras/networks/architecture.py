@@ -216,6 +216,7 @@ STAGES = (
     Stage(5, blocks=3, mid=512, out=2048, stride=2),
 )
 
+
 @dataclass(frozen=True)
 class PlainBlock:
     """Two 3x3 convolutions and a shortcut, which is projected where the width or the size changes."""

@@ -6,7 +6,7 @@ This module imports no Keras itself, and runs on Python 3.9: old environments ha
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Any
 
 from ferplus_keras.networks.keras_plan import KerasLayer
 
@@ -17,7 +17,7 @@ def model_from_plan(
     *,
     name: str,
     input_tensor: Any = None,
-    classes: Optional[Mapping[str, Any]] = None,
+    classes: Mapping[str, Any] | None = None,
 ) -> Any:
     """The model of ``plan``, its weights random.
 

@@ -139,13 +139,11 @@ def model_from_architecture(
 ) -> keras.Model:
     """The Keras model of any architecture table. Weights are random until they are set.
 
-    ``pixels`` puts the preprocessing inside (see :func:`ferplus_keras.networks.keras_plan.keras_plan`); ``classes`` gives
-    layer classes to use instead of Keras's own, by Keras's class name.
+    ``pixels`` puts the preprocessing inside (see :func:`ferplus_keras.networks.keras_plan.keras_plan`). ``classes``
+    gives layer classes to use instead of Keras's own, by Keras's class name.
     """
     plan = keras_plan(architecture, input_shape=input_shape, activation=activation, pooling=pooling, pixels=pixels)
-    return model_from_plan(
-        keras, plan, name=name or architecture.network, input_tensor=input_tensor, classes=classes
-    )
+    return model_from_plan(keras, plan, name=name or architecture.network, input_tensor=input_tensor, classes=classes)
 
 
 def _checked_shape(

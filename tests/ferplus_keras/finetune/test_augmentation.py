@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import ndimage, stats
 
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.finetune.augmentation import ALBANIE, WTOMIN, Augmentation, AugmentationSettings, maps
+from ferplus_keras.finetune.augmentation import ALBANIE, COLUMNS, WTOMIN, Augmentation, AugmentationSettings, maps
 from ferplus_keras.finetune.noise import folded, uniforms
 from ferplus_keras.finetune.warping import oversampling, resized, warped
 from ferplus_keras.networks.preprocessing import PUBLISHED, preprocess_input
@@ -47,7 +47,7 @@ def trained(settings: AugmentationSettings, images: np.ndarray, size: int = 48, 
 
 
 def drawn_maps(settings: AugmentationSettings, count: int = MANY) -> np.ndarray:
-    return as_array(maps(settings, uniforms(folded(1), 0, np.arange(count), 38)))
+    return as_array(maps(settings, uniforms(folded(1), 0, np.arange(count), COLUMNS)))
 
 
 # --- the one sampling -----------------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def test_zoom_is_about_a_place_within_the_picture(zoom: float) -> None:
 def test_a_zoomed_picture_is_that_part_of_it() -> None:
     image = faces(1)[..., 0]
     settings = AugmentationSettings(zoom=(2.0, 2.0))
-    place = as_array(maps(settings, uniforms(folded(3), 0, np.arange(1), 38)))[0]
+    place = as_array(maps(settings, uniforms(folded(3), 0, np.arange(1), COLUMNS)))[0]
     ours = trained(settings, image, seed=3)[0]
 
     left, upper = ((place[axis, 2] + 1) * 24 - 12 for axis in (0, 1))
@@ -253,6 +253,24 @@ def test_ranges_reach_either_way() -> None:
     skews = drawn_maps(AugmentationSettings(skew_range=0.2))
     for each in (skews[:, 0, 1], skews[:, 1, 0]):
         assert stats.kstest(each, "uniform", args=(-0.2, 0.4)).pvalue > 1e-4
+
+
+def test_shifts_reach_that_share_of_the_side_either_way() -> None:
+    found = drawn_maps(AugmentationSettings(shift=0.2))
+    np.testing.assert_array_equal(found[:, :, :2], np.broadcast_to(np.eye(2), (MANY, 2, 2)))
+    for axis in (0, 1):  # a place goes from -1 to 1 over the side
+        assert stats.kstest(found[:, axis, 2], "uniform", args=(-0.4, 0.8)).pvalue > 1e-4
+
+
+def test_a_teacher_sees_the_same_images_at_its_own_size() -> None:
+    settings = AugmentationSettings(flip=0.5, rotation_range=20.0, shift=0.1, brightness=0.2, erased=1.0)
+    images = faces(6)
+    alone = Augmentation(settings, 48, seed=4)(images, training=True)
+    own, beside = Augmentation(settings, 96, seed=4, beside=(48,))(images, training=True)
+    np.testing.assert_array_equal(as_array(beside), as_array(alone))
+    assert own.shape == (6, 96, 96, 3)
+    smaller = as_array(own).reshape(6, 48, 2, 48, 2, 3).mean(axis=(2, 4))
+    assert np.abs(smaller - as_array(beside)).mean() < 3  # of 255: the same crop, sampled more finely
 
 
 @pytest.mark.parametrize(("scale", "ratio"), [((0.8, 1.0), (4 / 5, 5 / 4)), ((0.3, 0.9), (0.5, 2.0))])

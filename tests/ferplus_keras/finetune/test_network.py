@@ -13,6 +13,8 @@ from convert.folding import fold
 from convert.writers import write
 from ferplus_keras.cli.finetuning import _start
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.finetune.devices import cpu_has_bfloat16
+from ferplus_keras.finetune.losses import Distilled
 from ferplus_keras.finetune.network import (
     Start,
     factor_of,
@@ -21,7 +23,9 @@ from ferplus_keras.finetune.network import (
     set_arrays,
     training_network,
     training_table,
+    with_gates,
 )
+from ferplus_keras.finetune.normalization import FusedBatchNormalization
 from ferplus_keras.finetune.recipe import Recipe, load_recipe
 from ferplus_keras.networks import architecture as arch
 from ferplus_keras.networks.emotions import EMOTIONS
@@ -111,3 +115,55 @@ def test_a_folded_start_is_refused(tmp_path: Path) -> None:
     options = Namespace(weights=tmp_path / "folded.h5", arch="resnet50")
     with pytest.raises(BadInputError, match=r"folded\.h5 is folded.*folded from"):
         _start(options, EMOTIONS)
+
+
+def test_a_gated_network_begins_where_the_one_without_gates_ended() -> None:
+    """SE-ResNet50 started from ResNet50 computes the same, and every gate moves in the first step."""
+    recipe, arrays = small("scratch", "dropout=0", network="senet50"), seeded_arrays("resnet50")
+    plain = training_network("resnet50", 8, recipe, Start(arrays))
+    gated = training_network("senet50", 8, recipe, Start(arrays))
+    images = np.random.default_rng(0).normal(0, 50, (2, 32, 32, 3)).astype("float32")
+    wanted, found = np.array(plain(images)), np.array(gated(images))
+    np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max())
+    table = training_table("senet50", 8, recipe.network)
+    started = with_gates(arrays, table)
+    assert all(np.abs(started[name]["kernel"]).max() > 0 for name in started if name.endswith("_1x1_down"))
+    assert with_gates(started, table) is started  # a start that has gates keeps them
+
+
+def test_the_fused_batch_normalisation_is_keras_own() -> None:
+    images = np.random.default_rng(1).normal(3, 2, (16, 5, 5, 4)).astype("float32")
+    made = {}
+    for kind in (keras.layers.BatchNormalization, FusedBatchNormalization):
+        layer = kind(momentum=0.9, epsilon=1e-5)
+        layer(images[:1])
+        outputs = [np.array(layer(images, training=True)), np.array(layer(images))]
+        layer.trainable = False
+        made[kind] = [*outputs, np.array(layer(images, training=True)), *map(np.array, layer.weights)]
+    keras_own, fused = made.values()
+    count = images.size / images.shape[-1]
+    for index, (wanted, found) in enumerate(zip(keras_own, fused, strict=True)):
+        # The moving variance takes in the unbiased variance, a 400th more here.
+        close = 1e-5 if index in (0, 3, 4, 5) else 2 / count
+        np.testing.assert_allclose(found, wanted, rtol=close, atol=close)
+
+
+@pytest.mark.parametrize(
+    ("flags", "has"), [("flags\t: fpu avx512_bf16 sse", True), ("flags: amx_bf16", True), ("flags: avx512f", False)]
+)
+def test_a_processor_that_computes_in_bfloat16_is_used_so(flags: str, has: bool, tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor: 0\n{flags}\n")
+    assert cpu_has_bfloat16(tmp_path / "cpuinfo") is has
+    assert not cpu_has_bfloat16(tmp_path / "nothing")
+
+
+def test_a_student_with_its_whole_loss_from_the_teacher_ignores_the_target() -> None:
+    student, teacher = np.random.default_rng(2).normal(size=(2, 5, 8)).astype("float32")
+    target = np.eye(8, dtype="float32")[:5]
+    both = np.concatenate([student, teacher], axis=1)
+    likely = np.exp(teacher) / np.exp(teacher).sum(axis=1, keepdims=True)
+    logs = student - np.log(np.exp(student).sum(axis=1, keepdims=True))
+    own = keras.losses.CategoricalCrossentropy(True)
+    for share in (0.0, 0.3, 1.0):
+        wanted = -(((1 - share) * target + share * likely) * logs).sum(axis=1).mean()
+        assert float(Distilled(own, share, 1.0)(target, both)) == pytest.approx(wanted, rel=1e-5)

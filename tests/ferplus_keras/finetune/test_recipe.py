@@ -79,6 +79,7 @@ def test_a_file_says_only_what_differs(tmp_path: Path) -> None:
         ("kind=step", "step_epochs"),
         ("step_epochs=[5, 3]", "rise"),
         ("warmup_epochs=500", "fewer"),
+        ("kind=plateau", "stages"),
         ("size=31", "from 32"),
     ],
 )
@@ -110,3 +111,60 @@ def test_a_file_that_is_no_recipe(text: str, told: str, tmp_path: Path) -> None:
 def test_a_recipe_that_is_not_there() -> None:
     with pytest.raises(BadInputError, match="did you mean scratch"):
         load_recipe("scrach")
+
+
+STAGED = """
+base = "scratch"
+[[stage]]
+epochs = 6
+size = 64
+[[stage]]
+epochs = 2
+network.size = 96
+training.batch = 32
+augmentation.erased = 0.0
+"""
+
+
+def test_stages_are_whole_recipes_one_after_the_other(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(STAGED)
+    recipe = load_recipe(tmp_path / "mine.toml")
+    assert recipe.schedule.epochs == 8
+    first, second = recipe.legs
+    assert (first.first_epoch, first.epochs, first.recipe.network.size, first.recipe.training.batch) == (0, 6, 64, 64)
+    assert (second.first_epoch, second.epochs, second.recipe.network.size) == (6, 2, 96)
+    assert (second.recipe.training.batch, second.recipe.augmentation.erased) == (32, 0.0)
+    assert first.recipe.augmentation.erased == load_recipe("scratch").augmentation.erased
+
+
+def test_what_is_set_for_the_run_holds_in_every_stage(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(STAGED)
+    batches = [leg.recipe.training.batch for leg in load_recipe(tmp_path / "mine.toml", ["batch=16"]).legs]
+    assert batches == [16, 16]
+    (alone,) = load_recipe(tmp_path / "mine.toml", ["size=48"]).legs  # one size, one stage
+    assert (alone.recipe.network.size, alone.epochs, alone.recipe.training.batch) == (48, 8, 64)
+
+
+@pytest.mark.parametrize("epochs, lengths", [(4, [3, 1]), (16, [12, 4]), (1, [1]), (2, [2])])
+def test_other_epochs_are_shared_by_the_stages_and_the_warm_up(tmp_path: Path, epochs: int, lengths: list[int]) -> None:
+    (tmp_path / "mine.toml").write_text(STAGED)
+    recipe = load_recipe(tmp_path / "mine.toml", [f"epochs={epochs}"])
+    assert [leg.epochs for leg in recipe.legs] == lengths and recipe.schedule.epochs == epochs
+    assert recipe.schedule.warmup_epochs == min(0.5, 0.5 * epochs / 8)
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("[[stage]]\nsize = 64", "stage 1: epochs"),
+        ("[[stage]]\nepochs = 3\nseed = 1", "training.seed is the same in all stages"),
+        ("[[stage]]\nepochs = 3\nsise = 64", "network.size"),
+        ("[[stage]]\nepochs = 3\n[schedule]\nepochs = 4", "Leave it out"),
+        ("stage = 3", r"\[\[stage\]\]"),
+        ("[[stage]]\nepochs = 3\nnetwork = 64", "section of values"),
+    ],
+)
+def test_a_stage_that_cannot_be_is_refused_in_a_sentence(text: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(BadInputError, match=told):
+        load_recipe(tmp_path / "mine.toml")

@@ -54,3 +54,23 @@ def test_a_figure_that_is_no_number_is_never_the_best() -> None:
     history: list[Row] = [{"val_accuracy": 0.0, "val_loss": None}, {"val_accuracy": 0.1, "val_loss": float("nan")}]
     assert standing(settings, 1.0, history).best_epoch == 0
     assert standing(settings, 1.0, [*history, {"val_accuracy": 0.1, "val_loss": 2.0}]).best_epoch == 3
+
+
+def test_stages_share_one_cosine_by_their_pixels() -> None:
+    settings = ScheduleSettings(epochs=6, kind="cosine", warmup_epochs=1.0)
+    work = (4 * 0.25, 2 * 1.0)  # four epochs at half the side, two at the full one
+    small = Rate(settings, 1.0, 10, weight=0.25, first_weight=0.25, total=sum(work))
+    large = Rate(settings, 1.0, 20, 40, 4, 1.0, 0.25, work[0], sum(work))
+    assert small.at(9) == pytest.approx(1.0) and small.at(40) == pytest.approx(large.at(40))
+    assert large.at(40) == pytest.approx(0.5 * (1 + np.cos(np.pi * 0.75 / 2.75)))
+    assert large.at(80) == pytest.approx(0.0, abs=1e-9)
+    for rate, steps in ((small, range(40)), (large, range(40, 81))):
+        live = RateSchedule(rate)
+        np.testing.assert_allclose([float(live(s)) for s in steps], [rate.at(s) for s in steps], rtol=1e-4, atol=1e-6)
+
+
+def test_another_stage_begins_with_no_best_epoch() -> None:
+    settings = ScheduleSettings(epochs=4)
+    history = [row | {"stage": 1} for row in rows(0.5, 0.6)] + [row | {"stage": 2} for row in rows(0.4)]
+    assert standing(settings, 1.0, history[:2]).best_epoch == 2
+    assert standing(settings, 1.0, history).best_epoch == 3

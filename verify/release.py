@@ -71,14 +71,13 @@ def _checkpoint(run: Run, folder: RunFolder, weights: Path, epoch: int) -> Any:
     """The weights of one epoch as a neutral checkpoint, with everything that is known of how they came about."""
     from convert.checkpoint import Checkpoint, Provenance, Source
     from ferplus_keras.files.hashing import sha256_of
-    from ferplus_keras.finetune.state import load_arrays
+    from ferplus_keras.finetune.state import arrays_by_layer
     from ferplus_keras.networks.architecture import architecture, classifier
     from ferplus_keras.networks.preprocessing import PUBLISHED
 
     table = architecture(run.network_name, classifier(len(run.examples.classes)))
-    arrays = load_arrays(weights).arrays
     source = Source(weights.name, weights.stat().st_size, sha256_of(weights), "trained here")
-    size, recipe = run.recipe.network.size, run.recipe
+    size, recipe = run.size, run.recipe
     told = {
         "recipe": recipe.name,
         "recipe_sha256": hashlib.sha256(recipe.to_toml().encode()).hexdigest(),
@@ -89,19 +88,17 @@ def _checkpoint(run: Run, folder: RunFolder, weights: Path, epoch: int) -> Any:
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         "start": str(run.start),
         "start_sha256": str(run.start.told.get("sha256", "")),
+        "teachers": ", ".join(f"{teacher.name} {teacher.sha256}" for teacher in run.teachers),
     }
     begun = f"from {run.start}" + (", a stand-in with made-up weights" if run.start.standin else "")
     provenance = Provenance(
         source, source, run.network_name, "classifier", len(run.examples.classes), labels=run.examples.classes,
         preprocessing=PUBLISHED.as_dict() | {"size": (size, size)},
-        num_batches_tracked=epoch * len(run.feed),
+        num_batches_tracked=run.steps_after(epoch),
         notes=(f"trained by the recipe {recipe.name} {begun}; epoch {epoch}, seed {recipe.training.seed}",),
         training=told,
     )  # fmt: skip
-    layers = {
-        layer: {role: arrays[f"{layer}/{role}"] for role in roles} for layer, roles in table.parameters.items()
-    }  # fmt: skip
-    return Checkpoint(table, layers, provenance)
+    return Checkpoint(table, arrays_by_layer(weights), provenance)
 
 
 def _accuracy_report(
@@ -134,14 +131,10 @@ def _rates(run: Run, outcome: Outcome) -> list[dict[str, Any]]:
     import numpy as np
 
     from ferplus_keras.finetune.network import set_arrays
-    from ferplus_keras.finetune.state import load_arrays
+    from ferplus_keras.finetune.state import arrays_by_layer
     from verify.scores import Rate
 
-    arrays: dict[str, dict[str, Any]] = {}
-    for name, array in load_arrays(outcome.best).arrays.items():
-        layer, role = name.split("/")
-        arrays.setdefault(layer, {})[role] = array
-    set_arrays(run.network, run.table, arrays)
+    set_arrays(run.network, run.table, arrays_by_layer(outcome.best))
     parts: dict[str, Part] = {"val": run.examples.valid, "test": run.examples.test}
     rates = []
     for split, part in parts.items():
@@ -153,7 +146,7 @@ def _rates(run: Run, outcome: Outcome) -> list[dict[str, Any]]:
 def _card(run: Run, outcome: Outcome, folder: RunFolder, made: dict[str, Any]) -> str:
     """The model card: what it is, what it was made of, how good it is, and what it is not for."""
     recipe, examples, best = run.recipe, run.examples, outcome.history[outcome.best_epoch - 1]
-    network = {"resnet50": "ResNet50", "senet50": "SE-ResNet50"}[run.network_name]
+    network = {"resnet50": "ResNet50", "senet50": "SE-ResNet50", "compact": "Compact network"}[run.network_name]
     data = "FER+ (Barsoum et al. 2016)" if examples.classes == EMOTIONS else "FER2013 (Goodfellow et al. 2013)"
     start = f"{run.start}" + (" (**a stand-in with made-up weights**)" if run.start.standin else "")
     lines = [
@@ -183,7 +176,7 @@ def _card(run: Run, outcome: Outcome, folder: RunFolder, made: dict[str, Any]) -
         f"- Start: {start}",
         f"- {outcome.best_epoch} of {len(outcome.history)} epochs ({outcome.reason}), seed {recipe.training.seed}, "
         f"{run.precision}; on Valid the loss was {best['val_loss']:.3f}",
-        f"- Input: {recipe.network.size} x {recipe.network.size} pixels, RGB less the mean, straight bilinear resize",
+        f"- Input: {run.size} x {run.size} pixels, RGB less the mean, straight bilinear resize",
         f"- Versions: {', '.join(f'{name} {version}' for name, version in versions().items())}",
         "",
         "## Limits",

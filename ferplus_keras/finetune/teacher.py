@@ -1,0 +1,76 @@
+"""Teachers: networks that were trained here before, whose answers a larger one learns from.
+
+A teacher sees the same augmented images as its student, at its own size, in every step: nothing is computed in advance
+(Beyer et al. 2022, arXiv:2106.05237, "a good teacher is patient and consistent").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.hashing import sha256_of
+from ferplus_keras.finetune.folder import RunFolder
+from ferplus_keras.finetune.network import Arrays, set_arrays
+from ferplus_keras.finetune.recipe import load_recipe
+from ferplus_keras.finetune.state import arrays_by_layer, best_of
+from ferplus_keras.networks import architecture as arch
+from ferplus_keras.networks.models import model_from_architecture
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The best epoch of a run."""
+
+    name: str
+    sha256: str
+    table: arch.Architecture
+    size: int  #: side of its input in pixels
+    arrays: Arrays
+
+    def model(self) -> keras.Model:
+        """Its network, from images to logits, which learns nothing."""
+        built = model_from_architecture(
+            self.table, input_shape=(self.size, self.size, 3), activation=None, name=f"teacher_{self.sha256[:8]}"
+        )
+        built.get_layer(self.table.output).dtype_policy = keras.dtype_policies.DTypePolicy("float32")
+        set_arrays(built, self.table, self.arrays)
+        built.trainable = False
+        return built
+
+
+def load_teacher(path: Path, classes: int) -> Teacher:
+    """The teacher that the run in the folder ``path`` left behind.
+
+    Raises:
+        BadInputError: it is no run's folder, or its network has other classes.
+    """
+    folder = RunFolder(path)
+    if not folder.begun:
+        raise BadInputError(f"--teacher takes the folder of a run of `ferplus finetune`, and {path} is none.")
+    network = str(folder.read_run().get("options", {}).get("arch"))
+    weights = best_of(path)
+    arrays = arrays_by_layer(weights)
+    found = len(arrays["classifier"]["bias"])
+    if found != classes:
+        raise BadInputError(f"The teacher in {path} knows {found} classes, and this run has {classes}.")
+    size = load_recipe(folder.recipe, network=network).legs[-1].recipe.network.size
+    table = arch.architecture(network, arch.classifier(classes))
+    return Teacher(path.name, sha256_of(weights), table, size, arrays)
+
+
+class AverageAnswer(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
+    """The logarithm of the mean of several teachers' probabilities, given their logits."""
+
+    def call(self, inputs: Any) -> Any:
+        each = [ops.softmax(ops.cast(logits, "float32"), axis=-1) for logits in inputs]
+        return ops.log(ops.mean(ops.stack(each), axis=0) + np.float32(1e-8))
+
+
+__all__ = ["AverageAnswer", "Teacher", "load_teacher"]
