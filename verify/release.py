@@ -12,14 +12,10 @@ from typing import TYPE_CHECKING, Any
 from ferplus_keras.networks.emotions import EMOTIONS
 
 if TYPE_CHECKING:
-    from convert.writers import Written
     from ferplus_keras.dataset import Dataset
     from ferplus_keras.finetune.examples import Part
     from ferplus_keras.finetune.folder import RunFolder
     from ferplus_keras.finetune.training import Outcome, Run
-
-#: Of Wilson's interval: 95 %.
-CARD = "model-card.md"
 
 
 def release(
@@ -27,21 +23,34 @@ def release(
 ) -> dict[str, Any]:
     """Write the release of ``run`` into its folder and return what it is, as plain data.
 
-    The best epoch was chosen on Valid; Test is looked at here, once. Raises :class:`OutputError`.
+    The best epoch was chosen on Valid; Test is looked at here, once: of a run that was released before, only what is
+    missing is made again. Raises :class:`OutputError`.
     """
     from convert.writers import write
 
-    written: list[Written] = []
+    record = folder.read_run()
+    known: dict[str, Any] = record.get("release") or {}
+    before = {Path(each["path"]).name: each for each in known.get("files", [])}
+    files: list[dict[str, Any]] = []
     for name, weights, epoch in (
         ("best", outcome.best, outcome.best_epoch), ("last", outcome.last, len(outcome.history)),
     ):  # fmt: skip
+        if not formats:  # the compact network, whose weights stay in the run's state
+            break
         say.passing(f"writing {name} as {', '.join(formats)}")
         checkpoint = _checkpoint(run, folder, weights, epoch)
-        written += [write(checkpoint, folder.path / f"{name}.{each}") for each in formats]
+        for each in formats:
+            path = folder.path / f"{name}.{each}"
+            if path.name in before and path.exists():
+                files.append(before[path.name])
+            else:
+                files.append(asdict(write(checkpoint, path)) | {"path": str(path)})
     say.passing("looking at Valid and Test")
-    best = [each for each in written if each.path.name.startswith("best")]
-    if run.examples.classes == EMOTIONS:
-        rates = _accuracy_report(best[0].path, run, folder, dataset, again, say)
+    reported = run.examples.classes == EMOTIONS and bool(files)
+    if known and (folder.accuracy.exists() or not reported):
+        rates = known["accuracy"]
+    elif reported:
+        rates = _accuracy_report(Path(files[0]["path"]), run, folder, dataset, again, say)
     else:
         rates = _rates(run, outcome)
     made = {
@@ -51,11 +60,14 @@ def release(
         "best_epoch": outcome.best_epoch,
         "reason": outcome.reason,
         "accuracy": rates,
+        "accuracy_report": reported,
         "commonest": run.examples.valid.commonest,
         "waiting_for_data": max(row["waiting_for_data"] for row in outcome.history),
-        "files": [asdict(each) | {"path": str(each.path)} for each in written],
+        "files": files,
     }
-    folder.write_text(folder.path / CARD, _card(run, outcome, folder, made))
+    if not (known and folder.card.exists()):  # somebody may have added to it
+        folder.write_text(folder.card, _card(run, outcome, folder, made))
+    folder.write_run(record | {"release": made})
     return made
 
 
@@ -118,7 +130,7 @@ def _accuracy_report(
         progress=lambda step: say.passing(f"{step.title}: {step.done:,} of {step.total:,}"),
     )  # fmt: skip
     result = as_result(evaluation, [], again, time.perf_counter() - began)
-    write_accuracy_report(result, dataset.images, folder.path / "accuracy")
+    write_accuracy_report(result, dataset.images, folder.accuracy)
     return [
         {key: split[key] for key in ("split", "n", "correct", "accuracy", "interval", "always_the_commonest")}
         | {"without_copies": split["without_copies"]["accuracy"]}
@@ -127,7 +139,7 @@ def _accuracy_report(
 
 
 def _rates(run: Run, outcome: Outcome) -> list[dict[str, Any]]:
-    """Of classes that the accuracy report does not know (FER2013's seven)."""
+    """Of networks and classes that the accuracy report does not know: the compact one, and FER2013's seven."""
     import numpy as np
 
     from ferplus_keras.finetune.network import set_arrays

@@ -75,6 +75,9 @@ def add(commands: Commands) -> None:
 def _finetune(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     folder = _folder(options)
+    if options.resume and folder is not None and (made := _finished(folder)):
+        print(json.dumps(made, indent=2) if options.json else f"finished already, and complete\n{_told(made, folder)}")
+        return 0
     start_keras(options.backend)
 
     from ferplus_keras.finetune.distribution import parse, scope
@@ -148,6 +151,24 @@ def _folder(options: argparse.Namespace) -> RunFolder | None:
     return folder
 
 
+def _finished(folder: RunFolder) -> dict[str, Any] | None:
+    """What a finished run made, when all of it is still there.
+
+    Raises :class:`BadInputError` when something is missing that cannot be made again.
+    """
+    made: dict[str, Any] | None = folder.read_run().get("release")
+    if not made:
+        return None
+    if missing := folder.missing(made):
+        if not folder.state.exists():
+            raise BadInputError(
+                f"The run in {folder.path} is finished, and {', '.join(missing)} cannot be made again without "
+                f"{folder.state.relative_to(folder.path)}. Begin anew with --overwrite, or keep what is there."
+            )
+        return None
+    return made
+
+
 def _recipe(options: argparse.Namespace, folder: RunFolder | None) -> Recipe:
     from ferplus_keras.finetune.recipe import load_recipe
 
@@ -161,6 +182,13 @@ def _recipe(options: argparse.Namespace, folder: RunFolder | None) -> Recipe:
 
 
 def _formats(options: argparse.Namespace) -> tuple[str, ...]:
+    if options.arch == COMPACT:
+        if options.formats:
+            raise BadInputError(
+                "--formats is for resnet50 and senet50. The compact network is a teacher: its weights stay in the "
+                "run's folder, which --teacher takes."
+            )
+        return ()
     wanted = tuple(filter(None, (options.formats or ",".join(RELEASE_FORMATS)).split(",")))
     if wrong := [name for name in wanted if name not in RELEASE_FORMATS]:
         raise BadInputError(f"--formats takes {', '.join(RELEASE_FORMATS)}, with commas between, not {wrong[0]!r}.")
@@ -294,7 +322,8 @@ def _told(made: dict[str, Any], folder: RunFolder) -> str:
     lines = [f"best epoch: {made['best_epoch']} of {made['epochs']} ({made['reason']})"]
     lines += [f"{each['split']}: {each['accuracy']:.2%} of {each['n']:,}" for each in made["accuracy"]]
     lines += [f"{each['path']}  {each['size'] / 1e6:.1f} MB  {each['sha256'][:12]}" for each in made["files"]]
-    lines.append(f"{folder.path}: all of it, in {duration(made['seconds'])}; begin with model-card.md")
+    took = f", in {duration(made['seconds'])}" if "seconds" in made else ""
+    lines.append(f"{folder.path}: all of it{took}; start with model-card.md")
     return "\n".join(lines)
 
 

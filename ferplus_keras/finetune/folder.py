@@ -35,11 +35,19 @@ class RunFolder:
         self.recipe, self.run = path / RECIPE, path / RUN
         self.history, self.curves = path / HISTORY, path / CURVES
         self.tensorboard = path / "tensorboard"
+        self.accuracy, self.card = path / "accuracy", path / "model-card.md"
         self.states = path / "state"
         self.state, self.last = self.states / "state.safetensors", self.states / "last.safetensors"
 
     def best(self, epoch: int) -> Path:
         return self.states / f"best-{epoch:04}.safetensors"
+
+    def missing(self, release: Mapping[str, Any]) -> list[str]:
+        """What a finished run has and this folder has no longer; ``release`` is what ``run.json`` says of it."""
+        wanted = [self.path / Path(each["path"]).name for each in release["files"]]
+        wanted += [self.card, self.history, self.curves, self.recipe]
+        wanted += [self.accuracy] if release.get("accuracy_report") else []
+        return [path.name for path in wanted if not path.exists()]
 
     @property
     def begun(self) -> bool:

@@ -239,8 +239,11 @@ class Run:
         if not place.best_epoch:
             raise CheckFailedError("No epoch has a figure on Valid that is a number: nothing was learned.")
         if self.chief:
-            with self._averaged():
-                save_arrays(folder.last, self._flat(), {"epoch": len(history)})
+            if not folder.last.exists():
+                with self._averaged():
+                    save_arrays(folder.last, self._flat(), {"epoch": len(history)})
+            if not (folder.history.exists() and folder.curves.exists()):
+                self._derive(folder, history)
         return Outcome(history, place.best_epoch, folder.best(place.best_epoch), folder.last, place.reason)
 
     @property
@@ -310,6 +313,10 @@ class Run:
         # The state is the one that counts: what is derived of it is written after it, and again by whoever goes on.
         save_state(folder.state, self.model, {"identity": self.identity, "history": history})
         folder.forget_other_bests(self._standing(history).best_epoch)
+        self._derive(folder, history)
+
+    def _derive(self, folder: RunFolder, history: list[Row]) -> None:
+        """Write what is made of the epochs so far."""
         folder.write_history(history)
         folder.write_bytes(folder.tensorboard / tensorboard.FILE, tensorboard.events(history))
         folder.write_text(folder.curves, learning_curves(history, self.recipe.name, self.examples.valid.commonest))
