@@ -28,8 +28,7 @@ def release(
     """
     from convert.writers import write
 
-    record = folder.read_run()
-    known: dict[str, Any] = record.get("release") or {}
+    known = folder.read_release()
     before = {Path(each["path"]).name: each for each in known.get("files", [])}
     files: list[dict[str, Any]] = []
     for name, weights, epoch in (
@@ -67,7 +66,7 @@ def release(
     }
     if not (known and folder.card.exists()):  # somebody may have added to it
         folder.write_text(folder.card, _card(run, outcome, folder, made))
-    folder.write_run(record | {"release": made})
+    folder.write_release(made)
     return made
 
 

@@ -75,7 +75,7 @@ def add(commands: Commands) -> None:
 def _finetune(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     folder = _folder(options)
-    if options.resume and folder is not None and (made := _finished(folder)):
+    if options.resume and folder is not None and (made := _finished(folder, options)):
         print(json.dumps(made, indent=2) if options.json else f"finished already, and complete\n{_told(made, folder)}")
         return 0
     start_keras(options.backend)
@@ -151,14 +151,19 @@ def _folder(options: argparse.Namespace) -> RunFolder | None:
     return folder
 
 
-def _finished(folder: RunFolder) -> dict[str, Any] | None:
+def _finished(folder: RunFolder, options: argparse.Namespace) -> dict[str, Any] | None:
     """What a finished run made, when all of it is still there.
 
-    Raises :class:`BadInputError` when something is missing that cannot be made again.
+    Raises :class:`BadInputError` when other values were asked for, or something is missing that cannot be made again.
     """
-    made: dict[str, Any] | None = folder.read_run().get("release")
+    made = folder.read_release()
     if not made:
         return None
+    if options.recipe or options.overrides or options.size or options.seed is not None:
+        raise BadInputError(
+            f"The run in {folder.path} is finished: with other values it is another run. Give another --out, and "
+            f"--weights {folder.path} to start from this one's weights."
+        )
     if missing := folder.missing(made):
         if not folder.state.exists():
             raise BadInputError(

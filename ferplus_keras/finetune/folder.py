@@ -5,6 +5,7 @@
     state/state.safetensors               the last complete checkpoint
     state/best-0007.safetensors           the weights of the best epoch on Valid
     best.h5 ... last.h5 ... model-card.md the release, once the run is done
+    release.json                          what it consists of: its presence says that the run is finished
 
 Every file is written under another name and renamed.
 """
@@ -35,7 +36,7 @@ class RunFolder:
         self.recipe, self.run = path / RECIPE, path / RUN
         self.history, self.curves = path / HISTORY, path / CURVES
         self.tensorboard = path / "tensorboard"
-        self.accuracy, self.card = path / "accuracy", path / "model-card.md"
+        self.accuracy, self.card, self.release = path / "accuracy", path / "model-card.md", path / "release.json"
         self.states = path / "state"
         self.state, self.last = self.states / "state.safetensors", self.states / "last.safetensors"
 
@@ -43,7 +44,7 @@ class RunFolder:
         return self.states / f"best-{epoch:04}.safetensors"
 
     def missing(self, release: Mapping[str, Any]) -> list[str]:
-        """What a finished run has and this folder has no longer; ``release`` is what ``run.json`` says of it."""
+        """What a finished run has and this folder has no longer; ``release`` is what :meth:`read_release` found."""
         wanted = [self.path / Path(each["path"]).name for each in release["files"]]
         wanted += [self.card, self.history, self.curves, self.recipe]
         wanted += [self.accuracy] if release.get("accuracy_report") else []
@@ -71,7 +72,7 @@ class RunFolder:
             for pattern in ("state/*.safetensors", "best.*", "last.*", "model-card.md", "accuracy/*", "tensorboard/*"):
                 for old in self.path.glob(pattern):
                     old.unlink(missing_ok=True)
-            for old in (self.run, self.recipe, self.history, self.curves):
+            for old in (self.run, self.recipe, self.history, self.curves, self.release):
                 old.unlink(missing_ok=True)
         try:
             self.states.mkdir(parents=True, exist_ok=True)
@@ -99,6 +100,21 @@ class RunFolder:
         if not isinstance(record, dict):
             raise BadInputError(f"{self.run} cannot be read: the run cannot be gone on with. Begin anew: --overwrite.")
         return record
+
+    def read_release(self) -> dict[str, Any]:
+        """What the finished run made; empty when it is not finished. Raises :class:`BadInputError` when damaged."""
+        try:
+            record = json.loads(self.release.read_text("utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError):
+            record = None
+        if not isinstance(record, dict):
+            raise BadInputError(f"{self.release} cannot be read. Remove it, and --resume makes it again.")
+        return record
+
+    def write_release(self, record: Mapping[str, Any]) -> None:
+        self.write_text(self.release, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
     def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
         text = io.StringIO()

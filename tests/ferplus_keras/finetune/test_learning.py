@@ -30,7 +30,7 @@ def test_it_tells_real_faces_apart_far_better_than_the_commonest_class_would(lea
 def test_the_folder_is_a_release(learned: Learned) -> None:
     names = {path.name for path in learned.folder.iterdir() if not path.name.startswith(".")}
     assert names == {
-        "recipe.toml", "run.json", "history.csv", "curves.svg", "state", "tensorboard", "accuracy", "model-card.md",
+        "recipe.toml", "run.json", "history.csv", "curves.svg", "state", "tensorboard", "accuracy", "model-card.md", "release.json",
         "best.h5", "best.safetensors", "last.h5", "last.safetensors",
     }  # fmt: skip
     assert load_recipe(learned.folder / "recipe.toml").network.train_last == 2
@@ -104,8 +104,19 @@ def test_a_finished_run_is_refused_and_can_be_a_start(learned: Learned, ferplus_
                       "--set", "batch=4", "--json")  # fmt: skip
     assert dry.returncode == 0, dry.stderr
     plan = json.loads(dry.stdout)
-    assert (plan["steps_per_epoch"], plan["steps"], plan["train_pictures"]) == (4, 16, 16)
-    assert 0 < plan["trained_parameters"] < plan["parameters"] and plan["peak_bytes"] > 1e8
+    (stage,) = plan["stages"]
+    assert (stage["size"], stage["steps_per_epoch"], stage["epochs"], plan["train_images"]) == (32, 4, 4, 16)
+    assert 0 < plan["trained_parameters"] < plan["parameters"] and stage["bytes"] > 1e8
+
+
+def test_a_finished_run_is_left_as_it_is(learned: Learned) -> None:
+    def files() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in learned.folder.rglob("*") if path.is_file()}
+
+    before = files()
+    run = run_ferplus("finetune", "--resume", learned.folder)
+    assert run.returncode == 0 and run.stdout.startswith("finished already"), run.stderr
+    assert files() == before
 
 
 def test_tensorboard_reads_the_curves(learned: Learned) -> None:
