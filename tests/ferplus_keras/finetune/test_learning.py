@@ -30,8 +30,8 @@ def test_it_tells_real_faces_apart_far_better_than_the_commonest_class_would(lea
 def test_the_folder_is_a_release(learned: Learned) -> None:
     names = {path.name for path in learned.folder.iterdir() if not path.name.startswith(".")}
     assert names == {
-        "recipe.toml", "run.json", "history.csv", "curves.svg", "state", "tensorboard", "accuracy", "model-card.md", "release.json",
-        "best.h5", "best.safetensors", "last.h5", "last.safetensors",
+        "recipe.toml", "run.json", "history.csv", "curves.svg", "state", "tensorboard", "accuracy", "model-card.md",
+        "release.json", "best.h5", "best.safetensors", "last.h5", "last.safetensors",
     }  # fmt: skip
     assert load_recipe(learned.folder / "recipe.toml").network.train_last == 2
     record = json.loads((learned.folder / "run.json").read_text())
