@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ferplus_keras.cli import screen
 from ferplus_keras.cli.progress import Progress
 from ferplus_keras.cli.shared import Commands, count, plain, seed, start_keras
 from ferplus_keras.durations import duration
@@ -110,9 +109,9 @@ def _finetune(options: argparse.Namespace) -> int:
                 raise
     made["seconds"] = round(time.perf_counter() - start, 1)
     if options.json:
-        print(json.dumps(plain(made), indent=2, allow_nan=False))
+        screen.result_json(plain(made))
         return 0
-    print(_told(made, folder))
+    screen.news(*_told(made, folder))
     return 0
 
 
@@ -248,37 +247,35 @@ def _how_to_go_on(error: BaseException, folder: RunFolder) -> None:
     if isinstance(error, BadInputError | CheckFailedError):
         return  # the same again would end in the same way
     if folder.state.exists():
-        print(f"\nThe last checkpoint is complete. To go on: {_again(folder)}", file=sys.stderr)
+        screen.notice("", f"The last checkpoint is complete. To go on: {_again(folder)}")
     elif folder.begun:
-        print(f"\nNo epoch was finished. To begin again: {_again(folder)}", file=sys.stderr)
+        screen.notice("", f"No epoch was finished. To begin again: {_again(folder)}")
 
 
 def _dry_run(run: Any, options: argparse.Namespace) -> int:
-
     found = run.rehearse()
     if options.json:
-        print(json.dumps(found, indent=2))
+        screen.result_json(found)
         return 0
-    print(
+    screen.result(
         f"{options.arch}, {found['parameters']:,} numbers, of which {found['trained_parameters']:,} learn; "
-        f"{found['precision']}\n"
+        f"{found['precision']}",
         f"{found['train_pictures']:,} pictures to learn from and {found['valid_pictures']:,} to choose on, "
         f"in batches of {found['batch']}: {found['steps_per_epoch']:,} steps an epoch, {found['steps']:,} in "
-        f"{found['epochs']} epochs\n"
+        f"{found['epochs']} epochs",
         f"{found['step_seconds']:.3f} s a step, {duration(found['epoch_seconds'])} an epoch with Valid, "
-        f"{duration(found['run_seconds'])} altogether\n"
-        f"{found['peak_bytes'] / 1e9:.2f} GB of {found['memory']} memory at the most; nothing was written"
+        f"{duration(found['run_seconds'])} altogether",
+        f"{found['peak_bytes'] / 1e9:.2f} GB of {found['memory']} memory at the most; nothing was written",
     )
     return 0
 
 
-def _told(made: dict[str, Any], folder: RunFolder) -> str:
-
+def _told(made: dict[str, Any], folder: RunFolder) -> list[str]:
     lines = [f"best epoch: {made['best_epoch']} of {made['epochs']} ({made['reason']})"]
     lines += [f"{each['split']}: {each['accuracy']:.2%} of {each['n']:,}" for each in made["accuracy"]]
     lines += [f"{each['path']}  {each['size'] / 1e6:.1f} MB  {each['sha256'][:12]}" for each in made["files"]]
     lines.append(f"{folder.path}: all of it, in {duration(made['seconds'])}; begin with model-card.md")
-    return "\n".join(lines)
+    return lines
 
 
 class _Progress(Progress):

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -27,6 +28,12 @@ SORTED_ENTRIES = 10_000
 
 #: A longer name is none; a list that has no line ends is no list.
 MAX_NAME_BYTES = 1 << 16
+
+#: Inputs that are tried before a network is loaded: if none can be read, there may be nothing to do.
+LOOKED_AT = 32
+
+#: What web addresses begin with.
+ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 
 #: Columns of a Parquet file in which pictures are looked for, and beside them their names.
 PICTURE_COLUMNS = ("image", "bytes", "picture", "data", "img")
@@ -72,6 +79,42 @@ class RowGroup:
 
 
 Place = Source | RowGroup
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What a look at the first inputs says, before anything large is loaded.
+
+    ``readable`` says whether a picture among them can be read; ``problems`` are those before it that cannot, each with
+    its reason, and ``broken`` whether one of these is a file at all. ``all`` are the same inputs as if nobody had
+    looked.
+    """
+
+    readable: bool
+    problems: list[Source]
+    broken: bool
+    all: Iterator[Source]
+
+
+def look_ahead(sources: Iterable[Source]) -> Ahead:
+    """Look for a picture that can be read among the first :data:`LOOKED_AT` of ``sources``."""
+    coming = iter(sources)
+    looked: list[Source] = []
+    problems: list[Source] = []
+    broken = readable = False
+    for source in islice(coming, LOOKED_AT):
+        looked.append(source)
+        try:
+            source.read()
+        except BadInputError as error:
+            problems.append(replace(source, problem=str(error), data=None))
+            broken = broken or source.data is not None or (os.path.lexists(source.name) and not source.problem)
+        else:
+            readable = True
+            break
+    else:
+        readable = len(looked) == LOOKED_AT  # there may be one later
+    return Ahead(readable, problems, broken, chain(looked, coming))
 
 
 def find_sources(
@@ -121,6 +164,8 @@ def _of_input(given: str) -> Iterator[Place]:
 def _of_place(name: str) -> Iterator[Place]:
     if not name or "\0" in name:
         yield Source(name, problem="not a file name")
+    elif ADDRESS.match(name) and not os.path.lexists(name):
+        yield Source(name, problem="a web address; download it first, and give the file's name")
     elif os.path.isdir(name):  # noqa: PTH112  (Path.is_dir raises on a name that is too long)
         found = False
         for place in _of_folder(name):
@@ -151,7 +196,7 @@ def _of_folder(folder: str) -> Iterator[Place]:
                             below.append(entry.path)
                         elif suffix == PARQUET:
                             yield from _of_parquet(entry.path)
-                        elif suffix in suffixes() and not entry.is_dir():
+                        elif suffix in suffixes() and not os.path.isdir(entry.path):  # noqa: PTH112  (no error for a link to itself)
                             yield Source(entry.path, inside=os.path.relpath(entry.path, folder))
         except OSError as error:
             yield Source(here, problem=f"a folder that cannot be read: {(error.strerror or 'unknown error').lower()}")
@@ -169,12 +214,20 @@ def suffixes() -> frozenset[str]:
 def _names(stream: BinaryIO, end: bytes) -> Iterator[str]:
     """The names in ``stream``; a carriage return before a line's end belongs to the line's end."""
     rest = b""
-    while piece := stream.read1(MAX_NAME_BYTES) if hasattr(stream, "read1") else stream.read(MAX_NAME_BYTES):
+    while piece := _piece(stream):
         *names, rest = (rest + piece).split(end)
         if len(rest) > MAX_NAME_BYTES:
             raise BadInputError(f"The list of names has one of more than {MAX_NAME_BYTES:,} bytes: it is no list.")
         yield from _as_names(names, end)
     yield from _as_names([rest], end)
+
+
+def _piece(stream: BinaryIO) -> bytes:
+    try:
+        piece: bytes = stream.read1(MAX_NAME_BYTES) if hasattr(stream, "read1") else stream.read(MAX_NAME_BYTES)
+    except OSError as error:
+        raise BadInputError(f"The list of names cannot be read: {(error.strerror or str(error)).lower()}.") from None
+    return piece
 
 
 def _as_names(names: Iterable[bytes], end: bytes) -> Iterator[str]:
@@ -197,6 +250,8 @@ def _of_parquet(path: str) -> Iterator[Place]:
 
 def row_groups(path: str) -> list[RowGroup]:
     """The row groups of the Parquet file at ``path``. Raises :class:`BadInputError`."""
+    if not os.path.isfile(path):  # noqa: PTH113  (a named pipe would be waited for)
+        raise BadInputError("not a file")
     try:
         import pyarrow.parquet as parquet
     except ImportError:
@@ -245,4 +300,15 @@ def _column(names: Sequence[str]) -> str:
     )
 
 
-__all__ = ["Place", "RowGroup", "Source", "find_places", "find_sources", "row_groups", "rows_of", "suffixes"]
+__all__ = [
+    "Ahead",
+    "Place",
+    "RowGroup",
+    "Source",
+    "find_places",
+    "find_sources",
+    "look_ahead",
+    "row_groups",
+    "rows_of",
+    "suffixes",
+]
