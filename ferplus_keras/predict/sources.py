@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ferplus_keras.errors import BadInputError, first_line
 from ferplus_keras.predict.decoding import decode, read_picture
@@ -43,6 +43,9 @@ PARQUET = ".parquet"
 
 #: Rows of a Parquet file that are read at a time.
 PARQUET_ROWS = 64
+
+#: Bytes by which a column of pictures may be larger unpacked than packed. Pictures are packed already.
+UNPACKED_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,8 @@ def look_ahead(sources: Iterable[Source]) -> Ahead:
             source.read()
         except BadInputError as error:
             problems.append(replace(source, problem=str(error), data=None))
-            broken = broken or source.data is not None or (os.path.lexists(source.name) and not source.problem)
+            there = (source.name, source.name.rpartition("#")[0])  # a file, or a row of one
+            broken = broken or any(os.path.lexists(name) and not os.path.isdir(name) for name in there)  # noqa: PTH112
         else:
             readable = True
             break
@@ -260,6 +264,8 @@ def row_groups(path: str) -> list[RowGroup]:
         with parquet.ParquetFile(path) as file:
             counts = [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)]
             _column(file.schema_arrow.names)
+            if sum(counts) > os.path.getsize(path):  # noqa: PTH202  (a picture takes more than a byte)
+                raise BadInputError(f"damaged: it claims {sum(counts):,} rows, more than it has bytes")
     except BadInputError:
         raise
     except Exception as error:  # pyarrow's own classes, OSError, ValueError
@@ -276,6 +282,7 @@ def rows_of(piece: RowGroup) -> Iterator[Source]:
     try:
         with parquet.ParquetFile(piece.path) as file:
             column = _column(file.schema_arrow.names)
+            _refuse_bomb(file.metadata.row_group(piece.group), column)
             for batch in file.iter_batches(PARQUET_ROWS, row_groups=[piece.group], columns=[column]):
                 for value in batch.column(0).to_pylist():
                     if isinstance(value, dict):  # a structure of bytes and a path, as the datasets library writes them
@@ -285,10 +292,22 @@ def rows_of(piece: RowGroup) -> Iterator[Source]:
                     else:
                         yield Source(piece.name(row), problem="holds no bytes")
                     row += 1
+    except BadInputError as error:
+        problem = str(error)
     except Exception as error:  # what pyarrow raises on damage
         problem = f"the Parquet file is damaged here: {first_line(error, 120)}"
     for left in range(row, end):
         yield Source(piece.name(left), problem=problem)
+
+
+def _refuse_bomb(group: Any, column: str) -> None:
+    """Raise :class:`BadInputError` when the rows of a group unpack to far more than they take in the file."""
+    parts = [group.column(index) for index in range(group.num_columns)]
+    parts = [part for part in parts if part.path_in_schema.split(".")[0] == column]
+    packed, unpacked = (sum(getattr(part, f"total_{kind}_size") for part in parts) for kind in
+                        ("compressed", "uncompressed"))  # fmt: skip
+    if unpacked > packed + UNPACKED_BYTES:
+        raise BadInputError(f"the Parquet rows would unpack from {packed:,} to {unpacked:,} bytes, as no pictures do")
 
 
 def _column(names: Sequence[str]) -> str:

@@ -216,3 +216,18 @@ def test_parquet_that_is_none_is_a_problem(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table({"x": [1]}), tmp_path / "b.parquet")
     problems = [source.problem for source in find_sources([str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet")])]
     assert "not a Parquet file" in problems[0] and "columns are x" in problems[1]
+
+
+def test_rows_of_parquet_that_would_unpack_to_far_more_are_named_and_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr(sources, "UNPACKED_BYTES", 1 << 20)
+    path = tmp_path / "x.parquet"
+    parquet.write_table(pyarrow.table({"image": [bytes(1 << 20) for _ in range(3)]}), path, use_dictionary=False)
+    assert path.stat().st_size < 1 << 19
+    found = list(find_sources([str(path)]))
+    assert [source.name for source in found] == [f"{path}#{row}" for row in range(3)]
+    assert all("as no pictures do" in source.problem and source.data is None for source in found)
+    ahead = look_ahead(iter(found))
+    assert not ahead.readable and ahead.broken
