@@ -290,7 +290,7 @@ def _loading(name: str) -> Callable[[int, int | None], None]:
     say = Progress()
 
     def show(done: int, total: int | None) -> None:
-        share = f" of {total / 1e6:.1f} MB ({done / total:.0%})" if total else " MB"
+        share = f" of {total / 1e6:.1f} MB ({100 * done / total:.0f} %)" if total else " MB"
         (say.line if done == total else say.passing)(f"{name}: {done / 1e6:.1f}{share}")
 
     return show
