@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-import platform
 import sys
-import tempfile
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 
 from ferplus_keras import __version__
 from ferplus_keras.cli.requirements import missing_sentence
@@ -66,6 +62,8 @@ def ending_of(error: BaseException, words: Sequence[str]) -> Ending:
 
 
 def _unexpected(error: BaseException, words: Sequence[str]) -> str:
+    import tempfile
+
     what = f"This is a fault of ferplus itself: {type(error).__name__}, {first_line(error, 200).rstrip('.')}."
     try:
         descriptor, path = tempfile.mkstemp(prefix="ferplus-crash-", suffix=".txt")
@@ -78,6 +76,10 @@ def _unexpected(error: BaseException, words: Sequence[str]) -> str:
 
 def crash_report(error: BaseException, words: Sequence[str]) -> str:
     """What is needed to find the fault: versions, command line, a few settings, traceback. No file's content."""
+    import platform  # none of these is needed where all goes well, and `--help` answers at once
+    import traceback
+    from importlib import metadata
+
     versions = []
     for name in PACKAGES:
         try:

@@ -73,7 +73,7 @@ def _export(options: argparse.Namespace) -> int:
     )  # fmt: skip
     checked(recipe, options.calibrate is not None)  # all of these before TensorFlow is waited for
     need_network_before(options.model, filter(None, [options.out]), "ferplus export MODEL OUT")
-    need_file(options.model)
+    need_file(options.model, folder=True)
     for path in filter(None, (options.images, options.calibrate, options.data)):
         need_file(path, folder=True)
     replaced = in_the_way(export_path(options.model, recipe, options.out, standin=False))

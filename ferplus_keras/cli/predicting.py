@@ -159,7 +159,7 @@ def _nothing_to_do(ahead: Ahead, options: argparse.Namespace) -> bool:
 def _check(options: argparse.Namespace) -> None:
     """All that can be told from the command line and the disk. Raises :class:`BadInputError`."""
     need_network_before(options.model, options.inputs, "ferplus predict NETWORK IMAGE")
-    need_file(options.model)
+    need_file(options.model, folder=True)
     if options.annotate:
         need_place_for(options.annotate)
     if options.resume and not options.csv:

@@ -35,7 +35,7 @@ def add(commands: Commands) -> None:
 
 def _report(options: argparse.Namespace) -> int:
     start = time.perf_counter()
-    need_file(options.model)
+    need_file(options.model, folder=True)
     need("PIL", "jinja2")
 
     from ferplus_keras.dataset import find, load_ferplus

@@ -7,7 +7,6 @@ standard output is the result, that is an error; where a file is, the file is st
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from contextlib import suppress
@@ -60,6 +59,8 @@ def result(*lines: str) -> None:
 
 def result_json(value: Any, *, indent: int | None = 2) -> None:
     """Plain data as JSON, which is ASCII: any text in it is escaped."""
+    import json
+
     result(*json.dumps(value, indent=indent, allow_nan=False).split("\n"))
 
 

@@ -80,8 +80,8 @@ def add(commands: Commands) -> None:
 
 
 def _verify_same(options: argparse.Namespace) -> int:
-    need_file(options.a)
-    need_file(options.b)
+    need_file(options.a, folder=True)
+    need_file(options.b, folder=True)
     from verify.same import check_same
 
     result = check_same(
