@@ -1,4 +1,4 @@
-"""Downloads of known checkpoints: resumed, checked, recorded, and installed only when they are what they should be.
+"""Known checkpoints in their place: downloaded, checked, recorded; installed only when they are what they should be.
 
 The bytes go to ``<file>.<URL's checksum>.part``; ``....part.json`` remembers of what. A file gets its name when it is
 complete, is a checkpoint, and is the one that was seen before. Files placed by hand are held to the same.
@@ -7,41 +7,24 @@ complete, is a checkpoint, and is the one that was seen before. Files placed by 
 from __future__ import annotations
 
 import errno
-import json
 import os
-import re
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from email.message import Message
-from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import Any
 
 from convert import seen
 from convert.checkpoint import STANDIN
+from convert.download import BrokenOffError, NoAnswerError, Part, Progress, RefusedError, load
 from convert.manifest import Known, weights_folder
-from convert.readers import looks_like_html, read_named
+from convert.readers import read_named
 from convert.seen import Seen
-from ferplus_keras import __version__
 from ferplus_keras.errors import BadInputError, DownloadError, OutputError
 from ferplus_keras.files.atomic import flush
 from ferplus_keras.files.hashing import sha256_of
+from ferplus_keras.files.locks import sole_writer
 from ferplus_keras.files.mapped_file import MappedFile
 
-#: The largest of the networks is 170 MB; an answer beyond this is no checkpoint.
-MAX_BYTES = 2 << 30
-
-PIECE = 1 << 18
 BY_HAND = "placed by hand"
-WEB = ("http", "https")
-
-Progress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)
@@ -53,18 +36,6 @@ class Fetched:
     sha256: str
     status: str
     url: str
-
-
-class _UrlError(Exception):
-    """A URL did not yield the file; the message is the reason, in a few words."""
-
-
-class _NoAnswerError(_UrlError):
-    """No file came, perhaps for now only: what an earlier run has loaded is kept."""
-
-
-class _BrokenOffError(_NoAnswerError):
-    """The connection ended within the file; trying again is better than the next URL."""
 
 
 def fetch(
@@ -82,18 +53,19 @@ def fetch(
         folder: where ``known.file`` belongs.
         record: the file of first sights; default ``weights/seen.toml``.
         progress: called with (bytes so far, bytes in all or None), at most ten times a second.
-        timeout: seconds without an answer or a byte after which a server counts as gone.
+        timeout: seconds after which a server that sends no answer, or next to nothing, counts as gone.
 
     Raises:
         DownloadError: no URL had it, or it is not what it should be; nothing was installed.
-        OutputError: the disk is full or not writable; what was loaded so far is kept for resuming.
+        OutputError: the disk is full or not writable, and what was loaded so far is kept for resuming; or another
+            process is loading the same file.
         BadInputError: the record of first sights is damaged.
     """
     record = record or weights_folder() / "seen.toml"
     target = folder / known.file
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / f".{known.file}.lock"):
+        with sole_writer(target):
             if target.exists():
                 return _present(known, target, record)
             return _download(known, target, record, progress or (lambda _done, _total: None), timeout)
@@ -113,19 +85,6 @@ def _cannot_write(target: Path, error: OSError) -> str:
     return f"{target} could not be written: {reason}. Mend that, or choose another folder with FERPLUS_WEIGHTS."
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One process at a time; the second waits, and finds the file that the first has brought."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: two downloads at once are the user's to avoid
-        yield
-        return
-    with path.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
 def _present(known: Known, target: Path, record: Path) -> Fetched:
     try:
         read_named(MappedFile(target))
@@ -142,72 +101,24 @@ def _the_known_one(known: Known, path: Path, shown: Path, record: Path, url: str
     if STANDIN in shown.name.lower() and published:
         return found  # made-up weights; once recorded, they would stand against the real file
     # Another process may be at another checkpoint, and all of them share the record.
-    with _locked(shown.with_name(".seen.lock")):
+    with sole_writer(record, lock=shown.with_name(".seen.lock"), wait=True):
         seen.check(known, found, shown, record, url=url)
     return found
-
-
-# --- the download -------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Part:
-    """What has been loaded from a URL so far. The validator (ETag or date) says of which version it is a part."""
-
-    path: Path
-    url: str
-    validator: str = ""
-    total: int | None = None
-    resumed: bool = False
-
-    @property
-    def notes(self) -> Path:
-        return self.path.with_name(self.path.name + ".json")
-
-    @property
-    def size(self) -> int:
-        return self.path.stat().st_size if self.path.exists() else 0
-
-    def recall(self) -> None:
-        """Go on with what is there if it can be told from a part of another version; else begin anew."""
-        try:
-            notes = json.loads(self.notes.read_text())
-            self.validator, self.total = str(notes["validator"]), notes["total"]
-            self.resumed = notes["url"] == self.url and bool(self.validator) and self.size > 0
-        except (OSError, ValueError, KeyError, TypeError):
-            self.resumed = False
-        if not self.resumed:
-            self.begin("", None)
-
-    def begin(self, validator: str, total: int | None) -> None:
-        """Nothing is loaded yet of a file of ``total`` bytes, as far as that is known."""
-        self.discard()
-        self.validator, self.total, self.resumed = validator, total, False
-        if validator:
-            self.notes.write_text(json.dumps({"url": self.url, "validator": validator, "total": total}))
-
-    @property
-    def complete(self) -> bool:
-        return self.total is not None and self.size == self.total
-
-    def discard(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self.notes.unlink(missing_ok=True)
 
 
 def _download(known: Known, target: Path, record: Path, progress: Progress, timeout: float) -> Fetched:
     reasons = []
     for url in known.urls:
-        part = _Part(target.with_name(f"{target.name}.{zlib.crc32(url.encode()):08x}.part"), url)
+        part = Part(target.with_name(f"{target.name}.{zlib.crc32(url.encode()):08x}.part"), url)
         part.recall()
         try:
             if not part.complete:  # a run that was stopped between the last byte and the check has it all
-                _load(part, progress, timeout)
+                load(part, progress, timeout)
             found = _install(known, part, target, record)
-        except _BrokenOffError as error:
+        except BrokenOffError as error:
             raise DownloadError(f"{known.file} from {url}: {error}") from None
-        except _UrlError as error:
-            if not isinstance(error, _NoAnswerError) or not part.size:
+        except RefusedError as error:
+            if not isinstance(error, NoAnswerError) or not part.size:
                 part.discard()
             reasons.append(f"{url}: {error}")
             continue
@@ -218,11 +129,11 @@ def _download(known: Known, target: Path, record: Path, progress: Progress, time
     )
 
 
-def _install(known: Known, part: _Part, target: Path, record: Path) -> Seen:
+def _install(known: Known, part: Part, target: Path, record: Path) -> Seen:
     try:
         read_named(MappedFile(part.path))
     except BadInputError as error:
-        raise _UrlError(f"it sent no checkpoint: {str(error).replace(str(part.path), target.name)}") from None
+        raise RefusedError(f"it sent no checkpoint: {str(error).replace(str(part.path), target.name)}") from None
     try:
         found = _the_known_one(known, part.path, target, record, part.url)
     except DownloadError:
@@ -234,123 +145,4 @@ def _install(known: Known, part: _Part, target: Path, record: Path) -> Seen:
     return found
 
 
-def _load(part: _Part, progress: Progress, timeout: float) -> None:
-    """Bring ``part`` to its full length. Raises :class:`_UrlError`; what was loaded of a good file stays."""
-    response = _answer(part, timeout)
-    if response is None:
-        return
-    with response:
-        _begin(part, response)
-        total = part.total
-        if total is not None and total > MAX_BYTES:
-            raise _UrlError(f"it would send {total:,} bytes, more than any of these networks has")
-        done, last = part.size, 0.0
-        with part.path.open("ab") as stream:
-            while piece := _piece(response, part, done):
-                if not done and looks_like_html(piece):
-                    raise _UrlError("it sent an HTML page and not the file: the link is dead")
-                stream.write(piece)
-                done += len(piece)
-                if done > MAX_BYTES:
-                    break
-                if time.monotonic() - last > 0.1:
-                    last = time.monotonic()
-                    progress(done, total)
-        if done > MAX_BYTES:
-            raise _UrlError(f"it sent more than {MAX_BYTES:,} bytes, more than any of these networks has")
-        if total is not None and done < total:
-            raise _broken_off(part, done)
-        if total is not None and done > total:
-            raise _UrlError(f"it sent more than the {total:,} bytes that it announced")
-        if not done:
-            raise _UrlError("it sent an empty file")
-        progress(done, done)
-
-
-def _answer(part: _Part, timeout: float) -> HTTPResponse | None:
-    """The server's answer, or None when it says that ``part`` is all of the file. Raises :class:`_UrlError`."""
-    try:
-        if urllib.parse.urlsplit(part.url).scheme not in WEB:
-            raise _UrlError("it is no web address")
-        request = urllib.request.Request(part.url, headers={"User-Agent": f"ferplus-keras/{__version__}"})
-        request.add_header("Accept-Encoding", "identity")
-        if part.size:
-            request.add_header("Range", f"bytes={part.size}-")
-            request.add_header("If-Range", part.validator)
-        response: HTTPResponse = urllib.request.build_opener(_HttpOnly).open(request, timeout=timeout)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code != 416 or not part.size:
-            raise _NoAnswerError(f"it answered {error.code} {error.reason}") from None
-        if error.headers.get("Content-Range") == f"bytes */{part.size}":
-            part.total = part.size  # its length was not known when the run that loaded it was stopped
-            return None
-        part.begin("", None)  # nothing after what we have, which is not all: it never was this file
-        return _answer(part, timeout)
-    except (urllib.error.URLError, HTTPException, TimeoutError, OSError, ValueError) as error:
-        raise _NoAnswerError(_reason(error)) from None
-    return response
-
-
-class _HttpOnly(urllib.request.HTTPRedirectHandler):
-    """Redirects may not leave the web: ``file:`` and ``ftp:`` are somebody else's idea."""
-
-    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
-        if urllib.parse.urlsplit(newurl).scheme not in WEB:
-            raise _UrlError(f"it redirects to {newurl[:60]}, which is not the web")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _begin(part: _Part, response: HTTPResponse) -> None:
-    """Settle from the headers whether the bytes go on from what is there, and how many they will be."""
-    headers = response.headers
-    if headers.get("Content-Encoding", "identity").lower() not in ("", "identity"):
-        raise _NoAnswerError(f"it sent the file {headers['Content-Encoding']}-encoded, unasked")
-    if headers.get_content_type() == "text/html":  # perhaps a hotel's login page: no reason to drop a part
-        raise _NoAnswerError("it sent an HTML page and not the file: the link is dead")
-    if response.status != 206:
-        part.begin(_validator(headers), response.length)
-        return
-    span = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", headers.get("Content-Range", ""))
-    full = None if span is None else int(span.group(2)) + 1 if span.group(3) == "*" else int(span.group(3))
-    if span is None or int(span.group(1)) != part.size or part.total not in (None, full):
-        raise _UrlError("it went on at another place than asked; what was loaded was dropped: run this again")
-    part.total = full
-
-
-def _validator(headers: Message) -> str:
-    """What tells a later run whether the rest is the rest of the same file: its strong ETag, else its date.
-
-    A weak ETag cannot (RFC 9110, 13.1.5): files that differ in bytes may share it. Without either the next run begins
-    anew, for halves of two versions would make a file that nobody published.
-    """
-    tag, day = headers.get("ETag", ""), headers.get("Last-Modified", "")
-    return tag if re.fullmatch(r'"[^"\s]*"', tag) else day if day.isprintable() else ""
-
-
-def _piece(response: HTTPResponse, part: _Part, done: int) -> bytes:
-    try:
-        return response.read1(PIECE)
-    except (HTTPException, TimeoutError, OSError):
-        raise _broken_off(part, done) from None
-
-
-def _broken_off(part: _Part, done: int) -> _NoAnswerError:
-    if not done:
-        return _NoAnswerError("the connection ended before the first byte")
-    where = f"the connection ended after {done:,}{f' of {part.total:,}' if part.total else ''} bytes"
-    if not part.validator:
-        return _BrokenOffError(f"{where}, and the server offers no way to go on: run this again to start over.")
-    return _BrokenOffError(f"{where}. They are kept: run this again to go on from there.")
-
-
-def _reason(error: Exception) -> str:
-    inner = getattr(error, "reason", error)
-    if isinstance(inner, TimeoutError):
-        return "no answer in time"
-    if isinstance(inner, OSError) and inner.strerror:
-        return inner.strerror
-    return str(inner) or type(inner).__name__
-
-
-__all__ = ["Fetched", "fetch"]
+__all__ = ["BY_HAND", "Fetched", "fetch"]

@@ -14,6 +14,7 @@ from convert.readers.exports import inspect_export
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.networks.keras_vggface import KERAS_VGGFACE, PADDING_NOTE
+from ferplus_keras.wording import counted, printable
 
 #: How many of a foreign file's tensors are listed.
 LISTED = 12
@@ -51,7 +52,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
     try:
         matched = match(found, file.path.name)
     except BadInputError as error:
-        result["problems"] = "\n".join(filter(None, (error.details, str(error))))
+        result["problems"] = "\n".join(filter(None, (error.details, printable(str(error)))))
         shapes = {name: list(array.shape) for name, array in found.arrays.items()}
         result["listing"] = dict(list(shapes.items())[:LISTED])
         return result
@@ -63,7 +64,8 @@ def inspect(path: str | Path) -> dict[str, Any]:
         "notes": matched.notes,
     }
     if problem := graph_problem(found, matched):
-        result["problems"] = f"{file.path.name}: its graph is not {matched.architecture.network}'s: {problem}"
+        told = f"{file.path.name}: its graph is not {matched.architecture.network}'s: {problem}"
+        result["problems"] = printable(told)
     return result
 
 
@@ -71,6 +73,9 @@ def as_text(result: dict[str, Any]) -> str:
     """:func:`inspect`'s result for a person."""
     standin = "  (STAND-IN: made-up weights)" if result["standin"] else ""
     dtypes = ", ".join(f"{count} {dtype}" for dtype, count in result["dtypes"].items())
+    tensors = f"{result['tensors']:,}"
+    if result["step_counters"]:
+        tensors += f" and {counted(result['step_counters'], 'step counter')}"
     rows = [
         ("file", result["file"] + standin),
         ("size", f"{result['size']:,} bytes"),
@@ -81,7 +86,7 @@ def as_text(result: dict[str, Any]) -> str:
         ("folded", "batch normalisations stand in the convolutions: for inference only" if result["folded"] else None),
         ("output", result["output"]),
         ("parameters", f"{result['parameters']:,}" if result["parameters"] else None),
-        ("tensors", f"{result['tensors']} and {result['step_counters']} step counters ({dtypes})" if dtypes else None),
+        ("tensors", f"{tensors} ({dtypes})" if dtypes else None),
         ("takes", ", ".join(result.get("inputs", ()))),
         ("gives", ", ".join(result.get("outputs", ()))),
     ]
@@ -94,13 +99,17 @@ def as_text(result: dict[str, Any]) -> str:
         if provenance["labels"]:
             rows.append(("labels", ", ".join(provenance["labels"])))
         pre = provenance["preprocessing"]
-        taken = f"{pre['pixel_range']} less {pre['mean']}"
+        low, high = pre["pixel_range"]
+        taken = f"{low:g}..{high:g} less {', '.join(f'{value:g}' for value in pre['mean'])}"
         if provenance["preprocessing_inside"]:
             taken += " (subtracted inside: bytes go in)"
         rows.append(("input", f"{pre['channel_order']}, {taken}, {pre['resize']}"))
         if provenance["layout"] == KERAS_VGGFACE:
             rows.append(("NOT EXACT", PADDING_NOTE))
     rows += [("note", note) for note in result["notes"]]
-    rows += [("tensor", f"{name} {tuple(shape)}") for name, shape in result.get("listing", {}).items()]
+    rows += [
+        ("tensor", f"{name} {' x '.join(map(str, shape)) or 'a single number'}")
+        for name, shape in result.get("listing", {}).items()
+    ]
     text = "\n".join(f"{label:<11} {value}" for label, value in rows if value)
     return f"{text}\n{result['problems']}" if result["problems"] else f"{text}\nproblems    none"

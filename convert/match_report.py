@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Sized
 from dataclasses import dataclass, field
 
+from ferplus_keras.wording import printable
+
 
 @dataclass
 class Mismatch:
@@ -44,9 +46,9 @@ class Mismatch:
         return rows
 
     def table(self, limit: int = 40) -> str:
-        """The rows as text, at most ``limit`` of them and a count of the rest."""
+        """The rows as text, at most ``limit`` of them and a count of the rest. Names are made printable."""
         rows = self.rows()
-        shown = [("problem", "tensors", ""), *rows[:limit]]
+        shown = [("problem", "tensors", ""), *((kind, printable(names), what) for kind, names, what in rows[:limit])]
         widths = [max(len(row[column]) for row in shown) for column in (0, 1)]
         lines = [
             f"  {problem:<{widths[0]}}  {names:<{widths[1]}}  {detail}".rstrip() for problem, names, detail in shown

@@ -23,6 +23,7 @@ from ferplus_keras.networks.architecture import (
     classifier,
     embedding,
 )
+from ferplus_keras.wording import printable
 
 if TYPE_CHECKING:
     from convert.readers.keras_graph import Graph
@@ -127,7 +128,7 @@ def match(
         raise BadInputError(
             f"{where} is not a complete {expected_architecture.network} checkpoint: {mismatch.summary()}. "
             "If that is meant, name the tensors with --allow-missing or --allow-unexpected.",
-            details=f"{where} against {expected_architecture}:\n{mismatch.table()}",
+            details=f"{printable(where)} against {expected_architecture}:\n{mismatch.table()}",
         )
     notes += _dtype_notes(found, slots)
     return Match(expected_architecture, neutral, _folded(counters), torch_head, notes)

@@ -41,7 +41,7 @@ def convert_all(
     formats: tuple[str, ...] = ("h5",),
     offline: bool = False,
     reports: Path | None = None,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = lambda _line: None,
 ) -> list[Made]:
     """Convert the manifest's default checkpoints into ``weights/output`` and check each result's parity.
 
@@ -92,7 +92,7 @@ def _source(known: Known, offline: bool, say: Callable[[str], None]) -> Path:
     return substitute
 
 
-def verify_all(*, reports: Path | None = None, say: Callable[[str], None] = print) -> list[Made]:
+def verify_all(*, reports: Path | None = None, say: Callable[[str], None] = lambda _line: None) -> list[Made]:
     """Check every Keras file in ``weights/output`` against the checkpoint that its provenance names.
 
     Each file's report goes into a folder of its own in ``reports``, if that is given.
@@ -141,16 +141,17 @@ def parity_in_own_process(
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     try:
         report = json.loads(run.stdout)
-    except ValueError:
+        assert isinstance(report, dict)
+        error = report.get("error")
+    except ValueError:  # it crashed, or the system ended it (-9: for want of memory, as a rule)
         said = [line for line in run.stderr.strip().splitlines() if line.strip()]
-        lines = [line for line in said if line.startswith("error:")]
-        # Without a sentence of its own it crashed, or the system ended it (-9: for want of memory, as a rule).
-        crashed = f"it ended with code {run.returncode} ({said[-1][:200] if said else 'no output'})"
-        reason = lines[-1].removeprefix("error: ") if lines else crashed
-        kind = {OutputError.exit_code: OutputError, BadInputError.exit_code: BadInputError}.get(run.returncode)
-        raise (kind or CheckFailedError)(f"The parity check of {model} could not be run: {reason}") from None
-    assert isinstance(report, dict)
-    return report
+        reason = f"it ended with code {run.returncode} ({said[-1][:200] if said else 'no output'})"
+        error = {"code": run.returncode, "message": reason}
+    if error:
+        kind = {OutputError.exit_code: OutputError, BadInputError.exit_code: BadInputError}.get(error["code"])
+        raise (kind or CheckFailedError)(f"The parity check of {model} could not be run: {error['message']}")
+    result: dict[str, Any] = report
+    return result
 
 
 def table(made: list[Made]) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import io
 import os
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import pytest
 from hypothesis import settings
@@ -132,3 +136,14 @@ def run_ferplus(*arguments: object, cwd: Path | None = None, **environment: str)
         [sys.executable, "-m", "ferplus_keras.cli", *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, cwd=cwd or ROOT, capture_output=True, text=True,
     )  # fmt: skip
+
+
+def typed(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The same in this process, which is a hundred times as fast."""
+    from ferplus_keras.cli import main
+
+    words, out, err = [str(word) for word in arguments], io.StringIO(), io.StringIO()
+    with patch.dict(os.environ, environment), redirect_stdout(out), redirect_stderr(err):
+        code = main(words)
+    gc.enable()  # `convert` lives too short to need it
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())

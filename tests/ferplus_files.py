@@ -26,6 +26,7 @@ class Small:
     votes: np.ndarray
     split: np.ndarray
     names: list[str]
+    emotions: list[int] | None = None  #: Kaggle's labels; 0 everywhere where there are none
 
     def label_rows(self) -> list[list[str]]:
         return [
@@ -38,8 +39,10 @@ class Small:
 
     def pixel_rows(self) -> list[list[str]]:
         return [
-            ["0", " ".join(map(str, image.ravel().tolist())), USAGE[code]]
-            for image, code in zip(self.images, self.split, strict=True)
+            [str(emotion), " ".join(map(str, image.ravel().tolist())), USAGE[code]]
+            for image, code, emotion in zip(
+                self.images, self.split, self.emotions or [0] * len(self.names), strict=True
+            )
         ]
 
     def pixels(self) -> bytes:

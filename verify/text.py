@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ferplus_keras.networks.keras_vggface import KERAS_VGGFACE
+from ferplus_keras.wording import counted
 
 WORDS = {True: "pass", False: "FAIL", None: "-"}
 
@@ -14,7 +15,7 @@ def as_text(result: dict[str, Any]) -> str:
     standin = "  STAND-IN weights" if result["standin"] else ""
     lines = [
         f"{result['model']['name']} against {result['source']['name']}: {result['network']}, {result['head']}, "
-        f"{result['images']['count']} images{standin}"
+        f"{counted(result['images']['count'], 'image')}{standin}"
     ]
     for level in result["levels"]:
         first, *rest = level["summary"].split("; ")
@@ -43,7 +44,7 @@ def _backends(runs: list[dict[str, Any]]) -> list[str]:
         rows.append(
             (
                 run["backend"], run["dtype"], run["reference"], f"{_figure(worst)} {worst['layer']}",
-                _figure(run["logits"]), f"{run['decisions']['agreement']:.0%}", WORDS[run["passed"]],
+                _figure(run["logits"]), f"{100 * run['decisions']['agreement']:.0f} %", WORDS[run["passed"]],
             )
         )  # fmt: skip
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

@@ -6,16 +6,19 @@ Nothing heavy is imported before it is needed: ``--help`` answers in a tenth of 
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, NoReturn
 
 from ferplus_keras import __version__
+from ferplus_keras.cli import screen
+from ferplus_keras.cli.endings import Terminated, ending_of
+from ferplus_keras.cli.parsing import Parser
 from ferplus_keras.cli.shared import EXIT_CODES, Commands
-from ferplus_keras.errors import FerplusError
+from ferplus_keras.errors import OutputError
 
 #: Which module declares which command, in the order of ``--help``.
 MODULES = {
@@ -31,50 +34,52 @@ MODULES = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line ``arguments`` (default: the process's) and return the exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    options = build_parser(arguments).parse_args(arguments)
-    signal.signal(signal.SIGTERM, _terminated)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    screen.prepare()
     try:
+        options = parsed(words)
+        signal.signal(signal.SIGTERM, _terminated)
         code: int = options.run(options)
-        sys.stdout.flush()
-    except FerplusError as error:
-        if error.details:
-            print(error.details, file=sys.stderr)
-        print(f"error: {error}", file=sys.stderr)
-        # A file that a library could not finish complains once more when it is collected; all has been said.
-        sys.unraisablehook = lambda _unraisable: None
-        return error.exit_code
-    except ModuleNotFoundError as error:
-        print(
-            f"error: this needs {error.name}, which is not installed here: pip install {error.name}.", file=sys.stderr
-        )
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: unfinished files were removed, finished ones are complete.", file=sys.stderr)
-        return 130
-    except _Terminated:
-        print("terminated: unfinished files were removed, finished ones are complete.", file=sys.stderr)
-        return 143
-    except MemoryError:
-        print("error: not enough memory; converting takes about twice the checkpoint's size.", file=sys.stderr)
-        return 3
+        return code
     except BrokenPipeError:  # `ferplus ... | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    return code
+    except SystemExit as asked:  # --help and --version
+        return int(asked.code or 0)
+    except BaseException as error:
+        return _end(error, words)
 
 
-class _Terminated(BaseException):
-    """SIGTERM, as an exception: what is open is closed and removed on the way out."""
+def parsed(words: Sequence[str]) -> argparse.Namespace:
+    """The options that ``words`` are; ``help`` and nothing at all ask for help. Raises :class:`UsageError`."""
+    words = [*words[1:], "--help"] if words[:1] == ["help"] else list(words)
+    if words in ([], ["verify"]):
+        words.append("--help")
+    parser = build_parser(words)
+    options, left_over = parser.parse_known_args(words)
+    if left_over:
+        options.parser.refuse(left_over)
+    return options
+
+
+def _end(error: BaseException, words: Sequence[str]) -> int:
+    ending = ending_of(error, words)
+    # A file that a library could not finish complains once more when it is collected; all has been said.
+    sys.unraisablehook = lambda _unraisable: None
+    screen.notice(*ending.details, f"{ending.prefix}{ending.sentence}")
+    if "--json" in words:
+        told = {"code": ending.code, "message": ending.sentence, "details": ending.details}
+        with suppress(OutputError, BrokenPipeError):  # the sentence was said
+            screen.result_json({"error": told}, indent=None)
+    return ending.code
 
 
 def _terminated(_signal: int, _frame: Any) -> NoReturn:
-    raise _Terminated
+    raise Terminated
 
 
-def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
+def build_parser(arguments: Sequence[str] = ()) -> Parser:
     """The parser of ``arguments``: of the one command that they begin with, or else of all."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="ferplus",
         description="Albanie's FERPlus networks as exact Keras models.",
         epilog=f"example:\n  ferplus convert resnet50_ferplus_dag.pth resnet50_ferplus.h5\n\n{EXIT_CODES}",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ferplus_keras.cli import screen
+from ferplus_keras.cli.parsing import number
 from ferplus_keras.cli.progress import Progress
+from ferplus_keras.cli.requirements import need_file
 from ferplus_keras.cli.shared import (
     Commands,
     add_data,
@@ -20,6 +22,7 @@ from ferplus_keras.cli.shared import (
 )
 from ferplus_keras.durations import duration
 from ferplus_keras.errors import CheckFailedError
+from ferplus_keras.wording import all_printable, counted
 
 if TYPE_CHECKING:
     from verify.accuracy import Step
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
 #: ``--help`` need not import NumPy; a test holds them together.
 PROTOCOL_NAMES = ("albanie", "wtomin", "majority", "probability", "crossentropy", "multi_target")
 RESIZER_NAMES = ("pillow", "align-corners", "opencv", "tensorflow")
+
+#: Suffixes of files that are run by something else than Keras.
+WITHOUT_KERAS = (".pth", ".safetensors", ".onnx", ".mat")
 
 
 def add(commands: Commands) -> None:
@@ -65,7 +71,12 @@ def add(commands: Commands) -> None:
 
 def _accuracy(options: argparse.Namespace) -> int:
     start = time.perf_counter()
-    keras_settings()
+    names = [name for name in (options.model, options.versus) if name]
+    for name in names:
+        need_file(name, folder=True)
+    with_keras = any(not name.lower().endswith(WITHOUT_KERAS) for name in names)
+    if with_keras:
+        keras_settings()
 
     from ferplus_keras.dataset import load_ferplus
     from ferplus_keras.dataset.protocols import PROTOCOLS
@@ -83,8 +94,7 @@ def _accuracy(options: argparse.Namespace) -> int:
     protocol = PROTOCOLS[options.protocol]
     splits = ["val", "test"] if options.split == "both" else [options.split]
     dataset = load_ferplus(options.data, progress=say.passing)
-    names = [name for name in (options.model, options.versus) if name]
-    if any(not name.lower().endswith((".pth", ".safetensors", ".onnx", ".mat")) for name in names):
+    if with_keras:
         start_keras()
     predictor = open_predictor(options.model)
     expected = expectations(
@@ -104,13 +114,14 @@ def _accuracy(options: argparse.Namespace) -> int:
 
         written = write_accuracy_report(result, dataset.images, Path(options.report))
     if options.json:
-        print(json.dumps(result, indent=2, allow_nan=False))
+        screen.result_json(result)
         return 0 if result["passed"] else 1
-    print(as_text(result))
-    for path in written:
-        print(path)
+    screen.result(*as_text(all_printable(result)).split("\n"))
     pictures = sum(split["n"] for split in result["splits"])
-    print(f"{pictures:,} pictures, in {duration(time.perf_counter() - start)} altogether")
+    screen.news(
+        *(str(path) for path in written),
+        f"{counted(pictures, 'picture')}, in {duration(time.perf_counter() - start)} altogether",
+    )
     if not result["passed"]:
         failed = "; ".join(level["summary"] for level in result["levels"] if not level["passed"])
         raise CheckFailedError(f"{result['model']['name']}: {failed}.")
@@ -129,8 +140,4 @@ class Steps(Progress):
         (self.line if finished else self.passing)(text)
 
 
-def _points(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 100:
-        raise argparse.ArgumentTypeError(f"points of percent, from 0 to 100, not {text}")
-    return value
+_points = number(float, 0, 100, "points of percent, from 0 to 100")

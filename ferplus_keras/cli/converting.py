@@ -5,14 +5,36 @@ from __future__ import annotations
 import argparse
 import atexit
 import gc
-import json
+import math
 import os
+import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
 
-from ferplus_keras.cli.shared import Commands, add_reports, plain, report, reports_folder_of, sayer
+from ferplus_keras.cli import screen
+from ferplus_keras.cli.parsing import did_you_mean, number
+from ferplus_keras.cli.progress import Progress
+from ferplus_keras.cli.requirements import (
+    BACKENDS,
+    backend_of_environment,
+    installed,
+    need_file,
+    need_network_before,
+)
+from ferplus_keras.cli.shared import (
+    Commands,
+    add_reports,
+    in_the_way,
+    plain,
+    progress,
+    report,
+    reports_folder_of,
+    sayer,
+)
+from ferplus_keras.errors import BadInputError
 from ferplus_keras.networks.architecture import NETWORKS
+from ferplus_keras.wording import all_printable, counted
 
 #: Target formats by name; ``convert.writers.FORMATS`` has the same, and a test holds the two together.
 FORMAT_NAMES = ("h5", "keras", "weights.h5", "pth", "safetensors", "onnx", "mat")
@@ -101,6 +123,7 @@ def add(commands: Commands) -> None:
 
 
 def _convert(options: argparse.Namespace) -> int:
+    _source_first(options)
     _light_keras()
     _in_haste()
     from ferplus_keras.files.mapped_file import MappedFile
@@ -111,6 +134,7 @@ def _convert(options: argparse.Namespace) -> int:
 
     chosen = options.to or ([] if options.targets else ["h5"])
     beside = [default_target(options.source, format, folded=options.fold) for format in chosen]
+    replaced = {os.fspath(target): in_the_way(target) for target in (*options.targets, *beside)}
     conversion = convert(
         source,
         [*options.targets, *beside],
@@ -124,31 +148,51 @@ def _convert(options: argparse.Namespace) -> int:
         pixels=options.preprocessing == "inside",
         allow_missing=options.allow_missing,
         allow_unexpected=options.allow_unexpected,
-        progress=lambda line: None if options.json else print(line, file=sys.stderr),
+        progress=progress(options.json),
     )
     provenance = conversion.provenance
     if options.json:
         written = [asdict(each) | {"path": str(each.path)} for each in conversion.written]
         report = {"source": str(conversion.source), "written": written, "seconds": conversion.seconds}
-        print(json.dumps(report | {"provenance": asdict(provenance)}, indent=2))
+        screen.result_json(report | {"provenance": asdict(provenance)})
         return 0
     if provenance.standin:
-        print(f"{conversion.source.name} is a STAND-IN with made-up weights: its predictions mean nothing.")
-    for note in provenance.notes:
-        print(f"note: {note}")
+        screen.news(f"{conversion.source.name} is a STAND-IN with made-up weights: its predictions mean nothing.")
+    screen.news(*(f"note: {note}" for note in provenance.notes))
     if options.layout != LAYOUT_NAMES[0]:
         from ferplus_keras.networks.keras_vggface import PADDING_NOTE
 
-        print(f"note: NOT EXACT: {PADDING_NOTE}. Feed it BGR: keras_vggface.utils.preprocess_input(images, version=2)")
-    for each in conversion.written:
-        print(f"{each.path}  {each.size / 1e6:.1f} MB  sha256 {each.sha256[:12]}...  read back and equal bit for bit")
-    print(f"{provenance.network}, {len(conversion.written)} file(s) in {conversion.seconds:.1f} s")
+        screen.news(
+            f"note: NOT EXACT: {PADDING_NOTE}. Feed it BGR: keras_vggface.utils.preprocess_input(images, version=2)"
+        )
+    screen.news(
+        *(
+            f"{each.path}  {each.size / 1e6:.1f} MB  sha256 {each.sha256[:12]}...  read back and equal bit for bit"
+            f"{replaced.get(os.fspath(each.path), '')}"
+            for each in conversion.written
+        ),
+        f"{provenance.network}, {counted(len(conversion.written), 'file')} in {conversion.seconds:.1f} s",
+    )
     return 0
+
+
+def _source_first(options: argparse.Namespace) -> None:
+    """Raise :class:`BadInputError` when there is no source, and say so when a target seems to be it."""
+    need_network_before(options.source, options.targets, "ferplus convert SOURCE TARGET")
+    if not os.path.lexists(options.source) and (found := next(filter(os.path.isfile, options.targets), None)):
+        raise BadInputError(
+            f"There is no file {options.source}, and {found} is there: the source comes first, "
+            f"`ferplus convert {shlex.join([found, options.source])}`."
+        )
+    need_file(options.source)
 
 
 def _light_keras() -> None:
     """To write Keras 3's own files any backend will do, and NumPy's starts in a second. Parity picks its own."""
-    os.environ["KERAS_BACKEND"] = "numpy"
+    if installed("jax"):  # which Keras's NumPy backend uses
+        os.environ["KERAS_BACKEND"] = "numpy"
+    elif (backend := next(filter(installed, BACKENDS), None)) and not installed(backend_of_environment()):
+        os.environ["KERAS_BACKEND"] = backend
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Keras imports TensorFlow where it finds it, which greets
 
 
@@ -171,14 +215,21 @@ def _convert_all(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
+    need_file(options.file, folder=True)
     from convert.inspection import as_text, inspect
 
     result = inspect(options.file)
-    print(json.dumps(result, indent=2) if options.json else as_text(result))
+    if options.json:
+        screen.result_json(result)
+    else:
+        problems = result["problems"].split("\n")  # lines of ours, in which the names are printable already
+        shown = as_text(all_printable(result | {"problems": ""})).split("\n")
+        screen.result(*(shown[:-1] + problems if result["problems"] else shown))
     return 2 if result["problems"] else 0
 
 
 def _roundtrip(options: argparse.Namespace) -> int:
+    need_file(options.source)
     _light_keras()
     from ferplus_keras.errors import CheckFailedError
     from verify.roundtrip import roundtrip
@@ -186,20 +237,21 @@ def _roundtrip(options: argparse.Namespace) -> int:
     result = roundtrip(
         options.source,
         formats=options.to or None,
-        progress=lambda line: None if options.json else print(line, file=sys.stderr),
+        progress=progress(options.json),
     )
     if options.json:
-        print(json.dumps(result.as_dict(), indent=2))
+        screen.result_json(result.as_dict())
         return 0 if result.passed else 1
-    print(result.as_text())
+    screen.result(*result.as_text().split("\n"))
     off = [way for way in result.ways if not way.passed]
     if off:
         raise CheckFailedError(
             f"{len(off)} of {len(result.ways)} ways end with other numbers than {result.source.name}, the first by "
             f"{off[0].first} and {off[0].second}: {off[0].verdict}."
         )
-    print(
-        f"{len(result.ways)} ways home to {result.home}, {result.files} temporary files written and read in "
+    screen.news(
+        f"{counted(len(result.ways), 'way')} home to {result.home}, "
+        f"{counted(result.files, 'temporary file')} written and read in "
         f"{result.seconds:.0f} s"
     )
     return 0
@@ -208,40 +260,40 @@ def _roundtrip(options: argparse.Namespace) -> int:
 def _fetch(options: argparse.Namespace) -> int:
     from convert.fetch import fetch
     from convert.manifest import downloads_folder, read_manifest
-    from ferplus_keras.errors import BadInputError, DownloadError
+    from ferplus_keras.errors import DownloadError
 
     manifest = read_manifest()
     names = options.names or [name for name, known in manifest.items() if known.default]
     if unknown := [name for name in names if name not in manifest]:
-        raise BadInputError(f"The manifest has no {unknown[0]!r}; it has {', '.join(manifest)}.")
+        guess = did_you_mean(unknown[0], manifest)
+        raise BadInputError(f'The manifest has no "{unknown[0]}"; it has {", ".join(manifest)}{guess or "."}')
     results, errors = [], []
     for name in names:
         try:
-            fetched = fetch(manifest[name], downloads_folder(), progress=None if options.json else _progress(name))
+            fetched = fetch(manifest[name], downloads_folder(), progress=None if options.json else _loading(name))
         except DownloadError as error:
             errors.append(f"{name}: {error}")
             continue
         results.append(plain(asdict(fetched)) | {"name": name})
         if not options.json:
-            print(f"{name}: {fetched.path}  {fetched.size:,} bytes  sha256 {fetched.sha256}  ({fetched.status})")
+            screen.news(f"{name}: {fetched.path}  {fetched.size:,} bytes  sha256 {fetched.sha256}  ({fetched.status})")
     if options.json:
-        print(json.dumps({"fetched": results, "errors": errors}, indent=2))
+        screen.result_json({"fetched": results, "errors": errors})
+        return DownloadError.exit_code if errors else 0
     if errors:
-        raise DownloadError("\n".join(errors))
+        screen.notice(*(f"error: {error}" for error in errors[:-1]))
+        raise DownloadError(errors[-1])
     return 0
 
 
-def _progress(name: str) -> Any:
+def _loading(name: str) -> Callable[[int, int | None], None]:
+    say = Progress()
+
     def show(done: int, total: int | None) -> None:
-        share = f" of {total / 1e6:.1f} MB ({done / total:.0%})" if total else " MB"
-        end = "\n" if done == total else "\r"
-        print(f"{name}: {done / 1e6:.1f}{share}", end=end, file=sys.stderr, flush=True)
+        share = f" of {total / 1e6:.1f} MB ({100 * done / total:.0f} %)" if total else " MB"
+        (say.line if done == total else say.passing)(f"{name}: {done / 1e6:.1f}{share}")
 
     return show
 
 
-def _rate(text: str) -> float:
-    value = float(text)
-    if not 0.0 <= value < 1.0:
-        raise argparse.ArgumentTypeError(f"a rate is at least 0 and below 1, not {text}")
-    return value
+_rate = number(float, 0.0, math.nextafter(1.0, 0.0), "a rate is at least 0 and below 1")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ferplus_keras.cli import screen
 from ferplus_keras.cli.accuracy import Steps
-from ferplus_keras.cli.shared import Commands, count, seed, silent_stderr, start_keras
+from ferplus_keras.cli.parsing import number
+from ferplus_keras.cli.requirements import need_file, need_network_before
+from ferplus_keras.cli.shared import Commands, count, in_the_way, seed, silent_stderr, start_keras
 from ferplus_keras.errors import CheckFailedError
 
 #: Names of ``convert.exporters.TARGETS`` and ``QUANTIZATIONS``; a test holds them together.
@@ -63,13 +65,18 @@ def add(commands: Commands) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from convert.exporters import Recipe, checked
+    from convert.exporters import Recipe, checked, export_path
 
     recipe = Recipe(
         options.to, options.quantize, folded=options.fold, pixels=options.preprocessing == "inside",
         batch=options.batch, logits=options.output == "logits", channels_first=options.channels_first,
     )  # fmt: skip
-    checked(recipe, options.calibrate is not None)  # before TensorFlow is waited for
+    checked(recipe, options.calibrate is not None)  # all of these before TensorFlow is waited for
+    need_network_before(options.model, filter(None, [options.out]), "ferplus export MODEL OUT")
+    need_file(options.model, folder=True)
+    for path in filter(None, (options.images, options.calibrate, options.data)):
+        need_file(path, folder=True)
+    replaced = in_the_way(export_path(options.model, recipe, options.out, standin=False))
     _tensorflow()
     from verify.exporting import export_checked
 
@@ -82,12 +89,11 @@ def _export(options: argparse.Namespace) -> int:
         progress=say.line, steps=say.step,
     )  # fmt: skip
     if options.json:
-        print(json.dumps(outcome.as_dict(), indent=2, allow_nan=False))
+        screen.result_json(outcome.as_dict())
         return 0 if outcome.passed else 1
     if outcome.checkpoint.provenance.standin:
-        print(f"{outcome.source.name} is a STAND-IN with made-up weights: its predictions mean nothing.")
-    for passed, sentence in outcome.sentences:
-        print(f"  {'pass' if passed else 'FAIL'}  {sentence}")
+        screen.news(f"{outcome.source.name} is a STAND-IN with made-up weights: its predictions mean nothing.")
+    screen.news(*(f"  {'pass' if passed else 'FAIL'}  {sentence}" for passed, sentence in outcome.sentences))
     if not outcome.passed:
         failed = "; ".join(sentence for passed, sentence in outcome.sentences if not passed)
         raise CheckFailedError(
@@ -95,8 +101,10 @@ def _export(options: argparse.Namespace) -> int:
             "decisions may change."
         )
     peak = f", peak {outcome.peak / 1e9:.1f} GB" if outcome.peak else ""
-    print(f"{outcome.path}  {outcome.size / 1e6:.1f} MB  sha256 {outcome.sha256[:12]}...")
-    print(f"{outcome.recipe}: exported in {outcome.export_seconds:.0f} s, checked by {outcome.seconds:.0f} s{peak}")
+    screen.news(
+        f"{outcome.path}  {outcome.size / 1e6:.1f} MB  sha256 {outcome.sha256[:12]}...{replaced}",
+        f"{outcome.recipe}: exported in {outcome.export_seconds:.0f} s, checked by {outcome.seconds:.0f} s{peak}",
+    )
     return 0
 
 
@@ -112,17 +120,18 @@ def verify_outputs(options: argparse.Namespace) -> int:
     found = compare_outputs(open_runnable(Path(options.model)), read_checkpoint(options.against), images)
     if options.json:
         told: dict[str, Any] = {"model": str(options.model), "source": str(options.against)}
-        print(json.dumps(told | found.as_dict(), indent=2, allow_nan=False))
+        screen.result_json(told | found.as_dict())
         return 0 if found.passed else 1
-    print(f"{Path(options.model).name} against {Path(options.against).name}, {found.origin}, run by {found.by}")
-    print("  the format has no layers with names, or takes bytes: the output alone is compared")
-    for passed, sentence in found.sentences:
-        print(f"  {'pass' if passed else 'FAIL'}  {sentence}")
+    screen.result(
+        f"{Path(options.model).name} against {Path(options.against).name}, {found.origin}, run by {found.by}",
+        "  the format has no layers with names, or takes bytes: the output alone is compared",
+        *(f"  {'pass' if passed else 'FAIL'}  {sentence}" for passed, sentence in found.sentences),
+    )
     if not found.passed:
         raise CheckFailedError(
             f"{options.model} does not do what {options.against} does, or not as nearly as it should."
         )
-    print(f"the same output, {found.kind}, checked in {found.seconds:.0f} s")
+    screen.news(f"the same output, {found.kind}, checked in {found.seconds:.0f} s")
     return 0
 
 
@@ -152,8 +161,4 @@ def _batch(text: str) -> int | None:
     return None if text == "dynamic" else count(text)
 
 
-def _percentage(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 100:
-        raise argparse.ArgumentTypeError(f"a percentage from 0 to 100, not {text}")
-    return value
+_percentage = number(float, 0, 100, "a percentage from 0 to 100")

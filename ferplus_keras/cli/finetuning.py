@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ferplus_keras.cli import screen
 from ferplus_keras.cli.progress import Progress
 from ferplus_keras.cli.shared import Commands, count, plain, seed, start_keras
 from ferplus_keras.durations import duration
 from ferplus_keras.errors import BadInputError, CheckFailedError
 from ferplus_keras.networks.architecture import COMPACT, NETWORKS
+from ferplus_keras.wording import counted
 
 if TYPE_CHECKING:
     from ferplus_keras.finetune.examples import Examples
@@ -76,17 +76,22 @@ def _finetune(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     folder = _folder(options)
     if options.resume and folder is not None and (made := _finished(folder, options)):
-        print(json.dumps(made, indent=2) if options.json else f"finished already, and complete\n{_told(made, folder)}")
+        if options.json:
+            screen.result_json(made)
+        else:
+            screen.news("finished already, and complete", *_told(made, folder))
         return 0
-    start_keras(options.backend)
-
+    # Everything that can be refused without Keras is refused before seconds go by for importing it.
     from ferplus_keras.finetune.distribution import parse, scope
 
     parse(options.distribute)
-    formats = _formats(options)
+    formats, recipe = _formats(options), _recipe(options, folder)
+    for name in ([options.weights] if options.weights else []) + (options.teacher or []):
+        if not Path(name).exists():
+            raise BadInputError(f"There is no {name}. Check the name.")
     say = _Progress(quiet=options.json)
-    recipe = _recipe(options, folder)
     examples, dataset = _examples(options, recipe, say)
+    start_keras(options.backend)
     begun_from, teachers = _start(options, examples.classes), _teachers(options, examples.classes)
     with scope(options.distribute) as world:
         from ferplus_keras.finetune.training import Hooks, Run
@@ -122,9 +127,9 @@ def _finetune(options: argparse.Namespace) -> int:
                 raise
     made["seconds"] = round(time.perf_counter() - start, 1)
     if options.json:
-        print(json.dumps(plain(made), indent=2, allow_nan=False))
+        screen.result_json(plain(made))
         return 0
-    print(_told(made, folder))
+    screen.news(*_told(made, folder))
     return 0
 
 
@@ -294,9 +299,9 @@ def _how_to_go_on(error: BaseException, folder: RunFolder) -> None:
     if isinstance(error, BadInputError | CheckFailedError):
         return  # the same again would end in the same way
     if folder.state.exists():
-        print(f"\nThe last checkpoint is complete. To go on: {_again(folder)}", file=sys.stderr)
+        screen.notice("", f"The last checkpoint is complete. To go on: {_again(folder)}")
     elif folder.begun:
-        print(f"\nNo epoch was finished. To begin again: {_again(folder)}", file=sys.stderr)
+        screen.notice("", f"No epoch was finished. To begin again: {_again(folder)}")
 
 
 def _dry_run(run: Run, options: argparse.Namespace) -> int:
@@ -304,32 +309,30 @@ def _dry_run(run: Run, options: argparse.Namespace) -> int:
 
     found = run.rehearse()
     if options.json:
-        print(json.dumps(asdict(found) | {"seconds": found.seconds}, indent=2))
+        screen.result_json(asdict(found) | {"seconds": found.seconds})
         return 0
-    print(
+    screen.result(
         f"{options.arch}: {found.parameters:,} parameters, {found.trained_parameters:,} of them trained, in "
-        f"{found.precision}\n"
-        f"{found.train_images:,} images to train on, {found.valid_images:,} to validate on"
-    )
-    for stage in found.stages:
-        epochs = f"{stage.epochs} epoch{'' if stage.epochs == 1 else 's'}"
-        print(
-            f"{stage.size} x {stage.size}: {epochs} of {stage.steps_per_epoch:,} steps, batch {stage.batch}: "
-            f"{stage.step_seconds:.3f} s a step, {duration(stage.epoch_seconds)} an epoch, "
+        f"{found.precision}",
+        f"{found.train_images:,} images to train on, {found.valid_images:,} to validate on",
+        *(
+            f"{stage.size} x {stage.size}: {counted(stage.epochs, 'epoch')} of {stage.steps_per_epoch:,} steps, batch "
+            f"{stage.batch}: {stage.step_seconds:.3f} s a step, {duration(stage.epoch_seconds)} an epoch, "
             f"{duration(stage.epochs * stage.epoch_seconds)} in all, about {stage.bytes / 1e9:.1f} GB of memory"
-        )
-    print(f"about {duration(found.seconds)} altogether; nothing was written")
+            for stage in found.stages
+        ),
+        f"about {duration(found.seconds)} altogether; nothing was written",
+    )
     return 0
 
 
-def _told(made: dict[str, Any], folder: RunFolder) -> str:
-
+def _told(made: dict[str, Any], folder: RunFolder) -> list[str]:
     lines = [f"best epoch: {made['best_epoch']} of {made['epochs']} ({made['reason']})"]
     lines += [f"{each['split']}: {each['accuracy']:.2%} of {each['n']:,}" for each in made["accuracy"]]
     lines += [f"{each['path']}  {each['size'] / 1e6:.1f} MB  {each['sha256'][:12]}" for each in made["files"]]
     took = f", in {duration(made['seconds'])}" if "seconds" in made else ""
     lines.append(f"{folder.path}: all of it{took}; start with model-card.md")
-    return "\n".join(lines)
+    return lines
 
 
 class _Progress(Progress):

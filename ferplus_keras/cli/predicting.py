@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ferplus_keras.cli.progress import Progress, printable
-from ferplus_keras.cli.shared import SKIPPED, Commands, count, keras_settings, silent_stderr
+from ferplus_keras.cli import screen
+from ferplus_keras.cli.parsing import number
+from ferplus_keras.cli.progress import Progress
+from ferplus_keras.cli.requirements import need, need_file, need_network_before, need_place_for
+from ferplus_keras.cli.shared import SKIPPED, Commands, count, in_the_way, keras_settings, silent_stderr
 from ferplus_keras.durations import duration
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.wording import counted, printable
 
 if TYPE_CHECKING:
     from ferplus_keras.predict.classifier import EmotionClassifier
     from ferplus_keras.predict.records import Answer, CsvFile
-    from ferplus_keras.predict.sources import Source
+    from ferplus_keras.predict.sources import Ahead, Source
     from ferplus_keras.predict.streaming import Prepared
+
+#: Problems that are named where there is nothing to do.
+SHOWN = 5
 
 
 def add(commands: Commands) -> None:
@@ -50,6 +59,9 @@ def add(commands: Commands) -> None:
         help="with --faces: widen each box on each side by that share of it (default: 0, as in FER2013)",
     )  # fmt: skip
     predict.add_argument("--null", action="store_true", help="names in the list end with a zero byte (find -print0)")
+    predict.add_argument(
+        "--top", type=count, default=3, metavar="N", help="emotions in the table, most probable first (default: 3)"
+    )
     predict.add_argument("--batch", type=count, default=32, metavar="N", help="pictures at a time (default: 32)")
     predict.add_argument(
         "--threads", type=count, metavar="N", help="threads that decode (default: the processors, up to 4)"
@@ -68,26 +80,28 @@ def add(commands: Commands) -> None:
 def _predict(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     _check(options)
-    keras_settings()
     warnings.filterwarnings("ignore", module="PIL")  # what is wrong with a picture is said once, by its own line
 
-    from ferplus_keras.predict.faces import FaceFinder
+    from ferplus_keras.predict.sources import Source, find_sources, look_ahead
 
-    find = FaceFinder(options.margin or 0.0) if options.faces else None
+    found = partial(find_sources, options.inputs, listed=_list_of_names(options), null=options.null)
+    ahead = None if options.resume else look_ahead(found())  # what is done is known when the network is open
+    if ahead and _nothing_to_do(ahead, options):
+        return SKIPPED
+    _settings(options.model)
     if options.engine == "ray":
         return _with_ray(options, start)
 
     from ferplus_keras.predict.classifier import EmotionClassifier, decoding_threads
-    from ferplus_keras.predict.sources import Source, find_sources
+    from ferplus_keras.predict.faces import FaceFinder
     from ferplus_keras.predict.streaming import Preparation, answer, stream
 
+    find = FaceFinder(options.margin or 0.0) if options.faces else None
     with silent_stderr():  # TensorFlow greets there before it can be told not to
         classifier = EmotionClassifier(options.model)
     outcome = Outcome(options, classifier.labels, classifier.standin, start)
     draw = _drawing(options, classifier) if options.annotate else None
-    sources = find_sources(
-        options.inputs, listed=sys.stdin.buffer if "-" in options.inputs else None, null=options.null, done=outcome.done
-    )
+    sources = ahead.all if ahead else found(done=outcome.done)
     prepare = Preparation(Source.read, find, show=draw is not None, side=classifier.side)
     with outcome:
         for answers in stream(
@@ -100,7 +114,54 @@ def _predict(options: argparse.Namespace) -> int:
     return outcome.finish()
 
 
+def _list_of_names(options: argparse.Namespace) -> BinaryIO | None:
+    if "-" not in options.inputs:
+        return None
+    if sys.stdin is None:
+        raise BadInputError("Standard input is closed, and - takes the list of names from it.")
+    return sys.stdin.buffer
+
+
+def _settings(model: str) -> None:
+    """What Keras finds when it is imported, if it is; packages that are missing for a Keras file are all named."""
+    if model.lower().endswith((".h5", ".hdf5", ".keras")):
+        keras_settings()
+        need("keras", os.environ["KERAS_BACKEND"])
+    else:
+        os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def _nothing_to_do(ahead: Ahead, options: argparse.Namespace) -> bool:
+    """Whether all there is was looked at and is broken; that is said. No network is needed for it.
+
+    Raises :class:`BadInputError` when there is nothing to look at.
+    """
+    if ahead.readable:
+        return False
+    if not ahead.broken:
+        told = "; ".join(f"{source.name}: {source.problem}" for source in ahead.problems[:SHOWN])
+        more = f"; and {len(ahead.problems) - SHOWN:,} more" if len(ahead.problems) > SHOWN else ""
+        raise BadInputError(f"There is no image to look at: {told or 'the list is empty'}{more}.")
+    if options.csv:
+        return False  # where each has its row, in columns that the network names
+    if options.json:
+        from ferplus_keras.predict.records import Answer
+
+        model = Path(options.model).name
+        screen.result(*(json.dumps(row) for each in ahead.problems
+                        for row in Answer(each.name, error=each.problem).rows(model)))  # fmt: skip
+    screen.notice(*(f"skipped: {source.name}: {source.problem}" for source in ahead.problems))
+    screen.notice(f"{counted(len(ahead.problems), 'image')} skipped, and none left")
+    return True
+
+
 def _check(options: argparse.Namespace) -> None:
+    """All that can be told from the command line and the disk. Raises :class:`BadInputError`."""
+    need_network_before(options.model, options.inputs, "ferplus predict NETWORK IMAGE")
+    need_file(options.model, folder=True)
+    if options.annotate:
+        need_place_for(options.annotate)
     if options.resume and not options.csv:
         raise BadInputError("--resume goes on with a file of results: name it with --csv FILE.")
     if options.parquet:
@@ -139,13 +200,15 @@ class Outcome:
         self.before = len(self.done) if self.done is not None else 0
         self.pictures = self.faces = self.skipped = self.without = 0
         self.headed = False
+        self.replaced = in_the_way(options.csv) if options.csv else ""
 
     def __enter__(self) -> Outcome:
         return self
 
     def __exit__(self, kind: Any, *_error: object) -> None:
         if self.file and kind is not None:
-            self.file.close()
+            with suppress(OSError):  # of a disk that is full, which has been said
+                self.file.close()
             if self.file.partial.exists():
                 self.say.line(f"what was found so far is in {self.file.partial}; --resume goes on with it")
 
@@ -158,34 +221,34 @@ class Outcome:
             self.faces += len(each.predictions)
             if each.error:
                 self.skipped += 1
-                self.say.line(f"skipped: {printable(each.input)}: {each.error}")
+                self.say.line(f"skipped: {each.input}: {each.error}")
             elif not each.predictions:
                 self.without += 1
         if self.options.json:
-            lines = (json.dumps(row, allow_nan=False) for each in answers for row in each.rows(self.model))
-            sys.stdout.write("".join(f"{line}\n" for line in lines))
-            sys.stdout.flush()
+            screen.result(*(json.dumps(row, allow_nan=False) for each in answers for row in each.rows(self.model)))
         elif not self.file:
             self._table(answers)
         pace = self.pictures / max(time.perf_counter() - self.start, 1e-9)
         self.say.passing(f"{self.pictures:,} pictures, {pace:.1f} a second, {self.skipped:,} skipped")
 
     def _table(self, answers: Iterable[Answer]) -> None:
+        lines = []
         for each in answers:
-            for number, found in enumerate(each.predictions, 1):
-                if not self.headed:
-                    print(f"{'emotion':<10} {'':>7}  {'picture':<40}  next")
-                    self.headed = True
-                rest = sorted(found.probabilities.items(), key=lambda pair: -pair[1])[1:3]
-                following = ", ".join(f"{label} {100 * value:.1f} %" for label, value in rest)
+            for face, found in enumerate(each.predictions, 1):
+                rest = sorted(found.probabilities.items(), key=lambda pair: -pair[1])[1 : self.options.top]
+                following = ", ".join(f"{printable(label)} {100 * value:.1f} %" for label, value in rest)
                 name = printable(each.input)
                 if each.boxes:
-                    left, top, right, bottom = each.boxes[number - 1]
-                    name += f" face {number} ({left}, {top}, {right}, {bottom})"
-                print(f"{found.emotion:<10} {100 * found.confidence:5.1f} %  {name:<40}  {following}")
+                    left, top, right, bottom = each.boxes[face - 1]
+                    name += f" face {face} ({left}, {top}, {right}, {bottom})"
+                emotion = printable(found.emotion)
+                lines.append(f"{emotion:<10} {100 * found.confidence:5.1f} %  {name:<40}  {following}".rstrip())
             if not each.predictions and not each.error:
-                print(f"{'no face':<10} {'':>7}  {printable(each.input)}")
-        sys.stdout.flush()
+                lines.append(f"{'no face':<10} {'':>7}  {printable(each.input)}")
+        if lines and not self.headed:
+            lines.insert(0, f"{'emotion':<10} {'':>7}  {'picture':<40}  next")
+            self.headed = True
+        screen.result(*lines)
 
     def finish(self) -> int:
         """Say what was done, and give the exit code."""
@@ -200,16 +263,16 @@ class Outcome:
                 self.file.close()
             raise BadInputError("There is no picture in the inputs: the list is empty.")
         seconds, errors = time.perf_counter() - self.start, self.file.errors if self.file else 0
-        told = [f"{_counted(self.pictures - self.skipped, 'picture')} in {duration(seconds)}"]
+        told = [f"{counted(self.pictures - self.skipped, 'picture')} in {duration(seconds)}"]
         if self.options.faces:
-            told.append(_counted(self.faces, "face"))
-            told.append(f"{_counted(self.without, 'picture')} without a face")
+            told.append(counted(self.faces, "face"))
+            told.append(f"{counted(self.without, 'picture')} without a face")
         if self.skipped:
             told.append(f"{self.skipped:,} skipped")
         if self.before:
             told.append(f"{self.before:,} done before" + (f", {errors:,} of them skipped" if errors else ""))
         written = [str(each) for each in (path, self.options.parquet, self.options.annotate) if each]
-        self.say.line("; ".join(told) + (f": {', '.join(written)}" if written else ""))
+        self.say.line("; ".join(told) + (f": {', '.join(written)}{self.replaced}" if written else ""))
         if self.standin:
             self.say.line(f"STAND-IN: the weights of {self.model} are made up, and so are these emotions.")
         return SKIPPED if self.skipped or errors else 0
@@ -257,12 +320,4 @@ def _identity(path: Path) -> str:
         raise BadInputError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.") from None
 
 
-def _counted(number: int, thing: str) -> str:
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 2:
-        raise argparse.ArgumentTypeError(f"a share from 0 to 2, not {text}")
-    return value
+_share = number(float, 0, 2, "a share from 0 to 2")

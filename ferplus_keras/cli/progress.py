@@ -6,6 +6,8 @@ import math
 import sys
 import time
 
+from ferplus_keras.cli import screen
+
 
 class Progress:
     """Lines on standard error; none when ``quiet``.
@@ -19,14 +21,11 @@ class Progress:
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet, self.terminal = quiet, sys.stderr.isatty()
         self._last = -math.inf if self.terminal or self.at_once else time.monotonic()
-        self._open = False
 
     def line(self, text: str) -> None:
         """A line that stays."""
-        if self.quiet:
-            return
-        print(f"\r\x1b[K{text}" if self._open else text, file=sys.stderr, flush=True)
-        self._open = False
+        if not self.quiet:
+            screen.notice(text)
 
     def passing(self, text: str) -> None:
         """A line that the next one takes the place of; left out where the last one is not long ago."""
@@ -34,17 +33,7 @@ class Progress:
         if self.quiet or time.monotonic() - self._last < between:
             return
         self._last = time.monotonic()
-        self._open = self.terminal
-        print(
-            f"\r\x1b[K{text}" if self.terminal else text, end="" if self.terminal else "\n", file=sys.stderr, flush=True
-        )
+        (screen.passing if self.terminal else screen.notice)(text)
 
 
-def printable(name: str) -> str:
-    """A name as one line without control characters: what a file is called could move a terminal's cursor."""
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape", "surrogatepass").decode("ascii") for each in name
-    )
-
-
-__all__ = ["Progress", "printable"]
+__all__ = ["Progress"]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ferplus_keras.cli import screen
 from ferplus_keras.cli.accuracy import PROTOCOL_NAMES
 from ferplus_keras.cli.progress import Progress
-from ferplus_keras.cli.shared import Commands, add_data, count, start_keras, typed_again
+from ferplus_keras.cli.requirements import need, need_file
+from ferplus_keras.cli.shared import Commands, add_data, count, in_the_way, start_keras, typed_again
 from ferplus_keras.durations import duration
+from ferplus_keras.wording import counted
 
 if TYPE_CHECKING:
     from verify.accuracy import Step
@@ -33,18 +35,24 @@ def add(commands: Commands) -> None:
 
 def _report(options: argparse.Namespace) -> int:
     start = time.perf_counter()
+    need_file(options.model, folder=True)
+    need("PIL", "jinja2")
+
+    from ferplus_keras.dataset import find, load_ferplus
+
+    find(options.data)  # that there is none is said before Keras is waited for
+    target: Path = options.out or Path(f"{Path(options.model).name}.faces.html")
+    replaced = in_the_way(target)
     start_keras()
 
     from datetime import UTC, datetime
 
-    from ferplus_keras.dataset import load_ferplus
     from ferplus_keras.dataset.protocols import PROTOCOLS
     from verify.gallery import groups, look, open_network
     from verify.report.files import ready_folder, write_text
     from verify.report.gallery_page import gallery_page
     from verify.report.page import render_page
 
-    target: Path = options.out or Path(f"{Path(options.model).name}.faces.html")
     ready_folder(target.parent)
     say = Progress()
     network = open_network(options.model)
@@ -62,12 +70,12 @@ def _report(options: argparse.Namespace) -> int:
     if options.json:
         told = {"page": str(target), "pictures": len(looks.rows), "correct": right, "shown": shown,
                 "standin": network.standin}  # fmt: skip
-        print(json.dumps(told, indent=2))
+        screen.result_json(told)
         return 0
-    print(target)
     standin = "; STAND-IN weights, which mean nothing" if network.standin else ""
-    print(
-        f"{right:,} of {len(looks.rows):,} pictures right{standin}; {shown} shown, "
-        f"in {duration(time.perf_counter() - start)} altogether"
+    screen.news(
+        f"{target}{replaced}",
+        f"{right:,} of {counted(len(looks.rows), 'picture')} right{standin}; {shown} shown, "
+        f"in {duration(time.perf_counter() - start)} altogether",
     )
     return 0

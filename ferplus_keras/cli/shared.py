@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import os
 import shlex
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ferplus_keras.cli import screen
+from ferplus_keras.cli.parsing import Parser, number
+from ferplus_keras.cli.requirements import backend_of_environment, need
 from ferplus_keras.errors import CheckFailedError
 from ferplus_keras.quiet import silent_stderr
 
@@ -28,6 +28,7 @@ exit codes:
   3    a result could not be written; what was there before is unchanged
   4    a download failed
   5    done, but for some pictures that could not be read: they were named and skipped
+  70   a fault of ferplus itself; a report that can be sent was written
   130  interrupted (143: terminated)"""
 
 #: The exit code of a command that left out what it could not read.
@@ -39,31 +40,36 @@ Run = Callable[[argparse.Namespace], int]
 class Commands:
     """A level of commands: ``ferplus ...`` itself, or ``ferplus verify ...``."""
 
-    def __init__(self, parser: argparse.ArgumentParser, *, title: str = "commands", metavar: str = "COMMAND") -> None:
+    def __init__(self, parser: Parser, *, title: str = "commands", metavar: str = "COMMAND") -> None:
         self._level = parser.add_subparsers(title=title, required=True, metavar=metavar)
         self._groups: dict[str, Commands] = {}
 
-    def add(self, name: str, run: Run, summary: str, example: str) -> argparse.ArgumentParser:
+    def add(self, name: str, run: Run, summary: str, example: str) -> Parser:
         """A command with ``--help`` (the summary, an example and the exit codes) and ``--json``; ``run`` does it."""
-        added = self._level.add_parser(
+        added = self._parser(name, summary, example)
+        added.add_argument("--json", action="store_true", help="print the result, or the error, as JSON")
+        added.set_defaults(run=run, parser=added)
+        return added
+
+    def group(self, name: str, summary: str, example: str, *, title: str, metavar: str) -> Commands:
+        """A command that has commands of its own; asked for again, it is the same one."""
+        if name not in self._groups:
+            self._groups[name] = Commands(self._parser(name, summary, example), title=title, metavar=metavar)
+        return self._groups[name]
+
+    def _parser(self, name: str, summary: str, example: str) -> Parser:
+        return self._level.add_parser(
             name, help=summary, description=summary, epilog=f"example:\n  {example}\n\n{EXIT_CODES}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
-        added.add_argument("--json", action="store_true", help="print the result as JSON")
-        added.set_defaults(run=run)
-        return added
-
-    def group(self, name: str, summary: str, *, title: str, metavar: str) -> Commands:
-        """A command that has commands of its own; asked for again, it is the same one."""
-        if name not in self._groups:
-            parser = self._level.add_parser(name, help=summary)
-            self._groups[name] = Commands(parser, title=title, metavar=metavar)
-        return self._groups[name]
 
 
 def verify_group(commands: Commands) -> Commands:
     """``ferplus verify``, to which several modules add."""
-    return commands.group("verify", "Hold a file against its source, or against data.", title="checks", metavar="CHECK")
+    return commands.group(
+        "verify", "Hold a file against its source, or against data.",
+        "ferplus verify parity resnet50_ferplus.h5 --against resnet50_ferplus_dag.pth", title="checks", metavar="CHECK",
+    )  # fmt: skip
 
 
 def add_reports(command: argparse.ArgumentParser) -> None:
@@ -92,7 +98,7 @@ def typed_again(command: str, options: argparse.Namespace, *left_out: str) -> st
     words = ["ferplus", *command.split(), options.model]
     given = vars(options) | {"data": options.data or os.environ.get(DATA_VARIABLE)}
     for name, value in given.items():
-        if name in ("run", "model", "json", *left_out) or value is None or value is False:
+        if name in ("run", "parser", "model", "json", *left_out) or value is None or value is False:
             continue
         flag = f"--{name.replace('_', '-')}"
         words += [flag] if value is True else [flag, f"{value:g}" if isinstance(value, float) else str(value)]
@@ -100,17 +106,20 @@ def typed_again(command: str, options: argparse.Namespace, *left_out: str) -> st
 
 
 def keras_settings(backend: str | None = None) -> None:
-    """What Keras is to find in the environment when it is imported: ``backend``, or TensorFlow unless one is set."""
-    if backend:
-        os.environ["KERAS_BACKEND"] = backend
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    """What Keras is to find in the environment when it is imported: ``backend``, or TensorFlow unless one is set.
+
+    Raises :class:`BadInputError` when the environment names one that these networks cannot run on.
+    """
+    if backend or "keras" not in sys.modules:
+        os.environ["KERAS_BACKEND"] = backend or backend_of_environment()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def start_keras(backend: str | None = None) -> None:
-    """Import Keras with these settings, unheard; that it is missing is said in a sentence later, where it is needed."""
+    """Import Keras with these settings, unheard. Raises :class:`BadInputError` naming all packages that are missing."""
     keras_settings(backend)
-    with silent_stderr(), suppress(ImportError):  # TensorFlow greets there before it can be told not to
+    need("keras", os.environ.get("KERAS_BACKEND", "tensorflow"))
+    with silent_stderr():  # TensorFlow greets there before it can be told not to
         import keras  # noqa: F401
 
 
@@ -126,9 +135,9 @@ def report(made: list[Made], as_json: bool) -> int:
     from convert.pipeline import failed, table
 
     if as_json:
-        print(json.dumps([plain(asdict(each)) for each in made], indent=2))
-    else:
-        print(f"\n{table(made)}")
+        screen.result_json([plain(asdict(each)) for each in made])
+        return 1 if failed(made) else 0
+    screen.news("", *table(made).split("\n"))
     if failed(made):
         raise CheckFailedError("A converted file is not the same function as its source: do not use it.")
     return 0
@@ -136,7 +145,17 @@ def report(made: list[Made], as_json: bool) -> int:
 
 def sayer(as_json: bool) -> Callable[[str], None]:
     """Progress lines go to the screen, or beside it when standard output is for a machine."""
-    return lambda line: print(line, file=sys.stderr if as_json else sys.stdout, flush=True)
+    return screen.notice if as_json else screen.news
+
+
+def progress(as_json: bool) -> Callable[[str], None]:
+    """Progress lines on standard error; none where a machine is to read the result."""
+    return (lambda _line: None) if as_json else screen.notice
+
+
+def in_the_way(path: str | os.PathLike[str]) -> str:
+    """What to add to the news that ``path`` was written, asked before: "" when nothing was there."""
+    return "; it replaced what was there" if os.path.lexists(path) else ""
 
 
 def plain(value: Any) -> Any:
@@ -146,28 +165,10 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, os.PathLike) else value
 
 
-def seed(text: str) -> int:
-    """The type of an option that seeds a generator."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"at least 0, not {text}")
-    return value
-
-
-def tolerance(text: str) -> float:
-    """The type of an option that is a largest difference: NaN and infinity would let everything pass."""
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"a number above 0, not {text}")
-    return value
-
-
-def count(text: str) -> int:
-    """The type of an option that is a number of things."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"at least 1, not {text}")
-    return value
+#: Types of options: something to seed a generator, a number of things, and a largest difference.
+seed = number(int, 0, 2**63 - 1, "at least 0")
+count = number(int, 1, 2**63 - 1, "at least 1")
+tolerance = number(float, sys.float_info.min, sys.float_info.max, "a number above 0")
 
 
 __all__ = [
@@ -178,8 +179,10 @@ __all__ = [
     "add_data",
     "add_reports",
     "count",
+    "in_the_way",
     "keras_settings",
     "plain",
+    "progress",
     "report",
     "reports_folder_of",
     "sayer",

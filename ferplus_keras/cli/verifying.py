@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ferplus_keras.cli import screen
+from ferplus_keras.cli.requirements import BACKENDS, backend_of_environment, need, need_file
 from ferplus_keras.cli.shared import (
     Commands,
     add_reports,
     count,
     keras_settings,
+    progress,
     report,
     reports_folder_of,
     sayer,
@@ -28,9 +28,7 @@ from ferplus_keras.cli.shared import (
     verify_group,
 )
 from ferplus_keras.errors import BadInputError, CheckFailedError
-
-#: Keras 3's backends that can run these networks.
-BACKENDS = ("tensorflow", "jax", "torch")
+from ferplus_keras.wording import all_printable
 
 
 def add(commands: Commands) -> None:
@@ -82,21 +80,23 @@ def add(commands: Commands) -> None:
 
 
 def _verify_same(options: argparse.Namespace) -> int:
+    need_file(options.a, folder=True)
+    need_file(options.b, folder=True)
     from verify.same import check_same
 
     result = check_same(
         options.a, options.b, images=options.n, seed=options.seed,
-        progress=lambda line: None if options.json else print(line, file=sys.stderr),
+        progress=progress(options.json),
     )  # fmt: skip
     if options.json:
-        print(json.dumps(result.as_dict(), indent=2, allow_nan=False))
+        screen.result_json(result.as_dict())
         return 0 if result.passed else 1
     if result.tensors is not None and not result.tensors.passed:
-        print(f"numbers   {result.tensors.summary}")
-    print(f"verdict   {result.summary}")
+        screen.result(f"numbers   {result.tensors.summary}")
+    screen.result(f"verdict   {result.summary}")
     if not result.passed:
         raise CheckFailedError(f"{result.a.name} and {result.b.name} are not the same network.")
-    print(f"checked in {result.seconds:.1f} s")
+    screen.news(f"checked in {result.seconds:.1f} s")
     return 0
 
 
@@ -107,6 +107,11 @@ def _verify_all(options: argparse.Namespace) -> int:
 
 
 def _verify_parity(options: argparse.Namespace) -> int:
+    backends = list(BACKENDS) if "all" in options.backend else options.backend or [backend_of_environment()]
+    need_file(options.model, folder=True)
+    need_file(options.against)
+    for path in filter(None, (options.images, options.reference_code)):
+        need_file(path, folder=path == options.images)
     from ferplus_keras.cli.exporting import outputs_only, verify_outputs
 
     if outputs_only(options.model):
@@ -119,14 +124,10 @@ def _verify_parity(options: argparse.Namespace) -> int:
         from verify.report import ready_folder
 
         ready_folder(Path(options.report))  # before minutes of work, not after
-        import_module("jinja2")  # so too
-    backends = options.backend or [os.environ.get("KERAS_BACKEND", "tensorflow")]
-    if "all" in backends:
-        backends = list(BACKENDS)
-    if unknown := [name for name in backends if name not in BACKENDS]:
-        raise BadInputError(f"KERAS_BACKEND is {unknown[0]!r}: these networks run on {', '.join(BACKENDS)}.")
-    if Path(options.model).suffix.lower() == ".onnx":
-        backends = backends[:1]  # ONNX Runtime runs it, whatever Keras is on
+    onnx = Path(options.model).suffix.lower() == ".onnx"
+    backends = backends[:1] if onnx else backends  # ONNX Runtime runs it, whatever Keras is on
+    engine = ["onnx", "onnxruntime"] if onnx else ["keras", *backends]
+    need(*engine, "torch", *(["jinja2"] if options.report else []))
     result = _parity_here(options, backends[0]) if len(backends) == 1 else _parity_on_each(options, backends)
     reports = []
     if options.report:
@@ -134,14 +135,13 @@ def _verify_parity(options: argparse.Namespace) -> int:
 
         reports = write_report(result, Path(options.report))
     if options.json:
-        print(json.dumps(result, indent=2, allow_nan=False))
+        screen.result_json(result)
         return 0 if result["passed"] else 1
-    print(as_text(result))
-    for path in reversed(reports):
-        print(f"  report: {path}")
+    screen.result(*as_text(all_printable(result)).split("\n"))
+    screen.news(*(f"  report: {path}" for path in reversed(reports)))
     if not result["passed"]:
         raise CheckFailedError(f"{result['model']['name']} is not the same function as {result['source']['name']}.")
-    print(f"the same function, checked in {result['seconds']:.0f} s")
+    screen.news(f"the same function, checked in {result['seconds']:.0f} s")
     return 0
 
 
@@ -154,7 +154,7 @@ def _parity_here(options: argparse.Namespace, backend: str) -> dict[str, Any]:
         from verify.parity import check_parity
         from verify.result import as_result
 
-        with suppress(ImportError):  # said in a sentence later, where it is needed
+        with suppress(ImportError):  # an ONNX file needs none
             import keras  # noqa: F401
 
     chosen = (("float64", options.float64), ("float32", options.float32))
@@ -167,7 +167,7 @@ def _parity_here(options: argparse.Namespace, backend: str) -> dict[str, Any]:
         tolerances={dtype: value for dtype, value in chosen if value},
         reference_code=Path(options.reference_code) if options.reference_code else None,
         onnx=not options.no_onnx and find_spec("onnxruntime") is not None and find_spec("onnx") is not None,
-        progress=lambda line: None if options.json else print(line, file=sys.stderr),
+        progress=progress(options.json),
     )
     return as_result(parity, Path(options.against), _command(options))
 
@@ -180,7 +180,7 @@ def _parity_on_each(options: argparse.Namespace, backends: Sequence[str]) -> dic
     results = []
     for backend in backends:
         if not options.json:
-            print(f"{Path(options.model).name}: Keras on {backend}", file=sys.stderr)
+            screen.notice(f"{Path(options.model).name}: Keras on {backend}")
         extra = _passed_on(options) if backend == backends[0] else [*_passed_on(options), "--no-onnx"]
         results.append(parity_in_own_process(Path(options.model), Path(options.against), backend, extra))
     return merged(results) | {"command": _command(options)}

@@ -45,7 +45,8 @@ def _read(found: Found, progress: Progress) -> Dataset:
     notes: list[str] = []
     if found.pixels is not None:
         with found.pixels.place.open(found.pixels.name) as stream:
-            images = read_pixels(stream, labels, str(found.pixels))
+            images, told = read_pixels(stream, labels, str(found.pixels))
+        notes += told
     else:
         labels = _with_pictures(labels, found, notes)
         images = read_pictures(found, labels, lambda done, total: progress(f"{done:,} of {total:,} pictures"))

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from ferplus_keras.dataset.finding import Found
-from ferplus_keras.dataset.places import Folder, joined
+from ferplus_keras.dataset.places import Folder, joined, open_regular
 from ferplus_keras.dataset.records import SPLITS, Dataset
 from ferplus_keras.errors import BadInputError
 
@@ -41,7 +41,7 @@ from ferplus_keras.errors import BadInputError
 CACHE_VARIABLE = "FERPLUS_CACHE"
 
 #: Part of every key: counts up when a reader changes what it makes of the same bytes.
-VERSION = "2"
+VERSION = "3"
 
 #: A file changed less than this many seconds before the ticket may change again without a trace in its times.
 TICK = 2.0
@@ -136,14 +136,15 @@ def _shape(found: Found) -> list[Any]:
 
 
 def _signature(files: Files) -> Signature:
-    signature = []
-    for file in files:
-        try:
-            state = file.stat()
-        except OSError as error:
-            raise BadInputError(f"{file} cannot be read: {error.strerror}.") from None
-        signature.append([state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino])
-    return signature
+    return [_state(file) for file in files]
+
+
+def _state(file: Path) -> list[Any]:
+    for look in (file.stat, file.lstat):  # a link to nowhere has a state of its own
+        with suppress(OSError):
+            state = look()
+            return [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
+    return []
 
 
 def _redeemed(ticket: Path, signature: Signature) -> str | None:
@@ -164,11 +165,11 @@ def _content_digest(found: Found, files: Files) -> str:
     for file, what in files.items():
         own = hashlib.sha256()
         try:
-            with file.open("rb", buffering=0) as stream:
-                while count := stream.readinto(piece):
+            with open_regular(file) as stream:
+                while count := stream.readinto(piece):  # type: ignore[attr-defined]
                     own.update(memoryview(piece)[:count])
-        except OSError as error:
-            raise BadInputError(f"{file} cannot be read: {error.strerror}.") from None
+        except (OSError, BadInputError):  # a folder, a pipe, a link to nowhere: its reader refuses it, if there is one
+            own.update(b"not a file")
         whole.update(os.fsencode(what) + b"\0" + own.digest())
     return whole.hexdigest()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from collections.abc import Iterator, Sequence
@@ -12,12 +13,16 @@ from ferplus_keras.errors import BadInputError
 MAX_LABEL_BYTES = 64 << 20
 MAX_LABEL_ROWS = 1_000_000
 
+#: What some spreadsheets put between columns instead of commas.
+OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs"}
+
 
 def rows_of(data: bytes, where: str) -> Iterator[tuple[int, list[str]]]:
     """Each row of a CSV text with the line it ends on; empty lines are left out.
 
     Takes a byte order mark, CRLF and quoted fields. Raises :class:`BadInputError` naming the line.
     """
+    refuse_utf16(data, where)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -34,6 +39,15 @@ def rows_of(data: bytes, where: str) -> Iterator[tuple[int, list[str]]]:
         raise BadInputError(f"{where}, line {reader.line_num}: not valid CSV ({error}).") from None
 
 
+def refuse_utf16(head: bytes, where: str) -> None:
+    """Raise :class:`BadInputError` when a text that begins with ``head`` is in two or four bytes a character."""
+    if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) or b"\0" in head[:64]:
+        raise BadInputError(
+            f'{where} is not UTF-8 but UTF-16, which spreadsheets call "Unicode text". Save it as CSV in UTF-8, or '
+            "take the published file as it was downloaded."
+        )
+
+
 def columns_of(header: Sequence[str], wanted: Sequence[str], where: str, line: int = 1) -> list[int]:
     """Where each of ``wanted`` stands in ``header``, whatever the case and the blanks around and in the names.
 
@@ -43,6 +57,11 @@ def columns_of(header: Sequence[str], wanted: Sequence[str], where: str, line: i
     places = []
     for name in wanted:
         if (count := have.count(_plain(name))) != 1:
+            if len(header) == 1 and (other := next((sign for sign in OTHER_SEPARATORS if sign in header[0]), None)):
+                raise BadInputError(
+                    f"{where}, line {line}: its columns are separated by {OTHER_SEPARATORS[other]}. Save it as CSV, "
+                    "with commas."
+                )
             problem = f'there is no column "{name}"' if not count else f'the column "{name}" stands there {count} times'
             shown = ", ".join(field.strip()[:30] for field in header[:14])
             raise BadInputError(f"{where}, line {line}: {problem} among: {shown}.")
@@ -65,4 +84,4 @@ def _plain(name: str) -> str:
     return "".join(name.lower().split()).strip("\ufeff_")
 
 
-__all__ = ["MAX_LABEL_BYTES", "columns_of", "rows_of", "votes_of"]
+__all__ = ["MAX_LABEL_BYTES", "MAX_LABEL_ROWS", "columns_of", "refuse_utf16", "rows_of", "votes_of"]

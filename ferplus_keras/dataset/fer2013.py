@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ferplus_keras.dataset.csv_text import columns_of
-from ferplus_keras.dataset.finding import PIXEL_FILES
-from ferplus_keras.dataset.pixels_csv import _fields, _lines, read_pixels
+from ferplus_keras.dataset.csv_text import MAX_LABEL_ROWS
+from ferplus_keras.dataset.finding import PIXEL_FILES, archives_in
+from ferplus_keras.dataset.order import KAGGLE_CLASSES, KAGGLE_CODES
+from ferplus_keras.dataset.pixels_csv import read_pixels, table
+from ferplus_keras.dataset.places import Folder
 from ferplus_keras.dataset.records import VOTE_COLUMNS, Dataset, Labels, made_name, split_code
 from ferplus_keras.errors import BadInputError
 
-#: What 0 to 6 in the ``emotion`` column mean (Kaggle, "Challenges in Representation Learning"), in FERPlus's words.
-FER2013_CLASSES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+FER2013_CLASSES = KAGGLE_CLASSES
 
 
 def load_fer2013(
@@ -26,51 +27,48 @@ def load_fer2013(
     """
     file = _find(Path(path).expanduser())
     progress(f"reading {file}")
-    try:
-        with file.open("rb") as stream:
-            classes, splits, lines = [], [], []
-            rows = _lines(stream, str(file), lambda _bytes: None)
-            number, header = next(rows, (1, b""))
-            columns = [
-                name.decode("utf-8", "replace") for name in _fields(header.removeprefix(b"\xef\xbb\xbf"), str(file), 1)
-            ]
-            emotion, usage = columns_of(columns, ("emotion", "Usage"), str(file))
-            for number, line in rows:
-                fields = line.split(b",") if b'"' not in line else _fields(line, str(file), number)
-                classes.append(_class(fields[emotion] if emotion < len(fields) else b"", str(file), number))
-                word = fields[usage].decode("utf-8", "replace") if usage < len(fields) else ""
-                if (split := split_code(word)) is None:
-                    raise BadInputError(f'{file}, line {number}: "{word[:40]}" is no Usage; Training is one.')
-                splits.append(split)
-                lines.append(number)
-        count = len(classes)
-        if not count:
-            raise BadInputError(f"{file} has a header and no rows.")
-        votes = np.zeros((count, len(VOTE_COLUMNS)), np.uint8)
-        names = tuple(made_name(row) for row in range(count))
-        labels = Labels(votes, np.array(splits, np.uint8), ("",) * count, tuple(lines), str(file))
-        with file.open("rb") as stream:
-            images = read_pixels(stream, labels, str(file))
-    except OSError as error:
-        raise BadInputError(f"{file} cannot be read: {error.strerror}.") from None
+    folder, where = Folder(file.parent), str(file)
+    classes, splits, lines = [], [], []
+    with folder.open(file.name) as stream:
+        for number, (emotion, usage) in table(stream, where, ("emotion", "Usage")):
+            classes.append(_class(emotion, where, number))
+            word = usage.decode("utf-8", "replace")
+            if (split := split_code(word)) is None:
+                raise BadInputError(f'{where}, line {number}: "{word[:40]}" is no Usage; Training is one.')
+            splits.append(split)
+            lines.append(number)
+            if len(lines) > MAX_LABEL_ROWS:
+                raise BadInputError(f"{where} has more than {MAX_LABEL_ROWS:,} rows, and so is not FER2013.")
+    count = len(classes)
+    if not count:
+        raise BadInputError(f"{where} has a header and no rows.")
+    votes = np.zeros((count, len(VOTE_COLUMNS)), np.uint8)
+    names = tuple(made_name(row) for row in range(count))
+    labels = Labels(votes, np.array(splits, np.uint8), ("",) * count, tuple(lines), where)
+    with folder.open(file.name) as stream:
+        images, _ = read_pixels(stream, labels, where)
     dataset = Dataset(images, votes, labels.split, names, file.name, count, str(file))
     return dataset, np.array(classes, np.int64)
 
 
 def _find(path: Path) -> Path:
-    if path.is_file():
-        return path
+    archives = ""
     if path.is_dir():
-        for found in sorted(path.iterdir()):
-            if found.name.strip().lower() in PIXEL_FILES:
-                return found
-    raise BadInputError(f"There is no {' or '.join(PIXEL_FILES)} at {path}: FER2013's labels stand in that file alone.")
+        folder = Folder(path)
+        for name, is_directory in folder.entries().items():
+            if not is_directory and name.strip().lower() in PIXEL_FILES:
+                return path / name
+        archives = archives_in(folder, [""])
+    elif path.exists():
+        return path
+    raise BadInputError(
+        f"There is no {' or '.join(PIXEL_FILES)} at {path}: FER2013's labels stand in that file alone.{archives}"
+    )
 
 
 def _class(field: bytes, where: str, line: int) -> int:
-    text = field.strip()
-    if text.isdigit() and len(text) < 3 and int(text) < len(FER2013_CLASSES):
-        return int(text)
+    if (code := KAGGLE_CODES.get(field.strip())) is not None:
+        return code
     shown = field.decode("utf-8", "replace")[:40]
     raise BadInputError(f'{where}, line {line}: "{shown}" is no emotion; they go from 0 to {len(FER2013_CLASSES) - 1}.')
 

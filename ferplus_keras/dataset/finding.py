@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ferplus_keras.dataset.places import Archive, Entry, Folder, Place, joined
+from ferplus_keras.dataset.places import Archive, Entry, Folder, Place, joined, open_regular
 from ferplus_keras.dataset.records import FOLDER_LABEL_FILE, LABEL_FILE, SPLITS, split_code
 from ferplus_keras.errors import BadInputError
 
@@ -16,6 +17,9 @@ DATA_VARIABLE = "FERPLUS_DATA"
 
 #: Kaggle's pixel file goes by two names.
 PIXEL_FILES = ("fer2013.csv", "icml_face_data.csv")
+
+#: Archives that are not read.
+ARCHIVES = (".gz", ".tar", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 #: Directories looked into below the one that is named; a home folder is not searched.
 MAX_BASES = 200
@@ -50,43 +54,47 @@ def find(path: str | Path | None = None) -> Found:
     named = path or os.environ.get(DATA_VARIABLE)
     if not named:
         raise BadInputError(f"No data were named: give --data PATH, or set {DATA_VARIABLE}. {EXPECTED}.")
-    path = Path(named).expanduser()
+    try:
+        path = Path(named).expanduser()
+        if not path.exists():
+            raise BadInputError(f"There is nothing at {path}. {EXPECTED}.")
+    except (OSError, RuntimeError) as error:  # a name that is too long; a user who does not exist
+        raise BadInputError(f"{named} cannot be the data: {error}.") from None
     if path.is_dir():
         return _in_folder(path)
-    if not path.exists():
-        raise BadInputError(f"There is nothing at {path}. {EXPECTED}.")
     if _is_zip(path):
-        return _in_archive(path) or _nothing(path)
-    if path.suffix.lower() in (".gz", ".tar", ".tgz"):
-        raise BadInputError(f"{path} is a tar or gzip archive: unpack it, and name the folder.")
-    if path.name.lower() == LABEL_FILE:
-        return _in_folder(path.parent)
-    folder = Folder(path.absolute().parent)
-    if path.name.lower() == FOLDER_LABEL_FILE:
+        return _in_archive(path) or _nothing(path, archives_in(Archive(path.absolute()), [""]))
+    if path.name.lower().endswith(ARCHIVES):
+        raise BadInputError(f"{path} is an archive of a kind that is not read: unpack it, and name the folder.")
+    if path.name.lower() in (LABEL_FILE, FOLDER_LABEL_FILE):
         return _in_folder(path.absolute().parent)
     if path.suffix.lower() == ".csv":
-        labels = _labels_in(folder, "")
-        return Found(labels or _no_labels(path), pixels=Entry(folder, path.name))
+        folder = Folder(path.absolute().parent)
+        return Found(_labels_in(folder) or _no_labels(path, folder), pixels=Entry(folder, path.name))
     return _nothing(path)
 
 
 def _in_folder(path: Path) -> Found:
     folder = Folder(path.absolute())
     bases = list(_bases(folder))
-    outside = next((labels for base in bases if (labels := _labels_in(folder, base))), None)
-    outside = outside or _labels_in(Folder(folder.path.parent), "")
+    outside = next((labels for base in bases if (labels := _labels_in(folder, base))), None) or _labels_above(folder)
     if found := _in_place(folder, bases, outside):
         return found
     if (code := split_code(path.name)) is not None and FOLDER_LABEL_FILE in folder.entries():
-        labels = outside or _labels_in(Folder(folder.path.parent.parent), "")
-        return Found(labels, folders={code: (folder, "")})
+        return Found(outside or _labels_above(Folder(folder.path.parent)), folders={code: (folder, "")})
+    problem = None
     for base in bases:
         for name, is_directory in folder.entries(base).items():
             archive = folder.path / base / name
-            is_archive = not is_directory and name.lower().endswith(".zip") and _is_zip(archive)
-            if is_archive and (found := _in_archive(archive, outside)):
-                return found
-    return _nothing(path)
+            try:
+                is_archive = not is_directory and name.lower().endswith(".zip") and _is_zip(archive)
+                if is_archive and (found := _in_archive(archive, outside)):
+                    return found
+            except BadInputError as error:  # perhaps none of ours: the next may be
+                problem = problem or error
+    if problem:
+        raise problem
+    return _nothing(path, archives_in(folder, bases))
 
 
 def _in_archive(path: Path, outside: Entry | None = None) -> Found | None:
@@ -94,7 +102,7 @@ def _in_archive(path: Path, outside: Entry | None = None) -> Found | None:
     archive = Archive(path.absolute())
     bases = list(_bases(archive))
     inside = next((labels for base in bases if (labels := _labels_in(archive, base))), None)
-    return _in_place(archive, bases, inside or outside or _labels_in(Folder(path.absolute().parent), ""))
+    return _in_place(archive, bases, inside or outside or _labels_above(Folder(archive.path)))
 
 
 def _in_place(place: Place, bases: list[str], labels: Entry | None) -> Found | None:
@@ -102,7 +110,7 @@ def _in_place(place: Place, bases: list[str], labels: Entry | None) -> Found | N
         for name, is_directory in place.entries(base).items():
             if not is_directory and name.strip().lower() in PIXEL_FILES:
                 entry = Entry(place, joined(base, name))
-                return Found(_labels_in(place, base) or labels or _no_labels(entry), pixels=entry)
+                return Found(_labels_in(place, base) or labels or _no_labels(entry, place), pixels=entry)
     for base in bases:
         folders = {
             code: (place, joined(base, name))
@@ -120,38 +128,68 @@ def _bases(place: Place) -> Iterator[str]:
     names = [name for name, is_directory in place.entries().items() if is_directory and not name.startswith(".")]
     for name in names[:MAX_BASES]:
         if split_code(name) is None:  # FER2013Train holds pictures, thousands of them
-            yield name
-            try:
-                if place.entries(name).get("data"):
+            with suppress(BadInputError):  # a directory that may not be read is none of ours
+                inside = place.entries(name)
+                yield name
+                if inside.get("data") and place.entries(joined(name, "data")):
                     yield joined(name, "data")
-            except BadInputError:
-                continue  # a directory that may not be read is none of ours
 
 
-def _labels_in(place: Place, base: str) -> Entry | None:
+def _labels_in(place: Place, base: str = "") -> Entry | None:
     for name, is_directory in place.entries(base).items():
         if not is_directory and name.strip().lower() == LABEL_FILE:
             return Entry(place, joined(base, name))
     return None
 
 
+def _labels_above(folder: Folder) -> Entry | None:
+    """The label file beside ``folder``."""
+    with suppress(BadInputError):  # what cannot be read there is none of ours
+        return _labels_in(Folder(folder.path.parent))
+    return None
+
+
+def archives_in(place: Place, bases: Iterable[str]) -> str:
+    """A sentence on the archives that lie in a place and are not looked into; "" where there are none."""
+    within = ARCHIVES if isinstance(place, Folder) else (*ARCHIVES, ".zip")
+    found = [
+        joined(base, name)
+        for base in bases
+        for name, is_directory in place.entries(base).items()
+        if not is_directory and name.lower().endswith(within)
+    ]
+    if found:
+        shown = ", ".join(place.show(name) for name in found[:3])
+        return f" {shown} may hold it, and is not looked into: unpack it, and name the folder."
+    if isinstance(place, Folder):
+        names = (joined(base, name) for base in bases for name in place.entries(base))
+        for name in names:
+            with suppress(BadInputError):
+                if not name.lower().endswith(".zip") or not _is_zip(place.path / name):
+                    continue
+                archive = Archive(place.path / name)
+                if told := archives_in(archive, list(_bases(archive))):
+                    return told
+    return ""
+
+
 def _is_zip(path: Path) -> bool:
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             return stream.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
     except OSError as error:
         raise BadInputError(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def _no_labels(pixels: object) -> Entry:
+def _no_labels(pixels: object, place: Place) -> Entry:
     raise BadInputError(
         f"{pixels} has no votes in it, and there is no {LABEL_FILE} beside it: get that file from "
-        "github.com/microsoft/FERPlus and put it there."
+        f"github.com/microsoft/FERPlus and put it there.{archives_in(place, [''])}"
     )
 
 
-def _nothing(path: Path) -> Found:
-    raise BadInputError(f"There is no FERPlus at {path}. {EXPECTED}.")
+def _nothing(path: Path, archives: str = "") -> Found:
+    raise BadInputError(f"There is no FERPlus at {path}.{archives} {EXPECTED}.")
 
 
-__all__ = ["DATA_VARIABLE", "SPLITS", "Found", "find"]
+__all__ = ["DATA_VARIABLE", "SPLITS", "Found", "archives_in", "find"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import BinaryIO
 
 import numpy as np
 
-from ferplus_keras.dataset.csv_text import columns_of
+from ferplus_keras.dataset.csv_text import columns_of, refuse_utf16
+from ferplus_keras.dataset.order import KAGGLE_CODES, UNKNOWN, check_order
 from ferplus_keras.dataset.records import SIDE, SPLITS, Labels, split_code
 from ferplus_keras.errors import BadInputError
 
@@ -23,38 +25,34 @@ MAX_LINE = 1 << 17
 #: Rows whose digits are parsed together: so few that the arrays made on the way stay in the processor's cache.
 BATCH = 16
 
-Progress = Callable[[int], None]
+#: Empty lines of a file, beyond which it is none of pictures; some editors leave one at the end.
+MAX_EMPTY_LINES = 1000
 
 
-def read_pixels(stream: BinaryIO, labels: Labels, where: str, progress: Progress = lambda _bytes: None) -> np.ndarray:
-    """The pictures, rows x 48 x 48 bytes, of a pixel file whose rows go with ``labels``, one by one.
+def read_pixels(stream: BinaryIO, labels: Labels, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The pictures, rows x 48 x 48 bytes, of a pixel file whose rows go with ``labels``, one by one; and notes.
 
     The columns may stand in any order, with blanks around their names. Memory: the result and two blocks.
-    ``progress`` is called with the number of bytes read so far.
 
     Raises :class:`BadInputError` naming the line: a missing column, a picture of another size, a pixel that is no
-    byte, a Usage that the label file has otherwise, more or fewer rows than the label file.
+    byte, a Usage that the label file has otherwise, more or fewer rows than the label file, rows in another order.
     """
     images = np.empty((len(labels), PIXELS), np.uint8)
-    lines = _lines(stream, where, progress)
-    number, header = next(lines, (1, b""))
-    names = _fields(header.removeprefix(b"\xef\xbb\xbf"), where, number)
-    pixels, usage = columns_of([name.decode("utf-8", "replace") for name in names], ("pixels", "Usage"), where)
-    width, row = len(names), 0
+    row, number = 0, 1
     waiting: list[tuple[int, bytes]] = []
-    for number, line in lines:
-        fields = line.split(b",") if b'"' not in line else _fields(line, where, number)
-        if len(fields) != width:
-            raise BadInputError(f"{where}, line {number}: {len(fields)} fields where the header has {width}.")
+    emotions, lines = [], []
+    for number, (pixels, usage, emotion) in table(stream, where, ("pixels", "Usage"), "emotion"):
         if row == len(labels):
             raise BadInputError(f"{where}, line {number}: a row too many; {labels.origin} has {len(labels):,} rows.")
-        if split_code(word := fields[usage].decode("utf-8", "replace")) != labels.split[row]:
+        if split_code(word := usage.decode("utf-8", "replace")) != labels.split[row]:
             raise BadInputError(
                 f'{where}, line {number}: Usage is "{word.strip()[:40]}", and {SPLITS[labels.split[row]]} in '
                 f"{labels.origin}, line {labels.lines[row]}; the rows of the two files do not go together."
             )
         row += 1
-        waiting.append((number, fields[pixels]))
+        emotions.append(KAGGLE_CODES.get(emotion.strip(), UNKNOWN))
+        lines.append(number)
+        waiting.append((number, pixels))
         if len(waiting) == BATCH:
             images[row - BATCH : row] = _pictures(waiting, where)
             waiting.clear()
@@ -64,7 +62,30 @@ def read_pixels(stream: BinaryIO, labels: Labels, where: str, progress: Progress
         raise BadInputError(
             f"{where} ends after {row:,} rows, at line {number}; {labels.origin} has {len(labels):,}. Is it complete?"
         )
-    return images.reshape(-1, SIDE, SIDE)
+    notes = check_order(np.array(emotions, np.int8), lines, labels, where)
+    return images.reshape(-1, SIDE, SIDE), notes
+
+
+def table(
+    stream: BinaryIO, where: str, wanted: Sequence[str], optional: str | None = None
+) -> Iterator[tuple[int, list[bytes]]]:
+    """Line number and the ``wanted`` fields of each row below the header, then the ``optional`` one or b"".
+
+    Raises :class:`BadInputError` naming the line: a missing column, or a row with more or fewer fields than the header.
+    """
+    lines = _lines(stream, where)
+    number, header = next(lines, (1, b""))
+    names = [name.decode("utf-8", "replace") for name in _fields(header.removeprefix(b"\xef\xbb\xbf"), where, number)]
+    columns = columns_of(names, wanted, where)
+    if optional is not None:
+        with suppress(BadInputError):
+            columns += columns_of(names, [optional], where)
+    absent = [b""] * (len(wanted) + (optional is not None) - len(columns))
+    for number, line in lines:
+        fields = line.split(b",") if b'"' not in line else _fields(line, where, number)
+        if len(fields) != len(names):
+            raise BadInputError(f"{where}, line {number}: {len(fields)} fields where the header has {len(names)}.")
+        yield number, [fields[column] for column in columns] + absent
 
 
 def _pictures(rows: list[tuple[int, bytes]], where: str) -> np.ndarray:
@@ -115,12 +136,12 @@ def _fields(line: bytes, where: str, number: int) -> list[bytes]:
     return [field.encode() for field in row]
 
 
-def _lines(stream: BinaryIO, where: str, progress: Progress) -> Iterator[tuple[int, bytes]]:
+def _lines(stream: BinaryIO, where: str) -> Iterator[tuple[int, bytes]]:
     """Number and content of each line that is not empty."""
-    rest, number, done = b"", 0, 0
+    rest, number, empty = b"", 0, 0
     while block := stream.read(BLOCK):
-        done += len(block)
-        progress(done)
+        if not number:
+            refuse_utf16(rest + block, where)
         *lines, rest = (rest + block).split(b"\n")
         for line in lines:
             number += 1
@@ -128,6 +149,8 @@ def _lines(stream: BinaryIO, where: str, progress: Progress) -> Iterator[tuple[i
                 raise BadInputError(_too_long(where, number))
             if line.strip():
                 yield number, line.rstrip(b"\r")
+            elif (empty := empty + 1) > MAX_EMPTY_LINES:
+                raise BadInputError(f"{where}, line {number}: {empty:,} empty lines and more. It is damaged.")
         if len(rest) > MAX_LINE:
             raise BadInputError(_too_long(where, number + 1))
     if rest.strip():
@@ -138,4 +161,4 @@ def _too_long(where: str, number: int) -> str:
     return f"{where}, line {number}: longer than any row of a pixel file can be."
 
 
-__all__ = ["read_pixels"]
+__all__ = ["read_pixels", "table"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,30 @@ MAX_ENTRIES = 400_000
 
 #: What reading a member of a damaged archive may raise.
 _ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError, ValueError)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """The file at ``path``, unbuffered. Raises ``OSError``, or :class:`BadInputError` for what is no regular file.
+
+    A named pipe is not waited for, and a device not read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise BadInputError(f"{path} is not a regular file but {kind_of(path)}; put a copy of the data there.")
+    return cast(BinaryIO, os.fdopen(descriptor, "rb", buffering=0))
+
+
+def kind_of(path: Path) -> str:
+    """What lies at ``path``, in words."""
+    return "a folder" if path.is_dir() else "a named pipe" if path.is_fifo() else "a device or a socket"
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: nobody may ever open it
+        return False
 
 
 @dataclass(frozen=True)
@@ -37,7 +62,7 @@ class Folder:
                 for entry in entries:
                     if len(found) == MAX_ENTRIES:
                         raise BadInputError(f"{self.path / inside} has more than {MAX_ENTRIES:,} entries.")
-                    found[entry.name] = entry.is_dir()
+                    found[entry.name] = _is_directory(entry)
         except OSError as error:
             raise BadInputError(f"{self.path / inside} cannot be read: {error.strerror}.") from None
         return dict(sorted(found.items()))
@@ -46,8 +71,8 @@ class Folder:
     def open(self, name: str) -> Iterator[BinaryIO]:
         """The file ``name`` as a stream. Raises :class:`BadInputError` when it cannot be read."""
         try:
-            with (self.path / name).open("rb", buffering=0) as stream:
-                yield cast(BinaryIO, stream)
+            with open_regular(self.path / name) as stream:
+                yield stream
         except OSError as error:
             raise BadInputError(f"{self.path / name} cannot be read: {error.strerror or error}.") from None
 
@@ -71,7 +96,9 @@ class Archive:
     @cached_property
     def _zip(self) -> zipfile.ZipFile:
         try:
-            return zipfile.ZipFile(self.path)
+            return zipfile.ZipFile(open_regular(self.path))
+        except BadInputError:
+            raise
         except _ZIP_ERRORS as error:
             raise BadInputError(f"{self.path} is not a zip archive that can be read: {error}.") from None
 
@@ -155,4 +182,4 @@ def joined(*parts: str) -> str:
     return "/".join(part for part in parts if part)
 
 
-__all__ = ["Archive", "Entry", "Folder", "Place", "joined"]
+__all__ = ["Archive", "Entry", "Folder", "Place", "joined", "kind_of", "open_regular"]

@@ -9,7 +9,7 @@ blur.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from enum import IntEnum, auto
 from typing import Any
 
@@ -17,107 +17,17 @@ import keras
 import numpy as np
 from keras import ops
 
-from ferplus_keras.errors import BadInputError
+from ferplus_keras.finetune.augmentation_settings import AugmentationSettings, Pair
 from ferplus_keras.finetune.noise import folded, uniforms
 from ferplus_keras.finetune.warping import resized, warped
 from ferplus_keras.networks.architecture import INPUT_SIZE
 from ferplus_keras.networks.preprocessing import PUBLISHED
-
-Pair = tuple[float, float]
 
 #: How often a crop is drawn before the whole picture is taken, as torchvision and Albumentations do.
 CROP_TRIES = 10
 
 #: Width to height of an erased rectangle, at most and inverted at least (Zhong et al. 2017, arXiv:1708.04896).
 ERASING_RATIO = 1 / 0.3
-
-
-@dataclass(frozen=True)
-class AugmentationSettings:
-    """What is done to the pictures of a training step; the defaults do nothing. Lists (of a TOML file) become tuples.
-
-    ``flip``: share of the pictures that are mirrored.
-    ``warped``: share of the pictures that ``zoom``, ``shift``, ``rotation`` and ``skew`` are for.
-    ``zoom``: from, to: enlarged so many times, about a random place.
-    ``shift``: moved by up to that share of its side, either way, on each axis; edges are repeated.
-    ``rotation``: degrees, counter-clockwise, one of these; or ``rotation_range``: any angle up to so many, either way.
-    ``skew``: shear, one of these on each axis; or ``skew_range``: any up to that, either way.
-    ``crop_scale``: from, to: share of the picture's area that is cut out and enlarged to the whole;
-    ``crop_ratio``: its width to height, from, to.
-    ``brightness``: added, up to that share of white, either way; ``contrast``: multiplied by 1 more or less up to
-    that; ``toned``: share of the pictures that these two are for. The result is clipped to 0..255.
-    ``erased``: share of the pictures that lose a rectangle to the mean colour; ``erased_area``: its area, from, to.
-    """
-
-    flip: float = 0.0
-    warped: float = 1.0
-    zoom: Pair = (1.0, 1.0)
-    shift: float = 0.0
-    rotation: tuple[float, ...] = ()
-    rotation_range: float = 0.0
-    skew: tuple[float, ...] = ()
-    skew_range: float = 0.0
-    crop_scale: Pair = (1.0, 1.0)
-    crop_ratio: Pair = (1.0, 1.0)
-    brightness: float = 0.0
-    contrast: float = 0.0
-    toned: float = 1.0
-    erased: float = 0.0
-    erased_area: Pair = (0.02, 0.2)
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            value = tuple(map(float, value)) if isinstance(value, list | tuple) else float(value)
-            object.__setattr__(self, field.name, value)
-            values = value if isinstance(value, tuple) else (value,)
-            if not all(map(math.isfinite, values)):
-                raise BadInputError(f"The augmentation's {field.name} is {value}: finite numbers are needed.")
-        for name in ("flip", "warped", "shift", "toned", "erased", "brightness", "contrast"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise BadInputError(f"The augmentation's {name} is a share from 0 to 1, not {getattr(self, name)}.")
-        for name, highest in (
-            ("zoom", math.inf), ("crop_scale", 1), ("crop_ratio", math.inf), ("erased_area", 1),
-        ):  # fmt: skip
-            pair = getattr(self, name)
-            if not isinstance(pair, tuple) or len(pair) != 2 or not 0 < pair[0] <= pair[1] <= highest:
-                limit = "" if highest == math.inf else f" and at most {highest}"
-                raise BadInputError(f"The augmentation's {name} is from, to: two numbers above 0{limit}, not {pair}.")
-        for name in ("rotation", "skew"):
-            choices, reach = getattr(self, name), getattr(self, f"{name}_range")
-            if (choices and reach) or reach < 0:
-                raise BadInputError(
-                    f"The augmentation takes {name} (one of {choices}) or {name}_range (up to {reach}, 0 or more)."
-                )
-
-    @property
-    def geometric(self) -> bool:
-        """Whether pictures are sampled anywhere but straight."""
-        return bool(self.flip or self.cropping or self.warping)
-
-    @property
-    def cropping(self) -> bool:
-        return self.crop_scale != (1.0, 1.0) or self.crop_ratio != (1.0, 1.0)
-
-    @property
-    def warping(self) -> bool:
-        turned = self.zoom != (1.0, 1.0) or any(self.rotation) or any(self.skew) or self.rotation_range
-        return bool(self.warped and (turned or self.skew_range or self.shift))
-
-    @property
-    def toning(self) -> bool:
-        return bool(self.toned and (self.brightness or self.contrast))
-
-
-#: Albanie's: flip, and half of the pictures warped.
-ALBANIE = AugmentationSettings(
-    flip=0.5, warped=0.5, zoom=(0.96, 1.04), rotation=(-10.0, 0.0, 10.0), skew=(-0.1, 0.0, 0.1)
-)
-
-#: wtomin's, with the defaults of the library that it calls: brightness and contrast for half of the pictures.
-WTOMIN = AugmentationSettings(
-    flip=0.5, crop_scale=(0.8, 1.0), crop_ratio=(4 / 5, 5 / 4), brightness=0.1, contrast=0.1, toned=0.5
-)
 
 
 class _Column(IntEnum):
@@ -329,4 +239,4 @@ def _first_row(count: Any) -> Any:
     return tf.cast(context.replica_id_in_sync_group, tf.int32) * count
 
 
-__all__ = ["ALBANIE", "WTOMIN", "Augmentation", "AugmentationSettings", "maps"]
+__all__ = ["COLUMNS", "Augmentation", "maps"]

@@ -19,7 +19,7 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.finetune.augmentation import AugmentationSettings
+from ferplus_keras.finetune.augmentation_settings import AugmentationSettings
 from ferplus_keras.networks.architecture import NETWORKS
 
 #: The recipes that ship with the package.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ferplus_keras.errors import BadInputError, OutputError
-from ferplus_keras.predict.records import columns
+from ferplus_keras.predict.records import columns, unformulated
 
 #: Rows that are in memory at a time.
 ROWS = 10_000
@@ -54,7 +54,8 @@ def write_parquet(results: Path, labels: Sequence[str], target: Path) -> Path:
 
 def _batches(results: Path) -> Iterator[list[dict[str, str]]]:
     with results.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
-        reader = csv.DictReader(stream)
+        header = next(csv.reader(stream))
+        reader = csv.DictReader(stream, [unformulated(name) for name in header])
         while rows := list(islice(reader, ROWS)):
             yield rows
 
@@ -63,7 +64,7 @@ def _value(text: str, name: str) -> Any:
     if not text:
         return None
     if name in TEXT:  # Parquet's text is UTF-8; a name that is none keeps what can be kept of it
-        return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        return unformulated(text).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return int(text) if name in WHOLE else float(text)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,17 @@ import numpy as np
 
 from ferplus_keras.errors import BadInputError, OutputError
 from ferplus_keras.predict.seen import Seen
+from ferplus_keras.wording import printable
 
 Box = tuple[int, int, int, int]
+
+#: What a formula of a spreadsheet begins with, also in wide letters. The mark before such a text is the one that
+#: spreadsheets have themselves; it goes before a text that begins with the mark as well.
+FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20", "\t", "\r", "\n", "'")
+MARK = "'"
+
+#: The number of a face, as it is written.
+COUNT = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True)
@@ -74,27 +84,42 @@ class Answer:
 
 def columns(labels: Sequence[str]) -> list[str]:
     """The header of the table of results. ``face`` of ``faces`` counts the rows of one picture."""
-    return ["input", "face", "faces", "left", "top", "right", "bottom", "emotion", "confidence", *labels, "error",
-            "model"]  # fmt: skip
+    return ["input", "face", "faces", "left", "top", "right", "bottom", "emotion", "confidence",
+            *map(printable, labels), "error", "model"]  # fmt: skip
 
 
 def cells(row: dict[str, Any], labels: Sequence[str]) -> list[Any]:
-    """The values of one row of :meth:`Answer.rows`, in the order of :func:`columns`; None where there is none."""
+    """The values of one row of :meth:`Answer.rows`, in the order of :func:`columns`; None where there is none.
+
+    Text is made printable, but for the picture's name, by which programs and ``--resume`` find it again.
+    """
     probabilities = row["probabilities"] or {}
+    emotion, error, model = (row[name] and printable(row[name]) for name in ("emotion", "error", "model"))
     return [
-        row["input"], row["face"], row["faces"], *(row["box"] or [None] * 4), row["emotion"], row["confidence"],
-        *(probabilities.get(label) for label in labels), row["error"], row["model"],
+        row["input"], row["face"], row["faces"], *(row["box"] or [None] * 4), emotion, row["confidence"],
+        *(probabilities.get(label) for label in labels), error, model,
     ]  # fmt: skip
 
 
 def csv_bytes(rows: Iterable[Sequence[Any]]) -> bytes:
-    """CSV as RFC 4180 has it, with a bare line feed; names that are not UTF-8 keep their bytes."""
+    """CSV as RFC 4180 has it, with a bare line feed; names that are not UTF-8 keep their bytes.
+
+    No text begins as a formula of a spreadsheet does: see :func:`unformulated`.
+    """
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(
-        ["" if value is None else f"{value:.7g}" if isinstance(value, float) else value for value in row]
-        for row in rows
-    )
+    csv.writer(text, lineterminator="\n").writerows([_cell(value) for value in row] for row in rows)
     return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return f"{MARK}{value}" if value.startswith(FORMULA) else value
+    return "" if value is None else f"{value:.7g}" if isinstance(value, float) else value
+
+
+def unformulated(cell: str) -> str:
+    """The text that stands in a cell written by :func:`csv_bytes`, which has a mark before what may be a formula."""
+    return cell.removeprefix(MARK)
 
 
 class CsvFile:
@@ -176,15 +201,15 @@ class CsvFile:
             face, faces = int(fields[1]), int(fields[2])
             missing = faces - face
             if not missing:
-                self.done.add(fields[0])
+                self.done.add(unformulated(fields[0]))
                 self.errors += bool(fields[-2])
                 end = place
         return end
 
     def _problem(self, fields: list[str], missing: int) -> str:
-        if len(fields) != len(columns(self.labels)) or not (fields[1].isdigit() and fields[2].isdigit()):
+        if len(fields) != len(columns(self.labels)) or not all(COUNT.fullmatch(each) for each in fields[1:3]):
             return "it is not a row of results. The file is damaged; leave --resume out"
-        if fields[-1] != self.model:
+        if unformulated(fields[-1]) != printable(self.model):
             return f"it was made by {fields[-1][:120]}, and this run would be by {self.model}. Choose another name"
         if int(fields[1]) > int(fields[2]) or (missing and int(fields[2]) - int(fields[1]) != missing - 1):
             return "a face is missing before it. The file is damaged; leave --resume out"
@@ -224,4 +249,4 @@ def _unwritable(path: Path, error: OSError) -> OutputError:
     )
 
 
-__all__ = ["Answer", "Box", "CsvFile", "Prediction", "cells", "columns", "csv_bytes"]
+__all__ = ["Answer", "Box", "CsvFile", "Prediction", "cells", "columns", "csv_bytes", "unformulated"]

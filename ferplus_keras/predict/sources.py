@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ferplus_keras.errors import BadInputError, first_line
 from ferplus_keras.predict.decoding import decode, read_picture
@@ -28,6 +29,12 @@ SORTED_ENTRIES = 10_000
 #: A longer name is none; a list that has no line ends is no list.
 MAX_NAME_BYTES = 1 << 16
 
+#: Inputs that are tried before a network is loaded: if none can be read, there may be nothing to do.
+LOOKED_AT = 32
+
+#: What web addresses begin with.
+ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
+
 #: Columns of a Parquet file in which pictures are looked for, and beside them their names.
 PICTURE_COLUMNS = ("image", "bytes", "picture", "data", "img")
 
@@ -36,6 +43,9 @@ PARQUET = ".parquet"
 
 #: Rows of a Parquet file that are read at a time.
 PARQUET_ROWS = 64
+
+#: Bytes by which a column of pictures may be larger unpacked than packed. Pictures are packed already.
+UNPACKED_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,43 @@ class RowGroup:
 
 
 Place = Source | RowGroup
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What a look at the first inputs says, before anything large is loaded.
+
+    ``readable`` says whether a picture among them can be read; ``problems`` are those before it that cannot, each with
+    its reason, and ``broken`` whether one of these is a file at all. ``all`` are the same inputs as if nobody had
+    looked.
+    """
+
+    readable: bool
+    problems: list[Source]
+    broken: bool
+    all: Iterator[Source]
+
+
+def look_ahead(sources: Iterable[Source]) -> Ahead:
+    """Look for a picture that can be read among the first :data:`LOOKED_AT` of ``sources``."""
+    coming = iter(sources)
+    looked: list[Source] = []
+    problems: list[Source] = []
+    broken = readable = False
+    for source in islice(coming, LOOKED_AT):
+        looked.append(source)
+        try:
+            source.read()
+        except BadInputError as error:
+            problems.append(replace(source, problem=str(error), data=None))
+            there = (source.name, source.name.rpartition("#")[0])  # a file, or a row of one
+            broken = broken or any(os.path.lexists(name) and not os.path.isdir(name) for name in there)  # noqa: PTH112
+        else:
+            readable = True
+            break
+    else:
+        readable = len(looked) == LOOKED_AT  # there may be one later
+    return Ahead(readable, problems, broken, chain(looked, coming))
 
 
 def find_sources(
@@ -121,6 +168,8 @@ def _of_input(given: str) -> Iterator[Place]:
 def _of_place(name: str) -> Iterator[Place]:
     if not name or "\0" in name:
         yield Source(name, problem="not a file name")
+    elif ADDRESS.match(name) and not os.path.lexists(name):
+        yield Source(name, problem="a web address; download it first, and give the file's name")
     elif os.path.isdir(name):  # noqa: PTH112  (Path.is_dir raises on a name that is too long)
         found = False
         for place in _of_folder(name):
@@ -151,7 +200,7 @@ def _of_folder(folder: str) -> Iterator[Place]:
                             below.append(entry.path)
                         elif suffix == PARQUET:
                             yield from _of_parquet(entry.path)
-                        elif suffix in suffixes() and not entry.is_dir():
+                        elif suffix in suffixes() and not os.path.isdir(entry.path):  # noqa: PTH112  (no error for a link to itself)
                             yield Source(entry.path, inside=os.path.relpath(entry.path, folder))
         except OSError as error:
             yield Source(here, problem=f"a folder that cannot be read: {(error.strerror or 'unknown error').lower()}")
@@ -169,12 +218,20 @@ def suffixes() -> frozenset[str]:
 def _names(stream: BinaryIO, end: bytes) -> Iterator[str]:
     """The names in ``stream``; a carriage return before a line's end belongs to the line's end."""
     rest = b""
-    while piece := stream.read1(MAX_NAME_BYTES) if hasattr(stream, "read1") else stream.read(MAX_NAME_BYTES):
+    while piece := _piece(stream):
         *names, rest = (rest + piece).split(end)
         if len(rest) > MAX_NAME_BYTES:
             raise BadInputError(f"The list of names has one of more than {MAX_NAME_BYTES:,} bytes: it is no list.")
         yield from _as_names(names, end)
     yield from _as_names([rest], end)
+
+
+def _piece(stream: BinaryIO) -> bytes:
+    try:
+        piece: bytes = stream.read1(MAX_NAME_BYTES) if hasattr(stream, "read1") else stream.read(MAX_NAME_BYTES)
+    except OSError as error:
+        raise BadInputError(f"The list of names cannot be read: {(error.strerror or str(error)).lower()}.") from None
+    return piece
 
 
 def _as_names(names: Iterable[bytes], end: bytes) -> Iterator[str]:
@@ -197,6 +254,8 @@ def _of_parquet(path: str) -> Iterator[Place]:
 
 def row_groups(path: str) -> list[RowGroup]:
     """The row groups of the Parquet file at ``path``. Raises :class:`BadInputError`."""
+    if not os.path.isfile(path):  # noqa: PTH113  (a named pipe would be waited for)
+        raise BadInputError("not a file")
     try:
         import pyarrow.parquet as parquet
     except ImportError:
@@ -205,6 +264,8 @@ def row_groups(path: str) -> list[RowGroup]:
         with parquet.ParquetFile(path) as file:
             counts = [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)]
             _column(file.schema_arrow.names)
+            if sum(counts) > os.path.getsize(path):  # noqa: PTH202  (a picture takes more than a byte)
+                raise BadInputError(f"damaged: it claims {sum(counts):,} rows, more than it has bytes")
     except BadInputError:
         raise
     except Exception as error:  # pyarrow's own classes, OSError, ValueError
@@ -221,6 +282,7 @@ def rows_of(piece: RowGroup) -> Iterator[Source]:
     try:
         with parquet.ParquetFile(piece.path) as file:
             column = _column(file.schema_arrow.names)
+            _refuse_bomb(file.metadata.row_group(piece.group), column)
             for batch in file.iter_batches(PARQUET_ROWS, row_groups=[piece.group], columns=[column]):
                 for value in batch.column(0).to_pylist():
                     if isinstance(value, dict):  # a structure of bytes and a path, as the datasets library writes them
@@ -230,10 +292,22 @@ def rows_of(piece: RowGroup) -> Iterator[Source]:
                     else:
                         yield Source(piece.name(row), problem="holds no bytes")
                     row += 1
+    except BadInputError as error:
+        problem = str(error)
     except Exception as error:  # what pyarrow raises on damage
         problem = f"the Parquet file is damaged here: {first_line(error, 120)}"
     for left in range(row, end):
         yield Source(piece.name(left), problem=problem)
+
+
+def _refuse_bomb(group: Any, column: str) -> None:
+    """Raise :class:`BadInputError` when the rows of a group unpack to far more than they take in the file."""
+    parts = [group.column(index) for index in range(group.num_columns)]
+    parts = [part for part in parts if part.path_in_schema.split(".")[0] == column]
+    packed, unpacked = (sum(getattr(part, f"total_{kind}_size") for part in parts) for kind in
+                        ("compressed", "uncompressed"))  # fmt: skip
+    if unpacked > packed + UNPACKED_BYTES:
+        raise BadInputError(f"the Parquet rows would unpack from {packed:,} to {unpacked:,} bytes, as no pictures do")
 
 
 def _column(names: Sequence[str]) -> str:
@@ -245,4 +319,15 @@ def _column(names: Sequence[str]) -> str:
     )
 
 
-__all__ = ["Place", "RowGroup", "Source", "find_places", "find_sources", "row_groups", "rows_of", "suffixes"]
+__all__ = [
+    "Ahead",
+    "Place",
+    "RowGroup",
+    "Source",
+    "find_places",
+    "find_sources",
+    "look_ahead",
+    "row_groups",
+    "rows_of",
+    "suffixes",
+]

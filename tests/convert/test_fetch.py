@@ -3,41 +3,36 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import io
 import os
 import socket
-import subprocess
-import sys
 import threading
+import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from convert import download, seen
 from convert import fetch as module
-from convert import seen
 from convert.fetch import fetch
 from convert.manifest import Known
 from ferplus_keras.errors import BadInputError, DownloadError, OutputError
 from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.networks.architecture import FERPLUS_HEAD
-from tests.conftest import ROOT
 from tests.seeded import save_state
 
 TAG = '"version-1"'
-DAY = "Mon, 01 Jun 2020 00:00:00 GMT"
 
 
 @dataclass
@@ -47,18 +42,19 @@ class Behaviour:
     body: bytes = b""
     etag: str | None = TAG
     cut_after: int | None = None  # end the connection after so many bytes of the body
+    drip: bytes = b""  # then, or before any header, send this again and again
+    before_headers: bool = False
     status: int | None = None
+    times: int = 1_000_000  # how often ``status`` is answered
     headers: dict[str, str] = field(default_factory=dict)
-    length: bool = True
+    chunked: bool = False
+    ranges: bool = True  # whether they are heeded when the version is another
+    if_range: bool = True  # whether it is looked at
     content_range: str | None = None
     location: str | None = None
-    hang: threading.Event | None = None  # say nothing until it is set, and then hang up
-    stall: threading.Event | None = None  # send what ``cut_after`` allows and leave the connection open until it is set
     hold: threading.Event | None = None  # begin the answer when it is set
-    chunked: bool = False
-    ignore_range: bool = False
     requests: list[dict[str, str]] = field(default_factory=list)
-    sent: list[int] = field(default_factory=list)  # bytes of the body, by answer
+    ended: threading.Event = field(default_factory=threading.Event)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -67,62 +63,51 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         told = self.behaviour
         told.requests.append(dict(self.headers))
-        if told.hang is not None:
-            told.hang.wait(10)
-            return
-        if told.location is not None:
-            self.send_response(302)
-            self.send_header("Location", told.location)
-            self.end_headers()
-            return
-        if told.status is not None:
-            self.send_error(told.status)
-            return
         if told.hold is not None:
             assert told.hold.wait(30)
-        start = self.start()
-        if start >= len(told.body) > 0:
-            self.send_response(416)
-            self.send_header("Content-Range", told.content_range or f"bytes */{len(told.body)}")
-            self.end_headers()
-            return
-        self.send_headers(start)
-        sent = told.body[start:] if told.cut_after is None else told.body[start : max(start, told.cut_after)]
-        told.sent.append(len(sent))
-        try:
-            if told.chunked:
-                end = b"0\r\n\r\n" if told.cut_after is None else b""
-                self.wfile.write(b"%x\r\n%s\r\n%s" % (len(sent), sent, end))
-            else:
-                self.wfile.write(sent)
-        except ConnectionError:
-            return  # the client has seen enough
-        if told.stall is not None:
-            told.stall.wait(10)
+        with suppress(ConnectionError):  # the client has seen enough
+            self.answer(told)
 
-    def start(self) -> int:
+    def answer(self, told: Behaviour) -> None:
+        if told.before_headers:
+            return self.dripped(told)
+        if told.location is not None:
+            return self.headed(302, {"Location": told.location})
+        if told.status is not None and told.times:
+            told.times -= 1
+            return self.headed(told.status, told.headers | {"Content-Length": "0"})
+        start = self.start(told)
+        if start >= len(told.body) > 0:
+            return self.headed(416, {})
+        headers: dict[str, str | None] = {"ETag": told.etag, "Content-Length": str(len(told.body) - start)}
+        if start:
+            headers["Content-Range"] = told.content_range or f"bytes {start}-{len(told.body) - 1}/{len(told.body)}"
+        if told.chunked:
+            self.protocol_version = "HTTP/1.1"
+            headers |= {"Content-Length": None, "Transfer-Encoding": "chunked", "Connection": "close"}
+        self.headed(206 if start else 200, headers | told.headers)
+        sent = told.body[start:] if told.cut_after is None else told.body[start : max(start, told.cut_after)]
+        if told.chunked:
+            sent = b"%x\r\n%s\r\n%s" % (len(sent), sent, b"0\r\n\r\n" if told.cut_after is None else b"")
+        self.wfile.write(sent)
+        self.wfile.flush()
+        self.dripped(told)
+
+    def dripped(self, told: Behaviour) -> None:
+        while told.drip and not told.ended.wait(0.02):
+            self.wfile.write(told.drip)
+            self.wfile.flush()
+
+    def start(self, told: Behaviour) -> int:
         """Where the answer begins: at the asked byte if the asked version is the one that is here."""
-        told, span = self.behaviour, self.headers.get("Range")
-        here = [version for version in (told.etag, told.headers.get("Last-Modified")) if version]
-        if span is None or told.ignore_range or self.headers.get("If-Range") not in here:
+        span = self.headers.get("Range")
+        if span is None or not told.ranges or (told.if_range and self.headers.get("If-Range") != told.etag):
             return 0
         return int(span.removeprefix("bytes=").removesuffix("-"))
 
-    def send_headers(self, start: int) -> None:
-        told = self.behaviour
-        if told.chunked:
-            self.protocol_version = "HTTP/1.1"
-            self.close_connection = True
-        self.send_response(206 if start else 200)
-        headers: dict[str, str | None] = {"ETag": told.etag}
-        if start:
-            usual = f"bytes {start}-{len(told.body) - 1}/{len(told.body)}"
-            headers["Content-Range"] = told.content_range or usual
-        if told.chunked:
-            headers["Transfer-Encoding"] = "chunked"
-        elif told.length:
-            headers["Content-Length"] = str(len(told.body) - start)
-        for name, value in (headers | told.headers).items():
+    def headed(self, status: int, headers: dict[str, Any]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
             if value is not None:
                 self.send_header(name, value)
         self.end_headers()
@@ -150,9 +135,13 @@ class Place:
     def broken_off(self, after: int, **options: Any) -> str:
         """Fetch from a connection that ends after so many bytes; what the error says. The server is well again then."""
         self.told.cut_after = after
+        message = self.refused(**options)
+        self.told.cut_after = None
+        return message
+
+    def refused(self, **options: Any) -> str:
         with pytest.raises(DownloadError) as error:
             self.fetch(**options)
-        self.told.cut_after = None
         assert not self.target.exists()
         return str(error.value)
 
@@ -168,13 +157,13 @@ class Place:
         return sorted(path.name for path in self.folder.glob("*") if not path.name.startswith("."))
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["zip", "legacy"])
-def body(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+@pytest.fixture(scope="module")
+def body(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A real, small checkpoint file of 800 kB."""
     import torch
 
     values = torch.from_numpy(np.random.default_rng(0).standard_normal(200_000, np.float32))
-    return save_state({"a": values}, tmp_path_factory.mktemp("body") / "x.pth", legacy=request.param).read_bytes()
+    return save_state({"a": values}, tmp_path_factory.mktemp("body") / "x.pth").read_bytes()
 
 
 @contextmanager
@@ -183,9 +172,9 @@ def serving(told: Behaviour) -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Told", (Handler,), {"behaviour": told}))
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}/model.pth"
-    for waiting in (told.hang, told.stall, told.hold):
-        if waiting is not None:
-            waiting.set()
+    told.ended.set()
+    if told.hold is not None:
+        told.hold.set()
     server.shutdown()
     server.server_close()
 
@@ -212,16 +201,16 @@ def dead() -> Iterator[str]:
         yield f"http://127.0.0.1:{taken.getsockname()[1]}/model.pth"
 
 
-def another(body: bytes) -> bytes:
-    """A good checkpoint of the same format that is not ``body``; torch's old format is other bytes each time."""
+def another() -> bytes:
+    """A good checkpoint that is not ``body``."""
     import torch
 
     stream = io.BytesIO()
-    torch.save({"a": torch.ones(3)}, stream, _use_new_zipfile_serialization=body[:2] == b"PK")
+    torch.save({"a": torch.ones(3)}, stream)
     return stream.getvalue()
 
 
-def test_a_download_arrives_and_is_recorded(place: Place, body: bytes) -> None:
+def test_a_download_arrives_and_is_recorded_and_not_loaded_again(place: Place, body: bytes) -> None:
     calls: list[tuple[int, int | None]] = []
     fetched = place.fetch(progress=lambda done, total: calls.append((done, total)))
     assert fetched.status == "downloaded" and fetched.path == place.target and fetched.size == len(body)
@@ -230,13 +219,8 @@ def test_a_download_arrives_and_is_recorded(place: Place, body: bytes) -> None:
     entry = place.entries()["some_network"]
     assert entry["sha256"] == fetched.sha256 and entry["size"] == len(body) and entry["file"] == "model.pth"
     assert entry["url"] == fetched.url == place.known.urls[0] and date.fromisoformat(entry["first_seen"])
-    assert calls[-1] == (len(body), len(body)) and all(total == len(body) for _, total in calls)
-
-
-def test_what_is_there_is_not_downloaded_again(place: Place) -> None:
-    place.fetch()
-    again = place.fetch()
-    assert again.status == "present" and len(place.told.requests) == 1
+    assert calls == sorted(calls) and calls[-1] == (len(body), len(body))
+    assert place.fetch().status == "present" and len(place.told.requests) == 1
     assert place.told.requests[0]["Accept-Encoding"] == "identity"
 
 
@@ -252,72 +236,40 @@ def test_a_file_placed_by_hand_is_checked_and_recorded(place: Place, body: bytes
 
 
 @pytest.mark.parametrize("pins", [{}, {"sha256": "0" * 64}], ids=["record", "manifest"])
-def test_another_file_placed_by_hand_is_refused_and_stays(place: Place, body: bytes, pins: dict[str, Any]) -> None:
+def test_another_file_placed_by_hand_is_refused_and_stays(place: Place, pins: dict[str, Any]) -> None:
     first = place.fetch()
-    second = another(body)
-    place.target.write_bytes(second)
+    place.target.write_bytes(another())
     place.known = replace(place.known, **pins)
     with pytest.raises(DownloadError) as error:
         place.fetch()
-    expected = pins.get("sha256", first.sha256)
-    assert expected in str(error.value) and sha256_of(place.target) in str(error.value)
-    assert place.target.read_bytes() == second and len(place.told.requests) == 1
-    assert place.entries()["some_network"]["sha256"] == first.sha256
+    assert pins.get("sha256", first.sha256) in str(error.value) and sha256_of(place.target) in str(error.value)
+    assert place.target.read_bytes() == another() and place.entries()["some_network"]["sha256"] == first.sha256
 
 
 # --- broken off and resumed ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cut", [1, 1000, 500_000])
-def test_a_broken_download_goes_on_where_it_stopped(place: Place, body: bytes, cut: int) -> None:
-    message = place.broken_off(cut)
-    assert f"after {cut:,} of {len(body):,} bytes" in message and "run this again to go on" in message
-    assert place.part().read_bytes() == body[:cut]
-    calls: list[int] = []
-    assert place.fetch(progress=lambda done, _total: calls.append(done)).status == "resumed"
-    assert place.target.read_bytes() == body and place.visible() == ["model.pth"]
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_broken_download_is_resumed_where_it_stopped(place: Place, body: bytes, chunked: bool) -> None:
+    place.told.chunked = chunked
+    for cut in (1, 1000, 1000, 500_000):
+        message = place.broken_off(cut)
+        assert f"after {cut:,} " in message and "run this again to resume" in message
+        assert place.part().read_bytes() == body[:cut]
+    assert place.fetch().status == "resumed" and place.target.read_bytes() == body and place.visible() == ["model.pth"]
     asked = place.told.requests[-1]
-    assert asked["Range"] == f"bytes={cut}-" and asked["If-Range"] == TAG
-    assert place.told.sent == [cut, len(body) - cut]  # not one byte twice
-    assert min(calls) > cut and calls[-1] == len(body)
+    assert asked["Range"] == "bytes=500000-" and asked["If-Range"] == TAG
 
 
-def test_a_download_may_break_off_more_than_once(place: Place, body: bytes) -> None:
-    for cut in (1000, 1000, 300_000, 700_000):
-        assert f"after {cut:,} of" in place.broken_off(cut)
-    assert place.fetch().status == "resumed" and place.target.read_bytes() == body
-    assert sum(place.told.sent) == len(body)
-
-
-def test_an_interrupted_download_goes_on_where_it_stopped(place: Place, body: bytes) -> None:
-    def interrupt(done: int, _total: int | None) -> None:
-        loaded.append(done)
+def test_an_interrupted_download_is_resumed(place: Place, body: bytes) -> None:
+    def interrupt(_done: int, _total: int | None) -> None:
         raise KeyboardInterrupt
 
-    loaded: list[int] = []
-    place.told.stall, place.told.cut_after = threading.Event(), 400_000
     with pytest.raises(KeyboardInterrupt):
         place.fetch(progress=interrupt)
-    place.told.stall.set()
-    place.told.stall = place.told.cut_after = None
-    assert place.part().read_bytes() == body[: loaded[0]] and not place.target.exists()
-    assert place.fetch().status == "resumed" and place.target.read_bytes() == body
-    assert place.told.requests[-1]["Range"] == f"bytes={loaded[0]}-"
-
-
-def test_a_server_that_falls_silent_has_broken_off(place: Place, body: bytes) -> None:
-    place.told.stall = threading.Event()
-    assert "after 1,000 of" in place.broken_off(1000, timeout=0.3)
-    place.told.stall.set()
-    place.told.stall = None
-    assert place.fetch().status == "resumed" and place.target.read_bytes() == body
-
-
-def test_a_chunked_download_is_resumed_too(place: Place, body: bytes) -> None:
-    place.told.chunked = True
-    assert "after 1,000 bytes" in place.broken_off(1000)  # nobody said of how many
-    assert f"after 2,000 of {len(body):,} bytes" in place.broken_off(2000)  # the second answer, a part, does
-    assert place.fetch().status == "resumed" and place.target.read_bytes() == body
+    loaded = place.part().stat().st_size
+    assert 0 < loaded < len(body) and place.fetch().status == "resumed" and place.target.read_bytes() == body
+    assert place.told.requests[-1]["Range"] == f"bytes={loaded}-"
 
 
 def test_after_a_broken_off_download_the_next_url_is_not_tried(place: Place, body: bytes) -> None:
@@ -325,69 +277,51 @@ def test_after_a_broken_off_download_the_next_url_is_not_tried(place: Place, bod
     with serving(spare) as url:
         place.known = replace(place.known, urls=(*place.known.urls, url))
         assert "run this again" in place.broken_off(1000)
-        assert place.fetch().status == "resumed" and place.target.read_bytes() == body
-    assert not spare.requests
+        assert place.fetch().status == "resumed" and not spare.requests
 
 
-def test_a_part_of_another_version_is_not_continued(place: Place, body: bytes) -> None:
-    place.told.body = b"old" * 100_000
-    place.broken_off(1000)
-    place.told.body, place.told.etag = body, '"version-2"'
-    assert place.fetch().status == "downloaded" and place.target.read_bytes() == body
-    assert "Range" in place.told.requests[-1]  # it was asked for, and answered with the whole
-
-
-def test_a_server_without_ranges_sends_all_of_it(place: Place, body: bytes) -> None:
-    place.broken_off(1000)
-    place.told.ignore_range = True
-    assert place.fetch().status == "downloaded" and place.target.read_bytes() == body
-    assert place.told.sent == [1000, len(body)]
-
-
-@pytest.mark.parametrize("etag", [None, 'W/"weak"', "unquoted"])
-def test_without_a_strong_validator_nothing_is_continued(place: Place, body: bytes, etag: str | None) -> None:
-    place.told.etag = etag
+@pytest.mark.parametrize("etag", [None, 'W/"weak"', "unquoted", '""'])
+def test_without_a_strong_validator_nothing_is_resumed(place: Place, body: bytes, etag: str | None) -> None:
+    place.told.etag, place.told.headers = etag, {"Last-Modified": "Mon, 01 Jun 2020 00:00:00 GMT"}
     assert "run this again to start over" in place.broken_off(1000)
     assert place.fetch().status == "downloaded" and place.target.read_bytes() == body
     assert "Range" not in place.told.requests[-1] and "If-Range" not in place.told.requests[-1]
 
 
-@pytest.mark.parametrize("etag", [None, 'W/"weak"'])
-def test_a_date_serves_as_validator(place: Place, body: bytes, etag: str | None) -> None:
-    place.told.etag, place.told.headers = etag, {"Last-Modified": DAY}
-    place.broken_off(1000)
-    assert place.fetch().status == "resumed" and place.target.read_bytes() == body
-    assert place.told.requests[-1]["If-Range"] == DAY and place.told.requests[-1]["Range"] == "bytes=1000-"
-
-
 @pytest.mark.parametrize(
-    "notes",
+    "change",
     [
-        "",
-        "[]",
-        "{}",
-        '{"url": "http://example.org/else", "validator": "x", "total": 9}',
-        '{"url": "HERE", "validator": "", "total": null}',
+        {"etag": '"version-2"'},  # honoured: the whole comes
+        {"etag": '"version-2"', "if_range": False},  # not honoured: the rest of another version comes
+        {"etag": 'W/"version-1"', "if_range": False},
+        {"etag": None, "if_range": False},
+        {"ranges": False},
+        {"content_range": "bytes 5-9/10"},
+        {"content_range": "nonsense"},
+        {"content_range": "bytes 1000-1999/2000"},
+        {"content_range": f"bytes 1000-{'9' * 5000}/*"},
     ],
+    ids=str,
 )
-def test_a_part_of_unknown_origin_is_not_continued(place: Place, body: bytes, notes: str) -> None:
+def test_halves_of_two_versions_are_never_joined(place: Place, body: bytes, change: dict[str, Any]) -> None:
+    """The first half is dropped, and all is loaded anew in the same run."""
+    place.told.body = bytes(len(body))
+    place.broken_off(1000)
+    place.told.body = body
+    for name, value in change.items():
+        setattr(place.told, name, value)
+    assert place.fetch().status == "downloaded" and place.target.read_bytes() == body
+    assert place.told.requests[1]["Range"] == "bytes=1000-" and place.visible() == ["model.pth"]
+
+
+@pytest.mark.parametrize("notes", ["", "[]", "{}", '{"url": "http://else", "validator": "x", "total": 9}',
+                                   '{"url": "HERE", "validator": "", "total": null}'])  # fmt: skip
+def test_a_part_of_unknown_origin_is_not_resumed(place: Place, body: bytes, notes: str) -> None:
     place.broken_off(1000)
     part = place.part()
     part.with_name(f"{part.name}.json").write_text(notes.replace("HERE", place.known.urls[0]))
     assert place.fetch().status == "downloaded" and place.target.read_bytes() == body
     assert "Range" not in place.told.requests[-1]
-
-
-@pytest.mark.parametrize(
-    "wrong", ["bytes 5-{last}/{size}", "nonsense", "bytes 1000-1999/2000", f"bytes 1000-{'9' * 5000}/*"]
-)
-def test_a_wrong_content_range_is_not_believed(place: Place, body: bytes, wrong: str) -> None:
-    place.broken_off(1000)
-    place.told.content_range = wrong.format(last=len(body) - 1, size=len(body))
-    with pytest.raises(DownloadError, match="another place"):
-        place.fetch()
-    place.told.content_range = None
-    assert place.fetch().status == "downloaded" and place.target.read_bytes() == body
 
 
 def test_a_complete_part_is_installed_without_asking(
@@ -396,47 +330,88 @@ def test_a_complete_part_is_installed_without_asking(
     def stopped(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_install", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        place.fetch()
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "_install", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            place.fetch()
     assert place.fetch().path.read_bytes() == body and len(place.told.requests) == 1
 
 
-def test_a_complete_part_of_unknown_length_is_installed_when_the_server_says_so(
-    place: Place, body: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stopped(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    place.told.length = False
-    monkeypatch.setattr(module, "_install", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        place.fetch()
-    monkeypatch.undo()
-    monkeypatch.setenv("no_proxy", "*")
-    assert place.part().read_bytes() == body
-    assert place.fetch().status == "resumed" and place.target.read_bytes() == body
-    assert [request.get("Range") for request in place.told.requests] == [None, f"bytes={len(body)}-"]
-    assert place.told.sent == [len(body)]
-
-
-@pytest.mark.parametrize("said", [None, "bytes */5", "bytes */*", "nonsense"])
-def test_a_range_that_the_server_does_not_have_begins_anew(place: Place, body: bytes, said: str | None) -> None:
+def test_a_range_that_the_server_does_not_have_begins_anew(place: Place, body: bytes) -> None:
     place.told.body = body + bytes(100_000)
     place.broken_off(len(body) + 1000)
-    place.told.body, place.told.content_range = body, said  # shorter now, though it says it is the same
+    place.told.body = body  # shorter now, though it says it is the same
     assert place.fetch().status == "downloaded" and place.target.read_bytes() == body
     assert ["Range" in request for request in place.told.requests] == [False, True, False]
 
 
-def test_a_rest_that_is_too_long_is_dropped(place: Place, body: bytes) -> None:
+@pytest.mark.parametrize("change", [{"Content-Type": "text/html"}, {"Content-Encoding": "br"}])
+def test_a_login_page_in_between_does_not_cost_the_part(place: Place, body: bytes, change: dict[str, str]) -> None:
+    place.broken_off(500_000)
+    place.told.headers, place.told.ranges = change, False
+    assert "it sent" in place.refused()
+    place.told.headers, place.told.ranges = {}, True
+    assert place.fetch().status == "resumed" and place.target.read_bytes() == body
+
+
+# --- servers that take their time -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"before_headers": True, "drip": b"x"}, "no answer in time"),
+        ({"before_headers": True, "drip": b"HTTP/1.1 100 Continue\r\n\r\n"}, "no answer in time"),
+        ({"cut_after": 1000, "drip": b"x"}, "became too slow after 1,0"),
+    ],
+    ids=str,
+)
+def test_a_server_that_drips_is_not_waited_for(place: Place, change: dict[str, Any], told: str) -> None:
+    for name, value in change.items():
+        setattr(place.told, name, value)
+    start = time.monotonic()
+    assert told in place.refused(timeout=0.5)
+    assert time.monotonic() - start < 5
+
+
+def test_a_server_that_falls_silent_has_broken_off(place: Place, body: bytes) -> None:
+    place.told.chunked, place.told.cut_after = True, 1000
+    place.told.drip = b"\r"  # within a line that announces the next chunk
+    assert "after 1,000 bytes" in place.refused(timeout=0.3)
+    place.told.chunked, place.told.cut_after, place.told.drip = False, None, b""
+    assert place.fetch().status == "resumed" and place.target.read_bytes() == body
+
+
+def in_seconds(seconds: float) -> str:
+    return format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("later", [lambda: "7", lambda: in_seconds(7.9), lambda: in_seconds(-99)])
+def test_a_busy_server_is_asked_again_when_it_says(
+    place: Place, body: bytes, status: int, later: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(download.time, "sleep", slept.append)
+    place.told.status, place.told.times, place.told.headers = status, 2, {"Retry-After": later()}
+    assert place.fetch().status == "downloaded" and place.target.read_bytes() == body
+    assert len(slept) == 2 and all(seconds in (0, 7) or 5 < seconds < 8 for seconds in slept)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "asked"),
+    [(503, {"Retry-After": "1"}, download.RETRIES + 1), (503, {"Retry-After": "9999"}, 1), (503, {}, 1),
+     (503, {"Retry-After": "soon"}, 1), (503, {"Retry-After": "-1"}, 1), (404, {"Retry-After": "1"}, 1)],
+)  # fmt: skip
+def test_it_is_not_asked_for_ever(
+    place: Place, status: int, headers: dict[str, str], asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download.time, "sleep", lambda _seconds: None)
     place.broken_off(1000)
-    place.told.length, place.told.body = False, body + b"more"
-    place.told.content_range = f"bytes 1000-{len(body) - 1}/{len(body)}"
-    with pytest.raises(DownloadError, match=f"more than the {len(body):,} bytes"):
-        place.fetch()
-    assert place.visible() == []
+    place.told.status, place.told.headers = status, headers
+    assert str(status) in place.refused() and len(place.told.requests) == 1 + asked
+    place.told.status = None
+    assert place.fetch().status == "resumed", "what was loaded is kept"
 
 
 # --- refused ------------------------------------------------------------------------------------------------------
@@ -446,8 +421,8 @@ def test_a_rest_that_is_too_long_is_dropped(place: Place, body: bytes) -> None:
     ("change", "told"),
     [
         ({"status": 404}, "404"),
-        ({"status": 500}, "500"),
         ({"body": b"<!DOCTYPE html><html>gone</html>"}, "HTML page"),
+        ({"body": b"\n <HTML>", "drip": b"x" * 100, "headers": {"Content-Length": "800000"}}, "HTML page"),
         ({"headers": {"Content-Type": "text/html; charset=utf-8"}}, "HTML page"),
         ({"body": b""}, "it sent an empty file"),
         ({"body": b"plain words, no checkpoint" * 100}, "no checkpoint"),
@@ -462,29 +437,25 @@ def test_a_rest_that_is_too_long_is_dropped(place: Place, body: bytes) -> None:
 def test_what_is_no_checkpoint_is_not_installed(place: Place, change: dict[str, Any], told: str) -> None:
     for name, value in change.items():
         setattr(place.told, name, value)
-    with pytest.raises(DownloadError) as error:
-        place.fetch()
-    message = str(error.value)
+    message = place.refused()
     assert told in message and place.known.urls[0] in message
     assert str(place.target) in message and place.known.cited in message  # where to put it, where it is cited
     assert place.visible() == [] and not place.record.exists() and len(place.told.requests) == 1
 
 
-def test_a_damaged_checkpoint_is_not_installed(place: Place, body: bytes) -> None:
-    place.told.length, place.told.cut_after = False, len(body) // 2  # nothing but the content tells that it ended early
-    with pytest.raises(DownloadError, match=r"it sent no checkpoint: model\.pth"):
-        place.fetch()
-    assert place.visible() == [] and not place.record.exists()
+def test_a_length_that_nobody_said_is_told_by_the_content(place: Place, body: bytes) -> None:
+    place.told.headers = {"Content-Length": None}  # type: ignore[dict-item]
+    place.told.cut_after = len(body) // 2
+    assert "it sent no checkpoint: model.pth" in place.refused() and place.visible() == []
+    place.told.cut_after = None
+    assert place.fetch().size == len(body)
 
 
-@pytest.mark.parametrize("change", [{"Content-Type": "text/html"}, {"Content-Encoding": "br"}])
-def test_a_login_page_in_between_does_not_cost_the_part(place: Place, body: bytes, change: dict[str, str]) -> None:
-    place.broken_off(500_000)
-    place.told.headers, place.told.ignore_range = change, True
-    with pytest.raises(DownloadError, match="it sent"):
-        place.fetch()
-    place.told.headers, place.told.ignore_range = {}, False
-    assert place.fetch().status == "resumed" and place.target.read_bytes() == body
+def test_a_stream_without_end_is_cut(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert download.MAX_BYTES == 2 * 1024**3
+    monkeypatch.setattr(download, "MAX_BYTES", 100_000)
+    place.told.headers, place.told.drip = {"Content-Length": None}, bytes(1000)  # type: ignore[dict-item]
+    assert "more than 100,000 bytes" in place.refused() and place.visible() == []
 
 
 def test_a_redirect_within_the_web_is_followed(place: Place, body: bytes) -> None:
@@ -493,111 +464,39 @@ def test_a_redirect_within_the_web_is_followed(place: Place, body: bytes) -> Non
         assert place.fetch().url == moved and place.target.read_bytes() == body
 
 
-def test_a_stream_without_end_is_cut(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert module.MAX_BYTES == 2 * 1024**3
-    monkeypatch.setattr(module, "MAX_BYTES", 100_000)
-    place.told.length, place.told.cut_after, place.told.stall = False, 300_000, threading.Event()
-    with pytest.raises(DownloadError, match="more than 100,000 bytes"):  # at once: the server has not finished
-        place.fetch()
-    assert place.visible() == []
-
-
-def test_a_web_page_is_refused_at_its_first_bytes(place: Place) -> None:
-    place.told.body, place.told.stall = b"\n <HTML><body>gone", threading.Event()
-    place.told.headers = {"Content-Length": "800000"}
-    with pytest.raises(DownloadError, match="HTML page"):
-        place.fetch()
-    assert place.visible() == []
-
-
-def test_a_download_without_a_length_is_complete_when_it_is_a_checkpoint(place: Place, body: bytes) -> None:
-    place.told.length = False
-    calls: list[tuple[int, int | None]] = []
-    place.fetch(progress=lambda done, total: calls.append((done, total)))
-    assert place.target.read_bytes() == body and calls[-1] == (len(body), len(body))
-
-
-def test_a_silent_server_counts_as_gone(place: Place) -> None:
-    place.told.hang = threading.Event()
-    with pytest.raises(DownloadError, match="no answer in time"):
-        place.fetch(timeout=0.3)
-
-
 def test_the_next_url_is_tried(place: Place, body: bytes, dead: str) -> None:
     good = place.known.urls[0]
     place.known = replace(place.known, urls=(dead, good))
-    assert place.fetch().url == good and place.target.read_bytes() == body
-    assert place.entries()["some_network"]["url"] == good
+    assert place.fetch().url == good and place.entries()["some_network"]["url"] == good
 
 
-def test_a_part_survives_a_server_that_is_gone_for_now(place: Place, body: bytes) -> None:
-    place.broken_off(1000)
-    place.told.status = 503
-    with pytest.raises(DownloadError, match="503"):
-        place.fetch()
-    place.told.status = None
-    assert place.fetch().status == "resumed" and place.target.read_bytes() == body
-
-
-def test_another_file_than_the_one_first_seen_is_refused(place: Place, body: bytes) -> None:
+def test_another_file_than_the_one_first_seen_is_refused(place: Place) -> None:
     first = place.fetch()
     place.target.unlink()
-    place.told.body = second = another(body)
-    with pytest.raises(DownloadError) as error:
-        place.fetch()
-    message = str(error.value)
-    assert first.sha256 in message and hashlib.sha256(second).hexdigest() in message
+    place.told.body = another()
+    message = place.refused()
+    assert first.sha256 in message and hashlib.sha256(another()).hexdigest() in message
     assert "remove the entry [some_network]" in message and str(place.record) in message
-    assert not place.target.exists() and place.visible() == []
-    assert place.entries()["some_network"]["sha256"] == first.sha256
+    assert place.visible() == [] and place.entries()["some_network"]["sha256"] == first.sha256
     place.record.unlink()  # as the message says
     assert place.fetch().sha256 != first.sha256
 
 
 @pytest.mark.parametrize("wrong", [{"size": 5}, {"sha256": "0" * 64}])
-def test_the_manifest_has_the_last_word(place: Place, wrong: dict[str, Any]) -> None:
-    place.known = replace(place.known, **wrong)
-    with pytest.raises(DownloadError, match="the manifest says"):
-        place.fetch()
-    assert place.visible() == [] and not place.record.exists()
-
-
-def test_what_the_manifest_says_is_accepted(place: Place, body: bytes) -> None:
-    place.known = replace(place.known, size=len(body), sha256=hashlib.sha256(body).hexdigest())
+def test_the_manifest_has_the_last_word(place: Place, body: bytes, wrong: dict[str, Any]) -> None:
+    right = place.known
+    place.known = replace(right, **wrong)
+    assert "the manifest says" in place.refused() and place.visible() == [] and not place.record.exists()
+    place.known = replace(right, size=len(body), sha256=hashlib.sha256(body).hexdigest())
     assert place.fetch().status == "downloaded" and "some_network" in place.entries()
 
 
-def test_a_stand_in_is_not_recorded(place: Place, body: bytes) -> None:
+def test_a_stand_in_is_not_recorded(place: Place) -> None:
     place.known = replace(place.known, file="model-standin.pth")
-    assert place.fetch().status == "downloaded" and place.fetch().status == "present"
-    assert place.target.read_bytes() == body and not place.record.exists()
+    assert place.fetch().status == "downloaded" and place.fetch().status == "present" and not place.record.exists()
     place.known = replace(place.known, sha256="0" * 64)  # the manifest holds for it all the same
     with pytest.raises(DownloadError, match="the manifest says"):
         place.fetch()
-
-
-def test_the_record_keeps_other_entries(place: Place) -> None:
-    place.record.write_text('[other]\nfile = "o.pth"\nsize = 3\nsha256 = "00"\n')
-    place.fetch()
-    assert place.entries()["other"]["size"] == 3 and "some_network" in place.entries()
-
-
-def test_two_first_sights_at_once_are_both_recorded(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each waits within the record's check, until the other has come as far as it can."""
-    meeting = threading.Barrier(2)
-    honest = seen._write
-
-    def slow(*arguments: Any) -> None:
-        with suppress(threading.BrokenBarrierError):
-            meeting.wait(0.3)  # both can be here at once only if neither waits for the other
-        honest(*arguments)
-
-    monkeypatch.setattr(seen, "_write", slow)
-    places = [replace(place, known=replace(place.known, name=name, file=f"{name}.pth")) for name in ("a", "b")]
-    with ThreadPoolExecutor(2) as pool:
-        for future in [pool.submit(each.fetch) for each in places]:
-            assert future.result().status == "downloaded"
-    assert place.entries().keys() == {"a", "b"}
 
 
 @pytest.mark.parametrize("text", ["[broken", "[some_network]\nsize = 'large'\n", "x = 1"])
@@ -606,76 +505,40 @@ def test_a_damaged_record_is_named(place: Place, text: str) -> None:
     with pytest.raises(BadInputError, match=r"seen\.toml"):
         place.fetch()
     assert not place.target.exists() and place.record.read_text() == text
-    place.record.unlink()
+    place.record.write_text('[other]\nfile = "o.pth"\nsize = 3\nsha256 = "00"\n')
     assert place.fetch().size == len(place.told.body) and len(place.told.requests) == 1  # what was loaded was kept
+    assert place.entries()["other"]["size"] == 3 and "some_network" in place.entries()
 
 
 # --- at once, and on a full disk ----------------------------------------------------------------------------------
 
 
-def test_four_at_once_download_once(place: Place, body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server answers when all four have come to the lock: the one that has it waits, and so do the others."""
-    came: list[int] = []
-    honest = fcntl.flock
+def test_a_second_one_is_told_who_downloads_the_file(place: Place, body: bytes) -> None:
     place.told.hold = threading.Event()
-
-    def flock(*arguments: Any) -> None:
-        came.append(1)
-        if len(came) == 4:
-            place.told.hold.set()  # type: ignore[union-attr]
-        honest(*arguments)
-
-    monkeypatch.setattr(fcntl, "flock", flock)
-    with ThreadPoolExecutor(4) as pool:
-        results = [future.result() for future in [pool.submit(place.fetch) for _ in range(4)]]
-    assert sorted(each.status for each in results) == ["downloaded", "present", "present", "present"]
-    assert len(place.told.requests) == 1 and place.target.read_bytes() == body
-
-
-def test_a_second_process_waits_and_finds_the_file(place: Place, body: bytes) -> None:
-    code = """
-import fcntl, sys
-from pathlib import Path
-from convert.fetch import fetch
-from convert.manifest import Known
-from ferplus_keras.networks.architecture import FERPLUS_HEAD
-
-honest = fcntl.flock
-def flock(*arguments):
-    print("at the lock", flush=True)
-    honest(*arguments)
-fcntl.flock = flock
-known = Known("some_network", "model.pth", "resnet50", FERPLUS_HEAD, (sys.argv[1],), "c")
-print(fetch(known, Path(sys.argv[2]), record=Path(sys.argv[3])).status)
-"""
-    asked = threading.Event()
-    place.told.hold = threading.Event()
-    place.told.requests = Telling(asked)
-    command = [sys.executable, "-c", code, place.known.urls[0], str(place.folder), str(place.record)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(place.fetch, timeout=30.0)
-        assert asked.wait(10)  # the first has the lock, for it has sent its request
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as second:
-            assert second.stdout is not None
-            assert second.stdout.readline() == "at the lock\n"
-            assert not first.done()
-            place.told.hold.set()
-            assert first.result().status == "downloaded"
-            said = second.stdout.read().splitlines()
-    assert second.returncode == 0 and said[-1] == "present"
-    assert len(place.told.requests) == 1 and place.target.read_bytes() == body
+        while not place.told.requests:  # the first has the lock, for it has sent its request
+            time.sleep(0.01)
+        with pytest.raises(OutputError, match=f"is being written by process {os.getpid()} "):
+            place.fetch()
+        place.told.hold.set()
+        assert first.result().status == "downloaded"
+    assert place.fetch().status == "present" and len(place.told.requests) == 1
 
 
-class Telling(list[dict[str, str]]):
-    """A list that says when something comes in."""
+def test_two_first_sights_at_once_are_both_recorded(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = seen._write
 
-    def __init__(self, event: threading.Event) -> None:
-        self.event = event
+    def slow(*arguments: Any) -> None:
+        time.sleep(0.1)
+        honest(*arguments)
 
-    def append(self, item: dict[str, str]) -> None:
-        super().append(item)
-        self.event.set()
+    monkeypatch.setattr(seen, "_write", slow)
+    places = [replace(place, known=replace(place.known, name=name, file=f"{name}.pth")) for name in ("a", "b")]
+    with ThreadPoolExecutor(2) as pool:
+        for future in [pool.submit(each.fetch) for each in places]:
+            assert future.result().status == "downloaded"
+    assert place.entries().keys() == {"a", "b"}
 
 
 def test_a_full_disk_keeps_what_was_loaded(place: Place, body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -694,25 +557,17 @@ def test_a_full_disk_keeps_what_was_loaded(place: Place, body: bytes, monkeypatc
             return io.BufferedWriter(FullDisk(path, "a"))
         return honest(path, mode, *arguments, **options)
 
-    monkeypatch.setattr(Path, "open", full)
-    with pytest.raises(OutputError, match=r"the disk is full.*is kept beside it.*run this again"):
-        place.fetch()
-    monkeypatch.setattr(Path, "open", honest)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", full)
+        with pytest.raises(OutputError, match=r"the disk is full.*is kept beside it.*run this again"):
+            place.fetch()
     assert place.part().read_bytes() == body[:300_000]
     assert place.fetch().status == "resumed" and place.target.read_bytes() == body
-    assert place.told.requests[-1]["Range"] == "bytes=300000-"
 
 
-def test_a_missing_permission_is_an_output_error(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = Path.open
-
-    def locked(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
-        if path.name.endswith(".part"):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-        return honest(path, mode, *arguments, **options)
-
-    monkeypatch.setattr(Path, "open", locked)
-    with pytest.raises(OutputError, match=f"{place.target} could not be written: Permission denied"):
+def test_a_folder_that_cannot_be_made_is_an_output_error(place: Place) -> None:
+    place.folder.write_text("a file in the way")
+    with pytest.raises(OutputError, match="could not be written"):
         place.fetch()
 
 
@@ -735,39 +590,12 @@ def test_the_bytes_are_on_the_disk_before_the_file_has_its_name(place: Place, mo
     assert [kind for kind, of in events if of == inode] == ["flushed", "renamed"]
 
 
-def test_progress_is_told_ten_times_a_second_and_at_the_end(
-    place: Place, body: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between two pieces 0.03 s go by on this clock."""
-    now = [100.0]
-
-    def clock() -> float:
-        now[0] += 0.03
-        return now[0]
-
-    calls: list[tuple[float, int, int | None]] = []
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock))
-    monkeypatch.setattr(module, "PIECE", 4096)
-    place.fetch(progress=lambda done, total: calls.append((now[0], done, total)))
-    moments = [moment for moment, _, _ in calls[:-1]]
-    assert len(moments) > 10 and all(later - earlier > 0.09 for earlier, later in pairwise(moments))
-    done = [each for _, each, _ in calls]
-    assert done == sorted(done) and calls[-1][1:] == (len(body), len(body))
-
-
 def test_a_reader_of_the_progress_that_has_gone_is_no_fault_of_the_disk(place: Place) -> None:
     def gone(_done: int, _total: int | None) -> None:
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
     with pytest.raises(BrokenPipeError):
         place.fetch(progress=gone)
-
-
-def test_a_folder_that_cannot_be_made_is_an_output_error(place: Place) -> None:
-    place.folder.parent.mkdir(exist_ok=True)
-    place.folder.write_text("a file in the way")
-    with pytest.raises(OutputError):
-        place.fetch()
 
 
 def test_every_reason_stands_in_one_message_when_nothing_works(
@@ -794,12 +622,8 @@ def test_every_reason_stands_in_one_message_when_nothing_works(
     message = str(error.value)
     assert "; ".join(f"{url}: {reason}" for url, reason in reasons.items()) in message
     assert f"put it at {tmp_path / 'm.pth'} " in message and known.cited in message
-
-
-def test_an_entry_without_a_url_says_where_to_put_the_file(tmp_path: Path) -> None:
-    known = Known("n", "m.pth", "resnet50", FERPLUS_HEAD, (), "https://example.org/cited")
     with pytest.raises(DownloadError, match=r"no URL is known.*m\.pth.*https://example\.org/cited"):
-        fetch(known, tmp_path, record=tmp_path / "seen.toml")
+        fetch(replace(known, urls=()), tmp_path, record=tmp_path / "seen.toml")
 
 
 def test_the_record_is_seen_toml_in_the_weights_folder(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

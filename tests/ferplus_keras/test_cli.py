@@ -15,15 +15,18 @@ import pytest
 from convert.writers import FORMATS
 from ferplus_keras import cli
 from ferplus_keras.cli import converting
-from tests.conftest import ROOT, SECOND_SLOW, run_ferplus, run_python
+from ferplus_keras.cli.endings import UNEXPECTED
+from tests.conftest import ROOT, SECOND_SLOW, run_ferplus, run_python, typed
 from tests.seeded import save_state, seeded_state
 
-COMMANDS = ("convert", "convert-all", "inspect", "fetch", "roundtrip", "verify all", "verify parity", "verify same")
+COMMANDS = ("convert", "convert-all", "inspect", "fetch", "roundtrip", "export", "predict", "report", "finetune",
+            "verify all", "verify parity", "verify same", "verify accuracy")  # fmt: skip
 
 
 def refused(run: subprocess.CompletedProcess[str], code: int, *told: str) -> None:
     """One error line with every word of ``told``, that exit code, no traceback."""
     assert run.returncode == code, run.stderr
+    assert code != UNEXPECTED
     assert "Traceback" not in run.stderr and run.stdout == ""
     last = run.stderr.strip().splitlines()[-1]
     assert last.startswith("error: "), run.stderr
@@ -31,9 +34,9 @@ def refused(run: subprocess.CompletedProcess[str], code: int, *told: str) -> Non
         assert word in run.stderr, run.stderr
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS])
+@pytest.mark.parametrize("command", ["", "verify", *COMMANDS])
 def test_help_has_an_example_and_the_exit_codes(command: str) -> None:
-    run = run_ferplus(*command.split(), "--help")
+    run = typed(*command.split(), "--help")
     assert run.returncode == 0 and f"example:\n  ferplus {command}" in run.stdout
     for code in ("0 ", "1 ", "2 ", "3 ", "4 ", "130 "):
         assert f"\n  {code}" in run.stdout
@@ -41,14 +44,14 @@ def test_help_has_an_example_and_the_exit_codes(command: str) -> None:
 
 def test_the_examples_name_options_that_exist() -> None:
     for command in COMMANDS:
-        text = run_ferplus(*command.split(), "--help").stdout
+        text = typed(*command.split(), "--help").stdout
         example = re.search(r"example:\n  ferplus (.*)", text)
         assert example
         cli.build_parser().parse_args(example.group(1).split())
 
 
 def test_nothing_heavy_is_imported_for_help() -> None:
-    code = "import sys, ferplus_keras.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\n"
+    code = "import sys, ferplus_keras.cli as c\nc.main(['--help'])\n"
     code += "assert not {'numpy', 'h5py', 'torch', 'keras', 'tensorflow'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
 
@@ -88,12 +91,13 @@ def test_convert(seeded_pth: Path, tmp_path: Path, as_module: bool) -> None:
         run = run_ferplus("convert", seeded_pth, target)
     assert run.returncode == 0, run.stderr
     assert target.stat().st_size > 94e6 and str(target) in run.stdout and "bit for bit" in run.stdout
+    assert "resnet50, 1 file in" in run.stdout
 
 
 def test_convert_to_formats_beside_the_source_as_json(seeded_pth: Path, tmp_path: Path) -> None:
     source = tmp_path / "mine.pth"
     shutil.copy(seeded_pth, source)
-    run = run_ferplus("convert", source, "--to", "h5", "--to", "safetensors", "--json")
+    run = typed("convert", source, "--to", "h5", "--to", "safetensors", "--json")
     result = json.loads(run.stdout)
     assert [Path(each["path"]).name for each in result["written"]] == ["mine.h5", "mine.safetensors"]
     assert all(len(each["sha256"]) == 64 for each in result["written"])
@@ -102,23 +106,23 @@ def test_convert_to_formats_beside_the_source_as_json(seeded_pth: Path, tmp_path
 
 def test_convert_with_options(seeded_pth: Path, tmp_path: Path) -> None:
     target = tmp_path / "x.h5"
-    run = run_ferplus("convert", seeded_pth, target, "--output", "logits", "--dropout", "0.5", "--arch", "resnet50")
+    run = typed("convert", seeded_pth, target, "--output", "logits", "--dropout", "0.5", "--arch", "resnet50")
     assert run.returncode == 0
-    told = json.loads(run_ferplus("inspect", target, "--json").stdout)
+    told = json.loads(typed("inspect", target, "--json").stdout)
     assert told["output"] == "logits" and told["provenance"]["dropout"] == 0.5
 
 
 def test_convert_refuses_another_architecture(seeded_pth: Path, tmp_path: Path) -> None:
-    refused(run_ferplus("convert", seeded_pth, tmp_path / "x.h5", "--arch", "senet50"), 2, "missing", "1x1_down")
+    refused(typed("convert", seeded_pth, tmp_path / "x.h5", "--arch", "senet50"), 2, "missing", "1x1_down")
 
 
 def test_exceptions_must_be_named(tmp_path: Path) -> None:
     state = seeded_state("resnet50")
     state["ema.decay"] = state["classifier.bias"].clone()
     source, target = save_state(state, tmp_path / "x.pth"), tmp_path / "x.h5"
-    refused(run_ferplus("convert", source, target), 2, "1 unexpected", "ema.decay", "--allow-unexpected")
+    refused(typed("convert", source, target), 2, "1 unexpected", "ema.decay", "--allow-unexpected")
     assert not target.exists()
-    run = run_ferplus("convert", source, target, "--allow-unexpected", "ema.*")
+    run = typed("convert", source, target, "--allow-unexpected", "ema.*")
     assert run.returncode == 0 and "ema.decay" in run.stdout
 
 
@@ -138,8 +142,8 @@ def test_what_is_no_checkpoint_gets_one_sentence(kind: str, tmp_path: Path) -> N
     (tmp_path / "x.pth").write_bytes(content)
     target = tmp_path / "x.h5"
     target.write_bytes(b"old")
-    refused(run_ferplus("convert", tmp_path / "x.pth", target), 2, told)
-    refused(run_ferplus("inspect", tmp_path / "x.pth"), 2, told)
+    refused(typed("convert", tmp_path / "x.pth", target), 2, told)
+    refused(typed("inspect", tmp_path / "x.pth"), 2, told)
     assert target.read_bytes() == b"old"
 
 
@@ -147,23 +151,23 @@ def test_a_pickled_module_is_refused_and_not_run(tmp_path: Path) -> None:
     import torch
 
     torch.save(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1)), tmp_path / "x.pth")
-    refused(run_ferplus("convert", tmp_path / "x.pth", tmp_path / "x.h5"), 2, "torch.save(model.state_dict()")
+    refused(typed("convert", tmp_path / "x.pth", tmp_path / "x.h5"), 2, "torch.save(model.state_dict()")
 
 
 def test_a_truncated_checkpoint_is_refused(seeded_pth: Path, tmp_path: Path) -> None:
     (tmp_path / "x.pth").write_bytes(seeded_pth.read_bytes()[:50_000_000])
-    refused(run_ferplus("convert", tmp_path / "x.pth", tmp_path / "x.h5"), 2, "cut short")
+    refused(typed("convert", tmp_path / "x.pth", tmp_path / "x.h5"), 2, "cut short")
 
 
 def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
-    refused(run_ferplus("convert", tmp_path / "none.pth"), 2, "none.pth")
-    refused(run_ferplus("inspect", tmp_path), 2, "folder")
+    refused(typed("convert", tmp_path / "none.pth"), 2, "none.pth")
+    refused(typed("inspect", tmp_path), 2, "folder")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_without_permission_is_an_output_error(seeded_pth: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    refused(run_ferplus("convert", seeded_pth, tmp_path / "x.h5"), 3, "Permission denied")
+    refused(typed("convert", seeded_pth, tmp_path / "x.h5"), 3, "Permission denied")
 
 
 def test_a_wrong_command_line_is_exit_code_2() -> None:
@@ -173,15 +177,15 @@ def test_a_wrong_command_line_is_exit_code_2() -> None:
         ["nonsense"],
         ["convert", "x", "--dropout", "2"],
     ):
-        run = run_ferplus(*arguments)
-        assert run.returncode == 2 and "usage:" in run.stderr and "Traceback" not in run.stderr
+        run = typed(*arguments)
+        assert run.returncode == 2 and "usage: ferplus" in run.stderr and "\nerror: " in run.stderr
 
 
 def test_inspect_says_what_is_wrong_with_its_exit_code(tmp_path: Path, seeded_pth: Path) -> None:
-    assert run_ferplus("inspect", seeded_pth).returncode == 0
+    assert typed("inspect", seeded_pth).returncode == 0
     state = seeded_state("resnet50")
     del state["classifier.bias"]
-    run = run_ferplus("inspect", save_state(state, tmp_path / "x.pth"))
+    run = typed("inspect", save_state(state, tmp_path / "x.pth"))
     assert run.returncode == 2 and "classifier.bias" in run.stdout and run.stderr == ""
 
 
@@ -192,14 +196,14 @@ def test_a_reader_that_has_seen_enough_is_no_error(seeded_pth: Path) -> None:
 
 
 def test_fetch_refuses_an_unknown_name() -> None:
-    refused(run_ferplus("fetch", "vgg16"), 2, "vgg16", "resnet50_ferplus")
+    refused(typed("fetch", "vgg16"), 2, "vgg16", "resnet50_ferplus")
 
 
 def test_fetch_says_where_to_put_the_file_by_hand(tmp_path: Path) -> None:
     manifest = (ROOT / "weights" / "manifest.toml").read_text()
     dead = re.sub(r"http://www\.robots\.ox\.ac\.uk/\S+?(?=\")", "http://127.0.0.1:9/x.pth", manifest)
     (tmp_path / "manifest.toml").write_text(dead)
-    run = run_ferplus("fetch", "resnet50_ferplus", FERPLUS_WEIGHTS=str(tmp_path))
+    run = typed("fetch", "resnet50_ferplus", FERPLUS_WEIGHTS=str(tmp_path))
     refused(run, 4, str(tmp_path / "downloads" / "resnet50_ferplus_dag.pth"), "127.0.0.1:9")
 
 
@@ -208,13 +212,13 @@ def test_fetch_finds_what_is_there(tmp_path: Path, seeded_pth: Path) -> None:
     place = tmp_path / "downloads" / "resnet50_ferplus_dag.pth"
     place.parent.mkdir()
     shutil.copy(seeded_pth, place)
-    run = run_ferplus("fetch", "resnet50_ferplus", "--json", FERPLUS_WEIGHTS=str(tmp_path))
+    run = typed("fetch", "resnet50_ferplus", "--json", FERPLUS_WEIGHTS=str(tmp_path))
     assert run.returncode == 0, run.stderr
     told = json.loads(run.stdout)["fetched"][0]
     assert told["status"] == "present" and told["path"] == str(place)
     assert told["sha256"] in (tmp_path / "seen.toml").read_text()
     save_state(seeded_state("resnet50", seed=1), place)
-    refused(run_ferplus("fetch", "resnet50_ferplus", FERPLUS_WEIGHTS=str(tmp_path)), 4, told["sha256"])
+    refused(typed("fetch", "resnet50_ferplus", FERPLUS_WEIGHTS=str(tmp_path)), 4, told["sha256"])
 
 
 @pytest.mark.slow
@@ -236,4 +240,4 @@ def test_verify_parity_fails_with_exit_code_1(standin_h5: Path, standin_pth: Pat
 
 def test_verify_all_without_a_file_says_what_to_do(tmp_path: Path) -> None:
     shutil.copy(ROOT / "weights" / "manifest.toml", tmp_path)
-    refused(run_ferplus("verify", "all", FERPLUS_WEIGHTS=str(tmp_path)), 2, "make convert")
+    refused(typed("verify", "all", FERPLUS_WEIGHTS=str(tmp_path)), 2, "make convert")

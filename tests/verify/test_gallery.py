@@ -13,6 +13,7 @@ from ferplus_keras.errors import BadInputError
 from ferplus_keras.networks.architecture import architecture
 from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.predict.forward import Forward, place_logits
+from tests.ferplus_files import small, write_pair
 from tests.seeded import seeded_checkpoint
 from tests.verify.oracles import painted
 from verify.gallery import Looks, groups, look, open_network
@@ -131,6 +132,7 @@ def test_a_network_without_emotions_is_refused(tmp_path: Path, capsys: pytest.Ca
 
     path = tmp_path / "e.safetensors"
     write(seeded_checkpoint("resnet50", embedding(128)), path)
+    write_pair(small(), tmp_path)
     assert main(["report", str(path), "--data", str(tmp_path), "--out", str(tmp_path / "x.html")]) == 2
     assert "needs a classifier of 8 classes" in capsys.readouterr().err
     assert not (tmp_path / "x.html").exists()

@@ -45,6 +45,9 @@ CLASSES = {
 }  # fmt: skip
 COMPLEX_FLAG, CLASS_MASK = 0x0800, 0xFF
 
+#: The other dimensions of an empty matrix, multiplied; NumPy can address no more.
+MOST_BESIDE_NONE = 1 << 48
+
 
 class DamagedError(Exception):
     """The bytes contradict the format; the message says where."""
@@ -227,6 +230,8 @@ class _Reader:
             raise DamagedError(f"a matrix at byte {position:,} has an impossible size")
         if 0 not in dimensions and math.prod(dimensions) > len(self.view):  # no element takes less than a byte
             raise DamagedError(f"a matrix at byte {position:,} claims the size {dimensions}")
+        if math.prod(filter(None, dimensions)) > MOST_BESIDE_NONE:
+            raise DamagedError(f"an empty matrix at byte {position:,} claims the size {dimensions}")
         return dimensions, position
 
     def _name(self, position: int, stop: int) -> tuple[str, int]:

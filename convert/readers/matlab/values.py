@@ -107,6 +107,7 @@ def text_of(codes: np.ndarray, dimensions: tuple[int, ...], budget: Budget) -> s
     """Characters given as code units, column-major, as a string or, for a matrix, one string a row."""
     if codes.size == 0:
         return ""
+    dimensions = dimensions or (1, 1)  # a scalar of HDF5
     budget.values(dimensions[0], "a char matrix", "rows")
     rows = codes.reshape(dimensions, order="F").reshape(dimensions[0], -1, order="F")
     texts = [row.astype("<u2").tobytes().decode("utf-16-le", "replace") for row in rows]

@@ -377,3 +377,28 @@ def test_the_writer_of_these_tests_is_read_by_scipy_too(tmp_path: Path) -> None:
     net = scipy.io.loadmat(path, simplify_cells=True)["net"]
     assert net["layers"][0]["name"] == "conv1" and list(net["layers"][0]["params"]) == ["a", "b"]
     assert for_scipy(["a"]).shape == (1, 1)
+
+
+def test_an_empty_matrix_of_more_than_can_be_addressed_is_damaged(tmp_path: Path) -> None:
+    def element(kind: int, data: bytes) -> bytes:
+        return struct.pack("<II", kind, len(data)) + data + bytes(-len(data) % 8)
+
+    def written(*shape: int) -> Path:
+        array = element(6, struct.pack("<II", 6, 0)) + element(5, struct.pack(f"<{len(shape)}i", *shape))
+        array += element(1, b"x") + element(9, b"")
+        path = tmp_path / "x.mat"
+        path.write_bytes(b"MATLAB 5.0 MAT-file".ljust(124) + b"\0\1IM" + element(14, array))
+        return path
+
+    with pytest.raises(BadInputError, match="an empty matrix"):
+        read(written(0, *[2**31 - 1] * 3))
+    assert read(written(0, 2**31 - 1))["x"].shape == (0, 2**31 - 1)
+
+
+def test_a_character_that_is_a_scalar_is_a_text(tmp_path: Path) -> None:
+    path = tmp_path / "x.mat"
+    with h5py.File(path, "w", userblock_size=512) as file:
+        file.create_dataset("x", data=np.uint16(65)).attrs["MATLAB_class"] = np.bytes_("char")
+    with path.open("r+b") as stream:
+        stream.write(b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM")
+    assert read(path)["x"] == "A"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
+import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +151,97 @@ def test_a_label_file_names_the_line_of_a_missing_picture(tmp_path: Path) -> Non
     (tmp_path / "fer2013new.csv").write_bytes(small().labels())
     with pytest.raises(BadInputError, match=r"line 5: the picture 'fer0000003.png' is not in .*FER2013Test"):
         load_ferplus(tmp_path)
+
+
+def packed(inner: dict[str, bytes], kind: str) -> bytes:
+    stream = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(stream, "w") as archive:
+            for name, content in inner.items():
+                archive.writestr(name, content)
+    else:
+        with tarfile.open(fileobj=stream, mode="w:gz") as tar:
+            for name, content in inner.items():
+                about = tarfile.TarInfo(name)
+                about.size = len(content)
+                tar.addfile(about, io.BytesIO(content))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        ({"fer2013.tar.gz": packed(PAIR, "tar")}, "fer2013.tar.gz"),
+        ({"x/fer2013.tar.gz": packed(PAIR, "tar"), "fer2013new.csv": PAIR["fer2013new.csv"]}, "x/fer2013.tar.gz"),
+        ({"challenge.zip": packed({"fer2013.tar.gz": b"\x1f\x8b"}, "zip")}, "challenge.zip: fer2013.tar.gz"),
+        ({"data.zip": packed({"fer2013.zip": packed(PAIR, "zip")}, "zip")}, "data.zip: fer2013.zip"),
+        ({"fer2013.csv": PAIR["fer2013.csv"], "labels.7z": b"7z"}, "labels.7z"),
+    ],
+)
+def test_an_archive_that_is_not_looked_into_is_named(tmp_path: Path, files: dict[str, bytes], named: str) -> None:
+    write_files(files, tmp_path)
+    places = [tmp_path, tmp_path / next(iter(files))] if named.startswith(("challenge", "data")) else [tmp_path]
+    for path in places:
+        with pytest.raises(BadInputError, match="unpack it") as caught:
+            load_ferplus(path)
+        assert str(tmp_path / named) in str(caught.value)
+
+
+# --- entries that are no files ------------------------------------------------------------------------------------
+
+
+def link_to_itself(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("make", [link_to_itself, device, os.mkfifo, Path.mkdir])
+@pytest.mark.parametrize("name", ["data/FER2013Train/x", "data/FER2013Train/x.png", "x", "data/x.zip", "data/x"])
+def test_an_entry_that_plays_no_part_ends_nothing(
+    tmp_path: Path, make: Callable[[Path], object], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FERPLUS_CACHE", str(tmp_path / "cache"))
+    folder = write_files(small().files(), tmp_path / "in")
+    make(folder / name)
+    for path in (folder, folder / "data", folder / "data" / "FER2013Train"):
+        assert len(load_ferplus(path)) > 2
+
+
+@pytest.mark.parametrize("make", [device, os.mkfifo, link_to_itself])
+@pytest.mark.parametrize("pair", [False, True])
+@pytest.mark.parametrize("cache", [False, True])
+def test_a_file_that_is_none_is_refused_at_once(
+    tmp_path: Path, make: Callable[[Path], object], pair: bool, cache: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if cache:
+        monkeypatch.setenv("FERPLUS_CACHE", str(tmp_path / "cache"))
+    files = PAIR if pair else small().files()
+    names = [*PAIR] if pair else ["data/FER2013Test/fer0000003.png", "data/FER2013Train/label.csv"]
+    for number, name in enumerate(names):
+        folder = write_files(files, tmp_path / str(number))
+        (folder / name).unlink()
+        make(folder / name)
+        with pytest.raises(BadInputError, match=r"not a regular file|Too many levels"):
+            load_ferplus(folder)
+
+
+@pytest.mark.parametrize("make", [device, os.mkfifo, link_to_itself])
+def test_an_archive_that_is_no_file_is_refused_at_once(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    make(tmp_path / "fer2013.zip")
+    for path in (tmp_path, tmp_path / "fer2013.zip"):
+        with pytest.raises(BadInputError, match=r"fer2013\.zip"):
+            load_ferplus(path)
+    write_zip(PAIR, tmp_path / "other.zip")
+    assert len(load_ferplus(tmp_path)) == 12
+
+
+@pytest.mark.parametrize("path", ["x" * 300, "~nobody-of-this-name/x", "a\0b"])
+def test_a_name_that_can_be_none_is_said(path: str) -> None:
+    with pytest.raises(BadInputError):
+        load_ferplus(path)
 
 
 # --- archives that mean no good -------------------------------------------------------------------------------------

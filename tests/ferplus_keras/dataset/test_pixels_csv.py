@@ -16,7 +16,7 @@ from tests.ferplus_files import Small, csv_bytes, small
 
 
 def read(content: bytes, data: Small | None = None) -> np.ndarray:
-    return read_pixels(io.BytesIO(content), read_labels((data or small()).labels()), "fer2013.csv")
+    return read_pixels(io.BytesIO(content), read_labels((data or small()).labels()), "fer2013.csv")[0]
 
 
 def test_every_pixel_comes_out_over_several_batches() -> None:
@@ -93,13 +93,43 @@ def test_a_number_too_many_in_one_row_does_not_make_up_for_one_too_few_in_the_ne
         ([["emotion", "pixels", "Usage"], ["0", "1 2 3"]], "line 2: 2 fields where the header has 3"),
         ([["emotion", "pixels", "Usage"], *small().pixel_rows()[::-1]], 'line 2: Usage is "PrivateTest", and train'),
         ([["emotion", "pixels", "Usage"], ["x" * 200_000]], "longer than any row"),
+        ([["", "", ""]], "no column"),
         ([], "no column"),
+        ([["emotion;pixels;Usage"], ["0;1 2 3;Training"]], "line 1: its columns are separated by semicolons"),
+        ([["emotion\tpixels\tUsage"]], "separated by tabs"),
     ],
 )
 def test_files_that_do_not_go_together_are_named(rows: list[list[str]], told: str) -> None:
     with pytest.raises(BadInputError) as caught:
         read(csv_bytes(rows))
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_text_that_is_not_utf8_is_called_what_it_is(encoding: str) -> None:
+    with pytest.raises(BadInputError, match=r"fer2013\.csv is not UTF-8 but UTF-16"):
+        read(small().pixels().decode().encode(encoding))
+    with pytest.raises(BadInputError, match=r"new\.csv is not UTF-8 but UTF-16"):
+        read_labels(small().labels().decode().encode(encoding), "new.csv")
+
+
+class Endless(io.RawIOBase):
+    """A header, and then the same again and again."""
+
+    def __init__(self, again: bytes) -> None:
+        self.header, self.again, self.asked = b"emotion,pixels,Usage\n", again, 0
+
+    def read(self, size: int = -1) -> bytes:
+        self.asked += 1
+        assert self.asked < 10, "it is read on and on"
+        head, self.header = self.header, b""
+        return head + self.again * (size // len(self.again))
+
+
+@pytest.mark.parametrize("again", [b"\n", b"\r\n", b"  \n", b"\r", b" ", b",,\n", b"0,,Training\n"])
+def test_a_file_without_rows_is_not_read_to_its_end(again: bytes) -> None:
+    with pytest.raises(BadInputError, match=r"fer2013\.csv, line"):
+        read_pixels(Endless(again), read_labels(small().labels()), "fer2013.csv")  # type: ignore[arg-type]
 
 
 @settings(max_examples=100)

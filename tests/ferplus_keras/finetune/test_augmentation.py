@@ -13,7 +13,8 @@ from PIL import Image
 from scipy import ndimage, stats
 
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.finetune.augmentation import ALBANIE, COLUMNS, WTOMIN, Augmentation, AugmentationSettings, maps
+from ferplus_keras.finetune.augmentation import COLUMNS, Augmentation, maps
+from ferplus_keras.finetune.augmentation_settings import ALBANIE, WTOMIN, AugmentationSettings
 from ferplus_keras.finetune.noise import folded, uniforms
 from ferplus_keras.finetune.warping import oversampling, resized, warped
 from ferplus_keras.networks.preprocessing import PUBLISHED, preprocess_input
@@ -400,7 +401,8 @@ def test_a_model_with_it_can_be_saved_and_opened(tmp_path: Path) -> None:
 ELSEWHERE = """
 import json, sys
 import keras, numpy as np
-from ferplus_keras.finetune.augmentation import Augmentation, AugmentationSettings
+from ferplus_keras.finetune.augmentation import Augmentation
+from ferplus_keras.finetune.augmentation_settings import AugmentationSettings
 from ferplus_keras.finetune.feeding import Feed, for_keras
 source = np.load(sys.argv[1])
 settings = json.loads(sys.argv[2])

@@ -21,7 +21,8 @@ TRAIN = """
 import sys
 import numpy as np
 import keras
-from ferplus_keras.finetune.augmentation import ALBANIE, Augmentation
+from ferplus_keras.finetune.augmentation import Augmentation
+from ferplus_keras.finetune.augmentation_settings import ALBANIE
 from ferplus_keras.finetune.distribution import is_chief, logits, scope
 from ferplus_keras.finetune.feeding import Feed, for_keras
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.finetune.augmentation import ALBANIE, WTOMIN
+from ferplus_keras.finetune.augmentation_settings import ALBANIE, WTOMIN
 from ferplus_keras.finetune.recipe import RECIPES, load_recipe
 
 

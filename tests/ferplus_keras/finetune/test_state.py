@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.finetune.augmentation import ALBANIE, Augmentation
+from ferplus_keras.finetune.augmentation import Augmentation
+from ferplus_keras.finetune.augmentation_settings import ALBANIE
 from ferplus_keras.finetune.averaging import WeightAverage
 from ferplus_keras.finetune.optimizers import make_optimizer
 from ferplus_keras.finetune.recipe import OptimizerSettings

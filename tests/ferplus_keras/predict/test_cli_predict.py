@@ -18,7 +18,6 @@ import pytest
 from PIL import Image
 
 from ferplus_keras.cli import main
-from ferplus_keras.cli.progress import printable
 from ferplus_keras.cli.shared import EXIT_CODES, SKIPPED
 from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.predict.records import Prediction
@@ -141,7 +140,7 @@ def test_an_empty_folder_and_an_empty_list(
     quick: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "empty").mkdir()
-    assert main(["predict", str(quick), str(tmp_path / "empty")]) == SKIPPED
+    assert main(["predict", str(quick), str(tmp_path / "empty")]) == 2
     assert "a folder without pictures" in capsys.readouterr().err
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
     assert main(["predict", str(quick), "-", "--csv", str(tmp_path / "o.csv")]) == 2
@@ -230,8 +229,28 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(standin: dict[str, 
             assert float(one["happiness"]) == pytest.approx(float(other["happiness"]), abs=1e-5)
 
 
-def test_names_are_for_people() -> None:
-    assert printable("a\nb\x1b[2J\udcff é") == "a\\nb\\x1b[2J\\udcff é"
+def test_formulas_are_text_and_are_known_again(
+    quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "names"
+    folder.mkdir()
+    names = ["+1.png", "-1.png", "=1+1.png", "@SUM(1).png", "'quoted.png", "plain.png", "\t=1.png"]
+    for number, name in enumerate(names):
+        picture(number).save(folder / name)
+    monkeypatch.chdir(folder)
+    command = ["predict", str(quick), "*.png", "--csv", "o.csv"]
+    assert main(command) == 0
+    cells = [row["input"] for row in rows(folder / "o.csv")]
+    assert sorted(cells) == sorted("plain.png" if name == "plain.png" else f"'{name}" for name in names)
+    assert main([*command, "--resume"]) == 0 and "7 done before" in capsys.readouterr().err
+
+
+def test_the_table_has_as_many_emotions_as_are_asked_for(
+    quick: Path, faces: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for top in (1, 2, 8):
+        assert main(["predict", str(quick), str(faces / "0.png"), "--top", str(top)]) == 0
+        assert capsys.readouterr().out.splitlines()[1].count("%") == top
 
 
 # --- faces ------------------------------------------------------------------------------------------------------

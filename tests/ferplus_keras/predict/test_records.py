@@ -110,6 +110,8 @@ def test_nothing_is_left_of_a_run_without_results(tmp_path: Path) -> None:
     [
         (b"name,emotion\na.png,fear\n", "other columns"),
         (csv_bytes([columns(EMOTIONS)]) + b"a.png,1,1\nb.png,1,1\n", "record 2: it is not a row"),
+        (csv_bytes([columns(EMOTIONS), ["a.png", "\xb2", 1, *[""] * 15, MODEL]]), "record 2: it is not a row"),
+        (csv_bytes([columns(EMOTIONS), ["a.png", "9" * 5000, 1, *[""] * 15, MODEL]]), "record 2: it is not a row"),
         (csv_bytes([columns(EMOTIONS), ["a.png", 1, 1, *[""] * 15, "other.h5@ffffffffffff"]]), "made by other.h5"),
         (csv_bytes([columns(EMOTIONS), ["a.png", 1, 3, *[""] * 15, MODEL], ["a.png", 3, 3, *[""] * 15, MODEL]]),
          "face is missing"),

@@ -13,7 +13,7 @@ import pytest
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.predict import sources
 from ferplus_keras.predict.seen import Seen
-from ferplus_keras.predict.sources import find_sources
+from ferplus_keras.predict.sources import Source, find_sources, look_ahead
 from tests.ferplus_keras.predict.conftest import picture
 
 
@@ -33,6 +33,45 @@ def test_a_folder_is_searched_to_the_bottom_in_order(faces: Path) -> None:
 def test_a_link_back_up_is_no_way_in(faces: Path) -> None:
     (faces / "more" / "up").symlink_to(faces, target_is_directory=True)
     assert len(names(faces)) == 6
+
+
+def test_one_bad_entry_hides_no_other(faces: Path) -> None:
+    (faces / "0a.png").symlink_to("0a.png")
+    (faces / "0b.png").symlink_to("/dev/zero")
+    os.mkfifo(faces / "0c.png")
+    os.mkfifo(faces / "0d.parquet")
+    (faces / "0e").symlink_to("0e")
+    found = {Path(source.name).name: source for source in find_sources([str(faces)])}
+    assert [*found] == [
+        "0.png",
+        "0a.png",
+        "0b.png",
+        "0c.png",
+        "0d.parquet",
+        "1.png",
+        "2.png",
+        "3.png",
+        "4.png",
+        "5.png",
+    ]
+    for name, source in found.items():
+        if name[0] == "0" and name != "0.png":
+            with pytest.raises(BadInputError, match=r"not a file|too many levels"):
+                source.read()
+
+
+def test_a_look_ahead_takes_nothing_away_and_finds_what_there_is(faces: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.png").write_text("no picture")
+    nothing = look_ahead(find_sources([str(tmp_path / "empty"), "https://x.org/a.png", "none*.png", "missing.png"]))
+    assert not nothing.readable and not nothing.broken and len(nothing.problems) == 4
+    assert "web address" in nothing.problems[1].problem
+    broken = look_ahead(find_sources([str(tmp_path / "broken.png"), "missing.png"]))
+    assert not broken.readable and broken.broken
+    some = look_ahead(find_sources([str(tmp_path / "broken.png"), str(faces)]))
+    assert some.readable and len(list(some.all)) == 7
+    assert not look_ahead([]).readable
+    assert look_ahead(Source("missing.png") for _ in range(sources.LOOKED_AT)).readable, "there may be one later"
 
 
 def test_each_picture_comes_once_however_often_it_is_named(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,3 +216,18 @@ def test_parquet_that_is_none_is_a_problem(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table({"x": [1]}), tmp_path / "b.parquet")
     problems = [source.problem for source in find_sources([str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet")])]
     assert "not a Parquet file" in problems[0] and "columns are x" in problems[1]
+
+
+def test_rows_of_parquet_that_would_unpack_to_far_more_are_named_and_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr(sources, "UNPACKED_BYTES", 1 << 20)
+    path = tmp_path / "x.parquet"
+    parquet.write_table(pyarrow.table({"image": [bytes(1 << 20) for _ in range(3)]}), path, use_dictionary=False)
+    assert path.stat().st_size < 1 << 19
+    found = list(find_sources([str(path)]))
+    assert [source.name for source in found] == [f"{path}#{row}" for row in range(3)]
+    assert all("as no pictures do" in source.problem and source.data is None for source in found)
+    ahead = look_ahead(iter(found))
+    assert not ahead.readable and ahead.broken

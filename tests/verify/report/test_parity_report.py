@@ -165,7 +165,7 @@ def test_a_forbidden_folder_is_one_sentence(tmp_path: Path) -> None:
         write_report(made_up(), tmp_path)
 
 
-@pytest.mark.parametrize("command", [("parity", "no.h5", "--against", "no.pth"), ("all",)])
+@pytest.mark.parametrize("command", [("parity", "Makefile", "--against", "Makefile"), ("all",)])
 def test_the_command_line_says_so_before_any_work(command: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     run = run_ferplus("verify", *command, "--report", tmp_path / "taken", FERPLUS_WEIGHTS=str(tmp_path))
@@ -174,12 +174,11 @@ def test_the_command_line_says_so_before_any_work(command: tuple[str, ...], tmp_
 
 
 def test_the_command_repeats_the_check_in_any_shell() -> None:
-    import argparse
-
     from ferplus_keras.cli import verifying
+    from ferplus_keras.cli.parsing import Parser
     from ferplus_keras.cli.shared import Commands
 
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     verifying.add(Commands(parser))
     typed = ["verify", "parity", "my model.h5", "--against", "it's.pth", "--n", "2", "--seed", "0", "--images",
              "my pictures", "--float64", "1e-13", "--no-onnx", "--backend", "jax", "--backend", "torch"]  # fmt: skip

@@ -1,0 +1,75 @@
+"""How arguments are parsed: argparse, with the errors of ours and a guess at what was meant."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+
+from ferplus_keras.cli import screen
+from ferplus_keras.errors import BadInputError
+
+
+class UsageError(BadInputError):
+    """A wrong command line. ``details`` is the usage of the command that was meant."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that raises :class:`UsageError`, and prints where everything is printed."""
+
+    def error(self, message: str) -> NoReturn:
+        end = "" if message.endswith((".", "?")) else "."
+        raise UsageError(f"{message[:1].upper()}{message[1:]}{end}", self.format_usage().rstrip())
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        screen.result(*message.rstrip("\n").split("\n"))
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is None or value in action.choices:
+            return
+        choices = [str(choice) for choice in action.choices]
+        if isinstance(action, argparse._SubParsersAction):
+            guess = did_you_mean(str(value), choices)
+            self.error(f'there is no command "{value}"{guess or "; there are " + ", ".join(choices)}')
+        raise argparse.ArgumentError(
+            action, f'"{value}" is none of {", ".join(choices)}{did_you_mean(str(value), choices)}'
+        )
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        try:
+            return super()._get_value(action, arg_string)
+        except argparse.ArgumentError as error:
+            if error.message.startswith("invalid "):  # a ValueError of the type's, which Python words after its name
+                raise argparse.ArgumentError(action, f'"{arg_string}" is no number') from None
+            raise
+
+    def refuse(self, left_over: Sequence[str]) -> NoReturn:
+        """Raise :class:`UsageError` for words that no command takes."""
+        options = [word for word in left_over if word.startswith("-")]
+        if not options:
+            self.error(f'"{left_over[0]}" is one argument too many')
+        option = options[0].split("=")[0]
+        self.error(f"there is no option {option}{did_you_mean(option, self._option_string_actions)}")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``; did you mean "predict"?``, or "" when nothing is near."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, list(known), 1)
+    return f'; did you mean "{near[0]}"?' if near else ""
+
+
+def number(kind: type, least: float, most: float, what: str) -> Callable[[str], Any]:
+    """The type of an option: an ``int`` or a ``float`` from ``least`` to ``most``, both allowed. NaN is not."""
+
+    def parse(text: str) -> Any:
+        value = kind(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{what}, not {text}")
+        return value
+
+    return parse
+
+
+__all__ = ["Parser", "UsageError", "did_you_mean", "number"]

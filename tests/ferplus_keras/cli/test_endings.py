@@ -1,0 +1,133 @@
+"""Whatever is raised becomes an exit code and a sentence."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from ferplus_keras import cli
+from ferplus_keras.cli.endings import UNEXPECTED, Terminated
+from ferplus_keras.errors import BadInputError, CheckFailedError, DownloadError, OutputError
+from tests.conftest import typed
+
+
+@pytest.fixture
+def raising(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> object:
+    """``inspect`` raises what it is told to; reports go to ``tmp_path``."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "x").touch()
+
+    def inspected(error: BaseException, *options: str) -> object:
+        def fail(_path: str) -> None:
+            raise error
+
+        monkeypatch.setattr("convert.inspection.inspect", fail)
+        return typed("inspect", tmp_path / "x", *options)
+
+    return inspected
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (CheckFailedError("They differ."), 1, "error: They differ."),
+        (BadInputError("It is\nno \x1b file.", "table\nof two"), 2, "of two\nerror: It is\\nno \\x1b file."),
+        (OutputError("It is full."), 3, "error: It is full."),
+        (DownloadError("It is gone."), 4, "error: It is gone."),
+        (MemoryError(), 3, "not enough memory"),
+        (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 3, "/x/y could not be written: No space left"),
+        (OSError(errno.EFBIG, "File too large"), 3, "File too large"),
+        (ModuleNotFoundError("x", name="jinja2.nodes"), 2, "needs jinja2"),
+        (KeyboardInterrupt(), 130, "interrupted: unfinished files"),
+        (Terminated(), 143, "terminated: unfinished files"),
+        (BrokenPipeError(), 0, ""),
+    ],
+)  # fmt: skip
+def test_what_is_known_has_its_code_and_sentence(raising: object, error: BaseException, code: int, told: str) -> None:
+    run = raising(error)  # type: ignore[operator]
+    assert run.returncode == code and told in run.stderr and run.stdout == ""
+    run = raising(error, "--json")  # type: ignore[operator]
+    assert run.returncode == code
+    if code:
+        found = json.loads(run.stdout)["error"]
+        assert found["code"] == code and found["message"] in run.stderr.replace("\\n", "\n").replace("\\x1b", "\x1b")
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("two\nlines"), AttributeError("\x1b[31m"), RecursionError("deep."), KeyError(), OSError("?")]
+)
+def test_what_is_left_is_a_fault_of_ours_with_a_report(raising: object, error: Exception, tmp_path: Path) -> None:
+    run = raising(error)  # type: ignore[operator]
+    assert run.returncode == UNEXPECTED and run.stdout == "" and "Traceback" not in run.stderr
+    (line,) = run.stderr.splitlines()
+    assert line.startswith(f"error: This is a fault of ferplus itself: {type(error).__name__}") and "\x1b" not in line
+    (report,) = tmp_path.glob("ferplus-crash-*.txt")
+    assert str(report) in line
+    text = report.read_text()
+    assert "Traceback" in text and f"{type(error).__name__}" in text and "'inspect'" in text and "numpy " in text
+
+
+def test_a_report_says_nothing_of_the_environment_but_settings_of_ours(
+    raising: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_TOKEN", "secret-value")
+    monkeypatch.setenv("FERPLUS_DATA", "/data/here")
+    raising(ValueError("x"))  # type: ignore[operator]
+    (report,) = tmp_path.glob("ferplus-crash-*.txt")
+    assert "secret-value" not in report.read_text() and "/data/here" in report.read_text()
+
+
+def test_where_no_report_can_be_written_the_sentence_stands(
+    raising: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "absent"))
+    run = raising(ValueError("x"))  # type: ignore[operator]
+    assert run.returncode == UNEXPECTED and "No report could be written" in run.stderr
+
+
+def test_the_modules_of_commands_are_within_the_boundary(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(cli.MODULES, "broken", ("broken",))
+    monkeypatch.setitem(sys.modules, "ferplus_keras.cli.broken", None)
+    assert cli.main(["broken"]) == 2
+
+
+# --- inputs that once ended in a traceback ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "told"),
+    [
+        ("predict {tmp}/net.h5 {tmp}/face.png", {"KERAS_BACKEND": "nonsense"}, 'KERAS_BACKEND is "nonsense"'),
+        ("report {tmp}/net.h5 --data {tmp}/none", {"KERAS_BACKEND": "nonsense"}, "nothing at"),
+        ("verify parity {tmp}/net.h5 --against {tmp}/net.h5", {"KERAS_BACKEND": "numpy"}, 'KERAS_BACKEND is "numpy"'),
+        ("fetch", {"FERPLUS_WEIGHTS": "{tmp}/net.h5"}, "which is no folder"),
+        ("convert-all --offline", {"FERPLUS_WEIGHTS": "{tmp}/net.h5"}, "which is no folder"),
+        ("verify all", {"FERPLUS_WEIGHTS": "{tmp}/net.h5"}, "which is no folder"),
+        ("predict {tmp}/net.h5 {tmp}/face.png --annotate {tmp}/net.h5", {}, "net.h5 is a file. Choose another place"),
+        ("predict {tmp}/net.h5 {tmp}/face.png --annotate {tmp}/net.h5/x", {}, "net.h5 is a file. Choose another place"),
+        ("inspect " + "n" * 300, {}, "is not a file name: File name too long"),
+        ("convert " + "n" * 300 + ".pth", {}, "is not a file name: File name too long"),
+        ("predict {tmp}/net.h5 {tmp}/face.png --csv {tmp}/" + "n" * 300, {}, "n" * 300),
+        ("predict {tmp}/net.h5 {tmp}/face.png --margin nan --faces", {}, "a share from 0 to 2"),
+        ("export {tmp}/net.h5 --to onnx --seed " + "9" * 5000, {}, "is no number"),
+    ],
+)
+def test_no_known_input_reaches_the_last_resort(
+    words: str, environment: dict[str, str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.ferplus_keras.predict.conftest import Brightness, picture
+
+    monkeypatch.setattr("ferplus_keras.predict.classifier.EmotionClassifier", Brightness)
+    monkeypatch.delitem(sys.modules, "keras", raising=False)
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    (tmp_path / "net.h5").write_bytes(b"a network")
+    picture(0).save(tmp_path / "face.png")
+    settings = {name: value.format(tmp=tmp_path) for name, value in environment.items()}
+    run = typed(*words.format(tmp=tmp_path).split(), **settings)
+    assert run.returncode in (2, 3) and told in run.stderr, run.stderr
+    assert os.environ.get("KERAS_BACKEND") is None

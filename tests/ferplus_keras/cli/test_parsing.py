@@ -1,0 +1,127 @@
+"""Wrong words get a guess, the usage of the command that was meant, and no import; no words get help."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from ferplus_keras.cli import requirements
+from ferplus_keras.errors import BadInputError
+from tests.conftest import run_python, typed
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [("", ""), ("help", ""), ("--help", ""), ("help predict", " predict"), ("verify", " verify"),
+     ("help verify parity", " verify parity"), ("help verify", " verify")],
+)  # fmt: skip
+def test_help(words: str, command: str) -> None:
+    run = typed(*words.split())
+    assert run.returncode == 0 and run.stdout.startswith(f"usage: ferplus{command} ") and not run.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "usage", "told"),
+    [
+        ("predct a b", "ferplus", 'no command "predct"; did you mean "predict"?'),
+        ("xyz", "ferplus", 'no command "xyz"; there are convert,'),
+        ("help predct", "ferplus", 'did you mean "predict"?'),
+        ("verify parityy a", "ferplus verify", 'did you mean "parity"?'),
+        ("predict a b --topp 3", "ferplus predict", 'no option --topp; did you mean "--top"?'),
+        ("predict a b --anotate=x", "ferplus predict", 'did you mean "--annotate"?'),
+        ("inspect a b", "ferplus inspect", '"b" is one argument too many'),
+        ("convert", "ferplus convert", "required: SOURCE"),
+        ("convert a --to h6", "ferplus convert", '"h6" is none of h5, keras'),
+        ("convert a --dropout much", "ferplus convert", '--dropout: "much" is no number.'),
+        ("convert a --dropout 1", "ferplus convert", "at least 0 and below 1, not 1"),
+        ("predict a b --batch 0", "ferplus predict", "at least 1, not 0"),
+        ("verify parity a --against b --float64 nan", "ferplus verify parity", "a number above 0, not nan"),
+        ("verify parity a --against b --float64 inf", "ferplus verify parity", "a number above 0, not inf"),
+        ("fetch resnet50_ferplu", "", 'did you mean "resnet50_ferplus"?'),
+    ],
+)
+def test_wrong_words(words: str, usage: str, told: str) -> None:
+    run = typed(*words.split())
+    assert run.returncode == 2 and told in run.stderr and not run.stdout
+    assert not usage or run.stderr.startswith(f"usage: {usage} [")
+    found = json.loads(typed(*words.split(), "--json").stdout)["error"]
+    assert found["code"] == 2 and found["message"] in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("predict face.png net.onnx", "face.png is an image and not a network; net.onnx looks like one"),
+        ("predict face.png other.jpg", "The network comes first: ferplus predict NETWORK IMAGE"),
+        ("convert new.h5 net.onnx", "the source comes first, `ferplus convert net.onnx new.h5`"),
+        ("convert https://example.org/a.pth", "is a web address: download it first"),
+        ("predict https://example.org/a.onnx face.png", "is a web address: download it first"),
+        ("inspect nothing.pth", "There is no file nothing.pth"),
+        ("verify same net.onnx nothing.pth", "There is no file nothing.pth"),
+        ("verify parity net.onnx --against nothing.pth", "There is no file nothing.pth"),
+        ("verify parity net.onnx --against net.onnx --images nowhere", "There is no file nowhere"),
+        ("verify accuracy nothing.h5", "There is no file nothing.h5"),
+        ("verify accuracy net.h5 --data nowhere", "nothing at nowhere"),
+        ("report nothing.h5", "There is no file nothing.h5"),
+        ("report net.h5 --data nowhere", "nothing at nowhere"),
+        ("export nothing.pth x.onnx --to onnx", "There is no file nothing.pth"),
+        ("export net.h5 x.tflite --to onnx", "ONNX files end in .onnx"),
+        ("export net.h5 --to onnx --data nowhere", "There is no file nowhere"),
+        ("predict net.h5 empty", "There is no image to look at: empty: a folder without pictures."),
+        ("predict net.h5 nothing/*.png", "no file has a name of this pattern"),
+        ("predict net.h5 https://example.org/face.png", "a web address; download it first"),
+        ("predict net.h5 missing.png", "missing.png: no such file"),
+        ("predict net.h5 empty --csv x.csv --json", "There is no image to look at"),
+        ("predict net.h5 empty --engine ray --csv x.csv", "There is no image to look at"),
+    ],
+)
+def test_what_can_be_seen_at_once_is_said_before_anything_large_is_imported(
+    words: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for name in ("net.onnx", "net.h5"):
+        (tmp_path / name).write_text("not looked at")
+    for name in ("keras", "tensorflow", "torch", "jax", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, name, None)  # its import would be an error
+    run = typed(*words.split())
+    assert run.returncode == 2 and told in run.stderr, run.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "net.h5", "net.onnx"]
+
+
+def test_files_that_are_broken_are_told_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.onnx").write_text("not looked at")
+    (tmp_path / "broken.png").write_text("no picture")
+    run = typed("predict", "net.onnx", "broken.png", "missing.png")
+    assert run.returncode == 5 and "skipped: broken.png: not a picture" in run.stderr and not run.stdout
+    rows = [json.loads(line) for line in typed("predict", "net.onnx", "broken.png", "--json").stdout.splitlines()]
+    assert [row["error"] for row in rows] == ["not a picture that Pillow knows"]
+
+
+def test_nothing_large_is_imported_by_these_checks() -> None:
+    run_python(
+        "import sys\nfrom ferplus_keras.cli import main\n"
+        "assert main(['report', 'README.md', '--data', 'nowhere']) == 2\n"
+        "assert main(['export', 'README.md', 'x.tflite', '--to', 'onnx']) == 2\n"
+        "large = {'keras', 'tensorflow', 'torch', 'jax', 'onnxruntime'} & set(sys.modules)\nassert not large, large"
+    )
+
+
+def test_all_packages_that_are_missing_are_named_with_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = {"keras", "torch", "cv2", "strange"}
+    monkeypatch.setattr(requirements, "installed", lambda name: name not in absent)
+    with pytest.raises(BadInputError) as caught:
+        requirements.need("tensorflow", "keras", "cv2", "strange")
+    told = str(caught.value)
+    assert "needs keras, cv2, strange and torch, which are not installed" in told
+    assert told.endswith("pip install 'ferplus-keras[faces,verify]' strange")
+
+
+def test_a_file_of_a_packages_name_is_not_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ferplus_no_such_package.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert not requirements.installed("ferplus_no_such_package") and requirements.installed("numpy")
