@@ -15,8 +15,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from email.message import Message
 from http.client import HTTPException, HTTPResponse
@@ -30,8 +29,9 @@ from convert.readers import looks_like_html, read_named
 from convert.seen import Seen
 from ferplus_keras import __version__
 from ferplus_keras.errors import BadInputError, DownloadError, OutputError
-from ferplus_keras.files.atomic import flush
+from ferplus_keras.files.atomic import flush, flush_folder
 from ferplus_keras.files.hashing import sha256_of
+from ferplus_keras.files.locks import sole_writer
 from ferplus_keras.files.mapped_file import MappedFile
 
 #: The largest of the networks is 170 MB; an answer beyond this is no checkpoint.
@@ -86,14 +86,15 @@ def fetch(
 
     Raises:
         DownloadError: no URL had it, or it is not what it should be; nothing was installed.
-        OutputError: the disk is full or not writable; what was loaded so far is kept for resuming.
+        OutputError: the disk is full or not writable, and what was loaded so far is kept for resuming; or another
+            process is loading the same file.
         BadInputError: the record of first sights is damaged.
     """
     record = record or weights_folder() / "seen.toml"
     target = folder / known.file
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / f".{known.file}.lock"):
+        with sole_writer(target):
             if target.exists():
                 return _present(known, target, record)
             return _download(known, target, record, progress or (lambda _done, _total: None), timeout)
@@ -113,19 +114,6 @@ def _cannot_write(target: Path, error: OSError) -> str:
     return f"{target} could not be written: {reason}. Mend that, or choose another folder with FERPLUS_WEIGHTS."
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One process at a time; the second waits, and finds the file that the first has brought."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: two downloads at once are the user's to avoid
-        yield
-        return
-    with path.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
 def _present(known: Known, target: Path, record: Path) -> Fetched:
     try:
         read_named(MappedFile(target))
@@ -142,7 +130,7 @@ def _the_known_one(known: Known, path: Path, shown: Path, record: Path, url: str
     if STANDIN in shown.name.lower() and published:
         return found  # made-up weights; once recorded, they would stand against the real file
     # Another process may be at another checkpoint, and all of them share the record.
-    with _locked(shown.with_name(".seen.lock")):
+    with sole_writer(record, lock=shown.with_name(".seen.lock"), wait=True):
         seen.check(known, found, shown, record, url=url)
     return found
 
@@ -230,6 +218,7 @@ def _install(known: Known, part: _Part, target: Path, record: Path) -> Seen:
         raise
     flush(part.path)
     part.path.replace(target)
+    flush_folder(target.parent)
     part.discard()
     return found
 

@@ -31,6 +31,7 @@ import numpy as np
 
 from ferplus_keras import HDF5_MAGIC, PROVENANCE_KEY, PROVENANCE_MEMBER
 from ferplus_keras.errors import BadInputError, first_line
+from ferplus_keras.files.opening import open_regular
 from ferplus_keras.networks.keras_vggface import layer_of_weight
 
 #: The roles, in the order of ``vars/<i>``, of the layer classes that these networks use.
@@ -109,13 +110,7 @@ def open_keras_file(path: str | Path) -> Iterator[KerasFile]:
     Raises :class:`BadInputError` when the file is none of the four kinds, is damaged, or points outside itself.
     """
     path = Path(path)
-    try:
-        opened_stream = path.open("rb")
-    except FileNotFoundError:
-        raise BadInputError(f"There is no file {path}. Check the name.") from None
-    except OSError as error:
-        raise BadInputError(f"{path} cannot be read: {error.strerror}.") from None
-    with opened_stream as stream:
+    with open_regular(path) as stream:
         head = stream.read(8)
         if head[:4] == b"PK\x03\x04":
             with _open_zip(path, stream) as opened:
@@ -134,7 +129,7 @@ def open_keras_file(path: str | Path) -> Iterator[KerasFile]:
 def _open_hdf5(path: Path, stream: IO[bytes]) -> Iterator[h5py.File]:
     try:
         # A path lets HDF5 read by itself, without a Python call for each block; a zip member has no path.
-        h5 = h5py.File(path if getattr(stream, "name", None) == str(path) else stream, "r")
+        h5 = h5py.File(stream if isinstance(stream, io.BytesIO) else path, "r")
     except DAMAGE as error:
         raise BadInputError(
             f"{path} is a damaged HDF5 file ({first_line(error)}). It was probably cut short: copy or "

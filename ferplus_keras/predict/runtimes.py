@@ -15,6 +15,7 @@ import numpy as np
 
 from ferplus_keras import HDF5_MAGIC, PROVENANCE_KEY
 from ferplus_keras.errors import BadInputError, first_line
+from ferplus_keras.files.opening import open_regular
 from ferplus_keras.files.zips import is_keras_zip
 from ferplus_keras.networks.architecture import INPUT_SIZE
 from ferplus_keras.networks.emotions import EMOTIONS
@@ -55,13 +56,8 @@ def open_runtime(path: str | Path, threads: int | None = None) -> Runtime:
     Raises :class:`BadInputError` when there is none, or when its classes have no names.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(16)
-    except FileNotFoundError:
-        raise BadInputError(f"There is no file {path}. Check the name.") from None
-    except OSError as error:
-        raise BadInputError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.") from None
+    with open_regular(path) as stream:
+        head = stream.read(16)
     if head.startswith(HDF5_MAGIC) or (head.startswith(b"PK\x03\x04") and is_keras_zip(path)):
         return _open_keras(path)
     if head[4:8] == b"TFL3":

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import io
 import os
+import re
 import socket
-import subprocess
-import sys
 import threading
 import tomllib
 from collections.abc import Iterator
@@ -33,7 +31,7 @@ from convert.manifest import Known
 from ferplus_keras.errors import BadInputError, DownloadError, OutputError
 from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.networks.architecture import FERPLUS_HEAD
-from tests.conftest import ROOT
+from tests.conftest import run_python
 from tests.seeded import save_state
 
 TAG = '"version-1"'
@@ -613,57 +611,35 @@ def test_a_damaged_record_is_named(place: Place, text: str) -> None:
 # --- at once, and on a full disk ----------------------------------------------------------------------------------
 
 
-def test_four_at_once_download_once(place: Place, body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server answers when all four have come to the lock: the one that has it waits, and so do the others."""
-    came: list[int] = []
-    honest = fcntl.flock
-    place.told.hold = threading.Event()
-
-    def flock(*arguments: Any) -> None:
-        came.append(1)
-        if len(came) == 4:
-            place.told.hold.set()  # type: ignore[union-attr]
-        honest(*arguments)
-
-    monkeypatch.setattr(fcntl, "flock", flock)
-    with ThreadPoolExecutor(4) as pool:
-        results = [future.result() for future in [pool.submit(place.fetch) for _ in range(4)]]
-    assert sorted(each.status for each in results) == ["downloaded", "present", "present", "present"]
-    assert len(place.told.requests) == 1 and place.target.read_bytes() == body
-
-
-def test_a_second_process_waits_and_finds_the_file(place: Place, body: bytes) -> None:
+def test_a_second_one_is_told_who_downloads_the_file(place: Place, body: bytes) -> None:
     code = """
-import fcntl, sys
+import sys
 from pathlib import Path
 from convert.fetch import fetch
 from convert.manifest import Known
+from ferplus_keras.errors import OutputError
 from ferplus_keras.networks.architecture import FERPLUS_HEAD
 
-honest = fcntl.flock
-def flock(*arguments):
-    print("at the lock", flush=True)
-    honest(*arguments)
-fcntl.flock = flock
 known = Known("some_network", "model.pth", "resnet50", FERPLUS_HEAD, (sys.argv[1],), "c")
-print(fetch(known, Path(sys.argv[2]), record=Path(sys.argv[3])).status)
+try:
+    fetch(known, Path(sys.argv[2]), record=Path(sys.argv[3]))
+except OutputError as error:
+    print(error)
 """
     asked = threading.Event()
     place.told.hold = threading.Event()
     place.told.requests = Telling(asked)
-    command = [sys.executable, "-c", code, place.known.urls[0], str(place.folder), str(place.record)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(place.fetch, timeout=30.0)
         assert asked.wait(10)  # the first has the lock, for it has sent its request
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as second:
-            assert second.stdout is not None
-            assert second.stdout.readline() == "at the lock\n"
-            assert not first.done()
-            place.told.hold.set()
-            assert first.result().status == "downloaded"
-            said = second.stdout.read().splitlines()
-    assert second.returncode == 0 and said[-1] == "present"
+        told = f"{place.target} is being written by process {os.getpid()} "
+        with pytest.raises(OutputError, match=re.escape(told)):
+            place.fetch()
+        assert told in run_python(code, place.known.urls[0], place.folder, place.record)
+        assert not first.done()
+        place.told.hold.set()
+        assert first.result().status == "downloaded"
+    assert place.fetch().status == "present"
     assert len(place.told.requests) == 1 and place.target.read_bytes() == body
 
 
