@@ -29,7 +29,7 @@ def read_named(file: MappedFile) -> NamedArrays:
         from convert.readers.mat_file import read_mat
 
         return read_mat(file)
-    if head[:8] == HDF5_MAGIC or (head[:4] == b"PK\x03\x04" and is_keras_zip(file.path)):
+    if head[:8] == HDF5_MAGIC or (head[:4] == b"PK\x03\x04" and is_keras_zip(file)):
         from convert.readers.keras import read_keras  # h5py costs 0.1 s, and a PyTorch file does not need it
 
         return read_keras(file)

@@ -18,7 +18,7 @@ from ferplus_keras import PROVENANCE_KEY, PROVENANCE_MEMBER
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.files.mapped_file import MappedFile
-from ferplus_keras.files.provenance_text import provenance_of
+from ferplus_keras.files.provenance import provenance_of
 
 #: What stands at the fifth byte of a TensorFlow Lite file.
 TFLITE_MAGIC = b"TFL3"
