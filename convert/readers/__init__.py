@@ -79,7 +79,7 @@ def read_checkpoint(
     result = match(
         found, file.path.name, network=network, allow_missing=allow_missing, allow_unexpected=allow_unexpected
     )
-    described = Source(file.path.name, file.size, file.sha256(), found.format)
+    described = Source(file.name, file.size, file.sha256(), found.format)
     if check_graph and (problem := graph_problem(found, result)):
         raise BadInputError(
             f"{file.path}: its graph is not {result.architecture.network}'s: {problem}. Written elsewhere, its arrays "

@@ -30,6 +30,11 @@ class MappedFile:
         self._hashing: Thread | None = None
         self._sha256 = ""
 
+    @property
+    def name(self) -> str:
+        """Its name without the folder, as text: a byte that is no UTF-8 becomes U+FFFD, for no record can hold it."""
+        return os.fsencode(self.path.name).decode("utf-8", "replace")
+
     def begin_sha256(self) -> None:
         """Hash the file in a thread of its own from now on: that leaves the interpreter free for the reading.
 

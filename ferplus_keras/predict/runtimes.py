@@ -16,6 +16,7 @@ import numpy as np
 from ferplus_keras import HDF5_MAGIC, PROVENANCE_KEY
 from ferplus_keras.errors import BadInputError, first_line
 from ferplus_keras.files.opening import open_regular
+from ferplus_keras.files.provenance import provenance_of
 from ferplus_keras.files.zips import is_keras_zip
 from ferplus_keras.networks.architecture import INPUT_SIZE
 from ferplus_keras.networks.emotions import EMOTIONS
@@ -156,7 +157,7 @@ def _open_onnx(path: Path, threads: int | None) -> Runtime:
         return np.asarray(session.run([output.name], {name: batch})[0])
 
     classes = output.shape[-1] if output.shape and isinstance(output.shape[-1], int) else None
-    told = _Told.of(path, _json(metadata.get(PROVENANCE_KEY)))
+    told = _Told.of(path, provenance_of(path, metadata.get(PROVENANCE_KEY)))
     fixed = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else None
     pixels = images_input.type == "tensor(uint8)"
     return told.runtime(f"ONNX Runtime {onnxruntime.__version__}", run, classes, fixed=fixed, pixels=pixels)
@@ -266,7 +267,7 @@ class _Told:
                     f"less a mean. `ferplus convert {path} new.h5` makes a file of this project's own layout first."
                 )
         mean = wanted.get("mean", PUBLISHED.mean)
-        if not (isinstance(mean, list | tuple) and len(mean) == 3 and all(isinstance(x, int | float) for x in mean)):
+        if not (isinstance(mean, list | tuple) and len(mean) == 3 and all(map(_number, mean))):
             mean = PUBLISHED.mean
         if told.get("preprocessing_inside") is True:
             mean = (0.0, 0.0, 0.0)
@@ -297,12 +298,8 @@ class _Told:
         )  # fmt: skip
 
 
-def _json(text: str | None) -> dict[str, Any] | None:
-    try:
-        value = json.loads(text) if text else None
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < 1e6  # whole numbers may be beyond any float
 
 
 __all__ = ["BATCH", "Runtime", "open_runtime"]
