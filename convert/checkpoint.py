@@ -7,93 +7,20 @@ arrays: which network it is, and where it came from.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from convert.provenance_fields import SCHEMA, SOURCE_FIELDS, problem_of
-from ferplus_keras import __version__
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.networks.architecture import INPUT_SIZE, Architecture, Head
+from ferplus_keras.files.provenance import Provenance, Source
+from ferplus_keras.networks.architecture import Architecture, Head
 from ferplus_keras.networks.emotions import EMOTIONS
-from ferplus_keras.networks.preprocessing import PUBLISHED
 
 Arrays = dict[str, dict[str, np.ndarray]]
 
 #: The word that every file with made-up weights carries in its name and in its provenance.
 STANDIN = "standin"
-
-
-@dataclass(frozen=True)
-class Source:
-    """A file that was read: its name (no folder), size in bytes, SHA-256, and format."""
-
-    name: str
-    size: int
-    sha256: str
-    format: str
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where the numbers of a file come from and how they are to be used. Written into every file, as JSON."""
-
-    source: Source  #: the file this one was made from
-    origin: Source  #: the first file of the chain; equal to ``source`` after one conversion
-    network: str
-    head: str
-    units: int
-    dropout: float = 0.0
-    output: str = "logits"  #: what the file's last layer yields: "logits", "probabilities", "embedding", "features"
-    labels: tuple[str, ...] | None = None
-    preprocessing: dict[str, Any] = field(default_factory=PUBLISHED.as_dict)
-    preprocessing_inside: bool = False  #: whether the file's graph takes the mean off by itself: RGB bytes go in
-    #: Whose names and graph the arrays are for: "albanie" or "keras-vggface" (BGR, gamma for another epsilon).
-    layout: str = "albanie"
-    standin: bool = False
-    #: What a round trip to PyTorch must give back and Keras has no place for: the BatchNorm step counters.
-    #: An int when all 53 are alike, a dict by layer otherwise; None where the source had none.
-    num_batches_tracked: int | dict[str, int] | None = None
-    #: "conv" (units, 2048, 1, 1) or "linear" (units, 2048): the form of the head in the PyTorch source.
-    torch_head: str = "conv"
-    folded: bool = False  #: whether the batch normalisations stand in the convolutions (``convert.folding``)
-    notes: tuple[str, ...] = ()
-    #: How the numbers were trained, where that was done here: recipe, data, seed, versions, start (docs/finetuning.md).
-    training: dict[str, Any] | None = None
-    tool: str = f"ferplus-keras {__version__}"
-    schema: int = SCHEMA
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False)
-
-    @property
-    def input_shape(self) -> tuple[int | None, int | None, int]:
-        """What a Keras graph takes: 224 x 224 x 3, or any size where the network was trained on pictures of another."""
-        height, width = self.preprocessing["size"]
-        return (INPUT_SIZE, INPUT_SIZE, 3) if (height, width) == (INPUT_SIZE, INPUT_SIZE) else (None, None, 3)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Provenance:
-        """The inverse of :meth:`to_json`.
-
-        Raises ``ValueError`` when a field is missing or of the wrong kind, or when the record's schema is newer.
-        """
-        problem = problem_of(data)
-        if problem:
-            raise ValueError(problem)
-        known = {key: value for key, value in data.items() if key in cls.__dataclass_fields__}
-        for key in ("source", "origin"):
-            known[key] = Source(**{field: known[key][field] for field in SOURCE_FIELDS})
-        for key in ("labels", "notes"):
-            if known.get(key) is not None:
-                known[key] = tuple(known[key])
-        if "preprocessing" in known:
-            pairs = known["preprocessing"].items()
-            known["preprocessing"] = {key: tuple(value) if isinstance(value, list) else value for key, value in pairs}
-        return cls(**known)
 
 
 @dataclass
@@ -132,3 +59,8 @@ def with_output(provenance: Provenance, *, probabilities: bool) -> Provenance:
     """``provenance`` of a file whose last layer is, or is not, the softmax."""
     output = {"embedding": "embedding", "none": "features"}.get(provenance.head)
     return replace(provenance, output=output or ("probabilities" if probabilities else "logits"))
+
+
+__all__ = [
+    "STANDIN", "Arrays", "Checkpoint", "Provenance", "Source", "check_standin_name", "labels_for", "with_output",
+]  # fmt: skip

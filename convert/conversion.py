@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from convert.folding import fold, refuse_folded
 from convert.readers import read_checkpoint
 from convert.writers import FORMATS, Written, format_of, write
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.atomic import claimed
 from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.networks.architecture import NO_HEAD, architecture
 
@@ -67,26 +69,30 @@ def convert(
     file = source if isinstance(source, MappedFile) else MappedFile(source)
     paths = [Path(target) for target in targets]
     formats = [format_of(path, layout) for path in paths]
-    for path in paths:
-        if path.resolve() == file.path.resolve():
-            raise BadInputError(f"{path} is both source and target. Give the target another name.")
-    if len({path.resolve() for path in paths}) < len(paths):
+    places = [os.path.realpath(path) for path in paths]
+    if os.path.realpath(file.path) in places:
+        path = paths[places.index(os.path.realpath(file.path))]
+        raise BadInputError(f"{path} is both source and target. Give the target another name.")
+    if len(set(places)) < len(paths):
         raise BadInputError("Two targets have the same name; each needs its own.")
-    progress(f"reading {file.path}")
-    file.begin_sha256()
-    for format in formats:
-        format.load()  # importing h5py takes as long as the rest of the hash
-    checkpoint = read_checkpoint(file, network=network, allow_missing=allow_missing, allow_unexpected=allow_unexpected)
-    checkpoint = _changed(checkpoint, dropout, top, folded)
-    if logits is None:
-        from_keras = checkpoint.provenance.source.format in ("h5-model", "keras", "onnx")
-        logits = from_keras and checkpoint.provenance.output == "logits"
-    written = []
-    for path in paths:
-        progress(f"writing {path}")
-        written.append(
-            write(checkpoint, path, logits=logits, channels_last=channels_last, layout=layout, pixels=pixels)
+    with claimed(*paths):
+        progress(f"reading {file.path}")
+        file.begin_sha256()
+        for format in formats:
+            format.load()  # importing h5py takes as long as the rest of the hash
+        checkpoint = read_checkpoint(
+            file, network=network, allow_missing=allow_missing, allow_unexpected=allow_unexpected
         )
+        checkpoint = _changed(checkpoint, dropout, top, folded)
+        if logits is None:
+            from_keras = checkpoint.provenance.source.format in ("h5-model", "keras", "onnx")
+            logits = from_keras and checkpoint.provenance.output == "logits"
+        written = []
+        for path in paths:
+            progress(f"writing {path}")
+            written.append(
+                write(checkpoint, path, logits=logits, channels_last=channels_last, layout=layout, pixels=pixels)
+            )
     return Conversion(file.path, checkpoint.provenance, tuple(written), time.perf_counter() - start)
 
 

@@ -19,7 +19,7 @@ from convert.manifest import Known, weights_folder
 from convert.readers import read_named
 from convert.seen import Seen
 from ferplus_keras.errors import BadInputError, DownloadError, OutputError
-from ferplus_keras.files.atomic import flush
+from ferplus_keras.files.atomic import flush, flush_folder
 from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.files.locks import sole_writer
 from ferplus_keras.files.mapped_file import MappedFile
@@ -141,6 +141,7 @@ def _install(known: Known, part: Part, target: Path, record: Path) -> Seen:
         raise
     flush(part.path)
     part.path.replace(target)
+    flush_folder(target.parent)
     part.discard()
     return found
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from convert.manifest import Known
 from ferplus_keras.errors import BadInputError, DownloadError
-from ferplus_keras.files.atomic import atomic_path
+from ferplus_keras.files.atomic import write_bytes
 
 HEADER = (
     "# Written by `ferplus fetch`: what each checkpoint was when it was first seen here. Later ones must be the same.\n"
@@ -75,5 +75,5 @@ def _write(record: Path, entries: dict[str, dict[str, Any]]) -> None:
         f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in entry.items())
         for name, entry in entries.items()
     ]
-    with atomic_path(record) as temporary:  # JSON's strings and integers are TOML's
-        temporary.write_text(HEADER + "\n" + "\n".join(tables), encoding="utf-8")
+    # JSON's strings and integers are TOML's.
+    write_bytes(record, (HEADER + "\n" + "\n".join(tables)).encode("utf-8"))

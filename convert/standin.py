@@ -15,7 +15,7 @@ import numpy as np
 
 from convert.checkpoint import STANDIN
 from convert.manifest import Known
-from ferplus_keras.files.atomic import atomic_path, flush
+from ferplus_keras.files.atomic import atomic_path
 from ferplus_keras.networks.architecture import Architecture, BatchNorm, Conv, Linear, architecture, torch_name
 
 if TYPE_CHECKING:
@@ -63,9 +63,8 @@ def write_standin(known: Known, path: Path, *, seed: int = 0, legacy: bool = Tru
                 buffer.fill_(0)  # as in files that were imported from MatConvNet and never trained in PyTorch
     state = module.state_dict()
     state._metadata[STANDIN] = True  # type: ignore[attr-defined]  # survives a change of the file's name
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary, _use_new_zipfile_serialization=not legacy)
-        flush(temporary)
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        torch.save(state, stream, _use_new_zipfile_serialization=not legacy)
 
 
 def _made_up(table: Architecture, seed: int) -> dict[str, torch.Tensor]:

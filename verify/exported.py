@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 from convert.checkpoint import Provenance, Source
 from convert.readers.exports import Export, is_saved_model, is_tflite, read_export
 from ferplus_keras.errors import BadInputError, first_line
+from ferplus_keras.files.opening import open_regular
 from ferplus_keras.networks.architecture import INPUT_SIZE
 from ferplus_keras.networks.preprocessing import PUBLISHED
 from ferplus_keras.quiet import silent_stderr
@@ -61,11 +63,9 @@ def is_export(path: Path) -> bool:
     """Whether :func:`open_exported` is for this file or folder."""
     if path.is_dir():
         return is_saved_model(path)
-    try:
-        with path.open("rb") as stream:
-            return is_tflite(stream.read(8))
-    except OSError:
-        return False
+    with suppress(BadInputError), open_regular(path) as stream:
+        return is_tflite(stream.read(8))
+    return False
 
 
 def open_exported(path: Path) -> Exported:

@@ -24,7 +24,7 @@ from ferplus_keras.dataset import load_ferplus
 from ferplus_keras.dataset.finding import find
 from ferplus_keras.dataset.protocols import PROTOCOLS, PUBLISHED_PROTOCOL
 from ferplus_keras.errors import BadInputError, first_line
-from ferplus_keras.files.atomic import atomic_folder, atomic_path, flush
+from ferplus_keras.files.atomic import atomic_folder, atomic_path
 from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.networks.resizing import DEFAULT_RESIZER, RESIZERS
 from verify.accuracy import Progress as Steps
@@ -202,8 +202,6 @@ def export_checked(
                 checkpoint, recipe, temporary, calibration=calibration.pixels if calibration else None, quiet=quiet
             )
             export_seconds = time.perf_counter() - began
-            if temporary.is_file():
-                flush(temporary)
             progress(f"{path.name}: exported in {export_seconds:.0f} s; holding it against {source.name}")
             outputs = compare_outputs(open_runnable(temporary), checkpoint, chosen, max_changed=max_changed)
             outcome = Outcome(source, path, recipe, written, outputs, export_seconds=export_seconds)

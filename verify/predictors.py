@@ -162,7 +162,7 @@ def _of_a_stranger(path: Path, format: str, by: str, run: Run, batch: int, sourc
     """A network that somebody else's program wrote: it says neither what it is nor what its classes are."""
     if source is None:
         file = MappedFile(path)
-        source = Source(path.name, file.size, file.sha256(), format)
+        source = Source(file.name, file.size, file.sha256(), format)
     notes = ("the file says nothing of its classes; they are taken to stand in FERPlus's order",)
     return Predictor(path, by, run, source, batch=batch, notes=notes)
 

@@ -29,7 +29,7 @@ def read_named(file: MappedFile) -> NamedArrays:
         from convert.readers.mat_file import read_mat
 
         return read_mat(file)
-    if head[:8] == HDF5_MAGIC or (head[:4] == b"PK\x03\x04" and is_keras_zip(file.path)):
+    if head[:8] == HDF5_MAGIC or (head[:4] == b"PK\x03\x04" and is_keras_zip(file)):
         from convert.readers.keras import read_keras  # h5py costs 0.1 s, and a PyTorch file does not need it
 
         return read_keras(file)
@@ -79,7 +79,7 @@ def read_checkpoint(
     result = match(
         found, file.path.name, network=network, allow_missing=allow_missing, allow_unexpected=allow_unexpected
     )
-    described = Source(file.path.name, file.size, file.sha256(), found.format)
+    described = Source(file.name, file.size, file.sha256(), found.format)
     if check_graph and (problem := graph_problem(found, result)):
         raise BadInputError(
             f"{file.path}: its graph is not {result.architecture.network}'s: {problem}. Written elsewhere, its arrays "

@@ -18,7 +18,7 @@ from ferplus_keras import PROVENANCE_KEY, PROVENANCE_MEMBER
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.files.mapped_file import MappedFile
-from ferplus_keras.files.provenance_text import provenance_of
+from ferplus_keras.files.provenance import provenance_of
 
 #: What stands at the fifth byte of a TensorFlow Lite file.
 TFLITE_MAGIC = b"TFL3"
@@ -69,7 +69,7 @@ def read_export(path: str | Path) -> Export | None:
 
 
 def _tflite(file: MappedFile) -> Export:
-    found = Export(Source(file.path.name, file.size, file.sha256(), "tflite"))
+    found = Export(Source(file.name, file.size, file.sha256(), "tflite"))
     try:
         model = Table.root(file.view)
         found.custom = [name for code in model.tables(1) if (name := code.text(1))]
@@ -83,8 +83,7 @@ def _tflite(file: MappedFile) -> Export:
         buffers = {each.text(0): each.scalar(1, "<I") for each in model.tables(6)}
         if (wanted := buffers.get(PROVENANCE_KEY)) is not None:
             buffer = next((each for index, each in enumerate(model.tables(4)) if index == wanted), None)
-            text = buffer.content(0, MAX_RECORD).decode("utf-8", "replace") if buffer else ""
-            _told(found, file.path, text)
+            _told(found, file.path, buffer.content(0, MAX_RECORD) if buffer else b"")
     except DamagedError as error:
         raise BadInputError(
             f"{file.path} is a damaged TensorFlow Lite file ({error}). It was probably cut short: make it again."
@@ -114,13 +113,13 @@ def _saved_model(path: Path) -> Export:
         found = Export(Source(path.name, size, digest.hexdigest(), "saved_model"))
         found.notes.append("the SHA-256 is of the names and SHA-256s of the folder's files")
         if record.is_file() and record.stat().st_size <= MAX_RECORD:
-            _told(found, record, record.read_text(encoding="utf-8", errors="replace"))
+            _told(found, record, record.read_bytes())
     except OSError as error:
         raise BadInputError(f"{path} cannot be read: {error.strerror}.") from None
     return found
 
 
-def _told(found: Export, path: Path, text: str) -> None:
+def _told(found: Export, path: Path, text: bytes) -> None:
     record = provenance_of(path, text)
     try:
         found.provenance = Provenance.from_dict(record) if record else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from convert.layouts import layer_of
 from convert.matching import NamedArrays
 from convert.readers.keras_graph import Graph, fed_by_features
-from ferplus_keras.files.keras_files import KerasFile, StoredArray, counted_names, open_keras_file
+from ferplus_keras.files.keras_files import KerasFile, counted_names, open_keras_file
 from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.networks.architecture import FEATURES, NETWORKS, NO_HEAD, architecture
 from ferplus_keras.networks.emotions import EMOTIONS
@@ -31,12 +30,12 @@ def read_keras(file: MappedFile) -> NamedArrays:
     """
     arrays: dict[str, np.ndarray] = {}
     dtypes: dict[str, str] = {}
-    with open_keras_file(file.path) as opened:
+    with open_keras_file(file) as opened:
         names = _layer_names(opened)
         for counted, roles in opened.layers.items():
             for role, stored in roles.items():
                 name = f"{names.get(counted, counted)}/{role}"
-                arrays[name] = _view(file, stored) if opened.kind != "keras" else stored.read()
+                arrays[name] = stored.view()
                 dtypes[name] = str(stored.dtype)
         notes = []
         if names:
@@ -81,14 +80,6 @@ def adopt_head(found: NamedArrays) -> NamedArrays:
         notes=[*found.notes, note],
         adopted=layer,
     )
-
-
-def _view(file: MappedFile, stored: StoredArray) -> np.ndarray:
-    """The array on the mapped bytes of the file where they lie in one piece, as they do in ours; else a copy."""
-    offset = stored.offset
-    if offset is None or offset + stored.dtype.itemsize * math.prod(stored.shape) > file.size:
-        return stored.read()
-    return np.ndarray(stored.shape, stored.dtype, buffer=file.view, offset=offset)
 
 
 def _layer_names(file: KerasFile) -> dict[str, str]:

@@ -18,7 +18,7 @@ from convert.readers.dagnn_structure import our_names
 from ferplus_keras import PROVENANCE_KEY
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
-from ferplus_keras.files.provenance_text import provenance_of
+from ferplus_keras.files.provenance import provenance_of
 from ferplus_keras.networks.architecture import BATCHNORM_EPSILON
 from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.networks.preprocessing import PUBLISHED

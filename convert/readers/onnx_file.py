@@ -8,7 +8,7 @@ from convert.readers.onnx_walk import DepartsError, Paired, pair
 from ferplus_keras import PROVENANCE_KEY
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
-from ferplus_keras.files.provenance_text import provenance_of
+from ferplus_keras.files.provenance import provenance_of
 
 FORMAT = "onnx"
 

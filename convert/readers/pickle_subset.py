@@ -97,10 +97,12 @@ def _permitted(module: str, name: str) -> _Name:
 
 _MARK = object()
 
-#: Bounds that no state dict comes near, so that a small hostile file cannot keep us busy. An instruction that copies
-#: a list counts once for each item: a list in the memo can be copied again and again by a few bytes each time.
-MAX_PICKLE_BYTES = 64 << 20
-MAX_INSTRUCTIONS = 2_000_000
+#: Bounds that no state dict comes near, so that a hostile file cannot keep us busy. A state dict takes 40 KB and 15,000
+#: instructions, a training state with its optimizer four times as much. A character may take four bytes in memory, an
+#: empty dict 72 for its one. An instruction that copies a list counts once for each item: a list in the memo can be
+#: copied again and again by a few bytes each time.
+MAX_PICKLE_BYTES = 8 << 20
+MAX_INSTRUCTIONS = 500_000
 MAX_INTEGER_BITS = 4096  # hashing, adding and printing take longer with each digit
 MAX_KEY_LENGTH = 1 << 16
 MAX_DIMENSIONS = 64  # numpy's
@@ -120,6 +122,8 @@ def load(stream: IO[bytes], storage: Callable[[Any], StorageRef] | None = None) 
     except UnsafePickleError:
         raise
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        if stream.tell() >= MAX_PICKLE_BYTES:  # the rest was not given to it
+            raise UnsafePickleError("length", f"the pickle is longer than {MAX_PICKLE_BYTES >> 20} MiB") from None
         raise MalformedPickleError(f"not a valid pickle: {shown(str(error)) or type(error).__name__}") from None
 
 
@@ -341,6 +345,11 @@ def storage_from_id(identifier: Any) -> StorageRef:
     return StorageRef(root, dtype, count, offset)
 
 
-def loads(data: bytes, storage: Callable[[Any], StorageRef] | None = None) -> Any:
-    """:func:`load` from bytes."""
-    return load(io.BytesIO(data), storage)
+def pickles_in(content: Any) -> io.BytesIO:
+    """The pickles at the beginning of ``content`` (bytes, a view of them, or a mapped file), as far as they may go."""
+    return io.BytesIO(content[:MAX_PICKLE_BYTES])
+
+
+def loads(data: Any, storage: Callable[[Any], StorageRef] | None = None) -> Any:
+    """:func:`load` from bytes or a view of them."""
+    return load(pickles_in(data), storage)

@@ -10,8 +10,9 @@ import numpy as np
 from convert.matching import NamedArrays
 from ferplus_keras import PROVENANCE_KEY
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.budget import Budget
 from ferplus_keras.files.mapped_file import MappedFile
-from ferplus_keras.files.provenance_text import provenance_of
+from ferplus_keras.files.provenance import provenance_of
 
 #: safetensors' dtype names -> (PyTorch's name, numpy type of the bytes). Source: the format's documentation.
 DTYPES = {
@@ -37,6 +38,8 @@ def read_safetensors(file: MappedFile) -> NamedArrays:
     """The tensors of a ``.safetensors`` file by name. Raises :class:`BadInputError` on a damaged one."""
     from safetensors import SafetensorError, safe_open
 
+    length = int.from_bytes(file.view[:8], "little")
+    Budget(file.path, file.size).text(min(length, file.size), "its header")
     try:
         with safe_open(file.path, framework="numpy"):
             pass  # opening validates lengths, offsets and overlaps
@@ -44,7 +47,6 @@ def read_safetensors(file: MappedFile) -> NamedArrays:
         raise BadInputError(
             f"{file.path} is a damaged safetensors file ({error}). Copy or download it again."
         ) from None
-    length = int.from_bytes(file.view[:8], "little")
     try:
         header = json.loads(file.view[8 : 8 + length], object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:

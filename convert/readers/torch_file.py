@@ -30,11 +30,13 @@ from convert.readers.pickle_subset import (
     StorageRef,
     TensorRef,
     UnsafePickleError,
+    pickles_in,
     shown,
     storage_from_id,
 )
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.files.zips import ZIP_MAGIC, open_zip
 
 #: First pickle of an old-format file. Source: torch/serialization.py.
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
@@ -87,7 +89,7 @@ def read_torch_file(file: MappedFile) -> TorchFile:
     Raises :class:`BadInputError` on anything that is not a state dict (however wrapped) in one of the two formats.
     """
     try:
-        reader = _read_zip if file.view[:4] == b"PK\x03\x04" else _read_legacy
+        reader = _read_zip if file.view[:4] == ZIP_MAGIC else _read_legacy
         return reader(file)
     except UnsafePickleError as error:
         if OTHER_TENSORS.fullmatch(error.name):
@@ -109,12 +111,7 @@ def read_torch_file(file: MappedFile) -> TorchFile:
 
 
 def _read_zip(file: MappedFile) -> TorchFile:
-    try:
-        archive = zipfile.ZipFile(file.view if hasattr(file.view, "read") else file.path)  # type: ignore[arg-type]
-    except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, OverflowError, OSError) as error:
-        raise BadInputError(
-            f"{file.path} is a damaged zip archive ({error}); it was probably cut short. Copy or download it again."
-        ) from None
+    archive = open_zip(file)
     members = {info.filename: info for info in archive.infolist()}
     if len(members) != len(archive.infolist()):
         raise BadInputError(f"{file.path} is a zip archive with two entries of one name. Save or download it again.")
@@ -138,12 +135,10 @@ def _read_zip(file: MappedFile) -> TorchFile:
         start, size = spans[name]
         return memoryview(file.view)[start : start + size]
 
-    if spans[pickles[0]][1] > pickle_subset.MAX_PICKLE_BYTES:
-        raise BadInputError(f"{file.path}: its data.pkl is {spans[pickles[0]][1]:,} bytes long, no state dict's is.")
     byteorder = bytes(raw(f"{top}/byteorder")[:16]) if f"{top}/byteorder" in members else b"little"
     if byteorder not in (b"little", b"big"):
         raise BadInputError(f"{file.path} has the byte order {byteorder!r}, neither little nor big. It is damaged.")
-    value = pickle_subset.loads(bytes(raw(pickles[0])), storage_from_id)
+    value = pickle_subset.loads(raw(pickles[0]), storage_from_id)
 
     def span(storage: StorageRef) -> tuple[int, int]:
         name = f"{top}/data/{storage.key}"
@@ -213,10 +208,7 @@ def _check_crcs(file: MappedFile, members: dict[str, zipfile.ZipInfo], raw: Any)
 
 
 def _read_legacy(file: MappedFile) -> TorchFile:
-    import io
-
-    stream: Any = io.BytesIO(file.view) if isinstance(file.view, bytes) else file.view
-    stream.seek(0)
+    stream = pickles_in(file.view)
     first = pickle_subset.load(stream)
     if first != MAGIC_NUMBER:
         raise BadInputError(
@@ -235,7 +227,7 @@ def _read_legacy(file: MappedFile) -> TorchFile:
         storages.setdefault(storage.key, storage)
         return storage
 
-    value = pickle_subset.load(stream, remember)  # type: ignore[arg-type]
+    value = pickle_subset.load(stream, remember)
     keys = pickle_subset.load(stream)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise MalformedPickleError("the list of storage keys is no list of names")

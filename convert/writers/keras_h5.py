@@ -81,8 +81,12 @@ def _reserve(group: h5py.h5g.GroupID, name: str, shape: Shape) -> int:
 
 @cache
 def _properties() -> tuple[h5py.h5p.PropDCID, h5py.h5p.PropLCID]:
-    """How a dataset is made: with a place in the file at once, which nothing is written to; in groups made for it."""
+    """How a dataset is made: with a place in the file at once, which nothing is written to; in groups made for it.
+
+    HDF5 would note the time at which each was made: the same numbers are to give the same bytes.
+    """
     creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    creation.set_obj_track_times(False)
     creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     link = h5py.h5p.create(h5py.h5p.LINK_CREATE)

@@ -6,6 +6,7 @@ runs. (The command line takes Keras's NumPy backend, which starts fast and needs
 
 from __future__ import annotations
 
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,24 @@ def write_keras(
     model = _model(checkpoint, activation, model_name, pixels)
     with as_os_error(RuntimeError):
         model.save(path)
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(PROVENANCE_MEMBER, checkpoint.provenance.to_json())
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members |= {name: _timeless(members[name]) for name in ("metadata.json", "config.json")}
+    members[PROVENANCE_MEMBER] = checkpoint.provenance.to_json().encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(zipfile.ZipInfo(name), content)  # its date is always 1980's
+
+
+def _timeless(text: bytes) -> bytes:
+    """Keras's JSON without the date, and with numbers in place of addresses: the same model gives the same bytes."""
+    numbers: dict[bytes, int] = {}
+
+    def number(found: re.Match[bytes]) -> bytes:
+        return b"%s%d" % (found[1], numbers.setdefault(found[2], len(numbers) + 1))
+
+    text = re.sub(rb'("shared_object_id": )(\d+)', number, text)
+    return re.sub(rb', "date_saved": "[^"]*"', b"", text)
 
 
 def write_keras_weights(checkpoint: Checkpoint, path: Path, *, activation: str | None, model_name: str) -> None:

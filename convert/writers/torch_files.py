@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -50,7 +51,8 @@ def write_pth(checkpoint: Checkpoint, path: Path, **_: Any) -> None:
         state[name] = torch.from_numpy(np.array(array))  # a copy: the source is a read-only file mapping
     state._metadata = OrderedDict({PROVENANCE_KEY: _plain(asdict(checkpoint.provenance))})  # type: ignore[attr-defined]
     try:
-        torch.save(state, path)
+        with path.open("wb") as stream:  # given a path, torch writes its name into the file
+            torch.save(state, stream)
     except RuntimeError as error:  # "unexpected pos 36471360 vs 36471256": what the system said is lost in torch
         raise OSError("PyTorch could not write all of it") from error
 
@@ -63,6 +65,19 @@ def write_safetensors(checkpoint: Checkpoint, path: Path, **_: Any) -> None:
     metadata = {"format": "pt", PROVENANCE_KEY: checkpoint.provenance.to_json()}
     with as_os_error(SafetensorError):
         save_file(dict(torch_arrays(checkpoint)), path, metadata=metadata)
+    _sort_metadata(path)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the metadata of a ``.safetensors`` in order: the library writes them in another one each time."""
+    with path.open("r+b") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(text) <= length  # the same text in another order
+        stream.seek(8)
+        stream.write(text.ljust(length))
 
 
 def _plain(value: Any) -> Any:

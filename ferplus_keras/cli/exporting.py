@@ -13,7 +13,7 @@ from ferplus_keras.cli.accuracy import Steps
 from ferplus_keras.cli.parsing import number
 from ferplus_keras.cli.requirements import need_file, need_network_before
 from ferplus_keras.cli.shared import Commands, count, in_the_way, seed, silent_stderr, start_keras
-from ferplus_keras.errors import CheckFailedError
+from ferplus_keras.errors import BadInputError, CheckFailedError
 
 #: Names of ``convert.exporters.TARGETS`` and ``QUANTIZATIONS``; a test holds them together.
 TARGET_NAMES = ("onnx", "tflite", "saved_model")
@@ -139,11 +139,12 @@ def outputs_only(model: str) -> bool:
     """Whether a file can be compared by its output alone: an export, or an ONNX file with its preprocessing inside."""
     from convert.readers import own_provenance
     from convert.readers.exports import is_saved_model, is_tflite
+    from ferplus_keras.files.opening import open_regular
 
     path = Path(model)
     if path.is_dir():
         return is_saved_model(path)
-    with suppress(OSError), path.open("rb") as stream:
+    with suppress(BadInputError), open_regular(path) as stream:
         if is_tflite(stream.read(8)):
             return True
     if path.suffix.lower() != ".onnx" or not path.is_file():

@@ -78,8 +78,14 @@ def add(commands: Commands) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    start = time.perf_counter()
     _check(options)
+    from ferplus_keras.files.atomic import claimed
+
+    with claimed(*filter(None, (options.csv, options.parquet))):
+        return _answered(options, time.perf_counter())
+
+
+def _answered(options: argparse.Namespace, start: float) -> int:
     warnings.filterwarnings("ignore", module="PIL")  # what is wrong with a picture is said once, by its own line
 
     from ferplus_keras.predict.sources import Source, find_sources, look_ahead
@@ -311,13 +317,9 @@ def _with_ray(options: argparse.Namespace, start: float) -> int:
 
 def _identity(path: Path) -> str:
     """The model's name and the beginning of its SHA-256: what ``--resume`` knows it by."""
-    import hashlib
+    from ferplus_keras.files.hashing import sha256_of
 
-    try:
-        with path.open("rb") as stream:
-            return f"{path.name}@{hashlib.file_digest(stream, 'sha256').hexdigest()[:12]}"
-    except OSError as error:
-        raise BadInputError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.") from None
+    return f"{path.name}@{sha256_of(path)[:12]}"
 
 
 _share = number(float, 0, 2, "a share from 0 to 2")

@@ -9,7 +9,7 @@ A ticket is trusted only when every file was last changed well before the ticket
 within the clock's tick keeps its size and its times. (Git has the same rule, for the same reason.) The time of the
 inode counts too; nobody can set that back.
 
-Every file is written under a name of its own and then renamed: a second process, or a kill, leaves nothing half done.
+Every file is written under another name and then renamed: a second process, or a kill, leaves nothing half done.
 An entry has checksums; one that is damaged is as good as none. The folder may be shared with others: nothing is removed
 there but what has a name that this module gives.
 """
@@ -21,7 +21,6 @@ import json
 import os
 import re
 import sys
-import tempfile
 import time
 import zipfile
 from collections.abc import Callable
@@ -35,7 +34,8 @@ import numpy as np
 from ferplus_keras.dataset.finding import Found
 from ferplus_keras.dataset.places import Folder, joined, open_regular
 from ferplus_keras.dataset.records import SPLITS, Dataset
-from ferplus_keras.errors import BadInputError
+from ferplus_keras.errors import BadInputError, OutputError
+from ferplus_keras.files.atomic import atomic_path
 
 #: A folder for the cache, or "off" to do without.
 CACHE_VARIABLE = "FERPLUS_CACHE"
@@ -52,14 +52,9 @@ KEPT = 4
 #: Tickets kept. They are small: 100 bytes a file, which makes 4 MB for Microsoft's folders.
 KEPT_TICKETS = 16
 
-#: A temporary file that old belongs to a process that was killed.
-ABANDONED = 3600.0
-
 #: Files go in a folder of their own, and have these names; what has another one is somebody else's.
 SUBFOLDER = "datasets"
-PARTIAL = ".partial-ferplus-"
 ENTRY_NAME, TICKET_NAME = re.compile(r"[0-9a-f]{64}\.npz"), re.compile(r"[0-9a-f]{32}\.json")
-PARTIAL_NAME = re.compile(re.escape(PARTIAL) + r"\w{8}")
 
 #: Path -> what it is: its split and name there. The same for the same content, wherever that lies.
 Files = dict[Path, str]
@@ -204,32 +199,20 @@ def _load(entry: Path) -> Dataset | None:
 
 
 def _store(target: Path, write: Callable[[Any], Any]) -> None:
-    """Write ``target`` whole or not at all; a full disk or a folder that cannot be written is no error here."""
-    temporary = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=PARTIAL, delete=False) as stream:
-            temporary = Path(stream.name)
-            write(stream)
-        temporary.replace(target)
-        temporary = None
-    except OSError:
-        pass
-    finally:
-        if temporary is not None:
-            with suppress(OSError):
-                temporary.unlink()
+    """Write ``target`` whole or not at all. No error here: a full disk, a folder that cannot be written to, another
+    process that writes the same file.
+    """
+    with suppress(OutputError), atomic_path(target) as temporary, temporary.open("wb") as stream:
+        write(stream)
 
 
 def _prune(folder: Path) -> None:
-    """Keep the entries and tickets that were used last, and remove what killed processes left."""
+    """Keep the entries and tickets that were used last."""
     with suppress(OSError):
         named = {path: path.name for path in folder.iterdir()}
         entries = [path for path, name in named.items() if ENTRY_NAME.fullmatch(name)]
         tickets = [path for path, name in named.items() if TICKET_NAME.fullmatch(name)]
-        partial = [path for path, name in named.items() if PARTIAL_NAME.fullmatch(name)]
-        old = [path for path in partial if path.stat().st_mtime < time.time() - ABANDONED]
-        for path in (*_newest_first(entries)[KEPT:], *_newest_first(tickets)[KEPT_TICKETS:], *old):
+        for path in (*_newest_first(entries)[KEPT:], *_newest_first(tickets)[KEPT_TICKETS:]):
             path.unlink(missing_ok=True)
 
 

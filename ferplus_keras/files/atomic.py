@@ -1,4 +1,8 @@
-"""Writing a file so that the old one survives whatever happens: temporary name, flush to disk, rename."""
+"""One door out: a file is written under another name, flushed to the disk, and renamed; one process at a time.
+
+The unfinished file is ``.partial-NAME`` beside the target, guarded by the target's lock (:mod:`~.locks`): so what
+a killed process left is known to be nobody's, and the next one that writes in the folder removes it.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +12,62 @@ import re
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ferplus_keras.errors import OutputError, first_line
+from ferplus_keras.files.locks import lock_of, sole_writer
+from ferplus_keras.files.opening import kind_of_entry
 
 #: Bytes that one file and its temporary twin may need; with less left, an unexplained failure is a full disk.
 ROOM = 256 << 20
 
+#: What the names of unfinished files, and of folders that are about to be replaced, begin with.
+PARTIAL, OLD = ".partial-", ".old-"
+
 UMASK = os.umask(0)  # it cannot be asked for without being set
 os.umask(UMASK)
+
+#: Folders in which this process has looked for left-overs.
+_swept: set[Path] = set()
+
+
+def writable_target(target: str | Path, *, folder: bool = False) -> Path:
+    """The file that writing to ``target`` makes or replaces: where ``target`` is a link, the one that it leads to.
+
+    Raises :class:`OutputError` when what stands there is no regular file (with ``folder``: no
+    folder), or when no file can be there.
+    """
+    target = Path(target)
+    with _said(target):
+        try:
+            mode = target.stat().st_mode
+        except FileNotFoundError:  # or a link to what is not there yet
+            mode = None
+        if mode is not None and stat.S_ISDIR(mode) != folder:
+            raise OutputError(
+                f"{target} is a file, and a folder is to be written; give another name." if folder
+                else f"{target} is a folder; give the name of the file to write."
+            )  # fmt: skip
+        if mode is not None and not folder and not stat.S_ISREG(mode):
+            raise OutputError(f"{target} is {kind_of_entry(mode)} and no regular file; it was left alone. "
+                              "Give another name.")  # fmt: skip
+        return Path(os.path.realpath(target)) if target.is_symlink() else target
+
+
+@contextmanager
+def claimed(*targets: Path) -> Iterator[None]:
+    """Nobody else writes ``targets`` until the block ends: for work whose results are written at its end.
+
+    Raises :class:`OutputError` where :func:`atomic_path` would, before any of the work is done.
+    """
+    with ExitStack() as claims:
+        for target in targets:
+            real = writable_target(target)
+            if real.parent.is_dir():  # in a folder that is still to be made nobody writes
+                with _said(target):
+                    claims.enter_context(sole_writer(real))
+        yield
 
 
 @contextmanager
@@ -26,25 +76,17 @@ def atomic_path(target: str | Path, size: int = 0) -> Iterator[Path]:
 
     The temporary name keeps the target's suffixes, because Keras chooses the format by them. ``size`` is about how
     many bytes will be written: without room for them nothing is begun, for HDF5 does not survive a disk that fills
-    up under it. Raises :class:`OutputError` on a full disk, a missing permission, or a folder that cannot be made.
+    up under it. Raises :class:`OutputError` where :func:`writable_target` does, when another process writes the same
+    file, on a full disk, or without permission.
     """
-    target = Path(target)
-    temporary = target.with_name(f".partial-{os.getpid()}-{target.name}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.is_dir():
-            raise OutputError(f"{target} is a folder; give the name of the file to write.")
-        if shutil.disk_usage(target.parent).free < size:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    real = writable_target(target)
+    with _said(Path(target)), _aside(real, size) as temporary:
         yield temporary
         # Some libraries make files that nobody else may read; the user's own setting is what counts.
-        temporary.chmod(stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666 & ~UMASK)
-        temporary.replace(target)
-    except OSError as error:
-        raise OutputError(_sentence(target, error)) from error
-    finally:
-        if temporary.exists():  # which below a file, where nothing can be, is no error
-            temporary.unlink()
+        temporary.chmod(stat.S_IMODE(real.stat().st_mode) if real.exists() else 0o666 & ~UMASK)
+        flush(temporary)
+        temporary.replace(real)
+        flush_folder(real.parent)
 
 
 @contextmanager
@@ -53,29 +95,67 @@ def atomic_folder(target: str | Path, size: int = 0) -> Iterator[Path]:
 
     The old folder is moved aside, and only then removed: at no time does a part of the new one stand in its place.
     """
-    target = Path(target)
-    temporary, old = (target.with_name(f".{kind}-{os.getpid()}-{target.name}") for kind in ("partial", "old"))
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists() and not target.is_dir():
-            raise OutputError(f"{target} is a file, and a folder is to be written; give another name.")
-        if shutil.disk_usage(target.parent).free < size:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    real = writable_target(target, folder=True)
+    old = real.with_name(OLD + real.name)
+    with _said(Path(target)), _aside(real, size) as temporary:
+        if old.exists() and not real.exists():  # a process was killed between the two renames
+            old.rename(real)
+        _remove(old)
         yield temporary
-        if target.exists():
-            target.rename(old)
+        if real.exists():
+            real.rename(old)
         try:
-            temporary.rename(target)
+            temporary.rename(real)
         except OSError:
             if old.exists():
-                old.rename(target)
+                old.rename(real)
             raise
-    except OSError as error:
-        raise OutputError(_sentence(target, error)) from error
-    finally:
-        for folder in (temporary, old):
-            if folder.exists():
-                shutil.rmtree(folder)
+        _remove(old)
+
+
+def write_bytes(target: Path, data: bytes) -> None:
+    """Write ``data`` to ``target``, whole or not at all. Raises :class:`OutputError` as :func:`atomic_path` does."""
+    with atomic_path(target, len(data)) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def _aside(real: Path, size: int) -> Iterator[Path]:
+    """The unfinished twin of ``real``, which nobody else writes; whatever is left of it is removed."""
+    temporary = real.with_name(PARTIAL + real.name)
+    real.parent.mkdir(parents=True, exist_ok=True)
+    with sole_writer(real):
+        _remove(temporary)
+        _sweep(real.parent)
+        if shutil.disk_usage(real.parent).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        try:
+            yield temporary
+        finally:
+            _remove(temporary)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the unfinished files of processes that are gone."""
+    folder = folder.absolute()
+    if folder in _swept:
+        return
+    _swept.add(folder)
+    with suppress(OSError):
+        for name in os.listdir(folder):  # noqa: PTH208
+            target = folder / name.removeprefix(PARTIAL)
+            if name.startswith(PARTIAL) and lock_of(target).exists():
+                with suppress(OutputError), sole_writer(target) as nobodys:
+                    if nobodys:
+                        _remove(folder / name)
+
+
+def _remove(path: Path) -> None:
+    """Remove the file, link or folder at ``path``, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        path.unlink()
 
 
 @contextmanager
@@ -96,10 +176,38 @@ def flush(path: Path) -> None:
         os.fsync(stream.fileno())
 
 
-def _sentence(target: Path, error: OSError) -> str:
-    kept = " The file that was there before is unchanged." if target.is_file() else " Nothing was written."
+def flush_folder(folder: Path) -> None:
+    """Wait until the rename itself is on the disk, where the system can be asked for that."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _said(target: Path) -> Iterator[None]:
+    """What the system says of ``target``, as an :class:`OutputError`."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(unwritable(target, error)) from error
+
+
+def unwritable(target: Path, error: OSError) -> str:
+    """The sentence for an ``OSError`` that came of writing ``target``."""
+    kept = " The file that was there before is unchanged." if os.path.isfile(target) else " Nothing was written."  # noqa: PTH113
     unsaid = error.errno is None and target.parent.is_dir() and shutil.disk_usage(target.parent).free < ROOM
     if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error) or unsaid:
         return f"{target} could not be written: the disk is full. Free {ROOM >> 20} MB and run the command again.{kept}"
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{target.name[:40]}... could not be written: its name is too long. Choose a shorter one."
     reason = os.strerror(error.errno) if error.errno else str(error) or type(error).__name__
     return f"{target} could not be written: {reason}. Choose another place or mend that one.{kept}"
+
+
+__all__ = [
+    "as_os_error", "atomic_folder", "atomic_path", "claimed", "flush", "flush_folder", "unwritable", "writable_target",
+    "write_bytes",
+]  # fmt: skip

@@ -8,30 +8,32 @@ from pathlib import Path
 from threading import Thread
 
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.opening import open_regular, unreadable
 
 
 class MappedFile:
     """A file mapped into memory read-only: nothing is copied until it is needed. ``view`` is its bytes.
 
-    Raises :class:`BadInputError` when there is no such file, or it cannot be read.
+    Raises :class:`BadInputError` when there is no regular file, or it cannot be read.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        try:
-            with self.path.open("rb") as stream:
-                self.size = os.fstat(stream.fileno()).st_size
+        with open_regular(path) as stream:
+            self.size = os.fstat(stream.fileno()).st_size
+            try:
                 self.view: mmap.mmap | bytes = (
                     mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if self.size else b""
                 )
-        except IsADirectoryError:
-            raise BadInputError(f"{path} is a folder; name a checkpoint file in it.") from None
-        except FileNotFoundError:
-            raise BadInputError(f"There is no file {path}. Check the name, or run `ferplus fetch`.") from None
-        except OSError as error:
-            raise BadInputError(f"{path} cannot be read: {error.strerror}.") from None
+            except OSError as error:
+                raise BadInputError(unreadable(path, error)) from None
         self._hashing: Thread | None = None
         self._sha256 = ""
+
+    @property
+    def name(self) -> str:
+        """Its name without the folder, as text: a byte that is no UTF-8 becomes U+FFFD, for no record can hold it."""
+        return os.fsencode(self.path.name).decode("utf-8", "replace")
 
     def begin_sha256(self) -> None:
         """Hash the file in a thread of its own from now on: that leaves the interpreter free for the reading.

@@ -15,14 +15,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from ferplus_keras.errors import BadInputError, OutputError
-from ferplus_keras.files.atomic import atomic_path, flush
+from ferplus_keras.files.atomic import unwritable, write_bytes
+from ferplus_keras.files.locks import sole_writer
 
 RECIPE, RUN, HISTORY, CURVES = "recipe.toml", "run.json", "history.csv", "curves.svg"
 LOCK = ".lock"
@@ -85,9 +85,7 @@ class RunFolder:
 
     def write_bytes(self, path: Path, data: bytes) -> None:
         """Write ``data`` to ``path``, whole or not at all. Raises :class:`OutputError`."""
-        with atomic_path(path, len(data)) as temporary:
-            temporary.write_bytes(data)
-            flush(temporary)
+        write_bytes(path, data)
 
     def write_run(self, record: Mapping[str, Any]) -> None:
         self.write_text(self.run, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
@@ -126,37 +124,22 @@ class RunFolder:
 
     def forget_other_bests(self, kept: int) -> None:
         """Remove the weights of epochs that are the best no longer, and what killed processes left half written."""
-        for old in self.states.glob("*best-*.safetensors"):
-            if old != self.best(kept):
-                old.unlink(missing_ok=True)
-        for old in self.states.glob(".partial-*"):
-            old.unlink(missing_ok=True)
+        for pattern in ("best-*.safetensors", ".partial-*", ".*.lock"):
+            for old in self.states.glob(pattern):
+                if old != self.best(kept):
+                    old.unlink(missing_ok=True)
 
 
 @contextmanager
 def locked(folder: RunFolder) -> Iterator[None]:
-    """Nobody else runs in ``folder`` meanwhile; the lock goes with the process, however that ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
+    """Nobody else trains in ``folder`` meanwhile. Raises :class:`OutputError` saying who does."""
+    with ExitStack() as locks:
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            locks.enter_context(sole_writer(folder.path, lock=folder.path / LOCK))
+        except OSError as error:
+            raise OutputError(unwritable(folder.path, error)) from None
         yield
-        return
-    try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder.path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise OutputError(f"{folder.path} cannot be written to: {error.strerror}. Choose another place.") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise BadInputError(
-            f"Another process is training in {folder.path}; wait for it, or give another --out."
-        ) from None
-    try:
-        yield
-    finally:
-        os.close(descriptor)
 
 
 __all__ = ["RunFolder", "locked"]

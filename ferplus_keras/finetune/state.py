@@ -8,7 +8,6 @@ disk and renamed, so that at any moment there is one complete state.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import keras
 import numpy as np
 
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.files.atomic import as_os_error, atomic_path, flush
+from ferplus_keras.files.atomic import as_os_error, atomic_path
 
 #: Counts up when the file's form changes.
 VERSION = 1
@@ -79,13 +78,10 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], record: Mapping[st
 
     size = sum(array.nbytes for array in arrays.values())
     metadata = {KEY: json.dumps(record, allow_nan=True)}
-    with atomic_path(path, size) as temporary:
-        with as_os_error(SafetensorError):
-            # Not np.ascontiguousarray: that makes arrays of one number of the step counts.
-            whole = {name: np.array(array, order="C", copy=None) for name, array in arrays.items()}
-            save_file(whole, temporary, metadata)
-        flush(temporary)
-    _flush_folder(path.parent)
+    with atomic_path(path, size) as temporary, as_os_error(SafetensorError):
+        # Not np.ascontiguousarray: that makes arrays of one number of the step counts.
+        whole = {name: np.array(array, order="C", copy=None) for name, array in arrays.items()}
+        save_file(whole, temporary, metadata)
 
 
 def load_arrays(path: Path) -> Saved:
@@ -141,15 +137,6 @@ def restore(saved: Saved, model: keras.Model, where: Path) -> None:
 def _array(variable: Any) -> np.ndarray:
     array: np.ndarray = np.array(keras.ops.convert_to_numpy(variable.value))
     return array
-
-
-def _flush_folder(folder: Path) -> None:
-    """Wait until the rename itself is on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 __all__ = ["Saved", "arrays_by_layer", "best_of", "load_arrays", "restore", "save_arrays", "save_state", "variables_of"]

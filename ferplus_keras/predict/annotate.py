@@ -8,7 +8,7 @@ from os import path as os_path
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ferplus_keras.errors import OutputError
+from ferplus_keras.files.atomic import atomic_path
 from ferplus_keras.predict.records import Box, Prediction
 
 if TYPE_CHECKING:
@@ -97,16 +97,8 @@ def annotated_path(folder: Path, name: str, inside: str | None, *, alone: bool) 
 
 def save(sheet: Image, path: Path) -> Path:
     """Write ``sheet`` as a PNG, whole or not at all. Raises :class:`OutputError`."""
-    temporary = path.with_name(f".partial-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
         sheet.save(temporary, "PNG")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(
-            f"{path} could not be written: {(error.strerror or str(error)).lower()}. Choose another place."
-        ) from None
     return path
 
 

@@ -8,7 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ferplus_keras.errors import BadInputError, OutputError
+from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.atomic import atomic_path
 from ferplus_keras.predict.records import columns, unformulated
 
 #: Rows that are in memory at a time.
@@ -37,18 +38,10 @@ def write_parquet(results: Path, labels: Sequence[str], target: Path) -> Path:
 
     kinds = {name: pyarrow.string() for name in TEXT} | {name: pyarrow.int32() for name in WHOLE}
     schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float32())) for name in columns(labels)])
-    temporary = target.with_name(f".partial-{target.name}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with parquet.ParquetWriter(temporary, schema) as writer:
-            for rows in _batches(results):
-                values = {name: [_value(row[name], name) for row in rows] for name in schema.names}
-                writer.write_table(pyarrow.table(values, schema=schema))
-        temporary.replace(target)
-    except OSError as error:
-        raise OutputError(f"{target} could not be written: {(error.strerror or str(error)).lower()}.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_path(target) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
+        for rows in _batches(results):
+            values = {name: [_value(row[name], name) for row in rows] for name in schema.names}
+            writer.write_table(pyarrow.table(values, schema=schema))
     return target
 
 

@@ -7,7 +7,9 @@ import io
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +17,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ferplus_keras.errors import BadInputError, OutputError
+from ferplus_keras.files.atomic import writable_target
+from ferplus_keras.files.locks import sole_writer
+from ferplus_keras.files.opening import kind_of_entry
 from ferplus_keras.predict.seen import Seen
 from ferplus_keras.wording import printable
 
@@ -132,60 +137,73 @@ class CsvFile:
 
     def __init__(self, path: Path, labels: Sequence[str], model: str, *, resume: bool = False) -> None:
         self.path, self.labels, self.model = path, labels, model
-        self.partial = path.with_name(path.name + ".partial")
+        self._target = writable_target(path)  # where ``path`` is a link: the file that it leads to
+        self.partial = self._target.with_name(self._target.name + ".partial")
         self.done, self.errors = Seen(), 0
-        header = csv_bytes([columns(labels)])
-        try:
-            if path.is_dir():
-                raise OutputError(f"{path} is a folder; give the name of the file to write.")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if self.partial.exists() and self.partial.stat().st_size > len(header) and not resume:
-                raise BadInputError(
-                    f"{self.partial} holds the results of a run that was cut short: add --resume to go on with it, or "
-                    "remove it to begin anew."
-                )
-            if resume and not self.partial.exists() and path.exists():
-                shutil.copyfile(path, self.partial)
-            self._stream: BinaryIO = self.partial.open("r+b" if resume and self.partial.exists() else "w+b")
-            end = self._take_up(header) if resume else 0
-            self._stream.truncate(end)
-            self._stream.seek(end)
-            if not end:
-                self._stream.write(header)
-                self._stream.flush()
-        except OSError as error:
-            raise _unwritable(path, error) from None
+        with ExitStack() as claim, self._said():
+            self._target.parent.mkdir(parents=True, exist_ok=True)
+            claim.enter_context(sole_writer(self._target))
+            self._stream = claim.enter_context(os.fdopen(_open(self.partial), "r+b", buffering=0))
+            self._begin(csv_bytes([columns(labels)]), resume)
+            self._claim = claim.pop_all()
+
+    def _begin(self, header: bytes, resume: bool) -> None:
+        """Go to where the next row is written; the columns' names stand before it."""
+        if self._stream.seek(0, os.SEEK_END) > len(header) and not resume:
+            raise BadInputError(
+                f"{self.partial} holds the results of a run that was cut short: add --resume to go on with it, or "
+                "remove it to begin anew."
+            )
+        if resume and not self._stream.tell() and self._target.exists():
+            shutil.copyfile(self._target, self.partial)
+        end = self._take_up(header) if resume else 0
+        self._stream.truncate(end)
+        self._stream.seek(end)
+        if not end:
+            self._append(header)
 
     def write(self, answers: Iterable[Answer]) -> None:
         """Append the rows of ``answers``, and see to it that a kill does not take them back."""
-        try:
-            self._stream.write(
-                csv_bytes(cells(row, self.labels) for answer in answers for row in answer.rows(self.model))
-            )
-            self._stream.flush()
-        except OSError as error:
-            raise _unwritable(self.path, error) from None
+        with self._said():
+            self._append(csv_bytes(cells(row, self.labels) for answer in answers for row in answer.rows(self.model)))
 
     def finish(self) -> Path:
         """All was written: the file takes its name."""
-        try:
+        with self._said():
             os.fsync(self._stream.fileno())
-            self._stream.close()
-            self.partial.replace(self.path)
-        except OSError as error:
-            raise _unwritable(self.path, error) from None
+            self.partial.replace(self._target)
+        self._claim.close()
         return self.path
 
     def close(self) -> None:
         """Leave what was written for ``resume``; a file that holds nothing but its header is removed."""
-        empty = not self._stream.closed and self._stream.seek(0, os.SEEK_END) <= len(csv_bytes([columns(self.labels)]))
-        self._stream.close()
-        if empty:
+        if not self._stream.closed and self._stream.seek(0, os.SEEK_END) <= len(csv_bytes([columns(self.labels)])):
             self.partial.unlink(missing_ok=True)
+        self._claim.close()
+
+    def _append(self, data: bytes) -> None:
+        """Write all of ``data``; nothing of it is kept back, to fail once more when the file is closed."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._stream.write(rest) :]
+
+    @contextmanager
+    def _said(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(
+                f"{self.path} could not be written: {(error.strerror or str(error)).lower()}. What was written so far "
+                f"is in {self.partial.name}; --resume goes on with it."
+            ) from None
 
     def _take_up(self, header: bytes) -> int:
         """Note what is done; the place behind the last picture whose rows are all there."""
-        start = self._stream.read(len(header))
+        with self.partial.open("rb") as stream:
+            return self._place_behind(stream, header)
+
+    def _place_behind(self, stream: BinaryIO, header: bytes) -> int:
+        start = stream.read(len(header))
         if header.startswith(start) and len(start) < len(header):  # killed before the header was written
             return 0
         if start != header:
@@ -194,7 +212,7 @@ class CsvFile:
                 "program's. Choose another name, or leave --resume out."
             )
         end, missing = len(header), 0
-        for number, (fields, place) in enumerate(_records(self._stream, self.partial, len(header)), 2):
+        for number, (fields, place) in enumerate(_records(stream, self.partial, len(header)), 2):
             problem = self._problem(fields, missing)
             if problem:
                 raise BadInputError(f"{self.partial}, record {number}: {problem}.")
@@ -242,11 +260,18 @@ def _records(stream: BinaryIO, path: Path, start: int) -> Iterator[tuple[list[st
         yield fields, place
 
 
-def _unwritable(path: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"{path} could not be written: {(error.strerror or str(error)).lower()}. What was written so far is in "
-        f"{path.name}.partial; --resume goes on with it."
-    )
+def _open(partial: Path) -> int:
+    """A descriptor of ``partial``, made where there is none. Raises :class:`OutputError` when it is no regular file."""
+    safely = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    if partial.is_symlink():
+        raise OutputError(
+            f"{partial} is a link; results are not written through it. Remove it, or choose another name."
+        )
+    descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | safely, 0o666)
+    if not stat.S_ISREG(mode := os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OutputError(f"{partial} is {kind_of_entry(mode)}. Remove it, or choose another name.")
+    return descriptor
 
 
 __all__ = ["Answer", "Box", "CsvFile", "Prediction", "cells", "columns", "csv_bytes", "unformulated"]

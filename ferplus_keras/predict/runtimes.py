@@ -15,6 +15,8 @@ import numpy as np
 
 from ferplus_keras import HDF5_MAGIC, PROVENANCE_KEY
 from ferplus_keras.errors import BadInputError, first_line
+from ferplus_keras.files.opening import open_regular
+from ferplus_keras.files.provenance import provenance_of
 from ferplus_keras.files.zips import is_keras_zip
 from ferplus_keras.networks.architecture import INPUT_SIZE
 from ferplus_keras.networks.emotions import EMOTIONS
@@ -55,13 +57,8 @@ def open_runtime(path: str | Path, threads: int | None = None) -> Runtime:
     Raises :class:`BadInputError` when there is none, or when its classes have no names.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(16)
-    except FileNotFoundError:
-        raise BadInputError(f"There is no file {path}. Check the name.") from None
-    except OSError as error:
-        raise BadInputError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.") from None
+    with open_regular(path) as stream:
+        head = stream.read(16)
     if head.startswith(HDF5_MAGIC) or (head.startswith(b"PK\x03\x04") and is_keras_zip(path)):
         return _open_keras(path)
     if head[4:8] == b"TFL3":
@@ -160,7 +157,7 @@ def _open_onnx(path: Path, threads: int | None) -> Runtime:
         return np.asarray(session.run([output.name], {name: batch})[0])
 
     classes = output.shape[-1] if output.shape and isinstance(output.shape[-1], int) else None
-    told = _Told.of(path, _json(metadata.get(PROVENANCE_KEY)))
+    told = _Told.of(path, provenance_of(path, metadata.get(PROVENANCE_KEY)))
     fixed = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else None
     pixels = images_input.type == "tensor(uint8)"
     return told.runtime(f"ONNX Runtime {onnxruntime.__version__}", run, classes, fixed=fixed, pixels=pixels)
@@ -270,7 +267,7 @@ class _Told:
                     f"less a mean. `ferplus convert {path} new.h5` makes a file of this project's own layout first."
                 )
         mean = wanted.get("mean", PUBLISHED.mean)
-        if not (isinstance(mean, list | tuple) and len(mean) == 3 and all(isinstance(x, int | float) for x in mean)):
+        if not (isinstance(mean, list | tuple) and len(mean) == 3 and all(map(_number, mean))):
             mean = PUBLISHED.mean
         if told.get("preprocessing_inside") is True:
             mean = (0.0, 0.0, 0.0)
@@ -301,12 +298,8 @@ class _Told:
         )  # fmt: skip
 
 
-def _json(text: str | None) -> dict[str, Any] | None:
-    try:
-        value = json.loads(text) if text else None
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < 1e6  # whole numbers may be beyond any float
 
 
 __all__ = ["BATCH", "Runtime", "open_runtime"]

@@ -34,6 +34,12 @@ def test_what_is_read_again_after_a_release_is_the_same(tmp_path: Path) -> None:
     assert bytes(file.view) == before
 
 
+def test_a_name_that_is_no_text_has_one_for_records(tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/x\xff.pth")
+    Path(path).write_bytes(b"x")
+    assert MappedFile(path).name == "x\N{REPLACEMENT CHARACTER}.pth" and MappedFile(path).sha256()
+
+
 def test_no_file_and_a_folder_are_refused_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"There is no file .*missing\.pth"):
         MappedFile(tmp_path / "missing.pth")

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from ferplus_keras.errors import OutputError
-from ferplus_keras.files.atomic import atomic_path, flush
+from ferplus_keras.files.atomic import write_bytes
 
 
 def ready_folder(folder: Path) -> Path:
@@ -30,8 +30,5 @@ def ready_folder(folder: Path) -> Path:
 
 def write_text(path: Path, text: str) -> Path:
     """Write ``text`` to ``path`` in UTF-8, atomically. Raises :class:`OutputError`."""
-    data = text.encode("utf-8")
-    with atomic_path(path, len(data)) as temporary:
-        temporary.write_bytes(data)
-        flush(temporary)
+    write_bytes(path, text.encode("utf-8"))
     return path

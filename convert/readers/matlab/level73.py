@@ -16,10 +16,9 @@ import numpy as np
 
 from convert.readers.matlab.values import NUMERIC, Budget, Opaque, Struct, TooMuchError, Value, refused, text_of
 from ferplus_keras.errors import BadInputError, first_line
+from ferplus_keras.files import budget
+from ferplus_keras.files.hdf5 import DAMAGE, check_pieces, piece_bytes
 from ferplus_keras.files.mapped_file import MappedFile
-
-#: What h5py raises when it meets damage.
-DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
 
 #: MATLAB's own: the values that references lead to, and the store of objects.
 INTERNAL = (b"#refs#", b"#subsystem#")
@@ -47,6 +46,7 @@ def read_level73(file: MappedFile) -> dict[str, Value]:
 class _Reader:
     def __init__(self, root: h5py.h5g.GroupID, file: MappedFile) -> None:
         self.root, self.file, self.budget = root, file, Budget()
+        self.pieces = budget.Budget(file.path, file.size)
 
     def variables(self) -> dict[str, Value]:
         members = self._members(self.root)
@@ -103,10 +103,10 @@ class _Reader:
         if h5py.check_ref_dtype(dataset.dtype) is not h5py.Reference:
             raise ValueError("numbers where references should be")
         count = math.prod(dataset.shape)
-        self.budget.copy(max(8 * count, _piece(dataset)), dataset.get_storage_size(), "a cell array")
+        self.budget.copy(max(8 * count, piece_bytes(dataset)), dataset.get_storage_size(), "a cell array")
         if count > self.budget.values_left:
             raise TooMuchError(f"a cell array has {count:,} values")
-        references = h5py.Dataset(dataset)[()].reshape(-1)
+        references = self._read(dataset).reshape(-1)
         values = []
         for reference in references:
             if not reference:
@@ -125,10 +125,14 @@ class _Reader:
         if offset is not None and dataset.dtype == wanted and offset + size <= self.file.size and size:
             flat = np.ndarray((size // wanted.itemsize,), wanted, buffer=self.file.view, offset=offset)
             return flat.reshape(dataset.shape).T
-        made = max(size, size // dataset.dtype.itemsize * wanted.itemsize, _piece(dataset))
+        made = max(size, size // dataset.dtype.itemsize * wanted.itemsize, piece_bytes(dataset))
         self.budget.copy(made, dataset.get_storage_size(), "a matrix")
+        return self._read(dataset).astype(wanted, copy=False).T
+
+    def _read(self, dataset: h5py.h5d.DatasetID) -> np.ndarray:
+        check_pieces(dataset, self.file.view, self.pieces, "of a variable")
         values: np.ndarray = h5py.Dataset(dataset)[()]
-        return values.astype(wanted, copy=False).T
+        return values
 
     def _unreadable(self, dataset: h5py.h5d.DatasetID) -> np.ndarray:
         raise ValueError(f"a matrix of {dataset.dtype}")
@@ -160,14 +164,6 @@ class _Reader:
         kind = name if name in ("function handle", "named type") else f"object of class {name}"
         self.budget.opaque.append(kind)
         return Opaque(kind)
-
-
-def _piece(dataset: h5py.h5d.DatasetID) -> int:
-    """Bytes of the piece that is unpacked to read any of ``dataset``; it may be larger than the whole."""
-    creation = dataset.get_create_plist()
-    if creation.get_layout() != h5py.h5d.CHUNKED:
-        return 0
-    return int(math.prod(creation.get_chunk()) * dataset.dtype.itemsize)
 
 
 def _attribute(item: Any, name: bytes) -> bytes:

@@ -13,6 +13,7 @@ from convert.writers import FORMATS, compare, format_of, write
 from ferplus_keras.errors import BadInputError, OutputError
 from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.networks.architecture import FERPLUS_HEAD, NO_HEAD, Head, classifier, embedding
+from tests.conftest import run_python
 from tests.seeded import seeded_checkpoint, seeded_state
 
 
@@ -50,6 +51,20 @@ def test_a_file_reads_back_bit_for_bit_with_its_provenance(format, head: Head, t
     assert again.provenance.labels == checkpoint.provenance.labels
     assert written.size == written.path.stat().st_size
     assert again.provenance.source.sha256 == written.sha256
+
+
+@pytest.mark.parametrize("formats", [
+    ("h5", "pth", "safetensors", "onnx", "mat"), pytest.param(("keras", "weights.h5"), marks=pytest.mark.slow),
+])  # fmt: skip
+def test_the_same_network_gives_the_same_bytes(formats: tuple[str, ...], tmp_path: Path) -> None:
+    """Whatever the process, the hour and the file's name: a second process writes them a second time."""
+    code = (
+        "import sys\nfrom convert.writers import write\nfrom tests.seeded import seeded_checkpoint\n"
+        "for path in sys.argv[1:]:\n    print(write(seeded_checkpoint('resnet50'), path).sha256)"
+    )
+    written = [write(seeded_checkpoint("resnet50"), tmp_path / f"x{FORMATS[name].suffix}") for name in formats]
+    again = run_python(code, *(tmp_path / f"other{FORMATS[name].suffix}" for name in formats), PYTHONHASHSEED="1")
+    assert again.split() == [each.sha256 for each in written]
 
 
 @pytest.mark.parametrize("path", ["x.txt", "x", "x.tflite", "h5"])

@@ -14,6 +14,7 @@ import pytest
 
 from ferplus_keras.dataset import cache, load_ferplus
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.locks import lock_of
 from tests.conftest import ROOT
 from tests.ferplus_files import small, write_files, write_pair, write_zip
 
@@ -153,14 +154,13 @@ def test_old_entries_tickets_and_what_killed_processes_left_go(
 ) -> None:
     monkeypatch.setattr(cache, "KEPT_TICKETS", 5)
     folder.mkdir(parents=True)
-    abandoned, fresh = folder / f"{cache.PARTIAL}abcdefg0", folder / f"{cache.PARTIAL}abcdefg1"
-    abandoned.write_bytes(b"x")
-    fresh.write_bytes(b"x")
-    os.utime(abandoned, (1, 1))
+    abandoned = folder / ".partial-x.npz"
+    for path in (abandoned, lock_of(folder / "x.npz")):
+        path.write_bytes(b"x")
     for seed in range(cache.KEPT + 3):
         loaded(write_pair(small(seed=seed), tmp_path / str(seed)))
     assert len(list(folder.glob("*.npz"))) == cache.KEPT and len(list(folder.glob("*.json"))) == 5
-    assert fresh.exists() and not abandoned.exists()
+    assert not abandoned.exists()
 
 
 def test_nothing_of_anybody_else_is_removed(folder: Path, tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_nothing_of_anybody_else_is_removed(folder: Path, tmp_path: Path) -> Non
     theirs = [
         above / name
         for above in (folder.parent, folder)
-        for name in ("features.npz", "a.json", ".partial-thesis", f"{cache.PARTIAL}my own", "f" * 63 + ".npz")
+        for name in ("features.npz", "a.json", ".partial-thesis", ".partial-my own", "f" * 63 + ".npz")
     ]
     folder.mkdir(parents=True)
     for path in theirs:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ferplus_keras.errors import OutputError
-from ferplus_keras.files.atomic import atomic_path
+from ferplus_keras.files.atomic import atomic_folder, atomic_path
 from tests.conftest import ROOT, hears_interrupts, run_ferplus
 
 
@@ -70,6 +72,75 @@ def test_nothing_is_begun_without_room(tmp_path: Path) -> None:
 def test_a_folder_in_the_place_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="is a folder"), atomic_path(tmp_path):
         raise AssertionError("the block must not run")
+
+
+def a_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def a_link_to_a_device(path: Path) -> None:
+    path.symlink_to(os.devnull)
+
+
+def a_link_to_itself(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def a_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
+@pytest.mark.parametrize("kind", [a_pipe, a_link_to_a_device, a_link_to_itself, a_socket])
+def test_what_is_no_regular_file_is_left_alone(kind: Callable[[Path], None], tmp_path: Path) -> None:
+    target = tmp_path / "x.h5"
+    kind(target)
+    before = target.lstat()
+    with pytest.raises(OutputError, match=r"no regular file|symbolic links"), atomic_path(target):
+        raise AssertionError("the block must not run")
+    assert os.path.samestat(target.lstat(), before) and list(tmp_path.iterdir()) == [target]
+
+
+def test_a_link_is_written_through(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    for name in ("old", "new"):
+        (tmp_path / name).symlink_to(f"disk/{name}.h5")
+    (tmp_path / "disk" / "old.h5").write_bytes(b"old")
+    for name in ("old", "new"):
+        with atomic_path(tmp_path / name) as temporary:
+            temporary.write_bytes(b"written")
+        assert (tmp_path / name).is_symlink() and (tmp_path / "disk" / f"{name}.h5").read_bytes() == b"written"
+    assert len(list((tmp_path / "disk").iterdir())) == 2
+
+
+def test_a_link_in_the_place_of_the_unfinished_file_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / ".partial-x.h5").symlink_to("precious")
+    with atomic_path(tmp_path / "x.h5") as temporary:
+        temporary.write_bytes(b"new")
+    assert (tmp_path / "precious").read_text() == "kept" and not (tmp_path / "x.h5").is_symlink()
+
+
+@pytest.mark.parametrize("length", [250, 300])
+def test_a_name_that_is_too_long_is_said_to_be(length: int, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="name is too long"), atomic_path(tmp_path / ("n" * length)):
+        raise AssertionError("the block must not run")
+
+
+def test_a_folder_replaces_a_folder_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    for content in ("first", "second"):
+        with atomic_folder(target) as temporary:
+            temporary.mkdir()
+            (temporary / content).touch()
+    assert [each.name for each in target.iterdir()] == ["second"] and list(tmp_path.iterdir()) == [target]
+    target.rename(tmp_path / ".old-model")  # a process was killed between its two renames
+    with pytest.raises(ValueError, match="stop"), atomic_folder(target):
+        raise ValueError("stop")
+    assert [each.name for each in target.iterdir()] == ["second"]
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="is a file"), atomic_folder(tmp_path / "file"):
+        pass
 
 
 def limited(kilobytes: int, *arguments: object) -> subprocess.CompletedProcess[str]:

@@ -46,7 +46,7 @@ def test_nobody_else_trains_in_the_folder_meanwhile(tmp_path: Path) -> None:
                              cwd=ROOT)  # fmt: skip
     try:
         assert other.stdout is not None and other.stdout.readline() == b"in\n"
-        with pytest.raises(BadInputError, match="Another process"), locked(RunFolder(tmp_path)):
+        with pytest.raises(OutputError, match=f"being written by process {other.pid}"), locked(RunFolder(tmp_path)):
             pass
     finally:
         other.kill()  # without a chance to tidy up: the lock goes with the process

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from ferplus_keras.errors import BadInputError, OutputError
 from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.predict.records import Answer, CsvFile, Prediction, columns, csv_bytes
+from tests.conftest import run_python
 
 MODEL = "net.h5@0123456789ab"
 
@@ -129,19 +131,67 @@ def test_a_full_disk_is_said_and_what_was_written_stays(tmp_path: Path, monkeypa
     file = written(tmp_path / "out.csv", ANSWERS[:1])
     kept = file.partial.read_bytes()
 
-    class Full:
-        def __getattr__(self, _name: str) -> object:
-            raise OSError(28, "No space left on device")
+    def full(_data: bytes) -> None:
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(file, "_stream", Full())
+    monkeypatch.setattr(file, "_append", full)
     with pytest.raises(OutputError, match="no space left"):
         file.write(ANSWERS[1:])
     assert file.partial.read_bytes() == kept
 
 
+def test_a_file_that_may_not_grow_is_closed_without_another_error(tmp_path: Path) -> None:
+    """The system's own limit: a row is written in part, and --resume cuts that off."""
+    code = """
+import pathlib, resource, sys
+from ferplus_keras.errors import OutputError
+from ferplus_keras.predict.records import Answer, CsvFile
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+file = CsvFile(pathlib.Path(sys.argv[1]), ("a",), "m")
+try:
+    for number in range(1000):
+        file.write([Answer(f"{number}.png", error="damaged")])
+except OutputError as error:
+    print(error)
+file.close()
+"""
+    said = run_python(code, tmp_path / "out.csv")
+    assert "file too large" in said and "--resume" in said
+    assert (tmp_path / "out.csv.partial").stat().st_size == 1000
+    assert len(CsvFile(tmp_path / "out.csv", ("a",), "m", resume=True).done) > 10
+
+
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="folder"):
         CsvFile(tmp_path, EMOTIONS, MODEL)
+
+
+def test_a_second_run_does_not_touch_the_file_of_a_living_one(tmp_path: Path) -> None:
+    first = written(tmp_path / "out.csv", ANSWERS[:1])
+    before = first.partial.read_bytes()
+    with ThreadPoolExecutor(1) as pool:
+        for resume in (False, True):
+            second = pool.submit(CsvFile, tmp_path / "out.csv", EMOTIONS, MODEL, resume=resume)
+            with pytest.raises(OutputError, match=f"being written by process {os.getpid()}"):
+                second.result()
+    assert first.partial.read_bytes() == before
+    first.finish()
+
+
+def test_a_link_is_written_through_and_no_other_file(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / "out.csv").symlink_to("real.csv")
+    written(tmp_path / "out.csv", ANSWERS[:1]).finish()
+    assert (tmp_path / "out.csv").is_symlink() and len(rows((tmp_path / "real.csv").read_bytes())) == 2
+    (tmp_path / "x.csv.partial").symlink_to("precious")
+    with pytest.raises(OutputError, match="is a link"):
+        CsvFile(tmp_path / "x.csv", EMOTIONS, MODEL, resume=True)
+    os.mkfifo(tmp_path / "y.csv.partial")
+    os.mkfifo(tmp_path / "z.csv")
+    for name in ("y", "z"):
+        with pytest.raises(OutputError, match="a named pipe"):
+            CsvFile(tmp_path / f"{name}.csv", EMOTIONS, MODEL)
+    assert (tmp_path / "precious").read_text() == "kept"
 
 
 @settings(max_examples=50, deadline=None)

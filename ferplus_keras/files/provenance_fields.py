@@ -53,7 +53,7 @@ def _text(value: Any) -> bool:
 
 
 def _texts(value: Any) -> bool:
-    return isinstance(value, list | tuple) and all(map(_text, value))
+    return isinstance(value, (list, tuple)) and all(map(_text, value))
 
 
 def _count(value: Any) -> bool:
@@ -61,7 +61,7 @@ def _count(value: Any) -> bool:
 
 
 def _number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return abs(value) <= MAX_COUNT if isinstance(value, int) else math.isfinite(value)
 
@@ -83,7 +83,7 @@ def _preprocessing(value: Any) -> bool:
         if isinstance(published, str):
             if not _text(found):
                 return False
-        elif not isinstance(found, list | tuple) or len(found) != len(published) or not all(map(_number, found)):
+        elif not isinstance(found, (list, tuple)) or len(found) != len(published) or not all(map(_number, found)):
             return False
     return True
 

@@ -1,0 +1,52 @@
+"""One door in: a file is opened only when it is a regular one, without waiting for anything.
+
+A named pipe would wait for a writer for ever, a device may never end: they are refused by what they are. Every reader
+of a model opens its file here, as a stream or, by :class:`~.mapped_file.MappedFile`, as mapped bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from ferplus_keras.errors import BadInputError
+
+KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
+
+
+def open_regular(path: str | Path, *, buffering: int = -1) -> BinaryIO:
+    """The regular file at ``path``, or at the end of the links there, open for reading.
+
+    Raises :class:`BadInputError` when there is none, or it cannot be read.
+    """
+    try:
+        # Without O_NONBLOCK the opening itself waits where ``path`` is a named pipe.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except FileNotFoundError:
+        raise BadInputError(f"There is no file {path}. Check the name, or run `ferplus fetch`.") from None
+    except ValueError:  # a null character
+        raise BadInputError(f"{str(path)!r} is no name of a file.") from None
+    except OSError as error:
+        raise BadInputError(unreadable(path, error)) from None
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb", buffering=buffering)  # type: ignore[return-value]
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise BadInputError(f"{path} is a folder; name a checkpoint file in it.")
+    raise BadInputError(f"{path} is {kind_of_entry(mode)} and no regular file. Copy its content to a file first.")
+
+
+def unreadable(path: object, error: OSError) -> str:
+    """The sentence for what the system says when ``path`` is opened or read."""
+    return f"{path} cannot be read: {error.strerror or error}."
+
+
+def kind_of_entry(mode: int) -> str:
+    """What an entry of a folder is that is neither file nor folder, by its mode."""
+    return KINDS.get(stat.S_IFMT(mode), "a special file")
+
+
+__all__ = ["kind_of_entry", "open_regular", "unreadable"]

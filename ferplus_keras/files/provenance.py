@@ -1,0 +1,112 @@
+"""The record that our writers leave in every file: where its numbers come from, and how they are to be used."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ferplus_keras import PROVENANCE_KEY, __version__
+from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.provenance_fields import SCHEMA, SOURCE_FIELDS, problem_of
+from ferplus_keras.networks.architecture import INPUT_SIZE
+from ferplus_keras.networks.preprocessing import PUBLISHED
+
+#: Bytes of a record; one with all that training leaves has some 5,000.
+MAX_RECORD = 1 << 20
+
+ELSEWHERE = "The file is damaged: get it elsewhere, or make it again."
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that was read: its name (no folder), size in bytes, SHA-256, and format."""
+
+    name: str
+    size: int
+    sha256: str
+    format: str
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the numbers of a file come from and how they are to be used. Written into every file, as JSON."""
+
+    source: Source  #: the file this one was made from
+    origin: Source  #: the first file of the chain; equal to ``source`` after one conversion
+    network: str
+    head: str
+    units: int
+    dropout: float = 0.0
+    output: str = "logits"  #: what the file's last layer yields: "logits", "probabilities", "embedding", "features"
+    labels: tuple[str, ...] | None = None
+    preprocessing: dict[str, Any] = field(default_factory=PUBLISHED.as_dict)
+    preprocessing_inside: bool = False  #: whether the file's graph takes the mean off by itself: RGB bytes go in
+    #: Whose names and graph the arrays are for: "albanie" or "keras-vggface" (BGR, gamma for another epsilon).
+    layout: str = "albanie"
+    standin: bool = False
+    #: What a round trip to PyTorch must give back and Keras has no place for: the BatchNorm step counters.
+    #: An int when all 53 are alike, a dict by layer otherwise; None where the source had none.
+    num_batches_tracked: int | dict[str, int] | None = None
+    #: "conv" (units, 2048, 1, 1) or "linear" (units, 2048): the form of the head in the PyTorch source.
+    torch_head: str = "conv"
+    folded: bool = False  #: whether the batch normalisations stand in the convolutions (``convert.folding``)
+    notes: tuple[str, ...] = ()
+    #: How the numbers were trained, where that was done here: recipe, data, seed, versions, start (docs/finetuning.md).
+    training: dict[str, Any] | None = None
+    tool: str = f"ferplus-keras {__version__}"
+    schema: int = SCHEMA
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @property
+    def input_shape(self) -> tuple[int | None, int | None, int]:
+        """What a Keras graph takes: 224 x 224 x 3, or any size where the network was trained on pictures of another."""
+        height, width = self.preprocessing["size"]
+        return (INPUT_SIZE, INPUT_SIZE, 3) if (height, width) == (INPUT_SIZE, INPUT_SIZE) else (None, None, 3)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Provenance:
+        """The inverse of :meth:`to_json`.
+
+        Raises ``ValueError`` when a field is missing or of the wrong kind, or when the record's schema is newer.
+        """
+        problem = problem_of(data)
+        if problem:
+            raise ValueError(problem)
+        known = {key: value for key, value in data.items() if key in cls.__dataclass_fields__}
+        for key in ("source", "origin"):
+            known[key] = Source(**{field: known[key][field] for field in SOURCE_FIELDS})
+        for key in ("labels", "notes"):
+            if known.get(key) is not None:
+                known[key] = tuple(known[key])
+        if "preprocessing" in known:
+            pairs = known["preprocessing"].items()
+            known["preprocessing"] = {key: tuple(value) if isinstance(value, list) else value for key, value in pairs}
+        return cls(**known)
+
+
+def provenance_of(path: object, text: object) -> dict[str, Any] | None:
+    """The JSON object in ``text`` (str or bytes), as it stands in the file ``path``; None where there is none.
+
+    :meth:`Provenance.from_dict` makes a record of it. Raises :class:`BadInputError` when it is no text, or no object.
+    """
+    if text is None or text in ("", b""):
+        return None
+    if not isinstance(text, (str, bytes)) or len(text) > MAX_RECORD:
+        raise BadInputError(f"{path}: its {PROVENANCE_KEY} record is no text, or far too long. {ELSEWHERE}")
+    try:
+        record = json.loads(text)
+        # JSON can name half a character ("\\ud800"), which no file, terminal or table takes.
+        json.dumps(record, ensure_ascii=False).encode("utf-8")
+    except UnicodeError:
+        raise BadInputError(f"{path}: its {PROVENANCE_KEY} record holds what is no text. {ELSEWHERE}") from None
+    except (ValueError, RecursionError):
+        raise BadInputError(f"{path}: its {PROVENANCE_KEY} record is not valid JSON. {ELSEWHERE}") from None
+    if not isinstance(record, dict):
+        raise BadInputError(f"{path}: its {PROVENANCE_KEY} record is JSON but no object. {ELSEWHERE}")
+    return record
+
+
+__all__ = ["MAX_RECORD", "Provenance", "Source", "provenance_of"]

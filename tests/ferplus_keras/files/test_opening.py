@@ -1,0 +1,82 @@
+"""Only a regular file is opened, and nothing is waited for."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convert.inspection import inspect
+from convert.readers import read_checkpoint
+from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.hashing import sha256_of
+from ferplus_keras.files.keras_files import open_keras_file
+from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.files.opening import open_regular
+from ferplus_keras.predict.runtimes import open_runtime
+from verify.exported import is_export
+from verify.predictors import open_predictor
+
+
+def a_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def a_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
+def a_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def a_link_to_itself(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def a_link_to_nothing(path: Path) -> None:
+    path.symlink_to("nothing")
+
+
+def keras(path: Path) -> None:
+    with open_keras_file(path):
+        pass
+
+
+DOORS: list[Callable[[Path], Any]] = [
+    open_regular, MappedFile, sha256_of, keras, read_checkpoint, inspect, open_runtime, open_predictor,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("kind", [a_pipe, a_socket, a_device, a_link_to_itself, a_link_to_nothing, Path.mkdir])
+def test_what_is_no_regular_file_is_refused_at_once(
+    kind: Callable[[Path], None], door: Callable[[Path], Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "x.onnx"
+    kind(path)
+    with pytest.raises(BadInputError, match=r"x\.onnx"):
+        door(path)
+
+
+def test_an_export_is_looked_for_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.tflite")
+    assert not is_export(tmp_path / "x.tflite")
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "\0", "a/" * 3000])
+def test_a_name_that_cannot_be_is_said(name: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=r"cannot be read|no name"):
+        open_regular(tmp_path / name)
+
+
+def test_a_link_to_a_file_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("x")
+    with open_regular(tmp_path / "link") as stream:
+        assert stream.read() == b"content"
