@@ -40,6 +40,8 @@ def convert(
     pixels: bool = False,
     allow_missing: Iterable[str] = (),
     allow_unexpected: Iterable[str] = (),
+    key: str | None = None,
+    geometry: str | None = None,
     progress: Callable[[str], None] = lambda _line: None,
 ) -> Conversion:
     """Convert ``source`` to every one of ``targets``, whose names choose the formats.
@@ -57,6 +59,7 @@ def convert(
         layout: "keras-vggface" writes weights for the graphs of keras_vggface 0.6, which are inexact.
         pixels: put the preprocessing inside ``.h5`` and ``.keras`` models, which then take RGB bytes.
         allow_missing, allow_unexpected: see :func:`convert.matching.match`.
+        key, geometry: see :func:`convert.readers.read_checkpoint`.
         progress: called with a line of text when a step begins.
 
     Raises:
@@ -76,7 +79,10 @@ def convert(
     file.begin_sha256()
     for format in formats:
         format.load()  # importing h5py takes as long as the rest of the hash
-    checkpoint = read_checkpoint(file, network=network, allow_missing=allow_missing, allow_unexpected=allow_unexpected)
+    checkpoint = read_checkpoint(
+        file, network=network, allow_missing=allow_missing, allow_unexpected=allow_unexpected,
+        key=key, geometry=geometry,
+    )  # fmt: skip
     checkpoint = _changed(checkpoint, dropout, top, folded)
     if logits is None:
         from_keras = checkpoint.provenance.source.format in ("h5-model", "keras", "onnx")

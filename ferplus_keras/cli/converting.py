@@ -11,7 +11,7 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from ferplus_keras.cli.shared import Commands, add_reports, plain, report, reports_folder_of, sayer
+from ferplus_keras.cli.shared import Commands, add_key, add_reports, plain, report, reports_folder_of, sayer
 from ferplus_keras.networks.architecture import NETWORKS
 
 #: Target formats by name; ``convert.writers.FORMATS`` has the same, and a test holds the two together.
@@ -63,6 +63,11 @@ def add(commands: Commands) -> None:
         "--preprocessing", choices=("outside", "inside"), default="outside",
         help="inside: .h5 and .keras models take RGB bytes, 224 x 224 x 3, and subtract the mean themselves",
     )  # fmt: skip
+    add_key(convert)
+    convert.add_argument(
+        "--geometry", choices=("published",),
+        help="say that a network with torchvision's names computes what Albanie's does; names do not tell",
+    )  # fmt: skip
     convert.add_argument("--no-top", action="store_true", help="leave the classifier out")
     for kind, verb in (("missing", "be absent"), ("unexpected", "be present and left out")):
         convert.add_argument(
@@ -83,6 +88,7 @@ def add(commands: Commands) -> None:
         "ferplus inspect resnet50_ferplus_dag.pth",
     )  # fmt: skip
     inspect.add_argument("file", metavar="FILE")
+    add_key(inspect)
 
     trip = commands.add(
         "roundtrip", _roundtrip, "Walk every pair of formats from a file and home again; compare all numbers.",
@@ -101,7 +107,6 @@ def add(commands: Commands) -> None:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    _light_keras()
     _in_haste()
     from ferplus_keras.files.mapped_file import MappedFile
 
@@ -124,6 +129,8 @@ def _convert(options: argparse.Namespace) -> int:
         pixels=options.preprocessing == "inside",
         allow_missing=options.allow_missing,
         allow_unexpected=options.allow_unexpected,
+        key=options.key,
+        geometry=options.geometry,
         progress=lambda line: None if options.json else print(line, file=sys.stderr),
     )
     provenance = conversion.provenance
@@ -142,14 +149,9 @@ def _convert(options: argparse.Namespace) -> int:
         print(f"note: NOT EXACT: {PADDING_NOTE}. Feed it BGR: keras_vggface.utils.preprocess_input(images, version=2)")
     for each in conversion.written:
         print(f"{each.path}  {each.size / 1e6:.1f} MB  sha256 {each.sha256[:12]}...  read back and equal bit for bit")
-    print(f"{provenance.network}, {len(conversion.written)} file(s) in {conversion.seconds:.1f} s")
+    files = f"{len(conversion.written)} file{'s' if len(conversion.written) != 1 else ''}"
+    print(f"{provenance.network}, {files} in {conversion.seconds:.1f} s")
     return 0
-
-
-def _light_keras() -> None:
-    """To write Keras 3's own files any backend will do, and NumPy's starts in a second. Parity picks its own."""
-    os.environ["KERAS_BACKEND"] = "numpy"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Keras imports TensorFlow where it finds it, which greets
 
 
 def _in_haste() -> None:
@@ -161,7 +163,6 @@ def _in_haste() -> None:
 
 
 def _convert_all(options: argparse.Namespace) -> int:
-    _light_keras()
     from convert.pipeline import convert_all
 
     reports = reports_folder_of(options)
@@ -173,13 +174,12 @@ def _convert_all(options: argparse.Namespace) -> int:
 def _inspect(options: argparse.Namespace) -> int:
     from convert.inspection import as_text, inspect
 
-    result = inspect(options.file)
+    result = inspect(options.file, key=options.key)
     print(json.dumps(result, indent=2) if options.json else as_text(result))
     return 2 if result["problems"] else 0
 
 
 def _roundtrip(options: argparse.Namespace) -> int:
-    _light_keras()
     from ferplus_keras.errors import CheckFailedError
     from verify.roundtrip import roundtrip
 

@@ -43,6 +43,9 @@ ROLES = {
 #: Where the layers' arrays stand in Keras 3's layout; beside them a trained model has its optimizer's and metrics'.
 LAYERS_ROOTS = ("layers/", "_layer_checkpoint_dependencies/")
 
+#: How Keras 3 stores bfloat16, which h5py does not know: two opaque bytes a number.
+BFLOAT16 = np.dtype("V2")
+
 #: No array of these networks is larger than 2.4 million (8631 x 2048: 17.7 million) numbers, and a whole model with
 #: its optimizer's state is about half a GiB. What claims more is a bomb: it is the file alone that vouches for it.
 MAX_ARRAY_BYTES = 1 << 28
@@ -67,6 +70,9 @@ class StoredArray:
         self.dataset = dataset
         self.shape: tuple[int, ...] = dataset.shape
         self.dtype: np.dtype = dataset.dtype
+        self.bfloat16 = self.dtype == BFLOAT16
+        if self.bfloat16:
+            self.dtype = np.dtype(np.float32)
 
     @property
     def offset(self) -> int | None:
@@ -74,14 +80,15 @@ class StoredArray:
 
         None also when HDF5 keeps the numbers in a form that numpy has not (bfloat16, say) and converts them.
         """
-        if self.dataset.get_type() != h5py.h5t.py_create(self.dtype, logical=True):
+        if self.bfloat16 or self.dataset.get_type() != h5py.h5t.py_create(self.dtype, logical=True):
             return None
         offset: int | None = self.dataset.get_offset()
         return offset
 
     def read(self) -> np.ndarray:
-        array: np.ndarray = h5py.Dataset(self.dataset)[()]
-        return array
+        """The numbers; bfloat16 widened to float32, which holds them exactly."""
+        array: np.ndarray = np.asarray(h5py.Dataset(self.dataset)[()])
+        return (array.view("<u2").astype(np.uint32) << 16).view(np.float32) if self.bfloat16 else array
 
 
 @dataclass
