@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from verify.folding_check import FoldingComparison
 
 
+#: Numbers that are further apart than this (a quarter of a per cent or so) are other numbers, and steps say nothing.
+COUNTED = 1 << 15
+
+
 @dataclass
 class TensorComparison:
     """Arrays of two checkpoints side by side. ``different`` maps ``layer/role`` to the largest distance in ulps."""
@@ -38,10 +42,9 @@ class TensorComparison:
             return "; ".join([f"{self.compared} arrays, equal bit for bit{source}", *parts])
         if self.different:
             names = ", ".join(fold(self.different)[:4])
-            parts.append(
-                f"{len(self.different)} of {self.compared} arrays differ, by up to "
-                f"{max(self.different.values()):,} ulps: {names}"
-            )
+            furthest = max(self.different.values())
+            steps = f"by up to {furthest:,} ulp{'s' if furthest > 1 else ''}" if furthest <= COUNTED else "by far"
+            parts.append(f"{len(self.different)} of {self.compared} arrays differ, {steps}: {names}")
         if self.missing:
             parts.append(f"{len(self.missing)} arrays are not there: {', '.join(fold(self.missing)[:4])}")
         if self.extra:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ferplus_keras.networks.keras_vggface import KERAS_VGGFACE
+from verify.report.numbers import count
 
 WORDS = {True: "pass", False: "FAIL", None: "-"}
 
@@ -14,7 +15,7 @@ def as_text(result: dict[str, Any]) -> str:
     standin = "  STAND-IN weights" if result["standin"] else ""
     lines = [
         f"{result['model']['name']} against {result['source']['name']}: {result['network']}, {result['head']}, "
-        f"{result['images']['count']} images{standin}"
+        f"{count(result['images']['count'], 'image')}{standin}"
     ]
     for level in result["levels"]:
         first, *rest = level["summary"].split("; ")
@@ -32,6 +33,7 @@ def as_text(result: dict[str, Any]) -> str:
         lines.append(f"  layout: {provenance['notes'][0] if provenance['notes'] else KERAS_VGGFACE}")
     if found := result["diagnosis"]:
         lines.append(f"  cause: {found['cause']} ({found['confidence']}; {found['evidence']})")
+        lines += [f"  behind it: {each}" for each in found.get("further", ())]
     return "\n".join(lines)
 
 
