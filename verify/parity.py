@@ -31,6 +31,7 @@ from verify.pairing import Pairing
 from verify.preprocessing_check import PreprocessingComparison, compare_preprocessing
 from verify.rounding import UNIT_ROUNDOFF, rounding_units
 from verify.runs import TOLERANCES, Progress, Reference, Run, Side, compare
+from verify.sigmas import explained
 from verify.tensors import TensorComparison, compare_tensors
 
 #: Images on which folding is held against the network as it was: in float64, two networks beside it.
@@ -106,6 +107,8 @@ def check_parity(
     original = read_checkpoint(source, key=key, geometry="published" if reference_code else None)
     checkpoint = _as_folded_as(model, original)
     side = _open(model, checkpoint)
+    apart = explained(checkpoint, side.arrays, side.provenance)
+    folded, checkpoint = checkpoint is not original, apart.checkpoint
     dtypes = _dtypes(dtypes, side)
     chosen = Images.of(images, seed=seed, folder=folder)
     result = Parity(
@@ -114,7 +117,8 @@ def check_parity(
         compare_preprocessing(chosen, side.provenance, checkpoint.provenance, side.preprocess), [],
     )  # fmt: skip
     result.tensors.extra += side.pairing.left_over  # layers with arrays of their own, which the checkpoint has not
-    if checkpoint is not original:
+    result.tensors.remark = apart.remark
+    if folded:
         progress(f"{model.name}: {source.name} folded, against itself in float64")
         result.tensors.folding = check_folding(original, chosen.inputs[:FOLDING_IMAGES])
     progress(f"{model.name}: what rounding can do, in float64")

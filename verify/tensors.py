@@ -27,6 +27,7 @@ class TensorComparison:
     different: dict[str, int] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     extra: list[str] = field(default_factory=list)  #: not the checkpoint's, and not zero
+    remark: str = ""  #: what was known and put right before the comparison
     folding: FoldingComparison | None = None  #: of a folded file, held against its source folded anew
 
     @property
@@ -37,9 +38,11 @@ class TensorComparison:
     @property
     def summary(self) -> str:
         parts = [self.folding.summary] if self.folding else []
+        parts += [self.remark] if self.remark else []
         if not (self.different or self.missing or self.extra):
             source = " to the source's, folded" if self.folding else ""
-            return "; ".join([f"{self.compared} arrays, equal bit for bit{source}", *parts])
+            but = " but for known roundings" if self.remark else ""
+            return "; ".join([f"{self.compared} arrays, equal bit for bit{source}{but}", *parts])
         if self.different:
             names = ", ".join(fold(self.different)[:4])
             furthest = max(self.different.values())

@@ -51,7 +51,7 @@ def reference_module(checkpoint: Checkpoint, dtype: str) -> Any:
     """The PyTorch reference with the checkpoint's tensors, in evaluation mode."""
     import torch
 
-    from verify.references.torch_module import ReferenceNetwork
+    from ferplus_keras.networks.torch_module import ReferenceNetwork
 
     module = ReferenceNetwork(checkpoint.architecture)
     load_strictly(module, checkpoint)
@@ -62,7 +62,7 @@ def exact_module(checkpoint: Checkpoint) -> Any:
     """The same for float64 arrays, none of which passes through float32 on the way."""
     import torch
 
-    from verify.references.torch_module import ReferenceNetwork
+    from ferplus_keras.networks.torch_module import ReferenceNetwork
 
     module = ReferenceNetwork(checkpoint.architecture).to(torch.float64)
     load_strictly(module, checkpoint)
