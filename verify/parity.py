@@ -218,7 +218,7 @@ def _disagreement(failed: Run) -> Diagnosis:
     layer = failed.first_over or ""
     apart = next(each for each in failed.layers if each.layer == layer)
     cause = (
-        f"at {layer}, the reference {failed.reference!r} computes something else than this project's module, with "
+        f"at {layer}, the reference {failed.reference} computes something else than this project's module, with "
         "which the model agrees: the two disagree about the architecture (a stride, a padding, an epsilon, an input)"
     )
     size = f"{apart.relative:.1e} of the layer's largest value" if apart.finite else apart.problem
