@@ -24,7 +24,7 @@ UNEXPLAINED = 1e-5
 #: A fault is acted out on so many channels first: most do not fit, and that shows on a few.
 PROBED = slice(0, 4)
 
-#: On so many layers all faults are tried, on the others those that were found before.
+#: On so many layers behind the first all faults are tried, on the others those that were found before.
 FULLY = 3
 
 #: Kernels that have less than this in common (the cosine of their angle) are not one network, trained further.
@@ -50,6 +50,7 @@ class Diagnosis:
 def diagnose_all(cases: Iterable[Case]) -> Diagnosis | None:
     """The cause at the first of the layers that depart, in order, and in ``further`` what is wrong at the others."""
     found: list[Diagnosis] = []
+    searches = 0
     for case in cases:
         if not found:
             found.append(diagnose(case))
@@ -59,9 +60,10 @@ def diagnose_all(cases: Iterable[Case]) -> Diagnosis | None:
                 return others
             continue
         again = diagnose(case, only={each.fault for each in found})
-        known = again.confidence == "certain" or again.fault == "other-numbers"
-        tried = sum(each.tried > 0 for each in found)
-        found.append(again if known or tried > FULLY else diagnose(case))
+        if again.confidence != "certain" and again.fault != "other-numbers" and searches < FULLY:
+            searches += 1
+            again = diagnose(case)
+        found.append(again)
     return replace(found[0], further=tuple(_further(found))) if found else None
 
 
