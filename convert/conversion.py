@@ -42,6 +42,8 @@ def convert(
     pixels: bool = False,
     allow_missing: Iterable[str] = (),
     allow_unexpected: Iterable[str] = (),
+    key: str | None = None,
+    geometry: str | None = None,
     progress: Callable[[str], None] = lambda _line: None,
 ) -> Conversion:
     """Convert ``source`` to every one of ``targets``, whose names choose the formats.
@@ -59,6 +61,7 @@ def convert(
         layout: "keras-vggface" writes weights for the graphs of keras_vggface 0.6, which are inexact.
         pixels: put the preprocessing inside ``.h5`` and ``.keras`` models, which then take RGB bytes.
         allow_missing, allow_unexpected: see :func:`convert.matching.match`.
+        key, geometry: see :func:`convert.readers.read_checkpoint`.
         progress: called with a line of text when a step begins.
 
     Raises:
@@ -81,7 +84,12 @@ def convert(
         for format in formats:
             format.load()  # importing h5py takes as long as the rest of the hash
         checkpoint = read_checkpoint(
-            file, network=network, allow_missing=allow_missing, allow_unexpected=allow_unexpected
+            file,
+            network=network,
+            allow_missing=allow_missing,
+            allow_unexpected=allow_unexpected,
+            key=key,
+            geometry=geometry,
         )
         checkpoint = _changed(checkpoint, dropout, top, folded)
         if logits is None:

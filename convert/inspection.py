@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from convert.checkpoint import Provenance
+from convert.choice import SeveralNetworksError
 from convert.layouts import STEP_COUNTER
-from convert.matching import match
+from convert.matching import NamedArrays, match
 from convert.readers import graph_problem, read_named, valid_provenance, with_head
 from convert.readers.exports import inspect_export
 from ferplus_keras.errors import BadInputError
@@ -20,16 +23,22 @@ from ferplus_keras.wording import counted, printable
 LISTED = 12
 
 
-def inspect(path: str | Path) -> dict[str, Any]:
+def inspect(path: str | Path, *, key: str | None = None) -> dict[str, Any]:
     """Everything that can be said of the checkpoint or Keras file at ``path``, as plain data.
 
-    Raises :class:`BadInputError` only when the file is no checkpoint at all; what is wrong with a checkpoint stands
-    under ``problems``.
+    ``key`` says which network is meant where the file holds several. Raises :class:`BadInputError` only when the file
+    is no checkpoint at all; what is wrong with a checkpoint stands under ``problems``.
     """
     if (export := inspect_export(path)) is not None:
         return export
     file = MappedFile(path)
-    found = with_head(read_named(file))
+    networks: dict[str, str] = {}
+    undecided = ""
+    try:
+        found = with_head(read_named(file, key))
+    except SeveralNetworksError as error:
+        networks, undecided = error.choices, str(error)
+        found = replace(read_named(file, next(iter(networks))), arrays={}, dtypes={}, notes=[], provenance=None)
     earlier = valid_provenance(found)
     result: dict[str, Any] = {
         "file": str(path),
@@ -45,10 +54,14 @@ def inspect(path: str | Path) -> dict[str, Any]:
         "parameters": None,
         "output": found.output or (earlier.output if earlier else None),
         "standin": found.standin or "standin" in file.path.name.lower() or bool(earlier and earlier.standin),
+        "networks": networks,
+        "input_size": _input_size(found, earlier),
         "notes": found.notes,
         "provenance": asdict(earlier) if earlier else None,
-        "problems": "",
+        "problems": undecided,
     }
+    if undecided:
+        return result
     try:
         matched = match(found, file.path.name)
     except BadInputError as error:
@@ -69,6 +82,16 @@ def inspect(path: str | Path) -> dict[str, Any]:
     return result
 
 
+def _input_size(found: NamedArrays, earlier: Provenance | None) -> list[int] | None:
+    """Height and width of the images that the network was trained on or its graph takes, where the file says so."""
+    if earlier:
+        return list(earlier.preprocessing["size"])
+    shapes = [node.config.get("batch_input_shape") or node.config.get("batch_shape") for node in
+              (found.graph.nodes.values() if found.graph else ())]  # fmt: skip
+    size = next((list(shape[1:3]) for shape in shapes if isinstance(shape, list) and len(shape) == 4), None)
+    return size if size and all(isinstance(extent, int) for extent in size) else None
+
+
 def as_text(result: dict[str, Any]) -> str:
     """:func:`inspect`'s result for a person."""
     standin = "  (STAND-IN: made-up weights)" if result["standin"] else ""
@@ -81,8 +104,10 @@ def as_text(result: dict[str, Any]) -> str:
         ("size", f"{result['size']:,} bytes"),
         ("sha256", result["sha256"]),
         ("format", result["format"]),
-        ("network", result["network"] or "not recognised"),
+        ("network", result["network"] or ("several:" if result.get("networks") else "not recognised")),
+        *(("", f"--key {key}: {what}") for key, what in result.get("networks", {}).items()),
         ("head", result["head"]),
+        ("input size", " x ".join(map(str, result.get("input_size") or ()))),
         ("folded", "batch normalisations stand in the convolutions: for inference only" if result["folded"] else None),
         ("output", result["output"]),
         ("parameters", f"{result['parameters']:,}" if result["parameters"] else None),
@@ -99,17 +124,20 @@ def as_text(result: dict[str, Any]) -> str:
         if provenance["labels"]:
             rows.append(("labels", ", ".join(provenance["labels"])))
         pre = provenance["preprocessing"]
-        low, high = pre["pixel_range"]
-        taken = f"{low:g}..{high:g} less {', '.join(f'{value:g}' for value in pre['mean'])}"
+        taken = f"{_numbers(pre['pixel_range'])} less {_numbers(pre['mean'])}"
         if provenance["preprocessing_inside"]:
             taken += " (subtracted inside: bytes go in)"
         rows.append(("input", f"{pre['channel_order']}, {taken}, {pre['resize']}"))
         if provenance["layout"] == KERAS_VGGFACE:
             rows.append(("NOT EXACT", PADDING_NOTE))
     rows += [("note", note) for note in result["notes"]]
-    rows += [
-        ("tensor", f"{name} {' x '.join(map(str, shape)) or 'a single number'}")
-        for name, shape in result.get("listing", {}).items()
-    ]
+    for name, shape in result.get("listing", {}).items():
+        rows.append(("tensor", f"{name} ({' x '.join(map(str, shape)) or 'a number'})"))
     text = "\n".join(f"{label:<11} {value}" for label, value in rows if value)
     return f"{text}\n{result['problems']}" if result["problems"] else f"{text}\nproblems    none"
+
+
+def _numbers(values: Iterable[float]) -> str:
+    """``0 to 255`` of two, ``(131.0912, 103.8827, 91.4953)`` of three."""
+    written = [f"{value:g}" if value == int(value) else str(value) for value in values]
+    return " to ".join(written) if len(written) == 2 else f"({', '.join(written)})"

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 from ferplus_keras.wording import printable
 
+#: So many tensors may be missing, or too many, on purpose.
+A_FEW = 60
+
 
 @dataclass
 class Mismatch:
@@ -30,6 +33,13 @@ class Mismatch:
             "with impossible values": self.bad_values,
         }
         return ", ".join(f"{len(items)} {what}" for what, items in counts.items() if items)
+
+    @property
+    def advice(self) -> str:
+        """What to do next: options help where a few tensors are too many or too few, and nowhere else."""
+        if self.wrong_shape or self.bad_values or len(self.missing) > A_FEW or len(self.unexpected) > A_FEW:
+            return "It is damaged, or of another network: `ferplus inspect` lists what it holds."
+        return "If that is meant, name the tensors with --allow-missing or --allow-unexpected."
 
     def rows(self) -> list[tuple[str, str, str]]:
         """(problem, tensors, detail), one row for each fold."""

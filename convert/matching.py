@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,8 @@ import numpy as np
 from convert.checkpoint import Arrays
 from convert.layouts import LAYOUTS, STEP_COUNTER, Slot, array_name, head_units, layer_of
 from convert.match_report import Mismatch
+from convert.provenance_fields import MAX_COUNT
+from convert.torchvision_names import MARKER
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.networks.architecture import (
     BATCHNORM_EPSILON,
@@ -19,6 +21,7 @@ from ferplus_keras.networks.architecture import (
     NO_HEAD,
     Architecture,
     Head,
+    Shape,
     architecture,
     classifier,
     embedding,
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
 #: Value of a missing array that was allowed by name: what a fresh layer has. A kernel has no such value.
 NEUTRAL_VALUES = {"gamma": 1.0, "beta": 0.0, "moving_mean": 0.0, "moving_variance": 1.0, "bias": 0.0}
 
+#: What torch.optim.swa_utils.AveragedModel keeps beside the network.
+AVERAGED = "n_averaged"
+
 #: The array whose name shows what stands before every name: "module." of DataParallel, "_orig_mod." of torch.compile.
 FIRST_LAYER = "conv1_7x7_s2"
 FIRST_KERNEL = {layout: array_name(FIRST_LAYER, "kernel", layout) for layout in LAYOUTS}
@@ -40,8 +46,8 @@ FIRST_KERNEL = {layout: array_name(FIRST_LAYER, "kernel", layout) for layout in 
 class NamedArrays:
     """What a reader found: arrays by the file's own names, not yet held against anything.
 
-    ``layout`` is a key of :data:`convert.layouts.LAYOUTS`. A "bfloat16" in ``dtypes`` says that the array holds raw
-    16-bit patterns.
+    ``layout`` is a key of :data:`convert.layouts.LAYOUTS`. Where ``dtypes`` has "bfloat16", the array holds raw 16-bit
+    patterns, or float32 that they were widened to.
     """
 
     format: str
@@ -87,12 +93,15 @@ def match(
         allow_missing, allow_unexpected: names or shell patterns of arrays whose absence or presence is meant.
             A missing array gets a fresh layer's value; a kernel can never be missing.
     """
-    arrays, notes = _without_prefix(found)
-    expected_architecture = recognise(arrays, found.layout, where, network=network, dropout=found.dropout)
+    found = without_prefix(found)
+    arrays, notes = dict(found.arrays), list(found.notes)
+    shapes = {name: array.shape for name, array in arrays.items()}
+    expected_architecture = recognise(shapes, found.layout, where, network=network, dropout=found.dropout)
     slots = LAYOUTS[found.layout](expected_architecture)
     mismatch = Mismatch()
     neutral: Arrays = {layer: {} for layer in expected_architecture.parameters}
     counters: dict[str, int] = {}
+    floating = 0
     torch_head = "conv"
     for name, slot in slots.items():
         array = arrays.pop(name, None)
@@ -114,20 +123,31 @@ def match(
     for name in list(arrays):
         layer, _, last = name.rpartition(".")
         if found.layout == "torch" and last == STEP_COUNTER and "gamma" in neutral.get(layer, {}):
-            counter = arrays.pop(name)
-            if counter.size != 1 or counter.dtype.kind not in "iu":
+            counter = _widened(arrays.pop(name), found.dtypes.get(name, ""))
+            if counter.size != 1:
                 mismatch.wrong_shape.append((name, counter.shape, ()))
             else:
-                counters[layer] = int(counter.reshape(-1)[0])
+                values = counter.reshape(-1)
+                floating += counter.dtype.kind == "f"
+                if np.isfinite(values[0]) and 0 <= values[0] <= MAX_COUNT:
+                    counters[layer] = round(values.item())
+        elif name.rpartition(".")[2] == AVERAGED and arrays[name].size == 1:
+            arrays.pop(name)
+            notes.append(f"{name}, which counts the models that were averaged, was left out")
         elif _named(name, allow_unexpected):
             arrays.pop(name)
             notes.append(f"{name} was left out, as asked")
         else:
             mismatch.unexpected.append((name, arrays[name].shape))
+    if floating:
+        notes.append(
+            f"{floating} BatchNorm step counters were floating-point numbers, as after averaging checkpoints, and were "
+            "rounded; they play no part in what the network computes"
+        )
     if mismatch:
         raise BadInputError(
             f"{where} is not a complete {expected_architecture.network} checkpoint: {mismatch.summary()}. "
-            "If that is meant, name the tensors with --allow-missing or --allow-unexpected.",
+            f"{mismatch.advice}",
             details=f"{printable(where)} against {expected_architecture}:\n{mismatch.table()}",
         )
     notes += _dtype_notes(found, slots)
@@ -135,71 +155,78 @@ def match(
 
 
 def recognise(
-    arrays: dict[str, np.ndarray], layout: str, where: str, *, network: str = "auto", dropout: float = 0.0
+    shapes: Mapping[str, Shape], layout: str, where: str, *, network: str = "auto", dropout: float = 0.0
 ) -> Architecture:
-    """The architecture that ``arrays`` belong to, told from names and from the head's shape.
+    """The architecture that arrays of these names and ``shapes`` belong to, told from the names and the head's shape.
 
     Raises :class:`BadInputError` when no tensor of these networks is there, saying what the names look like.
     """
-    layers = {layer_of(name, layout) for name in arrays}
+    layers = {layer_of(name, layout) for name in shapes}
     ours = "conv1_7x7_s2" in layers or any(layer.startswith("conv2_1_1x1_") for layer in layers)
     if not ours or "conv1/7x7_s2" in layers:  # keras_vggface shares some names
-        raise BadInputError(f"{where} is not one of Albanie's networks: {_looks_like(arrays)}")
+        raise BadInputError(f"{where} is not one of Albanie's networks: {_looks_like(list(shapes))}")
     if network == "auto":
         network = "senet50" if any(layer.endswith("_1x1_down") for layer in layers) else "resnet50"
     elif network not in NETWORKS:
         raise BadInputError(f"There is no network {network!r}: choose auto, {' or '.join(NETWORKS)}.")
     # A bias at the first convolution and no batch normalisation anywhere: they were folded (convert.folding).
-    folded = array_name(FIRST_LAYER, "bias", layout) in arrays and not any(layer.endswith("_bn") for layer in layers)
-    return architecture(network, _head(arrays, layout), 0.0 if folded else dropout, folded=folded)
+    folded = array_name(FIRST_LAYER, "bias", layout) in shapes and not any(layer.endswith("_bn") for layer in layers)
+    return architecture(network, _head(shapes, layout), 0.0 if folded else dropout, folded=folded)
 
 
-def _head(arrays: dict[str, np.ndarray], layout: str) -> Head:
+def _head(shapes: Mapping[str, Shape], layout: str) -> Head:
     for head in (classifier, embedding):
         name = head(1).layer_name
         assert name is not None
-        kernel = arrays.get(array_name(name, "kernel", layout))
-        if kernel is not None and kernel.ndim in (2, 4) and head_units(kernel.shape, layout) > 0:
-            return head(head_units(kernel.shape, layout))
+        kernel = shapes.get(array_name(name, "kernel", layout), ())
+        if len(kernel) in (2, 4) and head_units(kernel, layout) > 0:
+            return head(head_units(kernel, layout))
     return NO_HEAD
 
 
-def _looks_like(arrays: dict[str, np.ndarray]) -> str:
-    names = list(arrays)
+def _looks_like(names: list[str]) -> str:
     if not names:
         return "it holds no tensor."
     shown = ", ".join(names[:3])
-    if any(name.endswith(("layer1.0.conv1.weight", "layer1.0.bn1.weight")) for name in names):
+    if any(name.endswith(MARKER) for name in names):
         return (
-            f"its names ({shown}, ...) are torchvision's ResNet, whose geometry differs (stride on the 3x3, padded "
-            "pooling), so its weights would give wrong results here. Use Albanie's resnet50_ferplus_dag.pth."
+            f"its names ({shown}, ...) are those of torchvision's ResNet, and names do not tell the geometry: "
+            "torchvision's own network strides on the 3x3 and pads its pooling, ports of Albanie's do not. If this one "
+            "computes what Albanie's does, say so with --geometry published, and check it with the network's own code: "
+            "ferplus verify parity CONVERTED --against THIS --reference-code CODE.py"
         )
     if any(name.startswith(("conv1/7x7_s2", "conv2_1_1x1_reduce/")) or "/7x7_s2" in name for name in names):
         return f"its names ({shown}, ...) are keras_vggface's, and yet it is not complete."
     return (
-        f"it has {len(names)} tensors named {shown}, ..., and none called conv1_7x7_s2. "
+        f"of its {len(names):,} tensors ({shown}, ...) none is called conv1_7x7_s2. "
         "`ferplus inspect` lists what it holds."
     )
 
 
-def _without_prefix(found: NamedArrays) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The arrays without what stands before every name (``module.``, ``model.backbone.``), and a note about it."""
-    marker = FIRST_KERNEL[found.layout]
-    prefixes = [name.removesuffix(marker) for name in found.arrays if name.endswith(marker)]
+def without_prefix(found: NamedArrays) -> NamedArrays:
+    """``found`` without what stands before every name (``module.``, ``model.backbone.``), and a note about it."""
+    markers = (FIRST_KERNEL[found.layout], MARKER) if found.layout == "torch" else (FIRST_KERNEL[found.layout],)
+    prefixes = [name.removesuffix(marker) for marker in markers for name in found.arrays if name.endswith(marker)]
     prefix = min(prefixes, key=len, default="")
     if not prefix or not prefix.endswith((".", "/")):
-        return dict(found.arrays), list(found.notes)
+        return found
     arrays = {name.removeprefix(prefix): array for name, array in found.arrays.items()}
-    for name in list(found.dtypes):
-        found.dtypes[name.removeprefix(prefix)] = found.dtypes[name]
-    return arrays, [*found.notes, f"the names began with {prefix!r}, which was taken off"]
+    dtypes = {name.removeprefix(prefix): dtype for name, dtype in found.dtypes.items()}
+    notes = [*found.notes, f"the names began with {prefix}, which was taken off"]
+    return replace(found, arrays=arrays, dtypes=dtypes, notes=notes)
+
+
+def _widened(array: np.ndarray, dtype: str) -> np.ndarray:
+    """``array`` as numbers: bfloat16's sixteen bits are the upper half of a float32."""
+    if dtype != "bfloat16" or array.dtype.kind == "f":
+        return array
+    return (array.astype(np.uint32) << 16).view(np.float32)
 
 
 def _values(array: np.ndarray, dtype: str, slot: Slot) -> tuple[np.ndarray, str]:
     """``array`` as float32, and what is impossible about its numbers ("" when nothing is)."""
-    if dtype == "bfloat16":
-        array = (array.astype(np.uint32) << 16).view(np.float32)
-    elif array.dtype.kind != "f":
+    array = _widened(array, dtype)
+    if array.dtype.kind != "f":
         return np.zeros(array.shape, np.float32), f"holds {dtype}, not floating-point numbers"
     finite = np.isfinite(array)
     if not finite.all():

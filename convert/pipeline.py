@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,17 @@ from convert.manifest import Known, downloads_folder, output_folder, read_manife
 from convert.readers import own_provenance
 from convert.standin import standin_path, write_standin
 from convert.writers import FORMATS, Written
+from ferplus_keras import __version__
 from ferplus_keras.errors import BadInputError, CheckFailedError, DownloadError, OutputError
 from ferplus_keras.files.hashing import sha256_of
+
+#: Files that are verified by running them.
+CHECKED = (".h5", ".keras", ".onnx")
+
+#: Where files wait to be verified; the number is the process that made the folder.
+STAGING = ".partial-{}-convert-all"
+
+TOOL = f"ferplus-keras {__version__}"
 
 #: Seconds to wait for a server that may have been gone since 2020.
 CONNECT_TIMEOUT = 10.0
@@ -47,27 +58,114 @@ def convert_all(
 
     A file in ``weights/downloads`` is used as it is; else it is fetched, unless ``offline``; else a seeded stand-in
     takes its place and says so in its name. Each file's report goes into a folder of its own in ``reports``, if that
-    is given. Raises :class:`FerplusError` when a step fails.
+    is given. A file takes its name only when it has passed; one that has, from the same source, is not made again.
+    Raises :class:`FerplusError` when a step fails.
     """
     start = time.perf_counter()
     made = []
-    for known in read_manifest().values():
-        if not known.default:
-            continue
-        source = _source(known, offline, say)
-        standin = STANDIN in source.name
-        name = f"{known.name}-{STANDIN}" if standin else known.name
-        targets = [output_folder() / f"{name}{FORMATS[format].suffix}" for format in formats]
-        say(f"{known.name}: converting {source.name} to {', '.join(target.name for target in targets)}")
-        conversion = convert(source, targets)
-        for written in conversion.written:
-            if written.format in ("h5", "keras", "weights.h5", "onnx"):
-                say(f"{known.name}: running {written.path.name} against its source in float64 and float32")
-                made.append(_checked(written, source, standin, reports))
-            else:
-                made.append(Made(written, source, standin, {}))
+    with _staging() as staging:
+        for known in read_manifest().values():
+            if not known.default:
+                continue
+            source = _source(known, offline, say)
+            digest = sha256_of(source)
+            name = f"{known.name}-{STANDIN}" if STANDIN in source.name else known.name
+            todo = []
+            for target in (output_folder() / f"{name}{FORMATS[format].suffix}" for format in formats):
+                if (done := _finished(target, source, digest, reports)) is None:
+                    todo.append(target)
+                else:
+                    say(f"{known.name}: {target.name} is up to date")
+                    made.append(done)
+            if todo:
+                say(f"{known.name}: converting {source.name} to {', '.join(target.name for target in todo)}")
+                conversion = convert(source, [staging / target.name for target in todo])
+                for written, target in zip(conversion.written, todo, strict=True):
+                    made.append(_verified(written, target, source, reports, say))
     say(f"done in {time.perf_counter() - start:.0f} s")
     return made
+
+
+@contextmanager
+def _staging() -> Iterator[Path]:
+    """A folder beside the results, on the same disk, where files wait to be verified; those of killed runs go."""
+    output = output_folder()
+    try:
+        for left in output.glob(f"{STAGING.format('*')}"):
+            if not _alive(int(left.name.split("-")[1])):
+                shutil.rmtree(left)
+        folder = output / STAGING.format(os.getpid())
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{output} cannot be written to: {error.strerror}.") from None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is somebody else's
+        return True
+    return True
+
+
+def _finished(target: Path, source: Path, digest: str, reports: Path | None) -> Made | None:
+    """What an earlier run made of the same source, if it is there, this version's, and verified; else None."""
+    try:
+        provenance = own_provenance(target)
+        if provenance is None or provenance.source.sha256 != digest or provenance.tool != TOOL:
+            return None
+        written = Written(target, provenance.source.format, target.stat().st_size, sha256_of(target))
+        if not target.name.endswith(CHECKED):
+            return Made(written, source, provenance.standin, {})
+        if reports is None:
+            return None
+        parity = json.loads((_report_folder(reports, target) / "parity.json").read_text(encoding="utf-8"))
+        about = (parity["model"]["sha256"], parity["source"]["sha256"], parity["tool"])
+        if not parity["passed"] or about != (written.sha256, digest, TOOL):
+            return None
+    except (BadInputError, OSError, ValueError, KeyError, TypeError):  # not there, or not what we write
+        return None
+    return Made(written, source, provenance.standin, parity, _report_folder(reports, target) / "report.html")
+
+
+def _verified(written: Written, target: Path, source: Path, reports: Path | None, say: Callable[[str], None]) -> Made:
+    """Check a file that waits in the staging folder; only if it passes do it and its report take their places."""
+    final, standin = replace(written, path=target), STANDIN in source.name
+    if not target.name.endswith(CHECKED):
+        written.path.replace(target)
+        return Made(final, source, standin, {})
+    say(f"{target.name}: running it against its source in float64 and float32")
+    aside = written.path.parent / "reports" / target.name
+    options = ["--shown-as", str(target), *(("--report", str(aside)) if reports else ())]
+    parity = parity_in_own_process(written.path, source, options=options)
+    if not reports:
+        if parity["passed"]:
+            written.path.replace(target)
+        return Made(final, source, standin, parity)
+    folder = _report_folder(reports, target)
+    if not parity["passed"]:
+        folder = folder.with_name(f"{folder.name}-refused")
+        say(f"{target.name}: DIFFERENT from its source: the new file was discarded, an older one is left as it was")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists():  # first the old report goes: at no time does one lie there that is about another file
+            shutil.rmtree(folder)
+        if parity["passed"]:
+            written.path.replace(target)
+        shutil.move(aside, folder)
+    except OSError as error:
+        raise OutputError(f"{folder} could not be written: {error.strerror}.") from None
+    return Made(final, source, standin, parity, folder / "report.html")
+
+
+def _report_folder(reports: Path, target: Path) -> Path:
+    return reports / target.name.replace(".", "-")  # one for each format: a.h5 and a.keras
 
 
 def _source(known: Known, offline: bool, say: Callable[[str], None]) -> Path:
@@ -99,7 +197,7 @@ def verify_all(*, reports: Path | None = None, say: Callable[[str], None] = lamb
     """
     made = []
     for path in sorted(output_folder().glob("*")):
-        if path.name.startswith(".") or not path.name.endswith((".h5", ".keras", ".onnx")):
+        if path.name.startswith(".") or not path.name.endswith(CHECKED):
             continue
         provenance = own_provenance(path)
         if provenance is None:
@@ -121,7 +219,7 @@ def verify_all(*, reports: Path | None = None, say: Callable[[str], None] = lamb
 def _checked(written: Written, source: Path, standin: bool, reports: Path | None) -> Made:
     if reports is None:
         return Made(written, source, standin, parity_in_own_process(written.path, source))
-    folder = reports / written.path.name.replace(".", "-")  # one for each format: a.h5 and a.keras
+    folder = _report_folder(reports, written.path)
     parity = parity_in_own_process(written.path, source, options=("--report", str(folder)))
     return Made(written, source, standin, parity, folder / "report.html")
 

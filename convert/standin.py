@@ -42,8 +42,8 @@ def write_standin(known: Known, path: Path, *, seed: int = 0, legacy: bool = Tru
     """
     import torch
 
-    from verify.images import natural_images
-    from verify.references.torch_module import ReferenceNetwork
+    from ferplus_keras.networks.natural import natural_images
+    from ferplus_keras.networks.torch_module import ReferenceNetwork
 
     table = architecture(known.network, known.head)
     module = ReferenceNetwork(table)

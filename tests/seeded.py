@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from convert.checkpoint import Arrays, Checkpoint, Provenance, Source, labels_for
+from convert.layouts import torch_layout
 from convert.writers.torch_files import torch_arrays
 from ferplus_keras.networks.architecture import FERPLUS_HEAD, Head, architecture
 
@@ -46,6 +47,14 @@ def seeded_state(network: str, head: Head = FERPLUS_HEAD, seed: int = 0, **optio
 
     checkpoint = seeded_checkpoint(network, head, seed, **options)
     return OrderedDict((name, torch.from_numpy(np.array(array))) for name, array in torch_arrays(checkpoint))
+
+
+def hollow_state(network: str, value: float = 1.0, head: Head = FERPLUS_HEAD) -> dict[str, Any]:
+    """A state dict of full shapes and one number: each tensor repeats a storage of four bytes."""
+    import torch
+
+    slots = torch_layout(architecture(network, head))
+    return {name: torch.full((1,), value).expand(slot.shape) for name, slot in slots.items()}
 
 
 def save_state(state: Any, path: Path, *, legacy: bool = False) -> Path:

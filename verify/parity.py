@@ -23,13 +23,15 @@ from convert.folding import fold, refuse_folded
 from convert.readers import read_checkpoint
 from convert.readers.onnx_file import FOLDED
 from ferplus_keras.errors import BadInputError
-from verify.diagnosis import Case, Diagnosis, diagnose
+from verify.departures import departures, in_order
+from verify.diagnosis import Diagnosis, diagnose_all
 from verify.folding_check import check_folding
 from verify.images import Images
 from verify.pairing import Pairing
 from verify.preprocessing_check import PreprocessingComparison, compare_preprocessing
 from verify.rounding import UNIT_ROUNDOFF, rounding_units
 from verify.runs import TOLERANCES, Progress, Reference, Run, Side, compare
+from verify.sigmas import explained
 from verify.tensors import TensorComparison, compare_tensors
 
 #: Images on which folding is held against the network as it was: in float64, two networks beside it.
@@ -77,6 +79,7 @@ def check_parity(
     dtypes: tuple[str, ...] | None = None,
     tolerances: dict[str, float] | None = None,
     reference_code: Path | None = None,
+    key: str | None = None,
     onnx: bool = False,
     progress: Progress = lambda _line: None,
 ) -> Parity:
@@ -90,7 +93,8 @@ def check_parity(
         seed: of the images.
         dtypes: "float64", "float32" or both; default: all that the backend has.
         tolerances: dtype -> largest relative difference allowed.
-        reference_code: a ``*_dag.py`` to run as a further reference. It is executed.
+        reference_code: the network's own code, such as a ``*_dag.py``, to run as a further reference. It is executed.
+        key: which network of ``source`` is meant where it holds several.
         onnx: whether ONNX Runtime is a further reference.
         progress: called with a line when a step begins.
 
@@ -99,9 +103,12 @@ def check_parity(
     """
     start = time.perf_counter()
     model, source = Path(model), Path(source)
-    original = read_checkpoint(source)
+    # Under torchvision's names the geometry is a claim, and the code is there to test it.
+    original = read_checkpoint(source, key=key, geometry="published" if reference_code else None)
     checkpoint = _as_folded_as(model, original)
     side = _open(model, checkpoint)
+    apart = explained(checkpoint, side.arrays, side.provenance)
+    folded, checkpoint = checkpoint is not original, apart.checkpoint
     dtypes = _dtypes(dtypes, side)
     chosen = Images.of(images, seed=seed, folder=folder)
     result = Parity(
@@ -110,7 +117,8 @@ def check_parity(
         compare_preprocessing(chosen, side.provenance, checkpoint.provenance, side.preprocess), [],
     )  # fmt: skip
     result.tensors.extra += side.pairing.left_over  # layers with arrays of their own, which the checkpoint has not
-    if checkpoint is not original:
+    result.tensors.remark = apart.remark
+    if folded:
         progress(f"{model.name}: {source.name} folded, against itself in float64")
         result.tensors.folding = check_folding(original, chosen.inputs[:FOLDING_IMAGES])
     progress(f"{model.name}: what rounding can do, in float64")
@@ -210,7 +218,7 @@ def _disagreement(failed: Run) -> Diagnosis:
     layer = failed.first_over or ""
     apart = next(each for each in failed.layers if each.layer == layer)
     cause = (
-        f"at {layer}, the reference {failed.reference!r} computes something else than this project's module, with "
+        f"at {layer}, the reference {failed.reference} computes something else than this project's module, with "
         "which the model agrees: the two disagree about the architecture (a stride, a padding, an epsilon, an input)"
     )
     size = f"{apart.relative:.1e} of the layer's largest value" if apart.finite else apart.problem
@@ -218,7 +226,7 @@ def _disagreement(failed: Run) -> Diagnosis:
 
 
 def _diagnose(side: Side, checkpoint: Checkpoint, result: Parity, batch: np.ndarray) -> Diagnosis:
-    """Both sides once more, in the finest precision that the backend has, up to the layer where they part."""
+    """Both sides once more, in the finest precision that the backend has, and what is wrong at each layer."""
     from verify.references.torch_reference import TorchReference
 
     dtype = side.dtypes[0]
@@ -226,31 +234,17 @@ def _diagnose(side: Side, checkpoint: Checkpoint, result: Parity, batch: np.ndar
     failed = next((run for run in suspects if run.reference == TorchReference.name), None)
     if failed is None:
         return _disagreement(suspects[0])
-    table = checkpoint.architecture
-    layer = table.by_name[failed.first_over or ""]
-    number = failed.worst_image.get(layer.name, 0)
+    name = failed.first_over or ""
+    number = failed.worst_image.get(name, 0)
     image = batch[number : number + 1]
-    exact = TorchReference(checkpoint, "float64").run(image.astype("float64"))
     actual: dict[str, np.ndarray] = {}
-
-    def observe(name: str, output: np.ndarray) -> None:
-        if name == layer.name:
-            actual[name] = output
-
-    side.runner(dtype)(image.astype(dtype), observe)
+    side.runner(dtype)(image.astype(dtype), actual.__setitem__)
     folded = next((note for note in (side.provenance.notes if side.provenance else ()) if FOLDED in note), None)
     if folded and failed.worst_layer.finite and failed.worst_layer.relative < TOLERANCES["float32"]:
         cause = f"{FOLDED} the convolutions and rounded again to float32: other numbers, the same function but for that"
-        return Diagnosis(layer.name, "batchnorm-folded", cause, "likely", 1, folded.split(". ")[0])
-    before = table.layers[: table.layers.index(layer)]
-    case = Case(
-        table,
-        layer,
-        tuple(exact[name] for name in layer.inputs),
-        exact[layer.name],
-        actual[layer.name].astype(np.float64),
-        checkpoint.arrays,
-        side.arrays,
-        {each.name: exact[each.name] for each in before},
-    )
-    return diagnose(case)
+        return Diagnosis(name, "batchnorm-folded", cause, "likely", 1, folded.split(". ")[0])
+    cases = departures(checkpoint, side.arrays, image, actual, failed.over)
+    if found := diagnose_all(in_order(cases)):
+        return found
+    said = "on the image that was looked at again, every layer does what it should with what it is given"
+    return Diagnosis(name, "unknown", f"{name} differs on some images only", "unknown", 0, said)

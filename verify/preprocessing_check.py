@@ -24,6 +24,7 @@ class PreprocessingComparison:
     stated: str
     says_nothing: bool = False
     inside: bool = False  #: whether what was measured is a part of the file
+    nameless: bool = False  #: whether the file names its classes and the checkpoint, under whatever head, does not
 
     @property
     def passed(self) -> bool:
@@ -32,6 +33,11 @@ class PreprocessingComparison:
 
     @property
     def summary(self) -> str:
+        names = "; the names of the classes are the file's own, the checkpoint has none" if self.nameless else ""
+        return self._pixels + names
+
+    @property
+    def _pixels(self) -> str:
         if self.stated:
             return f"the file tells its users {self.stated}, which is not the checkpoint's"
         if self.inside:
@@ -68,9 +74,10 @@ def compare_preprocessing(
     if source is not None and source.training is not None:  # trained here, on pictures of whatever size it says
         published["size"] = source.preprocessing["size"]
     different = [f"{key} {told.get(key)}" for key, value in published.items() if _plain(told.get(key)) != _plain(value)]
-    if source is not None and source.labels != provenance.labels:
+    nameless = source is not None and source.labels is None and provenance.labels is not None
+    if source is not None and source.labels != provenance.labels and not nameless:
         different.append(f"the classes {', '.join(provenance.labels or ('none',))}")
-    return PreprocessingComparison(apart, ", ".join(different), inside=inside is not None)
+    return PreprocessingComparison(apart, ", ".join(different), inside=inside is not None, nameless=nameless)
 
 
 def _plain(value: Any) -> Any:

@@ -19,7 +19,7 @@ from ferplus_keras.networks import architecture as arch
 if TYPE_CHECKING:
     import torch
 
-    from verify.references.torch_module import ReferenceNetwork
+    from ferplus_keras.networks.torch_module import ReferenceNetwork
 
 UNIT_ROUNDOFF = {"float32": 2.0**-24, "float64": 2.0**-53}
 

@@ -78,7 +78,7 @@ class Run:
     closest_margin: float  #: smallest distance between the two highest reference logits, over the largest logit
     images: int
     seconds: float
-    output: Difference | None = None  #: what the model itself returns, against what it should
+    output: Difference | None = None  #: what the model itself returns, against what its own head yields
     worst_image: dict[str, int] = field(default_factory=dict)  #: layer -> index of the image where it was furthest off
 
     def over(self, layer: Difference) -> bool:
@@ -174,7 +174,7 @@ def compare(
                 closest_margin=_closest_margin(logits) if classes else float("inf"),
                 images=len(batch),
                 seconds=each.seconds,
-                output=_output(table, logits, ours, returned),
+                output=_output(table, ours, returned),
                 worst_image=each.worst_image,
             )
         )
@@ -208,10 +208,10 @@ class _Found:
             self.seconds += time.perf_counter() - start
 
 
-def _output(table: Architecture, logits: np.ndarray, ours: np.ndarray, returned: list[list[np.ndarray]]) -> Difference:
-    """What the model returns against what it should: the head's output, its softmax, or the features, pooled or not.
+def _output(table: Architecture, ours: np.ndarray, returned: list[list[np.ndarray]]) -> Difference:
+    """What the model returns against its own head's output: that itself, its softmax, or the features, pooled or not.
 
-    Which of them is told by the model's own head (``ours``), never by what the numbers look like.
+    Whether the head is the reference's is the logits' matter.
     """
     name = "what the model returns"
     if len(returned[0]) != 1:
@@ -225,7 +225,7 @@ def _output(table: Architecture, logits: np.ndarray, ours: np.ndarray, returned:
         candidates += [lambda head: head.reshape(len(head), -1, channels).mean(axis=1),
                        lambda head: head.reshape(len(head), -1, channels).max(axis=1)]  # fmt: skip
     likely = min(candidates, key=lambda of: _apart(of(ours), own))
-    return difference(name, likely(logits), own)
+    return difference(name, likely(ours), own)
 
 
 def _apart(wanted: np.ndarray, own: np.ndarray) -> float:

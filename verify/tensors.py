@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from verify.folding_check import FoldingComparison
 
 
+#: Numbers that are further apart than this (a quarter of a per cent or so) are other numbers, and steps say nothing.
+COUNTED = 1 << 15
+
+
 @dataclass
 class TensorComparison:
     """Arrays of two checkpoints side by side. ``different`` maps ``layer/role`` to the largest distance in ulps."""
@@ -23,6 +27,7 @@ class TensorComparison:
     different: dict[str, int] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     extra: list[str] = field(default_factory=list)  #: not the checkpoint's, and not zero
+    remark: str = ""  #: what was known and put right before the comparison
     folding: FoldingComparison | None = None  #: of a folded file, held against its source folded anew
 
     @property
@@ -33,15 +38,16 @@ class TensorComparison:
     @property
     def summary(self) -> str:
         parts = [self.folding.summary] if self.folding else []
+        parts += [self.remark] if self.remark else []
         if not (self.different or self.missing or self.extra):
             source = " to the source's, folded" if self.folding else ""
-            return "; ".join([f"{self.compared} arrays, equal bit for bit{source}", *parts])
+            but = " but for known roundings" if self.remark else ""
+            return "; ".join([f"{self.compared} arrays, equal bit for bit{source}{but}", *parts])
         if self.different:
             names = ", ".join(fold(self.different)[:4])
-            parts.append(
-                f"{len(self.different)} of {self.compared} arrays differ, by up to "
-                f"{max(self.different.values()):,} ulps: {names}"
-            )
+            furthest = max(self.different.values())
+            steps = f"by up to {furthest:,} ulp{'s' if furthest > 1 else ''}" if furthest <= COUNTED else "by far"
+            parts.append(f"{len(self.different)} of {self.compared} arrays differ, {steps}: {names}")
         if self.missing:
             parts.append(f"{len(self.missing)} arrays are not there: {', '.join(fold(self.missing)[:4])}")
         if self.extra:

@@ -33,6 +33,7 @@ def as_text(result: dict[str, Any]) -> str:
         lines.append(f"  layout: {provenance['notes'][0] if provenance['notes'] else KERAS_VGGFACE}")
     if found := result["diagnosis"]:
         lines.append(f"  cause: {found['cause']} ({found['confidence']}; {found['evidence']})")
+        lines += [f"  behind it: {each}" for each in found.get("further", ())]
     return "\n".join(lines)
 
 

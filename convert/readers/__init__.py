@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from convert.checkpoint import STANDIN, Checkpoint, Provenance, Source, labels_for, with_output
-from convert.matching import Match, NamedArrays, match
+from convert.heads import as_classifier, foreign_head
+from convert.matching import Match, NamedArrays, match, without_prefix
 from convert.readers.safetensors_file import is_safetensors, read_safetensors
 from convert.readers.torch_file import is_torch_file, read_torch_file
+from convert.torchvision_names import MARKER, NOTE, published_name
 from ferplus_keras import HDF5_MAGIC, PROVENANCE_KEY
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
@@ -19,12 +22,16 @@ from ferplus_keras.networks.keras_vggface import KERAS_VGGFACE
 from ferplus_keras.networks.preprocessing import PUBLISHED
 
 
-def read_named(file: MappedFile) -> NamedArrays:
-    """The arrays of ``file`` by its own names. The format is told from the content, not from the file's name.
+def read_named(file: MappedFile, key: str | None = None) -> NamedArrays:
+    """The arrays of ``file`` by its own names; of the network under ``key`` where it holds several.
+
+    The format is told from the content, not from the file's name.
 
     Raises :class:`BadInputError` when the content is no format that is known, or damaged.
     """
     head = bytes(file.view[:512])
+    if key is not None and not (is_safetensors(head) or (is_torch_file(head) and not is_keras_zip(file.path))):
+        raise BadInputError(f"{file.path} holds one network: leave out --key, which is for a .pth or .safetensors.")
     if is_mat_file(head):
         from convert.readers.mat_file import read_mat
 
@@ -34,9 +41,9 @@ def read_named(file: MappedFile) -> NamedArrays:
 
         return read_keras(file)
     if is_safetensors(head):
-        return read_safetensors(file)
+        return read_safetensors(file, key)
     if is_torch_file(head):
-        found = read_torch_file(file)
+        found = read_torch_file(file, key)
         notes = [f"the state dict stood under {' / '.join(found.wrapping)}"] if found.wrapping else []
         provenance = found.metadata.get(PROVENANCE_KEY)
         return NamedArrays(
@@ -57,6 +64,8 @@ def read_checkpoint(
     allow_missing: Iterable[str] = (),
     allow_unexpected: Iterable[str] = (),
     check_graph: bool = True,
+    key: str | None = None,
+    geometry: str | None = None,
 ) -> Checkpoint:
     """The checkpoint in the file ``source``, whatever its format, matched strictly against its architecture.
 
@@ -66,6 +75,8 @@ def read_checkpoint(
         allow_missing, allow_unexpected: see :func:`convert.matching.match`.
         check_graph: hold the graph in a Keras file against the network's, and take a head of another name that stands
             on its features as the classifier. False is for those who run the graph itself: arrays as they are.
+        key: which network of a file that holds several, such as "model_ema".
+        geometry: "published" says that tensors under torchvision's names are of a network with the published geometry.
 
     Raises:
         BadInputError: the file is damaged, unsafe, not one of these networks, or incomplete, or its graph computes
@@ -73,7 +84,9 @@ def read_checkpoint(
     """
     file = source if isinstance(source, MappedFile) else MappedFile(source)
     file.begin_sha256()
-    found = read_named(file)
+    found = read_named(file, key)
+    if geometry == "published":
+        found = under_published_names(found)
     found = with_head(found) if check_graph else in_our_terms(found)
     earlier = valid_provenance(found)
     result = match(
@@ -121,11 +134,29 @@ def own_provenance(path: str | Path) -> Provenance | None:
 
 def with_head(found: NamedArrays) -> NamedArrays:
     """``found`` in our terms, and the head of another name that was put on the features, if any, as classifier."""
+    if _is_state_dict(found):
+        bare = without_prefix(found)
+        layer = foreign_head(bare)
+        return as_classifier(bare, layer) if layer else bare
     if found.graph is None:  # no Keras file
         return found
     from convert.readers.keras import adopt_head
 
     return adopt_head(in_our_terms(found))
+
+
+def under_published_names(found: NamedArrays) -> NamedArrays:
+    """``found`` of a state dict with torchvision's names under the published ones; anything else as it is."""
+    bare = without_prefix(found) if _is_state_dict(found) else found
+    if MARKER not in bare.arrays:
+        return found
+    names = {name: published_name(name) for name in bare.arrays}
+    return replace(
+        bare,
+        arrays={names[name]: array for name, array in bare.arrays.items()},
+        dtypes={names[name]: dtype for name, dtype in bare.dtypes.items()},
+        notes=[*bare.notes, NOTE],
+    )
 
 
 def in_our_terms(found: NamedArrays) -> NamedArrays:
@@ -215,5 +246,5 @@ def _what_it_is(head: bytes, size: int) -> str:
 
 __all__ = [
     "graph_problem", "in_our_terms", "looks_like_html", "own_provenance", "read_checkpoint", "read_named",
-    "valid_provenance", "with_head",
+    "under_published_names", "valid_provenance", "with_head",
 ]  # fmt: skip

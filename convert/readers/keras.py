@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
+from convert.heads import as_classifier, foreign_head
 from convert.layouts import layer_of
 from convert.matching import NamedArrays
 from convert.readers.keras_graph import Graph, fed_by_features
 from ferplus_keras.files.keras_files import KerasFile, counted_names, open_keras_file
 from ferplus_keras.files.mapped_file import MappedFile
-from ferplus_keras.networks.architecture import FEATURES, NETWORKS, NO_HEAD, architecture
-from ferplus_keras.networks.emotions import EMOTIONS
+from ferplus_keras.networks.architecture import NETWORKS, NO_HEAD, architecture
 from ferplus_keras.networks.keras_plan import keras_plan
 from ferplus_keras.networks.keras_vggface import KERAS_VGGFACE, ZEROS, speaks, their_name
 
 #: A layer of keras_vggface's graphs by its counter in a file that has no names.
 AVERAGE_CLASS = "average_pooling2d"
-
-#: What a head is called in Albanie's files.
-HEAD_NAMES = ("classifier", "feat_extract")
 
 
 def read_keras(file: MappedFile) -> NamedArrays:
@@ -36,7 +31,7 @@ def read_keras(file: MappedFile) -> NamedArrays:
             for role, stored in roles.items():
                 name = f"{names.get(counted, counted)}/{role}"
                 arrays[name] = stored.view()
-                dtypes[name] = str(stored.dtype)
+                dtypes[name] = "bfloat16" if stored.bfloat16 else str(stored.dtype)
         notes = []
         if names:
             notes.append("the file names its layers by counters only (Keras before 3.6); names follow from the graph")
@@ -55,31 +50,13 @@ def adopt_head(found: NamedArrays) -> NamedArrays:
     What fine-tuning leaves: a network without its top, and a layer for classes of one's own behind it. Everything else
     comes back as it was, for :func:`convert.matching.match` to judge. A file without a graph tells by shapes alone.
     """
-    layers = {layer_of(name, "keras") for name in found.arrays}
-    network = "senet50" if any(layer.endswith("_1x1_down") for layer in layers) else "resnet50"
-    table = architecture(network, NO_HEAD)
-    left = layers - table.parameters.keys()
-    if found.graph is None or len(left) != 1 or not table.parameters.keys() <= layers:
+    layer = foreign_head(found) if found.graph is not None else None
+    if layer is None:
         return found
-    (layer,) = left
-    roles = [name for name in found.arrays if layer_of(name, "keras") == layer]
-    shapes = {name.rsplit("/", 1)[-1]: found.arrays[name].shape for name in roles}
-    units = shapes.get("bias", (0,))[-1] if shapes.get("bias") else 0
-    if layer in HEAD_NAMES or not units or shapes != {"kernel": (FEATURES, units), "bias": (units,)}:
+    network = "senet50" if any(layer_of(name, "keras").endswith("_1x1_down") for name in found.arrays) else "resnet50"
+    if found.graph and not fed_by_features(found.graph, layer, architecture(network, NO_HEAD)):
         return found
-    if found.graph and not fed_by_features(found.graph, layer, table):
-        return found
-    renamed = {name: f"classifier/{name.rsplit('/', 1)[-1]}" for name in roles}
-    note = f"its layer {layer}, {units} units on the features, was taken as the classifier; its classes have no names"
-    if units == len(EMOTIONS):
-        note += f" here: nothing says that their order is FERPlus's ({', '.join(EMOTIONS[:2])}, ...)"
-    return replace(
-        found,
-        arrays={renamed.get(name, name): array for name, array in found.arrays.items()},
-        dtypes={renamed.get(name, name): dtype for name, dtype in found.dtypes.items()},
-        notes=[*found.notes, note],
-        adopted=layer,
-    )
+    return as_classifier(found, layer)
 
 
 def _layer_names(file: KerasFile) -> dict[str, str]:

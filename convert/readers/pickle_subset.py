@@ -1,17 +1,20 @@
 """An interpreter for the part of Python's pickle language that a PyTorch state dict is written in.
 
 A pickle is a program; ``pickle.load`` runs it. This interpreter knows the thirty-odd instructions that build dicts,
-lists, tuples, strings and numbers, and the handful of names that describe a tensor. It never imports a name it is
-given, so a file cannot run code: any other instruction or name ends the reading with an error that says which.
+lists, tuples, strings and numbers, and the names that ``torch.load(weights_only=True)`` knows, with NumPy's. It never
+imports a name it is given, so a file cannot run code: any other instruction or name ends the reading with an error
+that says which.
 
 Tensors come out as :class:`TensorRef`: a description (storage, offset, shape, strides), not data. No memory is
-allocated by what the file claims.
+allocated by what the file claims. What is known and of no use to a network (a device, a NumPy array, a sparse tensor)
+comes out as :class:`Other`, its contents dropped.
 """
 
 from __future__ import annotations
 
 import io
 import pickletools
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,6 +54,17 @@ class TensorRef:
     strides: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Other:
+    """Something known that is passed over. ``kind`` says what: "device", "NumPy array", "sparse tensor"."""
+
+    kind: str
+
+    @property
+    def is_tensor(self) -> bool:
+        return self.kind.endswith(" tensor")
+
+
 class StateDict(OrderedDict):  # type: ignore[type-arg]
     """An OrderedDict that keeps what torch hangs on it (``_metadata``) apart from its items."""
 
@@ -80,17 +94,33 @@ STORAGE_DTYPES = {
 }
 DTYPES = frozenset(name for name in STORAGE_DTYPES.values() if name)
 
-_ORDERED_DICT = "collections.OrderedDict"
-_REBUILD_TENSOR = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor_v3")
-_REBUILD_PARAMETER = "torch._utils._rebuild_parameter"
-_SIZE = "torch.Size"
-_CALLABLE = frozenset((_ORDERED_DICT, *_REBUILD_TENSOR, _REBUILD_PARAMETER, _SIZE))
+#: Storages of types that are passed over: dtype name, and bytes an element, by which the old format finds the next.
+OTHER_STORAGES = {
+    "ComplexFloatStorage": ("complex64", 8),
+    "ComplexDoubleStorage": ("complex128", 16),
+    "QInt8Storage": ("qint8", 1),
+    "QUInt8Storage": ("quint8", 1),
+    "QInt32Storage": ("qint32", 4),
+    "QUInt4x2Storage": ("quint4x2", 1),
+    "QUInt2x4Storage": ("quint2x4", 1),
+}
+STORAGE_DTYPES |= {name: dtype for name, (dtype, _size) in OTHER_STORAGES.items()}
+
+_REBUILD = "torch._utils._rebuild_"
+_FROM_TYPE = "torch._tensor._rebuild_from_type_v2"
+
+#: Names that are never called: classes and settings that stand among the arguments of a call, or by themselves.
+_MARKS = frozenset(("torch.Tensor", "torch.nn.parameter.Parameter", "numpy.ndarray"))
+_MARK_PATTERN = re.compile(r"torch\.(q?u?int\d+\w*|b?float\w+|complex\d+|bits\w+|bool|(per_tensor|per_channel)_\w+)")
+#: Python 2's names of modules, in which the protocol of torch.save still writes, and NumPy's before 2.0.
+_MODULES = {"__builtin__": "builtins", "numpy.core.multiarray": "numpy._core.multiarray"}
 
 
 def _permitted(module: str, name: str) -> _Name:
+    module = _MODULES.get(module, module)
     qualified = f"{module}.{name}"
     storage = module in ("torch", "torch.storage", "torch.cuda") and name in STORAGE_DTYPES
-    if qualified in _CALLABLE or storage or (module == "torch" and name in DTYPES):
+    if storage or qualified in _CALLS or qualified in _MARKS or _MARK_PATTERN.fullmatch(qualified):
         return _Name(qualified)
     raise UnsafePickleError(qualified, f"the pickle names {shown(qualified)}, which no state dict needs")
 
@@ -154,6 +184,7 @@ def _run(stream: IO[bytes], storage: Callable[[Any], StorageRef] | None) -> Any:
                 "BININT" | "BININT1" | "BININT2" | "BINFLOAT" | "FLOAT"
                 | "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8" | "UNICODE"
                 | "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8" | "BINSTRING" | "SHORT_BINSTRING" | "STRING"
+                | "BYTEARRAY8"
             ):  # fmt: skip
                 stack.append(argument)
             case "MARK":
@@ -190,7 +221,7 @@ def _run(stream: IO[bytes], storage: Callable[[Any], StorageRef] | None) -> Any:
                 stack[-2:] = [(stack[-2], stack[-1])]
             case "TUPLE3":
                 stack[-3:] = [(stack[-3], stack[-2], stack[-1])]
-            case "LIST":
+            case "LIST" | "FROZENSET":
                 stack.append(pop_mark())
             case "DICT":
                 items = pop_mark()
@@ -231,9 +262,10 @@ def _run(stream: IO[bytes], storage: Callable[[Any], StorageRef] | None) -> Any:
                     stack.append(_call(function, arguments))
             case "BUILD":
                 state = stack.pop()
-                if not isinstance(stack[-1], StateDict) or not isinstance(state, dict):
+                if isinstance(stack[-1], StateDict) and isinstance(state, dict):
+                    stack[-1].attributes = state
+                elif not isinstance(stack[-1], Other):
                     raise UnsafePickleError("BUILD", "the pickle sets the state of an object that is no OrderedDict")
-                stack[-1].attributes = state
             case other:
                 raise UnsafePickleError(other, f"the pickle uses the instruction {other}, which no state dict needs")
     raise ValueError("it ends before its end mark")
@@ -286,33 +318,57 @@ def _call(function: Any, arguments: Any) -> Any:
     if not isinstance(function, _Name) or not isinstance(arguments, tuple):
         raise UnsafePickleError("REDUCE", "the pickle calls something that is not a permitted name")
     name = function.qualified
-    if name == _ORDERED_DICT:
-        pairs = arguments[0] if arguments else ()
-        if not isinstance(pairs, list | tuple):
-            raise TypeError("an OrderedDict is made of something that is no list")
-        result = StateDict((_key(key), value) for key, value in pairs)
-        result.attributes = {}
-        return result
-    if name == _SIZE:
-        return _sizes(arguments[0])
-    if name == _REBUILD_PARAMETER:
-        tensor = arguments[0]
-        if not isinstance(tensor, TensorRef):
-            raise TypeError("a parameter is made of something that is no tensor")
-        return tensor
-    if name in _REBUILD_TENSOR and len(arguments) <= 8:
-        return _tensor(name, *arguments)
-    raise UnsafePickleError(name, f"the pickle calls {name}, which no state dict needs")
+    if name not in _CALLS:
+        raise UnsafePickleError(name, f"the pickle calls {name}, which no state dict needs")
+    return _CALLS[name](*arguments)
 
 
-def _tensor(name: str, storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> TensorRef:
+def _ordered_dict(pairs: Any = ()) -> StateDict:
+    if not isinstance(pairs, list | tuple):
+        raise TypeError("an OrderedDict is made of something that is no list")
+    result = StateDict((_key(key), value) for key, value in pairs)
+    result.attributes = {}
+    return result
+
+
+def _parameter(tensor: Any, *_settings: Any) -> TensorRef | Other:
+    if not isinstance(tensor, TensorRef | Other):
+        raise TypeError("a parameter is made of something that is no tensor")
+    return tensor
+
+
+def _from_type(function: Any, _type: Any, arguments: Any, _state: Any) -> Any:
+    """A tensor that has attributes of its own, or is of a subclass: the tensor alone."""
+    if not isinstance(function, _Name) or not function.qualified.startswith(_REBUILD):
+        raise UnsafePickleError(_FROM_TYPE, "the pickle makes a tensor by something that makes none")
+    return _call(function, arguments)
+
+
+def _encode(text: Any, _encoding: Any = "latin1") -> Any:
+    """How protocol 2 writes bytes."""
+    return text.encode("latin1") if len(text) <= MAX_KEY_LENGTH else Other("bytes")
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_settings: Any) -> TensorRef | Other:
     if not isinstance(storage, StorageRef):
         raise TypeError("a tensor is made of something that is no storage")
-    dtype = storage.dtype
-    if name.endswith("_v3"):  # (..., requires_grad, backward_hooks, dtype): untyped storage, the dtype beside it
-        dtype = rest[2].qualified.removeprefix("torch.")
-    if dtype not in DTYPES:
+    return _typed_tensor(storage, storage.dtype, offset, shape, strides)
+
+
+def _tensor_v3(
+    storage: Any, offset: Any, shape: Any, strides: Any, _gradient: Any, _hooks: Any, dtype: Any, *_settings: Any
+) -> TensorRef | Other:
+    """An untyped storage, the dtype beside it."""
+    if not isinstance(storage, StorageRef):
+        raise TypeError("a tensor is made of something that is no storage")
+    return _typed_tensor(storage, dtype.qualified.removeprefix("torch."), offset, shape, strides)
+
+
+def _typed_tensor(storage: StorageRef, dtype: str | None, offset: Any, shape: Any, strides: Any) -> TensorRef | Other:
+    if dtype is None:
         raise TypeError("a tensor has a storage without a dtype")
+    if dtype not in DTYPES:
+        return Other(f"{dtype} tensor")
     shape, strides = _sizes(shape), _sizes(strides)
     numbers = (offset, *shape, *strides)
     if len(shape) != len(strides) or any(type(number) is not int or number < 0 for number in numbers):
@@ -324,6 +380,43 @@ def _sizes(value: Any) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple) or len(value) > MAX_DIMENSIONS:
         raise TypeError("a shape or strides that are no short list")
     return tuple(value)
+
+
+def _other(kind: str) -> Callable[..., Other]:
+    return lambda *_arguments: Other(kind)
+
+
+#: What may be called, and what is done instead.
+_CALLS: dict[str, Callable[..., Any]] = {
+    "collections.OrderedDict": _ordered_dict,
+    "collections.Counter": lambda counts=None: dict(_dict(counts or {})),
+    "builtins.set": lambda items=(): list(items),
+    "builtins.frozenset": lambda items=(): list(items),
+    "builtins.bytes": lambda: b"",
+    "builtins.bytearray": _other("bytes"),
+    "builtins.complex": _other("complex number"),
+    "_codecs.encode": _encode,
+    "torch.Size": lambda sizes=(): _sizes(sizes),
+    "torch.device": _other("device"),
+    "torch.serialization._get_layout": _other("layout"),
+    _FROM_TYPE: _from_type,
+    f"{_REBUILD}tensor": _tensor,
+    f"{_REBUILD}tensor_v2": _tensor,
+    f"{_REBUILD}tensor_v3": _tensor_v3,
+    f"{_REBUILD}parameter": _parameter,
+    f"{_REBUILD}parameter_with_state": _parameter,
+    f"{_REBUILD}device_tensor_from_cpu_tensor": _parameter,
+    f"{_REBUILD}device_tensor_from_numpy": _other("NumPy tensor"),
+    f"{_REBUILD}sparse_tensor": _other("sparse tensor"),
+    f"{_REBUILD}qtensor": _other("quantized tensor"),
+    f"{_REBUILD}meta_tensor_no_storage": _other("meta tensor"),
+    f"{_REBUILD}nested_tensor": _other("nested tensor"),
+    "numpy.dtype": _other("NumPy dtype"),
+    "numpy._core.multiarray._reconstruct": _other("NumPy array"),
+    "numpy._core.multiarray.scalar": _other("NumPy number"),
+    "numpy._core.numeric._frombuffer": _other("NumPy array"),
+    "numpy.core.numeric._frombuffer": _other("NumPy array"),
+}
 
 
 def storage_from_id(identifier: Any) -> StorageRef:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from convert.choice import choose
 from convert.matching import NamedArrays
 from ferplus_keras import PROVENANCE_KEY
 from ferplus_keras.errors import BadInputError
@@ -34,8 +35,11 @@ def is_safetensors(head: bytes) -> bool:
     return len(head) >= 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100 << 20
 
 
-def read_safetensors(file: MappedFile) -> NamedArrays:
-    """The tensors of a ``.safetensors`` file by name. Raises :class:`BadInputError` on a damaged one."""
+def read_safetensors(file: MappedFile, key: str | None = None) -> NamedArrays:
+    """The tensors of a ``.safetensors`` file by name; of the network under ``key`` where it holds several.
+
+    Raises :class:`BadInputError` on a damaged one.
+    """
     from safetensors import SafetensorError, safe_open
 
     length = int.from_bytes(file.view[:8], "little")
@@ -66,7 +70,8 @@ def read_safetensors(file: MappedFile) -> NamedArrays:
         except (ValueError, OverflowError) as error:  # 65 dimensions, or a size of 2**62 beside a zero
             raise BadInputError(f"{file.path}: the tensor {name} has an impossible shape ({error}).") from None
     provenance = provenance_of(file.path, metadata.get(PROVENANCE_KEY))
-    return NamedArrays("safetensors", "torch", arrays, dtypes, provenance=provenance)
+    _path, arrays, notes = choose(file.path, {"": arrays}, key)
+    return NamedArrays("safetensors", "torch", arrays, {name: dtypes[name] for name in arrays}, notes, provenance)
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

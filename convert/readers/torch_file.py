@@ -12,20 +12,21 @@ comes from :mod:`convert.readers.pickle_subset`, which runs no code.
 from __future__ import annotations
 
 import math
-import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from convert.choice import choose
 from convert.halves import in_halves
 from convert.readers import pickle_subset
 from convert.readers.pickle_subset import (
     MalformedPickleError,
+    Other,
     StateDict,
     StorageRef,
     TensorRef,
@@ -49,15 +50,20 @@ HOW_TO_SAVE = (
 )
 
 #: The numpy type of the bytes. numpy has no bfloat16: its 16 bits are widened where they are used.
-NUMPY_DTYPES = {name: np.dtype(name) for name in pickle_subset.DTYPES if name != "bfloat16"} | {
-    "bfloat16": np.dtype("uint16")
-}
-
-#: The types and forms of tensor that PyTorch has beside those above, by how their names begin and end.
-OTHER_TENSORS = re.compile(
-    r"torch(\.cuda|\.storage)?\.(Q?U?Int|Complex)\w*Storage|torch\.(q?u?int|complex|float|bits)\w+|torch\._utils\._rebuild_\w+"
-    r"|torch\.serialization\._get_layout"
+NUMPY_DTYPES = (
+    {name: np.dtype(name) for name in pickle_subset.DTYPES if name != "bfloat16"}
+    | {"bfloat16": np.dtype("uint16")}
+    | {name: np.dtype(f"V{size}") for name, size in pickle_subset.OTHER_STORAGES.values()}
 )
+
+#: Said of a pickle of NumPy arrays: their bytes stand inside the pickle, which is bounded.
+NUMPY_ARRAYS = (
+    "holds NumPy arrays in a pickle, and no tensors. Where it is trusted, save tensors instead: "
+    "torch.save({name: torch.from_numpy(array) for name, array in state.items()}, 'state_dict.pth')."
+)
+
+#: In so many bytes of a pickle the first array is announced.
+SAMPLE = 1 << 16
 
 #: A view may repeat a number by a stride of zero, so that a small file describes an array of any size.
 MAX_REPEATED_BYTES = 1 << 30
@@ -83,20 +89,15 @@ def is_torch_file(head: bytes) -> bool:
     return head[:4] == b"PK\x03\x04" or (head[:1] == b"\x80" and 2 <= head[1] <= 5 if len(head) > 1 else False)
 
 
-def read_torch_file(file: MappedFile) -> TorchFile:
-    """The tensors of a ``.pth``, ``.pt``, ``.bin`` or ``.ckpt`` file.
+def read_torch_file(file: MappedFile, key: str | None = None) -> TorchFile:
+    """The tensors of a ``.pth``, ``.pt``, ``.bin`` or ``.ckpt`` file; of those under ``key`` where it holds several.
 
     Raises :class:`BadInputError` on anything that is not a state dict (however wrapped) in one of the two formats.
     """
     try:
         reader = _read_zip if file.view[:4] == ZIP_MAGIC else _read_legacy
-        return reader(file)
+        return reader(file, key)
     except UnsafePickleError as error:
-        if OTHER_TENSORS.fullmatch(error.name):
-            raise BadInputError(
-                f"{file.path} holds a tensor of a kind that is not read ({error.name}: sparse, quantized, complex or "
-                "of a rare type). Save plain float32 tensors: {name: tensor.to_dense().float() for each tensor}."
-            ) from None
         raise BadInputError(
             f"{file.path} is not a plain state dict: {error}. A whole pickled model or training state would have to "
             f"run its author's code to be read, so it is refused. {HOW_TO_SAVE}"
@@ -110,7 +111,7 @@ def read_torch_file(file: MappedFile) -> TorchFile:
 # --- the zip format -----------------------------------------------------------------------------------------------
 
 
-def _read_zip(file: MappedFile) -> TorchFile:
+def _read_zip(file: MappedFile, key: str | None) -> TorchFile:
     archive = open_zip(file)
     members = {info.filename: info for info in archive.infolist()}
     if len(members) != len(archive.infolist()):
@@ -135,6 +136,8 @@ def _read_zip(file: MappedFile) -> TorchFile:
         start, size = spans[name]
         return memoryview(file.view)[start : start + size]
 
+    if spans[pickles[0]][1] > pickle_subset.MAX_PICKLE_BYTES and b"multiarray" in bytes(raw(pickles[0])[:SAMPLE]):
+        raise BadInputError(f"{file.path} {NUMPY_ARRAYS}")
     byteorder = bytes(raw(f"{top}/byteorder")[:16]) if f"{top}/byteorder" in members else b"little"
     if byteorder not in (b"little", b"big"):
         raise BadInputError(f"{file.path} has the byte order {byteorder!r}, neither little nor big. It is damaged.")
@@ -148,7 +151,7 @@ def _read_zip(file: MappedFile) -> TorchFile:
             )
         return spans[name]
 
-    result = _collect(file, "torch-zip", value, span, byteorder == b"big")
+    result = _collect(file, "torch-zip", value, key, span, byteorder == b"big")
     result.notes += _check_crcs(file, members, raw)
     return result
 
@@ -207,9 +210,11 @@ def _check_crcs(file: MappedFile, members: dict[str, zipfile.ZipInfo], raw: Any)
 # --- the old format -----------------------------------------------------------------------------------------------
 
 
-def _read_legacy(file: MappedFile) -> TorchFile:
+def _read_legacy(file: MappedFile, key: str | None) -> TorchFile:
     stream = pickles_in(file.view)
     first = pickle_subset.load(stream)
+    if _holds(first, "NumPy array"):
+        raise BadInputError(f"{file.path} {NUMPY_ARRAYS}")
     if first != MAGIC_NUMBER:
         raise BadInputError(
             f"{file.path} is a pickle but no PyTorch checkpoint: it does not start with torch's magic number. A pickle "
@@ -238,7 +243,7 @@ def _read_legacy(file: MappedFile) -> TorchFile:
             raise BadInputError(f"{file.path}: the storage {shown(storage.key)} is missing; the file is damaged.")
         return spans[storage.key]
 
-    return _collect(file, "torch-legacy", value, span, big_endian=False)
+    return _collect(file, "torch-legacy", value, key, span, big_endian=False)
 
 
 def _legacy_spans(
@@ -251,9 +256,9 @@ def _legacy_spans(
             raise _cut_short(file, f"storage {index + 1} of {len(keys)} is missing")
         (count,) = struct.unpack("<q", header)
         storage = storages.get(key)
-        if storage is None or storage.dtype is None:
+        if storage is None:
             raise BadInputError(f"{file.path}: the storage {shown(key)} is not described; the file is damaged.")
-        size = count * NUMPY_DTYPES[storage.dtype].itemsize
+        size = count * (NUMPY_DTYPES[storage.dtype].itemsize if storage.dtype else 1)
         if count < 0 or position + 8 + size > file.size:
             raise _cut_short(file, f"storage {index + 1} of {len(keys)} claims {count:,} elements")
         spans[key] = (position + 8, size)
@@ -274,52 +279,71 @@ def _cut_short(file: MappedFile, what: str) -> BadInputError:
 
 # --- from descriptions to arrays ----------------------------------------------------------------------------------
 
-#: Keys under which training scripts keep the state dict, tried in this order when several are there.
+#: Keys under which training scripts keep the state dict, looked at in this order.
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params")
 
 
-def _collect(file: MappedFile, format: str, value: Any, span: Any, big_endian: bool) -> TorchFile:
-    state, wrapping = _unwrap(file, value)
+#: State dicts stand one or two keys deep.
+MAX_WRAPPING = 5
+
+
+def _collect(file: MappedFile, format: str, value: Any, key: str | None, span: Any, big_endian: bool) -> TorchFile:
+    state, metadata, wrapping, notes = _unwrap(file, value, key)
     tensors: dict[str, np.ndarray] = {}
     dtypes: dict[str, str] = {}
-    notes: list[str] = []
     for name, ref in state.items():
         if isinstance(ref, TensorRef):
-            tensors[str(name)] = _array(file, str(name), ref, span, big_endian)
-            dtypes[str(name)] = ref.dtype
+            tensors[name] = _array(file, name, ref, span, big_endian)
+            dtypes[name] = ref.dtype
+        elif isinstance(ref, Other) and ref.is_tensor:
+            raise BadInputError(
+                f"{file.path} holds a tensor of a kind that is not read: {shown(name)} is a {ref.kind}. Save plain "
+                "float32 tensors: {name: tensor.to_dense().float() for each tensor}."
+            )
         else:
-            notes.append(f"{shown(str(name))}: a {type(ref).__name__}, no tensor; left alone")
-    metadata = getattr(state, "attributes", {}).get("_metadata")
+            kind = ref.kind if isinstance(ref, Other) else type(ref).__name__
+            notes.append(f"{shown(name)} is no tensor ({kind}) and was left alone")
     return TorchFile(format, tensors, dtypes, wrapping, metadata if isinstance(metadata, dict) else {}, notes)
 
 
-def _unwrap(file: MappedFile, value: Any) -> tuple[dict[Any, Any], tuple[str, ...]]:
-    """The dict of tensors in ``value``, and the keys that lead to it."""
-    path: list[str] = []
-    while isinstance(value, dict):
-        if any(isinstance(item, TensorRef) for item in value.values()):
-            holders = [key for key in WRAPPERS if _holds_tensors(value.get(key))]
-            if not holders:
-                return value, tuple(path)
-        inner = [key for key in WRAPPERS if isinstance(value.get(key), dict)]
-        if not inner:
-            inner = [key for key, item in value.items() if _holds_tensors(item)]
-        if len(inner) != 1 and not (inner and inner[0] in WRAPPERS):
-            break
-        path.append(str(inner[0]))
-        value = value[inner[0]]
-        if len(path) > 5:
-            break
-    kind = type(value).__name__
-    if isinstance(value, dict):
-        kind = f"dict with {shown(', '.join(str(key)[:40] for key in list(value)[:6])) or 'nothing'}"
-    elif isinstance(value, TensorRef):
-        kind = "single tensor"
-    raise BadInputError(f"{file.path} holds no state dict but a {kind}. {HOW_TO_SAVE}")
+def _unwrap(file: MappedFile, value: Any, key: str | None) -> tuple[dict[str, Any], Any, tuple[str, ...], list[str]]:
+    """The tensors in ``value`` that are meant, torch's _metadata with them, the keys that lead to them, and notes."""
+    groups = dict(_groups(value, (), set()))
+    if not groups:
+        if _holds(value, "NumPy array") or any(_holds(item, "NumPy array") for item in _values(value)):
+            raise BadInputError(f"{file.path} {NUMPY_ARRAYS}")
+        kind = "single tensor" if isinstance(value, TensorRef) else type(value).__name__
+        if isinstance(value, dict):
+            kind = f"dict with {shown(', '.join(str(key)[:40] for key in list(value)[:6])) or 'nothing'}"
+        raise BadInputError(f"{file.path} holds no state dict but a {kind}. {HOW_TO_SAVE}")
+    named = {"/".join(path): {str(name): item for name, item in items.items()} for path, items in groups.items()}
+    path, chosen, notes = choose(file.path, named, key)
+    wrapping = next(each for each in groups if "/".join(each) == path)
+    return chosen, getattr(groups[wrapping], "attributes", {}).get("_metadata"), wrapping, notes
 
 
-def _holds_tensors(value: Any) -> bool:
-    return isinstance(value, dict) and any(isinstance(item, TensorRef) for item in value.values())
+def _groups(value: Any, path: tuple[str, ...], seen: set[int]) -> Iterator[tuple[tuple[str, ...], dict[Any, Any]]]:
+    """Every dict of named tensors, the likelier first: those under the usual keys before those under others.
+
+    An optimizer numbers its tensors' dicts, and a number is not followed. Each dict is looked at once: a small pickle
+    may name one in thousands of places.
+    """
+    if not isinstance(value, dict) or len(path) > MAX_WRAPPING or id(value) in seen:
+        return
+    seen.add(id(value))
+    if any(isinstance(item, TensorRef) or (isinstance(item, Other) and item.is_tensor) for item in value.values()):
+        yield path, value
+    usual = [name for name in WRAPPERS if name in value]
+    for name in (*usual, *(name for name in value if isinstance(name, str) and name not in WRAPPERS)):
+        yield from _groups(value[name], (*path, name), seen)
+
+
+def _holds(value: Any, kind: str) -> bool:
+    return any(isinstance(item, Other) and item.kind == kind for item in _values(value))
+
+
+def _values(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else ()
 
 
 def _array(file: MappedFile, name: str, ref: TensorRef, span: Any, big_endian: bool) -> np.ndarray:

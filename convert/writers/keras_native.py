@@ -1,13 +1,15 @@
 """``X.keras`` and ``X.weights.h5``: Keras 3's own formats, written by Keras itself.
 
-Their layout changes between Keras versions, so they are left to the library that owns them, on whatever backend it
-runs. (The command line takes Keras's NumPy backend, which starts fast and needs neither TensorFlow nor PyTorch.)
+Their layout changes between Keras versions, so they are left to the library that owns them, on ``KERAS_BACKEND`` or on
+any backend that is installed.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ from convert.checkpoint import Checkpoint
 from ferplus_keras import PROVENANCE_KEY, PROVENANCE_MEMBER
 from ferplus_keras.errors import OutputError
 from ferplus_keras.files.atomic import as_os_error
+
+#: What Keras can compute with; unless told otherwise it takes the first.
+BACKENDS = ("tensorflow", "torch", "jax")
 
 
 def write_keras(
@@ -57,13 +62,22 @@ def write_keras_weights(checkpoint: Checkpoint, path: Path, *, activation: str |
 
 
 def _model(checkpoint: Checkpoint, activation: str | None, model_name: str, pixels: bool = False) -> Any:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow greets
+    wanted = os.environ.get("KERAS_BACKEND")
+    installed = [name for name in BACKENDS if find_spec(name)]
+    if not wanted and installed and installed[0] != BACKENDS[0]:
+        os.environ["KERAS_BACKEND"] = installed[0]  # else Keras would look for TensorFlow
     try:
         from ferplus_keras.networks.models import model_from_architecture
-    except ImportError as error:
-        raise OutputError(
-            f".keras and .weights.h5 files are written by Keras 3, which cannot be imported here ({error}). "
-            "Install it with: pip install keras. A .h5 file needs no Keras."
-        ) from None
+    except (ImportError, ValueError) as error:
+        cannot = f".keras and .weights.h5 files are written by Keras 3, which cannot be imported here ({error})."
+        if find_spec("keras") is None:
+            advice = "Install it with: pip install keras."
+        elif wanted and installed:
+            advice = f"KERAS_BACKEND is {wanted}; what is installed here: {', '.join(installed)}."
+        else:
+            advice = f"Keras computes with {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}; install one of them."
+        raise OutputError(f"{cannot} {advice} A .h5 file needs no Keras.") from None
     shape = checkpoint.provenance.input_shape
     model = model_from_architecture(
         checkpoint.architecture, input_shape=shape, activation=activation, name=model_name, pixels=pixels

@@ -16,14 +16,12 @@ from ferplus_keras.cli import screen
 from ferplus_keras.cli.parsing import did_you_mean, number
 from ferplus_keras.cli.progress import Progress
 from ferplus_keras.cli.requirements import (
-    BACKENDS,
-    backend_of_environment,
-    installed,
     need_file,
     need_network_before,
 )
 from ferplus_keras.cli.shared import (
     Commands,
+    add_key,
     add_reports,
     in_the_way,
     plain,
@@ -85,6 +83,11 @@ def add(commands: Commands) -> None:
         "--preprocessing", choices=("outside", "inside"), default="outside",
         help="inside: .h5 and .keras models take RGB bytes, 224 x 224 x 3, and subtract the mean themselves",
     )  # fmt: skip
+    add_key(convert)
+    convert.add_argument(
+        "--geometry", choices=("published",),
+        help="say that a network with torchvision's names computes what Albanie's does; names do not tell",
+    )  # fmt: skip
     convert.add_argument("--no-top", action="store_true", help="leave the classifier out")
     for kind, verb in (("missing", "be absent"), ("unexpected", "be present and left out")):
         convert.add_argument(
@@ -105,6 +108,7 @@ def add(commands: Commands) -> None:
         "ferplus inspect resnet50_ferplus_dag.pth",
     )  # fmt: skip
     inspect.add_argument("file", metavar="FILE")
+    add_key(inspect)
 
     trip = commands.add(
         "roundtrip", _roundtrip, "Walk every pair of formats from a file and home again; compare all numbers.",
@@ -124,7 +128,6 @@ def add(commands: Commands) -> None:
 
 def _convert(options: argparse.Namespace) -> int:
     _source_first(options)
-    _light_keras()
     _in_haste()
     from ferplus_keras.files.mapped_file import MappedFile
 
@@ -148,6 +151,8 @@ def _convert(options: argparse.Namespace) -> int:
         pixels=options.preprocessing == "inside",
         allow_missing=options.allow_missing,
         allow_unexpected=options.allow_unexpected,
+        key=options.key,
+        geometry=options.geometry,
         progress=progress(options.json),
     )
     provenance = conversion.provenance
@@ -187,15 +192,6 @@ def _source_first(options: argparse.Namespace) -> None:
     need_file(options.source)
 
 
-def _light_keras() -> None:
-    """To write Keras 3's own files any backend will do, and NumPy's starts in a second. Parity picks its own."""
-    if installed("jax"):  # which Keras's NumPy backend uses
-        os.environ["KERAS_BACKEND"] = "numpy"
-    elif (backend := next(filter(installed, BACKENDS), None)) and not installed(backend_of_environment()):
-        os.environ["KERAS_BACKEND"] = backend
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Keras imports TensorFlow where it finds it, which greets
-
-
 def _in_haste() -> None:
     """Set the interpreter up for a process that lives for half a second."""
     gc.disable()  # looking for garbage would take a tenth of that,
@@ -205,7 +201,6 @@ def _in_haste() -> None:
 
 
 def _convert_all(options: argparse.Namespace) -> int:
-    _light_keras()
     from convert.pipeline import convert_all
 
     reports = reports_folder_of(options)
@@ -218,7 +213,7 @@ def _inspect(options: argparse.Namespace) -> int:
     need_file(options.file, folder=True)
     from convert.inspection import as_text, inspect
 
-    result = inspect(options.file)
+    result = inspect(options.file, key=options.key)
     if options.json:
         screen.result_json(result)
     else:
@@ -230,7 +225,6 @@ def _inspect(options: argparse.Namespace) -> int:
 
 def _roundtrip(options: argparse.Namespace) -> int:
     need_file(options.source)
-    _light_keras()
     from ferplus_keras.errors import CheckFailedError
     from verify.roundtrip import roundtrip
 

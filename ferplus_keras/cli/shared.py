@@ -80,6 +80,13 @@ def add_reports(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_key(command: argparse.ArgumentParser) -> None:
+    """``--key NAME`` of the commands that read a checkpoint."""
+    command.add_argument(
+        "--key", metavar="NAME", help="the network that is meant where a file holds several, such as model_ema"
+    )
+
+
 def add_data(command: argparse.ArgumentParser) -> None:
     """``--data PATH`` of the commands that look at FERPlus's pictures."""
     command.add_argument(

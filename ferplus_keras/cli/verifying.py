@@ -15,6 +15,7 @@ from ferplus_keras.cli import screen
 from ferplus_keras.cli.requirements import BACKENDS, backend_of_environment, need, need_file
 from ferplus_keras.cli.shared import (
     Commands,
+    add_key,
     add_reports,
     count,
     keras_settings,
@@ -62,9 +63,11 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     parity.add_argument(
         "--reference-code", metavar="FILE",
-        help="the *_dag.py that was published with the checkpoint, as a further reference: IT IS EXECUTED",
+        help="the network's own PyTorch code, such as a *_dag.py, as a further reference: IT IS EXECUTED",
     )  # fmt: skip
+    add_key(parity)
     parity.add_argument("--no-onnx", action="store_true", help="leave ONNX Runtime out as a further reference")
+    parity.add_argument("--shown-as", metavar="PATH", help=argparse.SUPPRESS)  # a file that waits for its name
     parity.add_argument("--report", metavar="DIR", help="write parity.json, junit.xml, report.md and report.html there")
 
     same = checks.add(
@@ -166,6 +169,7 @@ def _parity_here(options: argparse.Namespace, backend: str) -> dict[str, Any]:
         seed=options.seed,
         tolerances={dtype: value for dtype, value in chosen if value},
         reference_code=Path(options.reference_code) if options.reference_code else None,
+        key=options.key,
         onnx=not options.no_onnx and find_spec("onnxruntime") is not None and find_spec("onnx") is not None,
         progress=progress(options.json),
     )
@@ -189,14 +193,14 @@ def _parity_on_each(options: argparse.Namespace, backends: Sequence[str]) -> dic
 def _command(options: argparse.Namespace) -> str:
     """What to type to repeat the check."""
     backends = [word for backend in options.backend for word in ("--backend", backend)]
-    typed = ["ferplus", "verify", "parity", options.model, "--against", options.against]
+    typed = ["ferplus", "verify", "parity", options.shown_as or options.model, "--against", options.against]
     return shlex.join([*typed, *_passed_on(options), *backends])
 
 
 def _passed_on(options: argparse.Namespace) -> list[str]:
     """The options of a parity check that change its result."""
     typed = ["--n", str(options.n), "--seed", str(options.seed)]
-    for name in ("images", "reference_code", "float64", "float32"):
+    for name in ("images", "reference_code", "key", "float64", "float32"):
         if value := getattr(options, name):
             typed += [f"--{name.replace('_', '-')}", str(value)]
     if options.no_onnx:

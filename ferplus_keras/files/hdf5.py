@@ -52,6 +52,10 @@ def open_hdf5(path: Path, content: bytes | None = None) -> Iterator[h5py.File]:
             ) from error
 
 
+#: How Keras 3 stores bfloat16, which h5py does not know: two opaque bytes a number.
+BFLOAT16 = np.dtype("V2")
+
+
 class StoredArray:
     """An array in an open HDF5 file: shape and type known, the numbers read when asked for.
 
@@ -62,6 +66,9 @@ class StoredArray:
         self.dataset, self.content, self.budget, self.where = dataset, content, budget, where
         self.shape: tuple[int, ...] = dataset.shape
         self.dtype: np.dtype = dataset.dtype
+        self.bfloat16 = self.dtype == BFLOAT16
+        if self.bfloat16:
+            self.dtype = np.dtype(np.float32)
 
     @property
     def nbytes(self) -> int:
@@ -73,16 +80,19 @@ class StoredArray:
 
         None also when HDF5 keeps the numbers in a form that numpy has not (bfloat16, say) and converts them.
         """
-        if self.dataset.get_type() != h5py.h5t.py_create(self.dtype, logical=True):
+        if self.bfloat16 or self.dataset.get_type() != h5py.h5t.py_create(self.dtype, logical=True):
             return None
         offset: int | None = self.dataset.get_offset()
         return offset
 
     def read(self) -> np.ndarray:
-        """Its numbers, in memory of their own. Raises :class:`BadInputError` when they unpack to more than declared."""
+        """Its numbers, in memory of their own; bfloat16 widened to float32, which holds them exactly.
+
+        Raises :class:`BadInputError` when they unpack to more than declared.
+        """
         check_pieces(self.dataset, self.content, self.budget, self.where)
-        array: np.ndarray = h5py.Dataset(self.dataset)[()]
-        return array
+        array: np.ndarray = np.asarray(h5py.Dataset(self.dataset)[()])
+        return (array.view("<u2").astype(np.uint32) << 16).view(np.float32) if self.bfloat16 else array
 
     def view(self) -> np.ndarray:
         """The same on the bytes of the file where they lie in one piece, as they do in ours; else read."""

@@ -1,7 +1,7 @@
 """The networks as data: every layer of every variant, once, in order.
 
 Everything else is derived from the table that :func:`architecture` returns: the Keras graph
-(:mod:`ferplus_keras.networks.keras_plan`), the PyTorch reference (``verify.references.torch_module``), the set of
+(:mod:`ferplus_keras.networks.keras_plan`), the PyTorch reference (``ferplus_keras.networks.torch_module``), the set of
 tensors a checkpoint must hold and their names in every file format (``convert.matching``), and the points
 where two runs are compared (``verify.parity``).
 

@@ -80,10 +80,17 @@ def same_name(layer: str) -> str:
     return layer
 
 
+#: A layer that owns weights, under either dialect's name, and the numbers that TensorFlow 1 put behind a name that it
+#: had seen before in the process: ``conv1/7x7_s2_1``, ``conv2_1_3x3/bn_2``.
+NUMBERED = re.compile(r"(conv1[/_]7x7_s2|conv\d_\d_(?:3x3|1x1_[a-z]+))(?:_\d+)?(?:([/_]bn)(?:_\d+)?)?")
+
+
 def layer_of_weight(path: str) -> str:
     """The layer in what stands before a weight's role: ``base/conv1/7x7_s2/bn`` -> ``conv1/7x7_s2/bn``."""
-    found = re.search(r"(?:conv1/7x7_s2|[^/]+)(?:/bn)?$", path)
-    return found.group() if found else path
+    found = re.search(r"(?:conv1(?:_\d+)?/7x7_s2[^/]*|[^/]+)(?:/bn[^/]*)?$", path)
+    name = found.group() if found else path
+    known = NUMBERED.fullmatch(name)
+    return known[1] + (known[2] or "") if known else name
 
 
 def speaks(layers: set[str]) -> bool:

@@ -58,8 +58,8 @@ def test_a_network_fine_tuned_in_keras_returns_to_pytorch(tmp_path: Path, networ
     import keras
     import torch
 
+    from ferplus_keras.networks.torch_module import ReferenceNetwork
     from verify.images import natural_inputs
-    from verify.references.torch_module import ReferenceNetwork
 
     model = keras.models.load_model(standin_h5, compile=False)
     for layer in model.layers[:-40]:

@@ -74,6 +74,15 @@ def test_a_weights_owner_is_told_with_and_without_models_around_it() -> None:
         assert layer_of_weight(owner) == layer_of_weight(f"vggface_resnet50/{owner}") == owner
 
 
+def test_the_numbers_that_tensorflow_1_puts_behind_names_are_taken_off() -> None:
+    layers = architecture("senet50").parameters
+    for layer in set(layers) - {"classifier"}:
+        for name in (layer, their_name(layer)):
+            assert layer_of_weight(name) == layer_of_weight(f"{name}_1") == layer_of_weight(f"base/{name}_12") == name
+    assert layer_of_weight("conv1/7x7_s2_1/bn_1") == "conv1/7x7_s2/bn"
+    assert layer_of_weight("dense_1") == "dense_1"  # a layer's own name, and none of the network's
+
+
 gammas = st.floats(-128, 128, width=32, allow_subnormal=False)
 positive = st.floats(2.0**-20, 2.0**20, width=32)
 

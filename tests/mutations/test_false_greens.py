@@ -135,7 +135,7 @@ def test_reference_code_cannot_end_the_check(when: str, standin_h5: Path, standi
         code.write_text(
             "import sys\n"
             "from ferplus_keras.networks.architecture import architecture\n"
-            "from verify.references.torch_module import ReferenceNetwork\n"
+            "from ferplus_keras.networks.torch_module import ReferenceNetwork\n"
             "class Ends(ReferenceNetwork):\n"
             "    def __init__(self):\n        super().__init__(architecture('resnet50'))\n"
             "    def forward(self, x):\n        sys.exit(0)\n"

@@ -19,7 +19,7 @@ import pytest
 
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.networks.preprocessing import PUBLISHED
-from verify.diagnosis import IMAGENET_MEAN
+from verify.faults import IMAGENET_MEAN
 from verify.parity import check_parity
 
 Config = dict[str, Any]

@@ -19,7 +19,7 @@ from ferplus_keras.networks.architecture import (
     embedding,
     torch_name,
 )
-from verify.references.torch_module import ReferenceNetwork
+from ferplus_keras.networks.torch_module import ReferenceNetwork
 
 HEADS = [FERPLUS_HEAD, classifier(8631), embedding(128), NO_HEAD]
 

@@ -12,6 +12,7 @@ from ferplus_keras.errors import BadInputError
 from ferplus_keras.networks import architecture as arch
 from ferplus_keras.networks.architecture import architecture
 from tests.conftest import SECOND_SLOW, run_ferplus
+from tests.convert.test_foreign_names import TORCHVISION
 from verify.parity import check_parity
 from verify.references.torch_reference import TorchReference
 from verify.references.user_code import UserCodeReference
@@ -88,6 +89,84 @@ def test_its_own_layers_count_and_not_ours(standin_pth: Path, tmp_path: Path) ->
     ours = TorchReference(checkpoint, "float64").run(image)
     assert theirs["conv3_1_1x1_reduce"].shape != ours["conv3_1_1x1_reduce"].shape
     assert not np.allclose(theirs["classifier"], ours["classifier"], rtol=1e-3)
+
+
+#: A class of the checkpoint's tensors that takes no input at all; what it returns is put in by the test.
+HOLLOW = """
+import torch
+from torch import nn
+from ferplus_keras.networks.architecture import architecture
+from ferplus_keras.networks.torch_module import ReferenceNetwork
+
+class Block(nn.Module):
+    pass
+
+class Net(ReferenceNetwork):
+    def __init__(self):
+        super().__init__(architecture("resnet50"))
+    def forward(self, x):
+        logits, features = torch.arange(8.0)[None], torch.ones(1, 2048)
+        return {returned}
+
+class Trainer(nn.Module):
+    def __init__(self, backbone, classes):
+        super().__init__()
+"""
+
+
+@pytest.mark.parametrize(
+    "returned", ["logits", "(features, logits)", "{'f': features, 'p': [logits]}", "logits[:, :, None, None]"]
+)
+def test_the_class_that_fits_is_taken_and_the_logits_among_what_it_returns(
+    returned: str, seeded_pth: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "code.py"
+    path.write_text(HOLLOW.replace("{returned}", returned))
+    reference = UserCodeReference(read_checkpoint(seeded_pth), "float32", path)
+    assert reference.title == "PyTorch, Net of code.py"
+    found = reference.run(np.zeros((1, 224, 224, 3)))
+    np.testing.assert_array_equal(found["classifier"], np.arange(8.0)[None, None, None])
+
+
+def test_a_forward_without_logits_is_no_verdict_on_the_geometry(seeded_pth: Path, tmp_path: Path) -> None:
+    path = tmp_path / "code.py"
+    path.write_text(HOLLOW.replace("{returned}", "features, features.sum()"))
+    reference = UserCodeReference(read_checkpoint(seeded_pth), "float32", path)
+    with pytest.raises(BadInputError, match=r"returns 1 x 2048, a number, of which none is 8 numbers an image"):
+        reference.run(np.zeros((1, 224, 224, 3)))
+
+
+TORCHVISIONS = """
+from torch import nn
+from ferplus_keras.networks.architecture import architecture
+from ferplus_keras.networks.torch_module import ReferenceNetwork
+
+class Port(nn.Module):
+    def __init__(self, num_classes=1000):
+        super().__init__()
+        for name, module in ReferenceNetwork(architecture("resnet50")).named_children():
+            if isinstance(module, nn.Conv2d | nn.BatchNorm2d) and name != "classifier":
+                *path, last = NAMES[name].split(".")
+                parent = self
+                for part in path:
+                    if part not in parent._modules:
+                        parent.add_module(part, nn.Module())
+                    parent = parent.get_submodule(part)
+                parent.add_module(last, module)
+        self.fc = nn.Linear(2048, num_classes)
+"""
+
+
+def test_a_network_with_torchvisions_names_takes_the_tensors(seeded_pth: Path, tmp_path: Path) -> None:
+    names = {name.removesuffix(".weight"): theirs.removesuffix(".weight")
+             for name, theirs in TORCHVISION.items() if name.endswith(".weight")}  # fmt: skip
+    path = tmp_path / "port.py"
+    path.write_text(f"NAMES = {names!r}\n{TORCHVISIONS}")
+    checkpoint = read_checkpoint(seeded_pth)
+    module = UserCodeReference(checkpoint, "float32", path).module
+    np.testing.assert_array_equal(module.fc.weight.detach().numpy().T, checkpoint.arrays["classifier"]["kernel"])
+    shortcut = module.layer2.get_submodule("0.downsample.0").weight.detach().numpy()
+    np.testing.assert_array_equal(shortcut.transpose(2, 3, 1, 0), checkpoint.arrays["conv3_1_1x1_proj"]["kernel"])
 
 
 @pytest.mark.parametrize(

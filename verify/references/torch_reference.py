@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ def reference_module(checkpoint: Checkpoint, dtype: str) -> Any:
     """The PyTorch reference with the checkpoint's tensors, in evaluation mode."""
     import torch
 
-    from verify.references.torch_module import ReferenceNetwork
+    from ferplus_keras.networks.torch_module import ReferenceNetwork
 
     module = ReferenceNetwork(checkpoint.architecture)
     load_strictly(module, checkpoint)
@@ -62,23 +63,26 @@ def exact_module(checkpoint: Checkpoint) -> Any:
     """The same for float64 arrays, none of which passes through float32 on the way."""
     import torch
 
-    from verify.references.torch_module import ReferenceNetwork
+    from ferplus_keras.networks.torch_module import ReferenceNetwork
 
     module = ReferenceNetwork(checkpoint.architecture).to(torch.float64)
     load_strictly(module, checkpoint)
     return module.eval()
 
 
-def load_strictly(module: Any, checkpoint: Checkpoint) -> None:
+def load_strictly(module: Any, checkpoint: Checkpoint, its_name: Callable[[str], str] = lambda name: name) -> None:
     """Put every tensor of the checkpoint into ``module``, whose own names and shapes decide.
 
-    Raises ``KeyError`` or ``RuntimeError`` when one is missing, left over, or of another size.
+    ``its_name`` is the module's own name of a published tensor. Raises ``KeyError`` or ``RuntimeError`` when one is
+    missing, left over, or of another size.
     """
     import torch
 
     shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
-    state = {name: torch.from_numpy(np.array(array)).reshape(shapes[name]) for name, array in torch_arrays(checkpoint)}
-    missing, unexpected = module.load_state_dict(state, strict=False)
-    left = [name for name in missing if not name.endswith("num_batches_tracked")]
-    if left or unexpected:
-        raise KeyError(f"missing {left}, unexpected {unexpected}")
+    arrays = {its_name(name): array for name, array in torch_arrays(checkpoint)}
+    if strange := [name for name in arrays if name not in shapes]:
+        raise KeyError(f"it has no {strange[0]} and {len(strange) - 1} more")
+    state = {name: torch.from_numpy(np.array(array)).reshape(shapes[name]) for name, array in arrays.items()}
+    missing, _unexpected = module.load_state_dict(state, strict=False)
+    if left := [name for name in missing if not name.endswith("num_batches_tracked")]:
+        raise KeyError(f"the checkpoint has no {left[0]} and {len(left) - 1} more")

@@ -1,4 +1,4 @@
-"""A user's own ``*_dag.py`` as the reference: the one that was published with the checkpoint, where somebody has it.
+"""A user's own code as the reference: the ``*_dag.py`` that was published with the checkpoint, or any PyTorch network.
 
 It is code, and it runs with all of the user's rights: only when it is named with ``--reference-code``, never because
 it happens to lie beside a checkpoint.
@@ -8,14 +8,25 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from convert.checkpoint import Checkpoint
-from ferplus_keras.errors import BadInputError
+from convert.torchvision_names import published_layer, published_name
+from ferplus_keras.errors import BadInputError, first_line
+from ferplus_keras.networks.emotions import softmax
 from verify.references.torch_reference import as_torch, load_strictly
+
+#: What authors call the number of classes.
+CLASSES = ("num_classes", "n_classes", "nb_classes", "classes")
+
+#: Names of a head beside the published one (:mod:`convert.heads` takes it in a file).
+CLASSIFIER = "classifier"
 
 
 class UserCodeReference:
@@ -23,24 +34,18 @@ class UserCodeReference:
 
     name = "code"
     independent = True
-    note = "written by its author, not by this project; it shares only the checkpoint's tensors"
     dtypes = ("float64", "float32")
 
     def __init__(self, checkpoint: Checkpoint, dtype: str, path: Path) -> None:
         import torch
 
-        self.title = f"PyTorch, {path.name}"
         self.dtype = dtype
         self.output = checkpoint.architecture.output
+        self.numbers = checkpoint.architecture.head.units
         self.names = set(checkpoint.architecture.by_name)
-        self.module = _network(path)
-        try:
-            load_strictly(self.module, checkpoint)
-        except (KeyError, RuntimeError) as error:
-            raise BadInputError(
-                f"The network in {path} and the checkpoint do not have the same tensors ({str(error)[:300]}). "
-                "Name the file that was published with this checkpoint."
-            ) from None
+        made, self.module = _network(path, checkpoint)
+        self.title = f"PyTorch, {made} of {path.name}"
+        self.note = "written by its author, not by this project; it shares only the checkpoint's tensors"
         self.module = self.module.to(getattr(torch, dtype)).eval()
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -51,36 +56,92 @@ class UserCodeReference:
 
         def keep(name: str) -> Any:
             def hook(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
-                value = output if output.ndim == 4 else output.reshape(*output.shape[:2], 1, 1)
-                kept[name] = np.array(value.detach().numpy()).transpose(0, 2, 3, 1)
+                if torch.is_tensor(output):
+                    value = output if output.ndim == 4 else output.reshape(*output.shape[:2], 1, 1)
+                    kept[name] = np.array(value.detach().numpy()).transpose(0, 2, 3, 1)
 
             return hook
 
         hooks = [
-            module.register_forward_hook(keep(name))
+            module.register_forward_hook(keep(published_layer(name)))
             for name, module in self.module.named_modules()
-            if name in self.names
+            if published_layer(name) in self.names
         ]
         try:
             with torch.no_grad():
                 result = self.module(as_torch(images, self.dtype))
-            if isinstance(result, tuple | list):  # some generated files return features beside the logits
-                result = result[0]
-            logits = np.array(result.numpy()).reshape(len(images), 1, 1, -1)
         except (Exception, SystemExit) as error:  # whatever a stranger's code raises; it must not end the check
             told = f"{type(error).__name__}: {error}"
             raise BadInputError(f"The reference code of {self.title} failed on an image: {told}") from error
         finally:
             for hook in hooks:
                 hook.remove()
-        kept[self.output] = logits
+        kept[self.output] = self._logits(list(_tensors(result)), kept.get(self.output), len(images))
         return kept
 
+    def _logits(self, returned: list[Any], head: np.ndarray | None, images: int) -> np.ndarray:
+        """The logits among what the network returned, told by their number; ``head`` is what its own head put out.
 
-def _network(path: Path) -> Any:
-    """An instance of the one network class in the file; the file is executed."""
+        Raises :class:`BadInputError` where nothing that it returned can be the logits.
+        """
+        arrays = [np.array(each.detach().numpy()) for each in returned]
+        if not self.numbers:  # without a head: the feature map
+            fitting = [each.transpose(0, 2, 3, 1) for each in arrays if each.ndim == 4]
+        else:
+            fitting = [each.reshape(images, 1, 1, -1) for each in arrays if each.size == images * self.numbers]
+        if not fitting:
+            shapes = ", ".join(" x ".join(map(str, each.shape)) or "a number" for each in arrays) or "no tensor"
+            wanted = f"{self.numbers} numbers an image" if self.numbers else "a feature map"
+            raise BadInputError(
+                f"The reference code of {self.title} returns {shapes}, of which none is {wanted}. Let its forward "
+                "return the logits, alone or among others."
+            )
+        if head is not None and head.shape == fitting[0].shape:  # logits, probabilities, or both in any order
+            if any(np.array_equal(each, head) for each in fitting):
+                return head
+            if any(np.allclose(each, softmax(head), rtol=1e-5, atol=0) for each in fitting):
+                return head
+        return fitting[0]
+
+
+def _tensors(value: Any) -> Iterator[Any]:
+    """Every tensor in what a network returned, whatever it is wrapped in."""
     import torch
 
+    if torch.is_tensor(value):
+        yield value
+    elif isinstance(value, tuple | list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(item)
+
+
+def _network(path: Path, checkpoint: Checkpoint) -> tuple[str, Any]:
+    """The network of the file whose tensors are the checkpoint's, by its name and loaded; the file is executed."""
+    code = _executed(path)
+    refused: dict[str, str] = {}
+    for name, make in _candidates(code, path.stem, checkpoint.architecture.head.units):
+        try:
+            module = make()
+        except (Exception, SystemExit) as error:  # it takes arguments, say: blocks of a network do
+            refused[name] = f"cannot be made: {type(error).__name__}: {first_line(error, 120)}"
+            continue
+        if not hasattr(module, "state_dict"):
+            continue
+        try:
+            load_strictly(module, checkpoint, _its_names(module))
+        except (KeyError, RuntimeError) as error:
+            refused[name] = f"does not have the same tensors: {str(error.args[0]).splitlines()[0][:200]}"
+            continue
+        return name, module
+    if not refused:
+        raise BadInputError(f"{path} defines no torch.nn.Module.")
+    told = "; ".join(f"{name} {why}" for name, why in list(refused.items())[:4])
+    raise BadInputError(
+        f"No network in {path} has the same tensors as the checkpoint ({told}). Name the file that belongs to it."
+    )
+
+
+def _executed(path: Path) -> ModuleType:
     if not path.is_file():
         raise BadInputError(f"There is no reference code at {path}.")
     spec = importlib.util.spec_from_file_location(f"reference_code_{path.stem}", path)
@@ -88,16 +149,40 @@ def _network(path: Path) -> Any:
     code = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(code)
-        classes = [
-            each for each in vars(code).values()
-            if inspect.isclass(each) and issubclass(each, torch.nn.Module) and each.__module__ == code.__name__
-        ]  # fmt: skip
-        # A file may define its blocks as classes too: the network is the one that no other is made of.
-        networks = [each for each in classes if each.__name__.lower() == path.stem.lower()] or classes[-1:]
-        if not networks:
-            raise BadInputError(f"{path} defines no torch.nn.Module.")
-        return networks[0]()
-    except BadInputError:
-        raise
     except (Exception, SystemExit) as error:  # whatever a stranger's code raises; it must not end the check either
         raise BadInputError(f"{path} could not be run as reference code: {type(error).__name__}: {error}") from error
+    return code
+
+
+def _candidates(code: ModuleType, stem: str, units: int) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """What may make the network: the class of the file's name, then the others from the last on, then functions.
+
+    A file may define its blocks as classes too, and what is made of them comes last. A function is called only where
+    its name says that it makes a net.
+    """
+    import torch
+
+    own: list[Any] = [each for each in vars(code).values() if getattr(each, "__module__", None) == code.__name__]
+    classes = [each for each in reversed(own) if inspect.isclass(each) and issubclass(each, torch.nn.Module)]
+    classes.sort(key=lambda each: each.__name__.lower() != stem.lower())
+    functions = [each for each in own if inspect.isfunction(each) and "net" in each.__name__.lower()]
+    callables: list[Any] = [*classes, *functions]
+    for each in callables:
+        known = inspect.signature(each).parameters
+        yield each.__name__, partial(each, **{name: units for name in CLASSES if name in known and units})
+
+
+def _its_names(module: Any) -> Callable[[str], str]:
+    """The module's own name of a published tensor: torchvision's, and a head of another name, where it has these."""
+    its: dict[str, str] = {}
+    layers: dict[str, None] = {}
+    for name in module.state_dict():
+        its.setdefault(published_name(name), name)
+        layers[name.rpartition(".")[0]] = None
+    if f"{CLASSIFIER}.weight" not in its and layers:
+        *_, last = layers
+        its |= {f"{CLASSIFIER}.{role}": f"{last}.{role}" for role in ("weight", "bias")}
+    return lambda published: its.get(published, published)
+
+
+__all__ = ["UserCodeReference"]

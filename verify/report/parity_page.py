@@ -112,6 +112,7 @@ def _facts(result: Result) -> list[Fact]:
 def _cause(result: Result) -> Markup:
     paragraphs: list[Markup] = []
     if found := result["diagnosis"]:
+        further = found.get("further", ())
         paragraphs.append(html('<p class="cause">{}.</p>', _sentence_case(found["cause"])))
         run = next((run for run in result["runs"] if run["first_over"] == found["layer"]), None)
         if run is not None:
@@ -122,11 +123,13 @@ def _cause(result: Result) -> Markup:
             bound = f", and rounding can do {entry['bound']:.1e}" if entry["bound"] else ""
             paragraphs.append(
                 html(
-                    "<p>{}<code>{}</code> is the first layer that departs, by {} in {} ({:.0e} is allowed{}). Whatever "
-                    "is off after it follows from that.</p>",
+                    "<p>{}<code>{}</code> is the first layer that departs, by {} in {} ({:.0e} is allowed{}). {}</p>",
                     before, found["layer"], numbers.of_entry(entry), run["dtype"], run["tolerance"], bound,
+                    "Behind it more is wrong:" if further else "Whatever is off after it follows from that.",
                 )
             )  # fmt: skip
+        if further:
+            paragraphs.append(html("<ul>{}</ul>", html("").join(html("<li>{}.</li>", each) for each in further)))
         paragraphs.append(
             html(
                 "<p>The cause is {}: {}. Known faults tried: {}; the name for programs is <code>{}</code>.</p>",

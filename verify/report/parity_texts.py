@@ -58,7 +58,10 @@ def _cases(run: dict[str, Any], cause: str) -> list[junit.Case]:
 
 def _cause(result: Result) -> str:
     found = result["diagnosis"]
-    return f"cause: {found['cause']} ({found['confidence']}; {found['evidence']})" if found else ""
+    if not found:
+        return ""
+    further = "".join(f"; behind it: {each}" for each in found.get("further", ()))
+    return f"cause: {found['cause']} ({found['confidence']}; {found['evidence']}){further}"
 
 
 def summary(result: Result) -> str:
@@ -74,6 +77,8 @@ def summary(result: Result) -> str:
     if found := result["diagnosis"]:
         lines += ["", "## Cause", "", f"**{text(found['cause'])}** ({text(found['confidence'])}: "
                   f"{text(found['evidence'])}). First layer that departs: {code(found['layer'])}."]  # fmt: skip
+        if further := found.get("further"):
+            lines += ["", "Behind it:", "", *(f"- {text(each)}" for each in further)]
     lines += ["", "## Levels of proof", ""]
     lines += markdown.table(
         ("level", "verdict", "finding"),

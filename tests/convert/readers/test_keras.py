@@ -53,6 +53,27 @@ def test_what_keras_saves_is_read(suffix: str, folder: Path, tmp_path: Path) -> 
     holds_the_seeded_numbers(saved_by_keras(folder, tmp_path / f"k{suffix}"))
 
 
+@pytest.mark.parametrize("suffix", [".h5", ".keras", ".weights.h5"])
+def test_bfloat16_is_read_exactly(suffix: str, tmp_path: Path) -> None:
+    """h5py has no such type: Keras stores two opaque bytes a number."""
+    import keras
+
+    layers = [keras.layers.Dense(3, bias_initializer="normal"), keras.layers.BatchNormalization()]
+    model = keras.Sequential([keras.Input((4,)), *layers])
+    half = keras.Sequential.from_config(
+        json.loads(json.dumps(model.get_config()).replace('"name": "float32"', '"name": "bfloat16"'))
+    )
+    half.set_weights(model.get_weights())
+    assert {str(each.dtype) for each in half.weights} == {"bfloat16"}
+    path = tmp_path / f"x{suffix}"
+    half.save_weights(path) if suffix == ".weights.h5" else half.save(path)
+    found = read_named(MappedFile(path))
+    assert set(found.dtypes.values()) == {"bfloat16"}
+    wanted = [np.asarray(each, np.float32) for each in half.weights]
+    assert {ours.dtype for ours in found.arrays.values()} == {np.dtype(np.float32)}
+    assert sorted(ours.tobytes() for ours in found.arrays.values()) == sorted(array.tobytes() for array in wanted)
+
+
 def test_weights_without_layer_names_are_read_by_their_order(folder: Path, tmp_path: Path) -> None:
     """Keras before 3.6 numbered its layers and did not name them."""
     path = saved_by_keras(folder, tmp_path / "old.weights.h5")

@@ -17,7 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convert.readers import read_checkpoint, read_named
+from convert.readers import pickle_subset, read_checkpoint, read_named
 from convert.readers.torch_file import TorchFile, read_torch_file
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
@@ -122,6 +122,58 @@ def test_a_training_state_with_an_optimizer(tmp_path: Path) -> None:
     optimizer.step()
     state = {"state_dict": module.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 1}
     assert list(read(save_state(state, tmp_path / "x.pth")).tensors) == ["weight", "bias"]
+
+
+def beside() -> dict[str, Any]:
+    """What torch.load(weights_only=True) reads, and what training scripts save of NumPy's, beside a state dict."""
+    steps = torch.optim.lr_scheduler.MultiStepLR(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], 0.1), [10, 20])
+    return {
+        "scheduler": steps.state_dict(),
+        "device": torch.device("cuda", 1),
+        "classes": {"a", "b"},
+        "frozen": frozenset(("c",)),
+        "size": torch.Size([3, 4]),
+        "dtype": torch.complex64,
+        "layout": torch.sparse_coo_tensor(torch.ones(1, 1).long(), torch.ones(1), (3,)),
+        "spectrum": torch.ones(2, dtype=torch.complex64),
+        "float8": torch.ones(2).to(torch.float8_e4m3fn),
+        "meta": torch.ones(2, device="meta"),
+        "bytes": bytearray(b"abc"),
+        "complex": 1j,
+        "loss": np.float64(0.5),
+        "curve": np.arange(5.0),
+        "names": np.array(["a", "b"]),
+        "random": np.random.RandomState(0).get_state(),
+    }
+
+
+@LEGACY
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_what_stands_beside_a_state_dict_is_passed_over(protocol: int, legacy: bool, tmp_path: Path) -> None:
+    marked = torch.nn.Parameter(torch.arange(6.0).reshape(2, 3))
+    marked.note = "head"  # type: ignore[attr-defined]
+    path = tmp_path / "x.pth"
+    torch.save(
+        {"state_dict": {"a.weight": marked, "a.bias": torch.ones(2)}, **beside()}, path, pickle_protocol=protocol,
+        _use_new_zipfile_serialization=not legacy,
+    )  # fmt: skip
+    found = read(path)
+    assert found.wrapping == ("state_dict",) and list(found.tensors) == ["a.weight", "a.bias"]
+    np.testing.assert_array_equal(found.tensors["a.weight"], marked.detach().numpy())
+
+
+@pytest.mark.parametrize("form", ["state_dict", "in_checkpoint", "plain_pickle", "large"])
+def test_numpy_arrays_are_called_what_they_are(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrays = {"a.weight": np.ones((3, 4), np.float32), "a.bias": np.zeros(3, np.float32)}
+    path = tmp_path / "x.pth"
+    if form == "plain_pickle":
+        path.write_bytes(pickle.dumps(arrays))
+    else:
+        save_state({"epoch": 3, "state_dict": arrays} if form == "in_checkpoint" else arrays, path)
+    if form == "large":
+        monkeypatch.setattr(pickle_subset, "MAX_PICKLE_BYTES", 100)
+    with pytest.raises(BadInputError, match=r"holds NumPy arrays .* torch\.from_numpy"):
+        read(path)
 
 
 def test_big_endian_archives(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_a_writer_that_errs_does_not_replace_the_old_file(tmp_path: Path, monkey
 def test_pytorch_takes_our_pth(tmp_path: Path) -> None:
     import torch
 
-    from verify.references.torch_module import ReferenceNetwork
+    from ferplus_keras.networks.torch_module import ReferenceNetwork
 
     checkpoint = seeded_checkpoint("senet50", steps=3)
     path = write(checkpoint, tmp_path / "x.pth").path

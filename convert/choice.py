@@ -1,0 +1,109 @@
+"""Which network of a file is meant, where it holds several: raw weights and their average, a student and a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from convert.matching import recognise
+from convert.torchvision_names import MARKER
+from ferplus_keras.errors import BadInputError
+from ferplus_keras.networks.architecture import torch_name
+
+#: The tensors by which a network of ours is known, under the published names and under torchvision's.
+FIRST_KERNELS = (torch_name("conv1_7x7_s2", "kernel"), MARKER)
+
+#: The key of tensors that stand in no dictionary of their own.
+TOP = "."
+
+#: Tensors that are no network of ours are mentioned when there are so many.
+MENTIONED = 20
+
+
+class SeveralNetworksError(BadInputError):
+    """A file that holds several networks, and no word of which is meant. ``choices``: key -> what it is."""
+
+    def __init__(self, message: str, choices: dict[str, str]) -> None:
+        super().__init__(message)
+        self.choices = choices
+
+
+def choose(
+    where: object, groups: Mapping[str, Mapping[str, Any]], key: str | None
+) -> tuple[str, dict[str, Any], list[str]]:
+    """The path of the network that is meant, its tensors by the file's own names, and notes.
+
+    Args:
+        where: the file, for messages.
+        groups: path in the file -> name -> something with a shape. Two networks may also share a group, and be told
+            apart by what stands before their names (``model.``, ``ema_model.``).
+        key: the path, or the path and the beginning of the names, that the user gave.
+
+    Raises:
+        SeveralNetworksError: there are several networks and no key.
+        BadInputError: there is nothing under ``key``.
+    """
+    networks: dict[str, tuple[str, dict[str, Any]]] = {}
+    for path, items in groups.items():
+        prefixes = _prefixes(items)
+        for prefix in prefixes:
+            name = "/".join(filter(None, (path, prefix.rstrip("./") if len(prefixes) > 1 else ""))) or TOP
+            own = _of(items, prefix, prefixes) if len(prefixes) > 1 else dict(items)
+            if len(prefixes) > 1 or not any(_tensors(own) == _tensors(others) for _, others in networks.values()):
+                networks[name] = (path, own)
+    choices = {name: _what(own) for name, (_, own) in networks.items()}
+    if key is None and len(networks) > 1:
+        *rest, last = (f"{name} ({what})" for name, what in choices.items())
+        options = " or ".join(f"--key {name}" for name in choices)
+        raise SeveralNetworksError(
+            f"{where} holds {len(networks)} networks: {', '.join(rest)} and {last}. Say which one is meant: {options}.",
+            choices,
+        )
+    ours = {path for path, _ in networks.values()}
+    known = networks | {path or TOP: (path, dict(items)) for path, items in groups.items() if path not in ours}
+    largest = max(known, key=lambda name: len(_tensors(known[name][1])))
+    wanted = key.strip("/") if key is not None else next(iter(networks), largest)
+    if wanted not in known:
+        raise BadInputError(f"{where} has no tensors under the key {wanted}; it has {', '.join(known)}.")
+    path, chosen = known[wanted]
+    notes = [
+        f"beside it the file holds {name} ({_what(items)}), which was left alone"
+        for name, (_, items) in known.items()
+        if name != wanted and networks and (name in networks or len(_tensors(items)) >= MENTIONED)
+    ]
+    return path, chosen, notes
+
+
+def _prefixes(items: Mapping[str, Any]) -> list[str]:
+    return [name.removesuffix(first) for name in map(str, items) for first in FIRST_KERNELS if _ends(name, first)]
+
+
+def _ends(name: str, first: str) -> bool:
+    return name == first or name.endswith(f".{first}")
+
+
+def _of(items: Mapping[str, Any], prefix: str, all_prefixes: list[str]) -> dict[str, Any]:
+    """The items whose names begin with ``prefix``, and with no longer one."""
+    longer = tuple(each for each in all_prefixes if len(each) > len(prefix) and each.startswith(prefix))
+    return {name: item for name, item in items.items() if name.startswith(prefix) and not name.startswith(longer)}
+
+
+def _tensors(items: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells whether two groups are one network that stands in the file twice."""
+    return {name: item for name, item in items.items() if hasattr(item, "shape")}
+
+
+def _what(items: Mapping[str, Any]) -> str:
+    """For instance ``resnet50, 8 classes, 267 tensors``."""
+    count = f"{len(items):,} tensor{'s' if len(items) > 1 else ''}"
+    prefix = next(iter(_prefixes(items)), "")
+    shapes = {name.removeprefix(prefix): getattr(item, "shape", ()) for name, item in items.items()}
+    if MARKER in shapes:
+        return f"torchvision's names, {count}"
+    try:
+        return f"{recognise(shapes, 'torch', '')}, {count}"
+    except BadInputError:
+        return count
+
+
+__all__ = ["TOP", "SeveralNetworksError", "choose"]
