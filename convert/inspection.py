@@ -62,7 +62,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
         "parameters": matched.architecture.parameter_count,
         "notes": matched.notes,
     }
-    if problem := graph_problem(found, matched):
+    if problem := graph_problem(found):
         result["problems"] = f"{file.path.name}: its graph is not {matched.architecture.network}'s: {problem}"
     return result
 
