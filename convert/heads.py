@@ -33,16 +33,21 @@ def as_classifier(found: NamedArrays, layer: str) -> NamedArrays:
     roles = ("kernel", "bias")
     renamed = {array_name(layer, role, found.layout): array_name("classifier", role, found.layout) for role in roles}
     units = found.arrays[array_name(layer, "bias", found.layout)].shape[0]
-    note = f"its layer {layer}, {units} units on the features, was taken as the classifier; its classes have no names"
-    if units == len(EMOTIONS):
-        note += f" here: nothing says that their order is FERPlus's ({', '.join(EMOTIONS[:2])}, ...)"
     return replace(
         found,
         arrays={renamed.get(name, name): array for name, array in found.arrays.items()},
         dtypes={renamed.get(name, name): dtype for name, dtype in found.dtypes.items()},
-        notes=[*found.notes, note],
+        notes=[*found.notes, head_note(layer, units)],
         adopted=layer,
     )
+
+
+def head_note(layer: str, units: int) -> str:
+    """What is said of a head of another name."""
+    note = f"its layer {layer}, {units} units on the features, was taken as the classifier; its classes have no names"
+    if units == len(EMOTIONS):
+        note += f" here: nothing says that their order is FERPlus's ({', '.join(EMOTIONS[:2])}, ...)"
+    return note
 
 
 def _is_classifier(found: NamedArrays, layer: str) -> bool:
@@ -55,4 +60,4 @@ def _is_classifier(found: NamedArrays, layer: str) -> bool:
     return kernel.shape == (FEATURES, bias.size)
 
 
-__all__ = ["HEAD_NAMES", "as_classifier", "foreign_head"]
+__all__ = ["HEAD_NAMES", "as_classifier", "foreign_head", "head_note"]

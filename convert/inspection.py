@@ -76,7 +76,7 @@ def inspect(path: str | Path, *, key: str | None = None) -> dict[str, Any]:
         "parameters": matched.architecture.parameter_count,
         "notes": matched.notes,
     }
-    if problem := graph_problem(found, matched):
+    if problem := graph_problem(found):
         told = f"{file.path.name}: its graph is not {matched.architecture.network}'s: {problem}"
         result["problems"] = printable(told)
     return result
@@ -86,10 +86,8 @@ def _input_size(found: NamedArrays, earlier: Provenance | None) -> list[int] | N
     """Height and width of the images that the network was trained on or its graph takes, where the file says so."""
     if earlier:
         return list(earlier.preprocessing["size"])
-    shapes = [node.config.get("batch_input_shape") or node.config.get("batch_shape") for node in
-              (found.graph.nodes.values() if found.graph else ())]  # fmt: skip
-    size = next((list(shape[1:3]) for shape in shapes if isinstance(shape, list) and len(shape) == 4), None)
-    return size if size and all(isinstance(extent, int) for extent in size) else None
+    size = list(found.graph.input_shape[:2]) if found.graph else []
+    return [extent for extent in size if extent is not None] if size and None not in size else None
 
 
 def as_text(result: dict[str, Any]) -> str:

@@ -29,7 +29,7 @@ from ferplus_keras.networks.architecture import (
 from ferplus_keras.wording import printable
 
 if TYPE_CHECKING:
-    from convert.readers.keras_graph import Graph
+    from ferplus_keras.graph.form import Graph
 
 #: Value of a missing array that was allowed by name: what a fresh layer has. A kernel has no such value.
 NEUTRAL_VALUES = {"gamma": 1.0, "beta": 0.0, "moving_mean": 0.0, "moving_variance": 1.0, "bias": 0.0}
@@ -59,7 +59,9 @@ class NamedArrays:
     output: str | None = None  # "logits" or "probabilities" where the file says so
     dropout: float = 0.0
     standin: bool = False  # the file itself says that its weights are made up
-    graph: Graph | None = None  # of a Keras file; an empty one where there are only weights
+    graph: Graph | None = None  # of a Keras file that has one
+    departure: str = ""  # where that graph computes something else than the network that it comes nearest to
+    preprocessed: bool = False  # whether that graph takes the published mean off by itself
     listed: tuple[str, ...] = ()  # all layers that a Keras file names, those without arrays too
     adopted: str | None = None  # the layer of another name that was taken as the classifier
     labels: tuple[str, ...] | None = None  # the classes in order, where the file says so in its format's own way

@@ -89,15 +89,17 @@ def read_checkpoint(
         found = under_published_names(found)
     found = with_head(found) if check_graph else in_our_terms(found)
     earlier = valid_provenance(found)
-    result = match(
-        found, file.path.name, network=network, allow_missing=allow_missing, allow_unexpected=allow_unexpected
-    )
-    described = Source(file.name, file.size, file.sha256(), found.format)
-    if check_graph and (problem := graph_problem(found, result)):
-        raise BadInputError(
-            f"{file.path}: its graph is not {result.architecture.network}'s: {problem}. Written elsewhere, its arrays "
-            f"would be another function; `ferplus verify parity {file.path} --against ...` shows what it does."
+    try:
+        result = match(
+            found, file.path.name, network=network, allow_missing=allow_missing, allow_unexpected=allow_unexpected
         )
+    except BadInputError as error:
+        if check_graph and found.departure:  # the cause of what the table lists
+            raise _another_graph(file, "none of these networks'", found.departure, error.details) from None
+        raise
+    described = Source(file.name, file.size, file.sha256(), found.format)
+    if check_graph and (problem := graph_problem(found)):
+        raise _another_graph(file, f"not {result.architecture.network}'s", problem)
     head = result.architecture.head
     folded = result.architecture.folded
     dropout = 0.0 if folded else found.dropout or (earlier.dropout if earlier else 0.0)
@@ -124,6 +126,14 @@ def read_checkpoint(
     )
 
 
+def _another_graph(file: MappedFile, whose: str, problem: str, details: str = "") -> BadInputError:
+    return BadInputError(
+        f"{file.path}: its graph is {whose}: {problem}. Written elsewhere, its arrays would be another function; "
+        f"`ferplus verify parity {file.path} --against ...` shows what it does.",
+        details,
+    )
+
+
 def own_provenance(path: str | Path) -> Provenance | None:
     """What the file at ``path`` says of how it was made; None when none of our writers made it.
 
@@ -138,11 +148,14 @@ def with_head(found: NamedArrays) -> NamedArrays:
         bare = without_prefix(found)
         layer = foreign_head(bare)
         return as_classifier(bare, layer) if layer else bare
-    if found.graph is None:  # no Keras file
+    if found.layout == "torch" or found.format.startswith("matconvnet"):
         return found
     from convert.readers.keras import adopt_head
+    from convert.readers.keras_pairing import by_graph
 
-    return adopt_head(in_our_terms(found))
+    dialect = found.layout == KERAS_VGGFACE
+    found = in_our_terms(found)
+    return by_graph(found, dialect=dialect) if found.graph else adopt_head(found)
 
 
 def under_published_names(found: NamedArrays) -> NamedArrays:
@@ -168,16 +181,12 @@ def in_our_terms(found: NamedArrays) -> NamedArrays:
     return in_our_terms(found)
 
 
-def graph_problem(found: NamedArrays, result: Match) -> str:
+def graph_problem(found: NamedArrays) -> str:
     """Where the graph in a Keras file computes something else than the network of its arrays; "" where it does not."""
-    if not found.graph:
-        return ""
-    from convert.readers.keras_graph import departure, takes_the_mean_off
-
-    if problem := departure(found.graph, result.architecture, found.adopted):
-        return problem
+    if found.departure:
+        return found.departure
     inside = found.provenance is not None and found.provenance.get("preprocessing_inside") is True
-    if inside and not any(takes_the_mean_off(found.graph, name) for name in found.graph.nodes):
+    if found.graph and inside and not found.preprocessed:
         return "it says that the mean is taken off inside, and its layer data has something else to do"
     return ""
 

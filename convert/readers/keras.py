@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from convert.heads import as_classifier, foreign_head
 from convert.layouts import layer_of
 from convert.matching import NamedArrays
-from convert.readers.keras_graph import Graph, fed_by_features
 from ferplus_keras.files.keras_files import KerasFile, counted_names, open_keras_file
 from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.graph.form import Graph, GraphError
+from ferplus_keras.graph.keras_config import all_layers, keras_graph
 from ferplus_keras.networks.architecture import NETWORKS, NO_HEAD, architecture
 from ferplus_keras.networks.keras_plan import keras_plan
 from ferplus_keras.networks.keras_vggface import KERAS_VGGFACE, ZEROS, speaks, their_name
@@ -35,28 +38,40 @@ def read_keras(file: MappedFile) -> NamedArrays:
         notes = []
         if names:
             notes.append("the file names its layers by counters only (Keras before 3.6); names follow from the graph")
-        graph = Graph(opened.config)
+        layers = list(all_layers(opened.config))
+        graph, departure = _graph(opened.config, arrays)
         padded = bool(names) and "zero_padding2d" in opened.listed
         layout = KERAS_VGGFACE if speaks({layer_of(name, "keras") for name in arrays}) else "keras"
         return NamedArrays(
-            opened.kind, layout, arrays, dtypes, notes, opened.provenance, _output(graph), _dropout(graph),
-            graph=graph, listed=(*opened.listed, *graph.nodes, *(ZEROS.values() if padded else ())),
+            opened.kind, layout, arrays, dtypes, notes, opened.provenance, _output(graph), _dropout(layers),
+            graph=graph, departure=departure,
+            listed=(*opened.listed, *(name for name, _, _ in layers), *(ZEROS.values() if padded else ())),
         )  # fmt: skip
+
+
+def _graph(config: dict[str, Any] | None, arrays: dict[str, np.ndarray]) -> tuple[Graph | None, str]:
+    """The graph in the file, None where it has weights alone; and why what stands there is none."""
+    if config is None:
+        return None, ""
+    layers: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in arrays.items():
+        layer, _, role = name.rpartition("/")
+        layers.setdefault(layer, {})[role] = array
+    try:
+        return keras_graph(config, layers), ""
+    except GraphError as error:
+        return None, f"it cannot be followed: {error}"
 
 
 def adopt_head(found: NamedArrays) -> NamedArrays:
     """``found`` with a Dense layer of another name, when it stands on the features and is all there is, as classifier.
 
     What fine-tuning leaves: a network without its top, and a layer for classes of one's own behind it. Everything else
-    comes back as it was, for :func:`convert.matching.match` to judge. A file without a graph tells by shapes alone.
+    comes back as it was, for :func:`convert.matching.match` to judge. This is for files without a graph, whose shapes
+    are all there is; where there is one, it tells (:mod:`convert.readers.keras_pairing`).
     """
-    layer = foreign_head(found) if found.graph is not None else None
-    if layer is None:
-        return found
-    network = "senet50" if any(layer_of(name, "keras").endswith("_1x1_down") for name in found.arrays) else "resnet50"
-    if found.graph and not fed_by_features(found.graph, layer, architecture(network, NO_HEAD)):
-        return found
-    return as_classifier(found, layer)
+    layer = foreign_head(found)
+    return as_classifier(found, layer) if layer else found
 
 
 def _layer_names(file: KerasFile) -> dict[str, str]:
@@ -84,16 +99,12 @@ def _counted_names(file: KerasFile) -> dict[str, str]:
     return {}
 
 
-def _output(graph: Graph) -> str | None:
+def _output(graph: Graph | None) -> str | None:
     """What the graph's last layer yields, as far as the configs tell."""
-    if not graph:
-        return None
-    softmax = any(node.config.get("activation") == "softmax" for node in graph.nodes.values())
-    return "probabilities" if softmax else "logits"
+    return None if graph is None else "probabilities" if graph.has("softmax") else "logits"
 
 
-def _dropout(graph: Graph) -> float:
-    for node in graph.nodes.values():
-        if node.class_name == "Dropout" and node.name.startswith("conv5_3_"):
-            return float(node.config.get("rate", 0.0))
-    return 0.0
+def _dropout(layers: list[tuple[str, str, dict[str, Any]]]) -> float:
+    rates = (c.get("rate") for name, kind, c in layers if kind == "Dropout" and name.startswith("conv5_3_"))
+    rate = next(rates, 0.0)
+    return float(rate) if isinstance(rate, int | float) else 0.0

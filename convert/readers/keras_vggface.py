@@ -14,11 +14,10 @@ import numpy as np
 
 from convert.layouts import layer_of
 from convert.matching import NamedArrays
-from convert.readers.keras_graph import Graph, Node
+from ferplus_keras.graph.form import Graph
 from ferplus_keras.networks.architecture import BATCHNORM_EPSILON
 from ferplus_keras.networks.keras_vggface import (
     BGR_CONV1,
-    CONV1,
     EPSILON,
     KERAS_VGGFACE,
     PADDING_NOTE,
@@ -65,13 +64,13 @@ def _epsilons(found: NamedArrays) -> Iterator[tuple[str, float]]:
     layers = {layer_of(name, "keras") for name in found.arrays}
     network = "senet50" if any(layer.endswith("_1x1_down") for layer in layers) else "resnet50"
     usual = BATCHNORM_EPSILON if _is_exact(found) else EPSILON[network]
+    nodes = found.graph.nodes.values() if found.graph else ()
+    stated = {node.name: node.attributes["epsilon"] for node in nodes if node.operation == "normalisation"}
     for name in found.arrays:
         if name.endswith("/gamma"):
             layer = layer_of(name, "keras")
-            node = found.graph.nodes.get(layer) if found.graph else None
-            told = node.config.get("epsilon") if node else None
-            positive = isinstance(told, int | float) and not isinstance(told, bool) and 0 < told < 1
-            yield layer, _tidy(float(told)) if positive and told is not None else usual
+            told = stated.get(layer, usual)
+            yield layer, _tidy(told) if 0 < told < 1 else usual
 
 
 def _tidy(epsilon: float) -> float:
@@ -85,8 +84,9 @@ def _is_exact(found: NamedArrays) -> bool:
     layers = {layer_of(name, "keras") for name in found.arrays}
     if BGR_CONV1 in layers or not EXACT.isdisjoint(found.listed):
         return True
-    first = found.graph.nodes.get(THEIR_CONV1) if found.graph else None
-    return first is not None and first.config.get("padding") == "valid"
+    nodes = found.graph.nodes.values() if found.graph else ()
+    first = next((node for node in nodes if node.name == THEIR_CONV1), None)
+    return first is not None and first.attributes.get("padding") == (3, 3, 3, 3)
 
 
 def _note(epsilons: set[float], exact: bool) -> str:
@@ -99,19 +99,12 @@ def _note(epsilons: set[float], exact: bool) -> str:
 
 def _renamed(graph: Graph) -> Graph:
     """The graph under our names, its epsilons ours: the gammas have taken up the difference."""
-    result = Graph(None)
-    for node in graph.nodes.values():
-        config = node.config
-        if node.class_name == "BatchNormalization":
-            config = {**config, "epsilon": BATCHNORM_EPSILON}
-        calls = tuple(tuple(map(_our_node, call)) for call in node.inputs)
-        result.nodes[_our_node(node.name)] = Node(_our_node(node.name), node.class_name, config, calls)
-    return result
-
-
-def _our_node(name: str) -> str:
-    # avg_pool is a layer of another class than our pool5: under our name it would be held against ours.
-    return our_name(name) if our_name(name) == CONV1 or name.endswith("/bn") else name
+    return replace(graph, nodes={
+        key: replace(node, name=our_name(node.name), attributes={
+            name: BATCHNORM_EPSILON if name == "epsilon" else value for name, value in node.attributes.items()
+        })
+        for key, node in graph.nodes.items()
+    })  # fmt: skip
 
 
 def _floats(*arrays: np.ndarray) -> bool:

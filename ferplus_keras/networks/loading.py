@@ -11,6 +11,7 @@ This module imports no Keras, and runs on Python 3.9.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ import numpy as np
 
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.keras_files import KerasFile, open_keras_file
+from ferplus_keras.graph.keras_config import keras_graph, vggface_graph
+from ferplus_keras.graph.matcher import ROLES, match
+from ferplus_keras.graph.recognise import recognised
 from ferplus_keras.networks.architecture import BATCHNORM_EPSILON
 from ferplus_keras.networks.keras_vggface import (
     BGR_CONV1,
@@ -92,6 +96,7 @@ def load_weights(
                   for name, roles in _fitting(file, wanted).items()}  # fmt: skip
         names = {our_name(name): name for name in file.layers}
         folded = (file.provenance or {}).get("folded") is True
+    _check_graph(path, model, wanted, everything=layers is None)
     return assign(model, wanted, stored, path, names, HEADS if skip_head else (), folded=folded)
 
 
@@ -202,6 +207,35 @@ def _check_kind(path: str | Path, file: KerasFile, model: Any) -> None:
     }
     raise BadInputError(f"{path} {holds[theirs]}, and the model {model.name!r} is of another kind: {call[ours]}. "
                         "Nothing was loaded.")  # fmt: skip
+
+
+def _check_graph(path: str | Path, model: Any, wanted: dict[str, Any], *, everything: bool) -> None:
+    """Refuse a model whose layers have the names and shapes and which computes something else between them.
+
+    What stands before its first layer and behind its last is the user's affair, as is the rest of a model of which
+    some layers alone are set (``everything`` is False): of those only their own arguments are looked at.
+    """
+    arrays = {name: {_role(weight): weight for weight in layer.weights} for name, layer in wanted.items()}
+    try:
+        graph = keras_graph(json.loads(model.to_json()), arrays)
+    except (AttributeError, NotImplementedError, TypeError, ValueError):
+        return  # of a class of the user's own: names and shapes are all that can be seen
+    table, found = recognised(graph)
+    if kind_of(wanted) == KERAS_VGGFACE and found.graph_departure and table.head.kind != "embedding":
+        found = match(vggface_graph(table, EPSILON[table.network]), graph)
+    for departure in found.departures:
+        known = departure.node in found.pairs and found.owner(departure.node) in wanted
+        if departure.where != "within" or departure.attribute in ROLES or not (everything or known):
+            continue
+        raise BadInputError(
+            f"{path} is for a network that computes something else than the model {model.name!r}: {departure}. "
+            "Build the model so, or with ferplus_keras.ResNet50 or SeNet50; nothing was loaded."
+        )
+
+
+def _role(weight: Any) -> str:
+    """``kernel`` of ``conv1_7x7_s2/kernel:0``."""
+    return str(getattr(weight, "name", "")).rsplit("/", 1)[-1].split(":")[0]
 
 
 def _all_names(model: Any) -> list[str]:

@@ -76,15 +76,14 @@ def open_runtime(path: str | Path, threads: int | None = None) -> Runtime:
 
 def _open_keras(path: Path) -> Runtime:
     from ferplus_keras.files.keras_files import open_keras_file
-    from ferplus_keras.predict.known_graph import known_architecture
+    from ferplus_keras.predict.known_graph import known_network
 
     with open_keras_file(path) as file:  # every safety check of the reader, before Keras sees the file
         told = _Told.of(path, file.provenance)
-        table = known_architecture(file)
-        if table is not None:
-            arrays = {
-                layer: {role: array.read() for role, array in roles.items()} for layer, roles in file.layers.items()
-            }
+        known = known_network(file)
+        if known is not None:
+            table, stored = known
+            arrays = {layer: {role: array.read() for role, array in roles.items()} for layer, roles in stored.items()}
         elif not file.config_layers:
             raise BadInputError(
                 f"{path} holds weights without a graph, and its layers are not those of a network with its classifier: "
@@ -93,7 +92,7 @@ def _open_keras(path: Path) -> Runtime:
     import keras
 
     by = f"Keras {keras.__version__} on {keras.backend.backend()}"
-    if table is None:
+    if known is None:
         run, classes, size = _keras_model(path, told.side)
         return told.runtime(by, run, classes, fixed=size)
     from ferplus_keras.predict.forward import Forward

@@ -104,7 +104,7 @@ def test_a_pooling_of_ones_own_is_the_networks(h5: dict[str, Path], tmp_path: Pa
     model = keras.Sequential([inner, pool, head])
     holds_the_weights_of(model, saved(model, tmp_path / "pooled.h5"))
     other = keras.Sequential([inner, keras.layers.GlobalMaxPooling2D(), head])
-    with pytest.raises(BadInputError, match="2 unexpected"):
+    with pytest.raises(BadInputError, match="a Dense, has no place"):
         read_checkpoint(saved(other, tmp_path / "max.h5"))
 
 
@@ -120,10 +120,10 @@ def test_a_head_that_is_more_than_a_classifier_is_refused(h5: dict[str, Path], t
     import keras
 
     two = recipe(h5["resnet50"], 7, keras.layers.Dense(64, activation="relu"))
-    with pytest.raises(BadInputError, match="4 unexpected"):
+    with pytest.raises(BadInputError, match="a relu, has no place in these networks"):
         read_checkpoint(saved(two, tmp_path / "two.keras"))
     scaled = recipe(h5["resnet50"], 7, keras.layers.Rescaling(0.5))
-    with pytest.raises(BadInputError, match="2 unexpected"):
+    with pytest.raises(BadInputError, match=r"stands .*, a Rescaling"):
         read_checkpoint(saved(scaled, tmp_path / "scaled.keras"))
 
 
@@ -134,5 +134,5 @@ def test_two_networks_in_one_model_are_not_taken_for_one(h5: dict[str, Path], tm
     both = [base(h5["resnet50"], pooling="avg", name=name)(image) for name in ("one", "other")]
     model = keras.Model(image, keras.layers.Dense(7)(keras.layers.Add()(both)))
     for suffix in (".keras", ".h5"):
-        with pytest.raises(BadInputError, match="unexpected"):
+        with pytest.raises(BadInputError, match="a Conv2D, has no place"):
             read_checkpoint(saved(model, tmp_path / f"two{suffix}"))

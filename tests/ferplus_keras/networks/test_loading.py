@@ -5,7 +5,8 @@ Models are stand-ins with layers, names and weights: that is all that the loader
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import numpy as np
 import pytest
 
 from convert.writers import write
+from convert.writers.keras_h5 import functional_config
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.networks.architecture import NO_HEAD, architecture
-from ferplus_keras.networks.keras_vggface import ZEROS, keras3_name, same_name, their_name
+from ferplus_keras.networks.keras_plan import KerasLayer, keras_plan
+from ferplus_keras.networks.keras_vggface import ZEROS, keras3_name, same_name, their_name, vggface_plan
 from ferplus_keras.networks.loading import load_weights
 from tests.seeded import save_state, seeded_checkpoint, seeded_state
 
@@ -44,6 +47,74 @@ def model(rename: Any = same_name, network: str = "resnet50", *, head: bool = Tr
         if head or name != "classifier"
     ]
     return Model([*layers, *(Layer(rename(name)) for name in ZEROS if zeros)])
+
+
+class Graphed(Model):
+    """A model whose graph can be seen, as Keras writes it."""
+
+    def __init__(self, plan: tuple[KerasLayer, ...]) -> None:
+        weights = {each.name: [Named(np.zeros(shape, np.float32), f"{each.name}/{role}:0")
+                               for role, shape in each.weights.items()] for each in plan}  # fmt: skip
+        super().__init__([Layer(name, arrays) for name, arrays in weights.items()])  # type: ignore[arg-type]
+        self.plan = plan
+
+    def to_json(self) -> str:
+        return json.dumps({"class_name": "Functional", "config": functional_config(self.plan, "mine")})
+
+
+@dataclass
+class Named:
+    value: np.ndarray
+    name: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.value.shape
+
+
+def with_config(plan: tuple[KerasLayer, ...], layer: str, **config: Any) -> tuple[KerasLayer, ...]:
+    return tuple(replace(each, config=each.config | config) if each.name == layer else each for each in plan)
+
+
+@pytest.mark.parametrize(
+    ("layer", "config", "told"),
+    [
+        ("conv4_2_3x3_bn", {"epsilon": 1e-3}, r"conv4_2_3x3_bn has epsilon 0\.001, and 1e-05"),
+        ("conv1_7x7_s2", {"padding": "same"}, "conv1_7x7_s2 has padding"),
+        ("conv3_2_3x3_relu", {"activation": "linear"}, "conv3_2_3x3_relu, a ReLU, is not there"),
+    ],
+)
+def test_a_model_that_computes_something_else_is_refused(
+    layer: str, config: dict[str, Any], told: str, files: dict[str, Path]
+) -> None:
+    plan = keras_plan(architecture("resnet50"))
+    assert len(load_weights(Graphed(plan), files["ours"]).matched) == 107
+    mine = Graphed(with_config(plan, layer, **config))
+    with pytest.raises(BadInputError, match=rf"{told}.*nothing was loaded"):
+        load_weights(mine, files["ours"])
+    assert not any(each.set for each in mine.layers)
+
+
+def test_what_stands_behind_the_network_is_the_users_affair(files: dict[str, Path]) -> None:
+    plan = with_config(keras_plan(architecture("resnet50")), "prob", activation="sigmoid")
+    assert len(load_weights(Graphed(plan), files["ours"]).matched) == 107
+
+
+def test_of_some_layers_only_their_own_arguments_are_looked_at(files: dict[str, Path]) -> None:
+    plan = with_config(keras_plan(architecture("resnet50")), "conv3_2_3x3_relu", activation="linear")
+    parts = {each.name for each in plan if each.name.startswith("conv2")}
+    with pytest.raises(BadInputError, match="is not in the model"):  # what the file has more, by name: as ever
+        load_weights(Graphed(plan), files["ours"], layers=parts)
+    with pytest.raises(BadInputError, match="conv2_1_3x3_bn has epsilon"):
+        load_weights(Graphed(with_config(plan, "conv2_1_3x3_bn", epsilon=0.1)), files["ours"], layers=parts)
+
+
+def test_keras_vggfaces_own_graph_has_its_own_epsilon(files: dict[str, Path]) -> None:
+    plan = vggface_plan(architecture("resnet50"), exact=False, rename=their_name)
+    assert len(load_weights(Graphed(plan), files["keras-vggface"]).matched) == 107
+    wrong = with_config(plan, "conv1/7x7_s2/bn", epsilon=1e-5)
+    with pytest.raises(BadInputError, match=r"has epsilon 1e-05, and 0\.001"):
+        load_weights(Graphed(wrong), files["keras-vggface"])
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,80 @@
+"""The arrays of a Keras file that has a graph, brought under our names by what the graph says of them.
+
+A layer's name says nothing about what it does: a port may call its layers as Albanie does and have another graph, or
+call them conv2d_7 and be exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from convert.heads import HEAD_NAMES, head_note
+from convert.matching import NamedArrays
+from ferplus_keras.graph.keras_config import vggface_graph
+from ferplus_keras.graph.matcher import Match, match
+from ferplus_keras.graph.recognise import recognised
+from ferplus_keras.networks.architecture import BATCHNORM_EPSILON, Architecture
+
+#: A graph that has fewer of a network's layers than this is another network; its names say better what it is.
+LEAST_SHARED = 0.5
+
+
+def by_graph(found: NamedArrays, *, dialect: bool) -> NamedArrays:
+    """``found`` with our names where its graph is one of these networks, and else with the first departure.
+
+    ``dialect`` says that it has keras_vggface's names, in our form by now: then its inexact padding is taken too.
+    """
+    assert found.graph is not None
+    table, matched = recognised(found.graph)
+    if dialect and matched.graph_departure and table.head.kind != "embedding" and not table.folded:
+        matched = max(matched, match(vggface_graph(table, BATCHNORM_EPSILON), found.graph), key=_reach)
+    owners = {matched.owner(layer): layer for layer in table.parameters if layer in matched.pairs}
+    departure = matched.graph_departure
+    if len(owners) == len(table.parameters):
+        found = _renamed(found, owners, table)
+    elif len(owners) < LEAST_SHARED * len(table.parameters):
+        return found
+    said = str(departure) if departure else "" if len(owners) == len(table.parameters) else "some layers are used twice"
+    if matched.preprocessed and not (found.provenance or {}).get("preprocessing_inside"):
+        found.notes.append("its graph subtracts the published mean itself; what is made of it does not")
+    return replace(found, departure=said, preprocessed=matched.preprocessed)
+
+
+def _reach(matched: Match) -> int:
+    """How many of our nodes lie before the first departure."""
+    names = list(matched.ours.nodes)
+    departure = matched.graph_departure
+    return names.index(departure.node) if departure and departure.node in names else len(names)
+
+
+def _renamed(found: NamedArrays, owners: dict[str, str], table: Architecture) -> NamedArrays:
+    """The arrays of ``owners`` (the file's name -> ours) under our names; biases of zeros that ours lack go."""
+    arrays, dtypes, zeros, notes = {}, {}, [], list(found.notes)
+    for name, array in found.arrays.items():
+        layer, _, role = name.rpartition("/")
+        ours = owners.get(layer, layer)
+        if role == "bias" and layer in owners and role not in table.parameters[ours] and not array.any():
+            zeros.append(name)
+            continue
+        key = f"{ours}/{role}"
+        if layer not in owners and ours in table.parameters:
+            key = f"{ours}/{role} (again)"  # it has the name of one of ours, and another has its place
+        arrays[key], dtypes[key] = array, found.dtypes[name]
+    if zeros:
+        notes.append(
+            f"biases of nothing but zeros, where these networks have none, were left out: {', '.join(zeros[:3])}"
+        )
+    head = table.head.layer_name
+    others = [theirs for theirs, ours in owners.items() if theirs != ours]
+    adopted = next((theirs for theirs in others if owners[theirs] == head and theirs not in HEAD_NAMES), None)
+    body = [theirs for theirs in others if theirs != adopted]
+    if body:
+        shown = ", ".join(f"{theirs} is {owners[theirs]}" for theirs in body[:2])
+        told = "their place in the graph tells which is which"
+        notes.append(f"{len(body)} layers have other names than published ({shown}, ...); {told}")
+    if adopted is not None:
+        notes.append(head_note(adopted, table.head.units))
+    return replace(found, arrays=arrays, dtypes=dtypes, notes=notes, adopted=adopted or found.adopted)
+
+
+__all__ = ["by_graph"]
