@@ -103,7 +103,7 @@ def check_parity(
     checkpoint = _as_folded_as(model, original)
     side = _open(model, checkpoint)
     dtypes = _dtypes(dtypes, side)
-    chosen = Images.of(images, seed=seed, folder=folder)
+    chosen = Images.of(images, seed=seed, folder=folder, size=checkpoint.provenance.side)
     result = Parity(
         model, checkpoint, side.provenance, side.backend, chosen, side.pairing,
         compare_tensors(checkpoint.arrays, side.arrays),

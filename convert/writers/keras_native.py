@@ -47,9 +47,9 @@ def _model(checkpoint: Checkpoint, activation: str | None, model_name: str, pixe
             f".keras and .weights.h5 files are written by Keras 3, which cannot be imported here ({error}). "
             "Install it with: pip install keras. A .h5 file needs no Keras."
         ) from None
-    shape = checkpoint.provenance.input_shape
+    side = checkpoint.provenance.side
     model = model_from_architecture(
-        checkpoint.architecture, input_shape=shape, activation=activation, name=model_name, pixels=pixels
+        checkpoint.architecture, input_shape=(side, side, 3), activation=activation, name=model_name, pixels=pixels
     )
     for layer in model.layers:
         if layer.weights:

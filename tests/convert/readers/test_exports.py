@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from convert.inspection import as_text, inspect
 from convert.readers import read_checkpoint
 from convert.readers.exports import EXTRA, read_export
-from convert.readers.flatbuffer import DamagedError, Table
 from ferplus_keras import PROVENANCE_KEY, PROVENANCE_MEMBER
-from ferplus_keras.errors import BadInputError
+from ferplus_keras.errors import BadInputError, DamagedError
+from ferplus_keras.files.flatbuffer import Table
 from ferplus_keras.files.mapped_file import MappedFile
 from tests.seeded import seeded_checkpoint
 
@@ -74,7 +74,7 @@ def test_a_tflite_file_says_what_it_is(tmp_path: Path) -> None:
     path.write_bytes(SMALL)
     found = read_export(path)
     assert found and found.provenance and found.provenance.network == "senet50"
-    assert found.dtypes == {"int8": 1} and found.inputs == ["int8 any x 224 x 224 x 3"] and not found.custom
+    assert found.dtypes == {"int8": 1} and found.inputs == ["int8 any x 224 x 224 x 3"] and not found.problem
     shown = inspect(path)
     assert shown["network"] == "senet50" and shown["format"] == "tflite" and not shown["problems"]
     json.dumps(shown)
