@@ -39,14 +39,14 @@ def check_graph(path: Path, graph: Graph, images: Shape) -> Shape:
         try:
             _follow(node, graph, known, budget)
         except DamagedError as error:
-            place = f"its node {node.name[:60]} ({node.kind[:60]})" if node.name else f"a node of it ({node.kind[:60]})"
-            raise BadInputError(f"{path} is not run: at {place}, {error}.") from None
+            place = f"its node {_shown(node.name)}" if node.name else "a node of it"
+            raise BadInputError(f"{path} is not run: at {place} ({_shown(node.kind)}), {error}.") from None
         for name in set(node.inputs):
             uses[name] -= 1
             if not uses[name] and name in known and name not in graph.tensors:
                 budget.gone(known.pop(name).shape)
     if graph.outputs[0] not in known:
-        raise BadInputError(f"{path} is not run: nothing in it makes its output {graph.outputs[0][:60]}.")
+        raise BadInputError(f"{path} is not run: nothing in it makes its output {_shown(graph.outputs[0])}.")
     return known[graph.outputs[0]].shape
 
 
@@ -61,9 +61,9 @@ def _follow(node: Node, graph: Graph, known: dict[str, Sized], budget: Budget) -
     inputs: list[Sized | None] = []
     for name in node.inputs:
         if name and name not in known:
-            raise DamagedError(f"its input {name[:60]} is made by nothing before it")
+            raise DamagedError(f"its input {_shown(name)} is made by nothing before it")
         if name and graph.dtypes.get(name, "").endswith("unread"):
-            raise DamagedError(f"the numbers of its input {name[:60]} cannot be read")
+            raise DamagedError(f"the numbers of its input {_shown(name)} cannot be read")
         inputs.append(known[name] if name else None)
     try:
         found, work = operation(node, inputs)
@@ -78,6 +78,11 @@ def _follow(node: Node, graph: Graph, known: dict[str, Sized], budget: Budget) -
     budget.made([found.shape] * len(made), work)
     known.update(dict.fromkeys(made, Sized(found.shape)))
     known[made[0]] = found
+
+
+def _shown(name: str) -> str:
+    """A name from the file, on one line and none too long."""
+    return name.encode("unicode_escape").decode()[:60]
 
 
 def _values(array: np.ndarray) -> tuple[int, ...] | None:

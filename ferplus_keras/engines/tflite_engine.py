@@ -30,6 +30,9 @@ from ferplus_keras.files.tflite_file import read_tflite
 #: Seconds for the library to be imported and the file to be opened; for a run, and for each image in it.
 START, RUN, EACH = 300.0, 60.0, 10.0
 
+#: What runs the interpreter.
+WORKER = "ferplus_keras.engines.tflite_process"
+
 #: The kinds of numbers of inputs: of networks that take the mean off outside, or are quantised; and bytes.
 INPUTS = ("float32", "uint8", "int8", "int16")
 
@@ -69,7 +72,7 @@ class LiteProcess:
         self.path = path
         if not (find_spec("ai_edge_litert") or find_spec("tensorflow")):
             raise BadInputError(f"{path} is run by LiteRT, which is not installed: pip install ai-edge-litert.")
-        command = [sys.executable, "-m", "ferplus_keras.engines.tflite_process", os.path.abspath(path)]  # noqa: PTH100
+        command = [sys.executable, "-m", WORKER, os.path.abspath(path)]  # noqa: PTH100
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(each for each in sys.path if each), "TF_CPP_MIN_LOG_LEVEL": "3"
         }  # fmt: skip

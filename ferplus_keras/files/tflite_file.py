@@ -50,6 +50,9 @@ SCHEMA: Schema = {
     **dict(OPTIONS.values()),
 }  # fmt: skip
 
+#: Of the schema. There has been no other since 2017.
+VERSION = 3
+
 MAX_RANK = 8
 
 #: Scales of one tensor (one for each channel); inputs of one operator.
@@ -104,6 +107,8 @@ def read_tflite(file: MappedFile, record_key: str) -> TfliteModel:
 
 
 def _read(root: Table, record_key: str) -> TfliteModel:
+    if (version := root.scalar(0, "<I")) != VERSION:
+        raise DamagedError(f"its schema is of the version {version}")
     _verify(root)
     codes = list(root.tables(1))
     buffers = [_buffer(each) for each in root.tables(4)]

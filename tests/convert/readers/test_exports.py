@@ -58,8 +58,8 @@ def small_tflite(record: str, *, custom: str = "") -> bytes:
     buffers = [table({}, 1), table({0: ("offset", data)}, 1)]
     entry = table({0: ("offset", key), 1: ("uint32", 1)}, 2)
     model = table(
-        {1: ("offset", vector([code])), 2: ("offset", vector([graph])), 4: ("offset", vector(buffers)),
-         6: ("offset", vector([entry]))}, 8,
+        {0: ("uint32", 3), 1: ("offset", vector([code])), 2: ("offset", vector([graph])),
+         4: ("offset", vector(buffers)), 6: ("offset", vector([entry]))}, 8,
     )  # fmt: skip
     builder.Finish(model, b"TFL3")
     return bytes(builder.Output())
