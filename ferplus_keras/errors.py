@@ -39,6 +39,16 @@ class DownloadError(FerplusError):
     exit_code = 4
 
 
+class ShortageError(FerplusError):
+    """The machine is short of something, memory say: nothing is known of the input. Exit code 3."""
+
+    exit_code = 3
+
+
+class DamagedError(ValueError):
+    """The bytes of a file contradict themselves, or end too early; a reader says it in a sentence of its own."""
+
+
 def first_line(error: BaseException, limit: int | None = None) -> str:
     """What a library says of an error, for a sentence of ours: its first line, or its kind where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:limit]

@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 @contextmanager
 def silent_stderr() -> Iterator[None]:
     """Nothing that libraries write to standard error meanwhile is seen; exceptions are."""
-    sys.stderr.flush()
-    kept = os.dup(2)
+    with suppress(Exception):  # closed, full, or none at all: somebody else's to say
+        sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is none to be silenced
+        yield
+        return
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123
         os.dup2(nowhere.fileno(), 2)
     try:
@@ -20,3 +25,19 @@ def silent_stderr() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+def import_keras() -> None:
+    """Import Keras and what it runs on, unheard: TensorFlow greets on standard error before it can be told not to.
+
+    Raises ``ImportError``, as ``import keras`` does.
+    """
+    if "keras" in sys.modules:
+        return
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with silent_stderr():
+        import keras
+
+        # What TensorFlow says when it first computes is said here too.
+        keras.ops.convert_to_numpy(keras.ops.zeros(()) + 1)

@@ -18,7 +18,6 @@ from ferplus_keras.dataset.duplicates import Duplicates, find_duplicates
 from ferplus_keras.dataset.protocols import Protocol, Targets
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.networks.emotions import EMOTIONS
-from ferplus_keras.networks.preprocessing import preprocess_input
 from ferplus_keras.networks.resizing import DEFAULT_RESIZER, RESIZERS
 from verify.predictors import Predictor
 from verify.scores import Rate, confusion_matrix
@@ -217,7 +216,7 @@ def predict(
     for first in range(0, len(rows), predictor.batch):
         began = time.perf_counter()
         grey = resizer(images[rows[first : first + predictor.batch]], predictor.size)
-        batch = preprocess_input(np.broadcast_to(grey[..., None], (*grey.shape, 3)))
+        batch = np.broadcast_to(grey[..., None], (*grey.shape, 3))
         ready = time.perf_counter()
         probabilities[first : first + len(batch)] = predictor.probabilities(batch)
         done = time.perf_counter()

@@ -23,18 +23,19 @@ from convert.readers.exports import read_export
 from ferplus_keras.dataset import load_ferplus
 from ferplus_keras.dataset.finding import find
 from ferplus_keras.dataset.protocols import PROTOCOLS, PUBLISHED_PROTOCOL
+from ferplus_keras.engines import open_engine
 from ferplus_keras.errors import BadInputError, first_line
 from ferplus_keras.files.atomic import atomic_folder, atomic_path
 from ferplus_keras.files.hashing import sha256_of
+from ferplus_keras.networks.architecture import INPUT_SIZE
 from ferplus_keras.networks.resizing import DEFAULT_RESIZER, RESIZERS
 from verify.accuracy import Progress as Steps
 from verify.accuracy import agreement, evaluate
-from verify.exported import open_exported
 from verify.folding_check import FoldingComparison, check_folding
 from verify.images import Images
-from verify.outputs import MAX_CHANGED, OutputComparison, Runnable, compare_outputs
+from verify.outputs import MAX_CHANGED, OutputComparison, compare_outputs
 from verify.parity import FOLDING_IMAGES, Parity, check_parity
-from verify.predictors import Predictor, open_onnx, open_predictor
+from verify.predictors import Predictor, open_predictor
 from verify.result import peak_bytes
 
 Progress = Callable[[str], None]
@@ -183,12 +184,14 @@ def export_checked(
     source = Path(source)
     checkpoint = read_checkpoint(source)
     path = export_path(source, recipe, out, standin=checkpoint.provenance.standin)
-    calibration = calibration_pictures(calibrate, calibration_images, seed) if calibrate is not None else None
+    side, calibration = checkpoint.provenance.side, None
+    if calibrate is not None:
+        calibration = calibration_pictures(calibrate, calibration_images, seed, size=side)
     # int8 is right for pictures like those that it was calibrated on: on others of these it is to be judged.
     if calibrate is None or folder is not None:
-        chosen = Images.of(images, seed=seed, folder=folder)
+        chosen = Images.of(images, seed=seed, folder=folder, size=side)
     else:
-        chosen = calibration_pictures(calibrate, images, seed + 1, split="val")
+        chosen = calibration_pictures(calibrate, images, seed + 1, split="val", size=side)
     reference = open_predictor(source) if data is not None else None
     progress(f"{path.name}: {recipe}" + (f", calibrated on {calibration.origin}" if calibration else ""))
     place: AbstractContextManager[Path]
@@ -203,7 +206,7 @@ def export_checked(
             )
             export_seconds = time.perf_counter() - began
             progress(f"{path.name}: exported in {export_seconds:.0f} s; holding it against {source.name}")
-            outputs = compare_outputs(open_runnable(temporary), checkpoint, chosen, max_changed=max_changed)
+            outputs = _compared(temporary, checkpoint, chosen, max_changed)
             outcome = Outcome(source, path, recipe, written, outputs, export_seconds=export_seconds)
             outcome.calibration = calibration.origin if calibration else ""
             if recipe.folded and not checkpoint.architecture.folded:
@@ -213,7 +216,8 @@ def export_checked(
                 progress(f"{path.name}: every layer, in float64 and float32")
                 outcome.layers = check_parity(temporary, source, images=LAYER_IMAGES, seed=seed)
             if reference is not None:
-                predictor = replace(open_predictor(temporary), path=path)
+                opened = open_predictor(temporary)
+                predictor = replace(opened, engine=replace(opened.engine, path=path))
                 allowed = MAX_CHANGED[outputs.kind] if max_changed is None else max_changed
                 outcome.data = _on_data(predictor, reference, data, split, limit, allowed, steps)
             outcome.size, outcome.sha256 = _measured(temporary)
@@ -225,8 +229,10 @@ def export_checked(
     return outcome
 
 
-def calibration_pictures(path: str | Path, count: int, seed: int, *, split: str = "train") -> Images:
-    """``count`` pictures to calibrate on: of FERPlus's train split where ``path`` is FERPlus, else of the folder.
+def calibration_pictures(
+    path: str | Path, count: int, seed: int, *, split: str = "train", size: int = INPUT_SIZE
+) -> Images:
+    """``count`` images to calibrate on: of FERPlus's train split where ``path`` is FERPlus, else of the folder.
 
     The train split, because whoever calibrates on pictures that he then measures on measures too well. Raises
     :class:`BadInputError` when there is neither.
@@ -236,7 +242,7 @@ def calibration_pictures(path: str | Path, count: int, seed: int, *, split: str 
     except BadInputError as error:
         if not Path(path).is_dir():
             raise BadInputError(f"--calibrate takes a folder of pictures or FERPlus: {first_line(error)}") from None
-        return Images.of(count, seed=seed, folder=Path(path))
+        return Images.of(count, seed=seed, folder=Path(path), size=size)
     dataset = load_ferplus(path)
     rows = dataset.rows_of(split)
     rows = rows[PROTOCOLS[PUBLISHED_PROTOCOL].apply(dataset.votes).kept[rows]]
@@ -245,36 +251,17 @@ def calibration_pictures(path: str | Path, count: int, seed: int, *, split: str 
             f"{dataset.origin} has no {split} pictures to calibrate or check on. Give --calibrate a folder."
         )
     rows = np.sort(np.random.default_rng(seed).permutation(rows)[:count])
-    grey = RESIZERS[DEFAULT_RESIZER].run(dataset.images[rows])
+    grey = RESIZERS[DEFAULT_RESIZER].run(dataset.images[rows], size)
     pixels = np.repeat(grey[..., None], 3, axis=-1)
     return Images(pixels, f"{len(rows)} of FERPlus's {split} pictures, seed {seed}")
 
 
-@dataclass(frozen=True)
-class _OnnxRun:
-    """An ONNX export as :class:`verify.outputs.Runnable` has it."""
-
-    predictor: Predictor
-    kind: str = "float32"
-
-    @property
-    def provenance(self) -> Any:
-        return self.predictor.provenance
-
-    @property
-    def by(self) -> str:
-        return self.predictor.by
-
-    def run(self, images: np.ndarray) -> np.ndarray:
-        size = self.predictor.batch
-        return np.concatenate([self.predictor.run(images[at : at + size]) for at in range(0, len(images), size)])
-
-
-def open_runnable(path: Path) -> Runnable:
-    """Any export, for its output to be compared: a TensorFlow Lite file, a SavedModel, or an ONNX file."""
-    if read_export(path) is not None:
-        return open_exported(path)
-    return _OnnxRun(open_onnx(path, any_head=True))
+def _compared(exported: Path, checkpoint: Checkpoint, images: Images, max_changed: float | None) -> OutputComparison:
+    engine = open_engine(exported)
+    try:
+        return compare_outputs(engine, checkpoint, images, max_changed=max_changed)
+    finally:
+        engine.close()
 
 
 def _on_data(
@@ -303,4 +290,4 @@ def _measured(path: Path) -> tuple[int, str]:
     return export.source.size, export.source.sha256
 
 
-__all__ = ["CALIBRATION_IMAGES", "Outcome", "calibration_pictures", "export_checked", "open_runnable"]
+__all__ = ["CALIBRATION_IMAGES", "Outcome", "calibration_pictures", "export_checked"]

@@ -2,14 +2,14 @@
 
 The heat maps are Grad-CAM's, and exact: behind the last feature map these networks have an average and a linear
 classifier, so a class's logit is the sum over 7 x 7 places of what each place says for it, plus a bias. No gradient is
-needed (:func:`ferplus_keras.predict.forward.place_logits`), and none is lost.
+needed (:func:`ferplus_keras.engines.forward.place_logits`), and none is lost.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,16 +20,17 @@ from convert.checkpoint import Provenance
 from convert.readers import read_checkpoint
 from ferplus_keras.dataset import Dataset
 from ferplus_keras.dataset.protocols import Protocol
+from ferplus_keras.engines.engine import Takes
+from ferplus_keras.engines.record import Told
 from ferplus_keras.errors import BadInputError, CheckFailedError
 from ferplus_keras.files.hashing import sha256_of
-from ferplus_keras.networks.architecture import INPUT_SIZE
 from ferplus_keras.networks.emotions import EMOTIONS, softmax
-from ferplus_keras.networks.preprocessing import preprocess_input, trained_side
 from ferplus_keras.networks.resizing import DEFAULT_RESIZER, RESIZERS
+from ferplus_keras.quiet import import_keras
 from verify.accuracy import Step
 
 if TYPE_CHECKING:
-    from ferplus_keras.predict.forward import Forward
+    from ferplus_keras.engines.forward import Forward
 
 #: Pictures that are shown: mistakes over all, right ones and mistakes of each class, and those people disagree on.
 MISTAKES, RIGHT_OF_CLASS, WRONG_OF_CLASS, DIVIDED = 12, 4, 2, 6
@@ -46,6 +47,7 @@ class Network:
     provenance: Provenance
     forward: Forward
     by: str
+    takes: Takes
 
     @property
     def standin(self) -> bool:
@@ -55,7 +57,8 @@ class Network:
 @dataclass(frozen=True)
 class Looks:
     """A network on n pictures: ``rows`` are their places in the data set, ``logits`` n x 8, and ``said`` n x 7 x 7 x 8
-    what each place says for each emotion: the sum over the places and the bias are the logits.
+    (fewer where the network takes smaller images) what each place says for each emotion: the sum over the places and
+    the bias are the logits.
     """
 
     rows: np.ndarray
@@ -84,7 +87,7 @@ class Looks:
         return hits
 
     def heat(self, index: int, emotion: int) -> np.ndarray:
-        """Grad-CAM's 7 x 7 map of ``emotion``: what speaks for it; what speaks against it is cut off."""
+        """Grad-CAM's map of ``emotion``: what speaks for it; what speaks against it is cut off."""
         speaking: np.ndarray = np.maximum(self.said[index, :, :, emotion], 0)
         return speaking
 
@@ -98,23 +101,21 @@ def open_network(path: str | Path) -> Network:
         raise BadInputError(
             f"{path} is a {checkpoint.architecture}; a report on FERPlus needs a classifier of 8 classes."
         )
-    if (side := trained_side(told.preprocessing["size"])) != INPUT_SIZE:
-        raise BadInputError(
-            f"{path} was trained on pictures of {side} x {side}; the heat maps of this page are made for 224 x 224. "
-            "`ferplus verify accuracy` has a report for it."
-        )
     labels = told.labels or EMOTIONS
     if set(labels) != set(EMOTIONS):
         raise BadInputError(f"{path} has the classes {', '.join(labels)[:200]}; FERPlus's are {', '.join(EMOTIONS)}.")
+    import_keras()
     import keras
 
-    from ferplus_keras.predict.forward import Forward
+    from ferplus_keras.engines.forward import Forward
 
     arrays = dict(checkpoint.arrays)
     order = [labels.index(emotion) for emotion in EMOTIONS]
     arrays["classifier"] = {role: np.asarray(array)[..., order] for role, array in arrays["classifier"].items()}
     by = f"Keras {keras.__version__} on {keras.backend.backend()}"
-    return Network(path, sha256_of(path), told, Forward(checkpoint.architecture, arrays), by)
+    mine = Told.of(path, asdict(told))
+    takes = Takes(mine.side_for(), mine.mean)
+    return Network(path, sha256_of(path), told, Forward(checkpoint.architecture, arrays), by, takes)
 
 
 def look(
@@ -127,22 +128,22 @@ def look(
     rows = rows[targets.kept[rows]][:limit]
     if not len(rows):
         raise BadInputError(f"{dataset.origin} has no {split} pictures that the protocol {protocol.name} keeps.")
-    from ferplus_keras.predict.forward import place_logits  # imports Keras
+    from ferplus_keras.engines.forward import place_logits  # imports Keras
 
     kernel, bias = network.forward.head
-    said = np.empty((len(rows), 7, 7, len(EMOTIONS)), np.float32)
+    said: list[np.ndarray] = []
     start = time.perf_counter()
     for first in range(0, len(rows), BATCH):
-        grey = RESIZERS[DEFAULT_RESIZER].run(dataset.images[rows[first : first + BATCH]])
-        images = preprocess_input(np.broadcast_to(grey[..., None], (*grey.shape, 3)))
-        maps = network.forward.last_maps(images)
-        said[first : first + len(maps)] = place_logits(maps, kernel)
+        grey = RESIZERS[DEFAULT_RESIZER].run(dataset.images[rows[first : first + BATCH]], network.takes.side)
+        maps = network.forward.last_maps(network.takes.prepared(np.broadcast_to(grey[..., None], (*grey.shape, 3))))
+        said.append(place_logits(maps, kernel).astype(np.float32))
         title = f"{network.path.name}, {split}"
         progress(Step(title, first + len(maps), len(rows), time.perf_counter() - start))
-    logits = said.sum(axis=(1, 2), dtype=np.float64) + bias
+    whole = np.concatenate(said)
+    logits = whole.sum(axis=(1, 2), dtype=np.float64) + bias
     if not np.isfinite(logits).all():
         raise CheckFailedError(f"{network.path} gives numbers that are not finite for some of these pictures.")
-    return Looks(rows, logits, said, targets.labels[rows], targets.distribution[rows])
+    return Looks(rows, logits, whole, targets.labels[rows], targets.distribution[rows])
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.networks.architecture import INPUT_SIZE
 from ferplus_keras.networks.natural import natural_images, natural_inputs, natural_pixels
 from ferplus_keras.networks.preprocessing import load_image, preprocess_input
 
@@ -17,19 +18,21 @@ PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
 @dataclass(frozen=True)
 class Images:
-    """Pictures for a comparison: bytes, count x 224 x 224 x 3, RGB; both sides get the same array."""
+    """Images for a comparison: bytes, count x size x size x 3, RGB; both sides get the same array."""
 
     pixels: np.ndarray
     origin: str
 
     @classmethod
-    def of(cls, count: int, *, seed: int = 0, folder: Path | None = None) -> Images:
-        """``count`` images: seeded ones, or from ``folder``, chosen by the seed where it holds more.
+    def of(cls, count: int, *, seed: int = 0, folder: Path | None = None, size: int = INPUT_SIZE) -> Images:
+        """``count`` images of ``size`` x ``size``: seeded ones, or from ``folder``, chosen by the seed among more.
 
         Raises :class:`BadInputError` when the folder holds no picture, or one that cannot be read.
         """
         if folder is None:
-            return cls(natural_pixels(count, seed=seed), f"seeded images with natural statistics, seed {seed}")
+            return cls(
+                natural_pixels(count, seed=seed, size=size), f"seeded images with natural statistics, seed {seed}"
+            )
         if not folder.is_dir():
             raise BadInputError(f"{folder} is no folder; --images takes a folder of pictures.")
         paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
@@ -37,7 +40,7 @@ class Images:
             raise BadInputError(f"There is no picture in {folder} ({', '.join(PICTURES)}).")
         chosen = sorted(np.random.default_rng(seed).permutation(len(paths))[:count])
         try:
-            pixels = np.stack([load_image(paths[index]) for index in chosen])
+            pixels = np.stack([load_image(paths[index], size) for index in chosen])
         except (OSError, BadInputError) as error:
             raise BadInputError(f"A picture in {folder} cannot be read: {str(error).rstrip('.')}.") from None
         return cls(pixels, f"{len(chosen)} of {len(paths)} pictures in {folder.name}, seed {seed}")

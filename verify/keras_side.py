@@ -6,19 +6,17 @@ A file of ours names its layers as the checkpoint does. In anyone else's, each l
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from convert.checkpoint import Arrays, Checkpoint, Provenance
 from convert.layouts import LAYOUTS
 from convert.readers import read_checkpoint, read_named
+from ferplus_keras.engines.keras_engine import load_model
 from ferplus_keras.errors import BadInputError, first_line
 from ferplus_keras.files.keras_files import KerasFile, open_keras_file
 from ferplus_keras.files.mapped_file import MappedFile
@@ -109,7 +107,7 @@ def open_side(path: Path, checkpoint: Checkpoint) -> KerasSide:
             "they cannot be compared."
         )
     dtype = dtypes_of(backend())[0]
-    watched, steps = _traced(path, model, dtype)
+    watched, steps = _traced(path, model, dtype, checkpoint.provenance.side)
     pairing = pair(table, checkpoint.arrays, steps)
     owners = [layer for layer in table.parameters if layer in pairing.steps]
     if len(owners) < LEAST_SHARED * len(table.parameters) or table.output not in pairing.outputs.values():
@@ -143,9 +141,9 @@ def open_model(path: Path) -> tuple[Any, Checkpoint | None]:
         )
     mine = read_checkpoint(path, check_graph=False) if ours else None
     if graph:
-        return _load(path, kind, graph, written_by), mine
+        return load_model(path, kind, graph, written_by), mine
     assert mine is not None
-    return _keras_vggfaces_graph(path, mine) if foreign else _our_graph(path, mine.architecture), mine
+    return _keras_vggfaces_graph(path, mine) if foreign else _our_graph(path, mine), mine
 
 
 def without_preprocessing(model: Any) -> tuple[Any, Callable[[np.ndarray], np.ndarray] | None]:
@@ -179,10 +177,11 @@ def _is_ours(file: KerasFile) -> bool:
     return any(body == table.parameters.keys() for table in tables)
 
 
-def _our_graph(path: Path, table: arch.Architecture) -> Any:
+def _our_graph(path: Path, mine: Checkpoint) -> Any:
     from ferplus_keras.networks.models import load_weights, model_from_architecture
 
-    model = model_from_architecture(table)
+    side = mine.provenance.side
+    model = model_from_architecture(mine.architecture, input_shape=(side, side, 3))
     if path.name.endswith(".weights.h5"):
         model.load_weights(path)
     else:
@@ -205,49 +204,7 @@ def _keras_vggfaces_graph(path: Path, mine: Checkpoint) -> Any:
     return model
 
 
-def _load(path: Path, kind: str, names: list[str], written_by: str | None) -> Any:
-    import keras
-
-    try:
-        if kind == "h5-model" and any("/" in name for name in names):
-            with tempfile.TemporaryDirectory() as folder:
-                return keras.models.load_model(_without_slashes(path, Path(folder), names), compile=False)
-        return keras.models.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # a file from anywhere: Keras raises whatever its parts raise
-        newer = ""
-        if written_by and _version(written_by) > _version(keras.__version__):
-            newer = f" It was written by Keras {written_by}: install that version or a later one."
-        raise BadInputError(f"Keras {keras.__version__} cannot open {path}: {first_line(error, 300)}{newer}") from None
-
-
-def _without_slashes(path: Path, folder: Path, names: list[str]) -> Path:
-    """A copy of a Keras 2 file whose layers are called ``conv1_7x7_s2`` for ``conv1/7x7_s2``, as Keras 3 demands."""
-    renamed = {name: name.replace("/", "_") for name in names}
-
-    def rename(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: rename(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [rename(item) for item in value]
-        return renamed.get(value, value) if isinstance(value, str) else value
-
-    copy = folder / "model.h5"
-    with h5py.File(path, "r") as old, h5py.File(copy, "w") as new:
-        for key, value in old.attrs.items():
-            new.attrs[key] = value
-        config = old.attrs["model_config"]
-        new.attrs["model_config"] = json.dumps(rename(json.loads(config))).encode()
-        source, target = old["model_weights"], new.create_group("model_weights")
-        for key, value in source.attrs.items():
-            target.attrs[key] = value
-        target.attrs["layer_names"] = [name.replace("/", "_").encode() for name in renamed]
-        for name in renamed:
-            old.copy(source[name], target, name=renamed[name])
-    return copy
-
-
-def _traced(path: Path, model: Any, dtype: str) -> tuple[WatchedModel, tuple[Step, ...]]:
-    side = arch.INPUT_SIZE
+def _traced(path: Path, model: Any, dtype: str, side: int) -> tuple[WatchedModel, tuple[Step, ...]]:
     try:
         watched = WatchedModel(model, dtype)
         return watched, watched.trace(np.zeros((1, side, side, 3), dtype))
@@ -270,10 +227,6 @@ def _neutral(roles: dict[str, arch.Shape], operation: Any) -> dict[str, np.ndarr
     if bias is not None:
         arrays["bias"] = bias
     return arrays
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".")[:3] if part.isdigit())
 
 
 __all__ = ["FLOAT64_BACKENDS", "KerasSide", "open_model", "open_side"]

@@ -12,9 +12,9 @@ import numpy as np
 from convert.checkpoint import Arrays, Checkpoint, Provenance
 from convert.readers import read_checkpoint
 from convert.readers.onnx_file import paired_layers
-from convert.readers.onnx_graph import read_graph
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.files.onnx_graph import read_graph
 from ferplus_keras.networks.architecture import INPUT_SIZE, Dropout
 from ferplus_keras.networks.keras_plan import PROBABILITIES
 from verify.onnx_float64 import OPERATORS
@@ -36,6 +36,7 @@ class OnnxModel:
 
     path: Path
     outputs: dict[str, str]
+    side: int = INPUT_SIZE  #: of the images that it is shown
 
 
 @dataclass
@@ -99,7 +100,7 @@ def open_model(path: Path, checkpoint: Checkpoint) -> OnnxModel:
     head = checkpoint.architecture.output
     if checkpoint.architecture.head.kind == "classifier" and graph.outputs and graph.outputs[0] != outputs.get(head):
         outputs[PROBABILITIES] = graph.outputs[0]  # what the file itself returns: its own softmax
-    return OnnxModel(path, outputs)
+    return OnnxModel(path, outputs, checkpoint.provenance.side)
 
 
 def layer_outputs(model: OnnxModel, names: list[str], dtype: str) -> Callable[[np.ndarray], Outputs]:
@@ -119,7 +120,7 @@ def layer_outputs(model: OnnxModel, names: list[str], dtype: str) -> Callable[[n
     proto = onnx.load(model.path, load_external_data=False)
     tensors = _numbers_apart(proto) if dtype == "float64" else {}
     shown = {name: model.outputs[name] for name in names if name in model.outputs}
-    _show(proto, set(shown.values()))
+    _show(proto, set(shown.values()), model.side)
     session = OnnxSession(proto, tensors, dtype)
     del proto
 
@@ -130,8 +131,8 @@ def layer_outputs(model: OnnxModel, names: list[str], dtype: str) -> Callable[[n
     return run
 
 
-def _show(model: ModelProto, names: set[str]) -> None:
-    """Make ``names`` the outputs of the graph, whose images are of the published size."""
+def _show(model: ModelProto, names: set[str], side: int) -> None:
+    """Make ``names`` the outputs of the graph, whose images are ``side`` x ``side``."""
     from onnx import TensorProto, helper
 
     graph = model.graph
@@ -147,7 +148,7 @@ def _show(model: ModelProto, names: set[str]) -> None:
             for axis in range(1, 4):
                 if not shape[axis].dim_value:
                     last = shape[3].dim_value == 3
-                    shape[axis].dim_value = 3 if axis == 1 and not last and not shape[1].dim_value else INPUT_SIZE
+                    shape[axis].dim_value = 3 if axis == 1 and not last and not shape[1].dim_value else side
 
 
 def _needed(nodes: Sequence[NodeProto], names: set[str]) -> list[NodeProto]:

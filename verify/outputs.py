@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from convert.checkpoint import Checkpoint, Provenance
+from convert.checkpoint import Checkpoint
+from ferplus_keras.engines.engine import LOGITS, PROBABILITIES, Engine
+from ferplus_keras.engines.record import Record
 from ferplus_keras.networks.emotions import softmax
 from verify.images import Images
 from verify.metrics import Difference, difference
@@ -28,20 +30,8 @@ MAX_CHANGED = {"float32": 0.0, "float16": 1.0, "int8": 10.0}
 
 BATCH = 8
 
-
-class Runnable(Protocol):
-    """What is compared; :class:`verify.exported.Exported` is one."""
-
-    @property
-    def provenance(self) -> Provenance | None: ...
-
-    @property
-    def kind(self) -> str: ...
-
-    @property
-    def by(self) -> str: ...
-
-    def run(self, images: np.ndarray, /) -> np.ndarray: ...
+#: What an export may say that it yields.
+OUTPUTS = (LOGITS, PROBABILITIES, "embedding", "features")
 
 
 @dataclass(frozen=True)
@@ -98,9 +88,9 @@ class OutputComparison:
 
 
 def compare_outputs(
-    exported: Runnable, checkpoint: Checkpoint, images: Images, *, max_changed: float | None = None
+    engine: Engine, checkpoint: Checkpoint, images: Images, *, max_changed: float | None = None
 ) -> OutputComparison:
-    """Run ``exported`` and ``checkpoint``, its source, in PyTorch and in float32, on the same ``images``.
+    """Run ``engine``, an export, and ``checkpoint``, its source, in PyTorch and in float32, on the same ``images``.
 
     ``max_changed`` is the percentage of decisions that may change; None takes :data:`MAX_CHANGED`.
     """
@@ -108,9 +98,9 @@ def compare_outputs(
     classes = checkpoint.architecture.head.kind == "classifier"
     inputs = images.inputs
     wanted = reference_outputs(checkpoint, inputs)
-    found = np.asarray(exported.run(inputs), np.float32)
-    kind = exported.kind
-    output = _kind_of_output(exported.provenance, wanted, found, classes)
+    found = np.asarray(engine.run(images.pixels), np.float32)
+    kind = engine.numbers
+    output = _kind_of_output(engine.record, wanted, found, classes)
     ends = {"logits": wanted, "probabilities": softmax(wanted) if classes else wanted}
     apart = difference(output, ends.get(output, wanted).astype(np.float32), found.reshape(len(found), -1))
     probability, changed = None, 0
@@ -119,7 +109,7 @@ def compare_outputs(
         probability = float(np.abs(softmax(wanted) - ours).max())
         changed = int((wanted.argmax(axis=1) != found.argmax(axis=1)).sum())
     return OutputComparison(
-        exported.by, kind, output, apart, LIMITS[kind], probability, changed,
+        engine.by, kind, output, apart, LIMITS[kind], probability, changed,
         len(set(wanted.argmax(axis=1).tolist())) if classes else 0, len(inputs),
         MAX_CHANGED[kind] if max_changed is None else max_changed, images.origin, time.perf_counter() - start,
     )  # fmt: skip
@@ -141,10 +131,10 @@ def reference_outputs(checkpoint: Checkpoint, inputs: np.ndarray) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _kind_of_output(told: Provenance | None, wanted: np.ndarray, found: np.ndarray, classes: bool) -> str:
+def _kind_of_output(told: Record | None, wanted: np.ndarray, found: np.ndarray, classes: bool) -> str:
     """What the export yields: as it says, or in a stranger's the likelier of logits and probabilities."""
-    if told is not None:
-        return told.output
+    if told is not None and told.get("output") in OUTPUTS:
+        return str(told["output"])
     flat = found.reshape(len(found), -1)
     if not classes or flat.shape != wanted.shape:
         return "logits"
@@ -152,4 +142,4 @@ def _kind_of_output(told: Provenance | None, wanted: np.ndarray, found: np.ndarr
     return min(distances, key=lambda name: distances[name])
 
 
-__all__ = ["LIMITS", "MAX_CHANGED", "OutputComparison", "Runnable", "compare_outputs", "reference_outputs"]
+__all__ = ["LIMITS", "MAX_CHANGED", "OutputComparison", "compare_outputs", "reference_outputs"]

@@ -110,7 +110,7 @@ def check_parity(
     apart = explained(checkpoint, side.arrays, side.provenance)
     folded, checkpoint = checkpoint is not original, apart.checkpoint
     dtypes = _dtypes(dtypes, side)
-    chosen = Images.of(images, seed=seed, folder=folder)
+    chosen = Images.of(images, seed=seed, folder=folder, size=checkpoint.provenance.side)
     result = Parity(
         model, checkpoint, side.provenance, side.backend, chosen, side.pairing,
         compare_tensors(checkpoint.arrays, side.arrays),

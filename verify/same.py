@@ -152,7 +152,7 @@ def check_same(
     result = Same(a, b, one, other, tensors, tolerance)
     if tensors is not None and not tensors.passed:
         progress(f"the numbers differ; running both on {images} images in {PRECISION}")
-        _run(result, Images.of(images, seed=seed, folder=None).inputs)
+        _run(result, Images.of(images, seed=seed, size=max(one.provenance.side, other.provenance.side)).inputs)
     result.seconds = time.perf_counter() - start
     return result
 

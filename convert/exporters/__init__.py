@@ -2,7 +2,7 @@
 
 Beside the writers, because these are not files that a checkpoint is read from again (an ``.onnx`` of ours is, but for
 the recipe it was exported by): converters of TensorFlow's own change the graph and, quantising, the numbers. What an
-export does is therefore measured (:mod:`verify.exported`), and it is made from the source, never from another export.
+export does is therefore measured (:mod:`verify.outputs`), and it is made from the source, never from another export.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Recipe:
     target: str  #: a name of :data:`TARGETS`
     quantize: str = "none"  #: TensorFlow Lite only: "float16" (the weights) or "int8" (weights and activations)
     folded: bool = False  #: batch normalisation merged into the convolutions, in float64
-    pixels: bool = False  #: preprocessing inside: RGB bytes in, 224 x 224
+    pixels: bool = False  #: preprocessing inside: RGB bytes in
     batch: int | None = None  #: images at a time; None: any number
     logits: bool = False  #: no softmax behind the classifier
     channels_first: bool = False  #: ONNX only: images as 3 x 224 x 224
@@ -109,19 +109,13 @@ def export(
         checkpoint: the source.
         recipe: what to make of it; see :func:`checked`.
         path: a file, or for a SavedModel the folder, which must not exist. Nothing is renamed into place here.
-        calibration: for int8: pictures, n x 224 x 224 x 3 bytes, RGB.
+        calibration: for int8: images of the network's size, n x side x side x 3 bytes, RGB.
         quiet: wrapped around what chatters.
 
     Raises:
         BadInputError: the network cannot be exported so.
         OutputError: a library is missing.
     """
-    if recipe.target != "onnx" and checkpoint.provenance.input_shape[0] is None:
-        height, width = checkpoint.provenance.preprocessing["size"]
-        raise BadInputError(
-            f"The network was trained on pictures of {height} x {width}, and {TARGETS[recipe.target].title} files are "
-            "made for 224 x 224 only. --to onnx takes any size."
-        )
     if recipe.folded:
         checkpoint = fold(checkpoint)
     else:

@@ -9,7 +9,6 @@ import numpy as np
 
 from convert.checkpoint import Checkpoint
 from ferplus_keras.errors import OutputError
-from ferplus_keras.networks.architecture import INPUT_SIZE
 from ferplus_keras.networks.preprocessing import PUBLISHED
 
 if TYPE_CHECKING:
@@ -45,7 +44,10 @@ def serving_module(checkpoint: Checkpoint, recipe: Recipe, *, constants: bool) -
         )
     from ferplus_keras.networks.models import model_from_architecture
 
-    model = model_from_architecture(checkpoint.architecture, activation=None if recipe.logits else "softmax")
+    side, output = checkpoint.provenance.side, checkpoint.provenance.output
+    model = model_from_architecture(
+        checkpoint.architecture, input_shape=(side, side, 3), activation=None if recipe.logits else "softmax"
+    )
     for layer in model.layers:
         if layer.weights:
             layer.set_weights([np.ascontiguousarray(each) for each in checkpoint.arrays[layer.name].values()])
@@ -57,7 +59,6 @@ def serving_module(checkpoint: Checkpoint, recipe: Recipe, *, constants: bool) -
     module = tf.Module(name=checkpoint.architecture.network)
     if not constants:
         module.weights = [*trained, *running]  # what tf.saved_model saves is what hangs on the module
-    side, output = INPUT_SIZE, checkpoint.provenance.output
     kind = tf.uint8 if recipe.pixels else tf.float32
 
     def serve(images: Any) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def export_tflite(
             content = converter.convert()
         except Exception as error:  # the converter's own class, and whatever its passes raise
             raise OutputError(f"TensorFlow's converter could not make {path.name}: {first_line(error, 300)}") from None
-        path.write_bytes(_with_provenance(content, checkpoint.provenance.to_json()))
+        path.write_bytes(with_provenance(content, checkpoint.provenance.to_json()))
 
 
 def _examples(calibration: np.ndarray | None, recipe: Recipe) -> Any:
@@ -63,7 +63,8 @@ def _examples(calibration: np.ndarray | None, recipe: Recipe) -> Any:
     return examples
 
 
-def _with_provenance(content: bytes, text: str) -> bytes:
+def with_provenance(content: bytes, text: str) -> bytes:
+    """A TensorFlow Lite file with ``text`` as its record, in its metadata."""
     from tensorflow.lite.python import schema_py_generated as schema
     from tensorflow.lite.tools import flatbuffer_utils
 
@@ -77,4 +78,4 @@ def _with_provenance(content: bytes, text: str) -> bytes:
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
-__all__ = ["export_tflite"]
+__all__ = ["export_tflite", "with_provenance"]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from convert.matching import NamedArrays
-from convert.readers.onnx_graph import Graph, read_graph
 from convert.readers.onnx_walk import DepartsError, Paired, pair
 from ferplus_keras import PROVENANCE_KEY
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.files.onnx_graph import Graph, read_graph
 from ferplus_keras.files.provenance import provenance_of
 
 FORMAT = "onnx"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from convert.readers.onnx_graph import Graph, Node
+from ferplus_keras.files.onnx_graph import Graph, Node
 from ferplus_keras.networks import architecture as arch
 from ferplus_keras.networks.architecture import (
     NO_HEAD,

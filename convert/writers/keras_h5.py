@@ -41,8 +41,8 @@ def write_h5(
 
     ``activation`` is "softmax" or None for logits; ``pixels`` puts the preprocessing inside.
     """
-    shape = checkpoint.provenance.input_shape
-    plan = keras_plan(checkpoint.architecture, input_shape=shape, activation=activation, pixels=pixels)
+    side = checkpoint.provenance.side
+    plan = keras_plan(checkpoint.architecture, input_shape=(side, side, 3), activation=activation, pixels=pixels)
     config = {"class_name": "Functional", "config": functional_config(plan, model_name)}
     with as_os_error(RuntimeError), h5py.File(path, "w", meta_block_size=METADATA_BLOCK) as file:
         file.attrs["keras_version"] = KERAS_VERSION.encode()

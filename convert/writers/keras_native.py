@@ -78,9 +78,9 @@ def _model(checkpoint: Checkpoint, activation: str | None, model_name: str, pixe
         else:
             advice = f"Keras computes with {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}; install one of them."
         raise OutputError(f"{cannot} {advice} A .h5 file needs no Keras.") from None
-    shape = checkpoint.provenance.input_shape
+    side = checkpoint.provenance.side
     model = model_from_architecture(
-        checkpoint.architecture, input_shape=shape, activation=activation, name=model_name, pixels=pixels
+        checkpoint.architecture, input_shape=(side, side, 3), activation=activation, name=model_name, pixels=pixels
     )
     for layer in model.layers:
         if layer.weights:

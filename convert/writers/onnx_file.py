@@ -58,8 +58,8 @@ def write_onnx(
         path: the file; it is replaced.
         activation: "softmax", or None for logits.
         model_name: the graph's name.
-        channels_last: the input is images x 224 x 224 x 3 instead of images x 3 x 224 x 224; any size goes in where
-            the network was trained on pictures of another.
+        channels_last: the input is images x 224 x 224 x 3 instead of images x 3 x 224 x 224; of another size where the
+            network was trained on images of another.
         pixels: the preprocessing is inside: the input is RGB bytes.
         batch: how many images; None: any number.
 
@@ -68,7 +68,7 @@ def write_onnx(
     """
     model = onnx_model(
         checkpoint.architecture, activation=activation, channels_last=channels_last, name=model_name, pixels=pixels,
-        batch=batch, any_size=checkpoint.provenance.input_shape[0] is None,
+        batch=batch, side=checkpoint.provenance.side,
     )  # fmt: skip
     entry = model.metadata_props.add()
     entry.key, entry.value = PROVENANCE_KEY, checkpoint.provenance.to_json()
@@ -97,7 +97,7 @@ def onnx_model(
     keep_inputs: bool = False,
     pixels: bool = False,
     batch: int | None = None,
-    any_size: bool = False,
+    side: int = INPUT_SIZE,
 ) -> ModelProto:
     """The model without its numbers: tensors are declared by name and shape alone.
 
@@ -110,7 +110,7 @@ def onnx_model(
         keep_inputs: declare the tensors as inputs of the graph, to be fed when it is run.
         pixels: the input is RGB bytes, from which the graph takes the mean off.
         batch: how many images; None: any number.
-        any_size: images of any height and width instead of 224 x 224.
+        side: height and width of the images.
 
     Returns:
         A model that ``onnx.checker`` has passed, shapes inferred.
@@ -131,8 +131,7 @@ def onnx_model(
     if architecture.head.kind == "classifier" and activation is not None:
         last = PROBABILITIES
         nodes.append(helper.make_node("Softmax", [architecture.output], [last], name=last, axis=1))
-    sides = ("height", "width") if any_size else (INPUT_SIZE, INPUT_SIZE)
-    image = (*sides, 3) if channels_last else (3, *sides)
+    image = (side, side, 3) if channels_last else (3, side, side)
     tensors = [declared(slot.name, _shape(slot)) for slot in torch_layout(architecture).values()]
     kind, source = (TensorProto.UINT8, PIXELS) if pixels else (TensorProto.FLOAT, "data")
     images = helper.make_tensor_value_info(source, kind, [batch or BATCH, *image])

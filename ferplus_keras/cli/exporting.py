@@ -112,12 +112,14 @@ def verify_outputs(options: argparse.Namespace) -> int:
     """``ferplus verify parity`` of a file that has no layers to compare: its output."""
     _tensorflow()
     from convert.readers import read_checkpoint
-    from verify.exporting import open_runnable
+    from ferplus_keras.engines import open_engine
     from verify.images import Images
     from verify.outputs import compare_outputs
 
-    images = Images.of(options.n, seed=options.seed, folder=Path(options.images) if options.images else None)
-    found = compare_outputs(open_runnable(Path(options.model)), read_checkpoint(options.against), images)
+    source = read_checkpoint(options.against)
+    folder = Path(options.images) if options.images else None
+    images = Images.of(options.n, seed=options.seed, folder=folder, size=source.provenance.side)
+    found = compare_outputs(open_engine(options.model), source, images)
     if options.json:
         told: dict[str, Any] = {"model": str(options.model), "source": str(options.against)}
         screen.result_json(told | found.as_dict())

@@ -9,8 +9,7 @@ from typing import Any
 from ferplus_keras import PROVENANCE_KEY, __version__
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.provenance_fields import SCHEMA, SOURCE_FIELDS, problem_of
-from ferplus_keras.networks.architecture import INPUT_SIZE
-from ferplus_keras.networks.preprocessing import PUBLISHED
+from ferplus_keras.networks.preprocessing import PUBLISHED, trained_side
 
 #: Bytes of a record; one with all that training leaves has some 5,000.
 MAX_RECORD = 1 << 20
@@ -61,10 +60,9 @@ class Provenance:
         return json.dumps(asdict(self), ensure_ascii=False)
 
     @property
-    def input_shape(self) -> tuple[int | None, int | None, int]:
-        """What a Keras graph takes: 224 x 224 x 3, or any size where the network was trained on pictures of another."""
-        height, width = self.preprocessing["size"]
-        return (INPUT_SIZE, INPUT_SIZE, 3) if (height, width) == (INPUT_SIZE, INPUT_SIZE) else (None, None, 3)
+    def side(self) -> int:
+        """The side of the images that the network was trained on, and that the graphs in its files take."""
+        return trained_side(self.preprocessing["size"])
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Provenance:

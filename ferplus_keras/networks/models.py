@@ -6,18 +6,20 @@ a stock Keras layer, so the models can be saved, loaded, cut and fine-tuned with
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 
+from ferplus_keras.files.keras_files import open_keras_file
 from ferplus_keras.networks import architecture as arch
 from ferplus_keras.networks.architecture import INPUT_SIZE, NO_HEAD, Architecture, classifier, embedding
 from ferplus_keras.networks.building import model_from_plan
 from ferplus_keras.networks.keras_plan import keras_plan
 from ferplus_keras.networks.loading import LoadReport, load_weights
-from ferplus_keras.networks.preprocessing import MIN_SIZE
+from ferplus_keras.networks.preprocessing import MIN_SIZE, trained_side
 
 Activation = str | Callable[..., Any] | None
 
@@ -42,7 +44,8 @@ def ResNet50(  # noqa: N802  (the name people know from keras.applications)
         weights: path of a converted file (``.h5``, ``.weights.h5``, ``.keras``), or None for random weights. With
             ``include_top=False`` the file's head, if it has one, is left out; everything else must match by name.
         input_tensor: a Keras tensor to build upon.
-        input_shape: height, width, 3. Default 224 x 224, or any size when there is no top. Channels come last.
+        input_shape: height, width, 3. Default the size that ``weights`` were trained at, else 224 x 224; any size when
+            there is no top. Channels come last. Another size than the file's is warned about.
         pooling: without top: None for the 4-D feature map, "avg" or "max" for 2048 features.
         classes: number of classes of the top.
         classifier_activation: what follows the logits, as a layer called "prob"; None returns the logits.
@@ -112,10 +115,18 @@ def build(
     if include_top:
         head = classifier(classes) if embedding_size is None else embedding(embedding_size)
     table = arch.architecture(network, head, dropout)
+    trained = None if weights is None else trained_at(weights)
+    shape = _checked_shape(input_shape, input_tensor, include_top, trained or INPUT_SIZE)
+    if trained and include_top and shape[:2] != (trained, trained):
+        warnings.warn(
+            f"{weights} was trained on images of {trained} x {trained}, and the model takes {shape[0]} x {shape[1]}: "
+            "its answers will be worse there. Leave input_shape out for the file's own size.",
+            stacklevel=3,
+        )
     model = model_from_architecture(
         table,
         input_tensor=input_tensor,
-        input_shape=_checked_shape(input_shape, input_tensor, include_top),
+        input_shape=shape,
         pooling=pooling,
         activation=classifier_activation,
         name=name or network,
@@ -124,6 +135,13 @@ def build(
         # Layers of the user's that stand before input_tensor may own weights too; the file knows nothing of them.
         load_weights(model, weights, skip_head=not include_top, layers=table.parameters)
     return model
+
+
+def trained_at(path: str | Path) -> int | None:
+    """The side of the images that the weights at ``path`` were trained on; None where the file does not say."""
+    with open_keras_file(path) as file:
+        wanted = (file.provenance or {}).get("preprocessing")
+    return trained_side(wanted["size"]) if isinstance(wanted, dict) and "size" in wanted else None
 
 
 def model_from_architecture(
@@ -147,19 +165,19 @@ def model_from_architecture(
 
 
 def _checked_shape(
-    shape: tuple[int | None, int | None, int] | None, tensor: Any, include_top: bool
+    shape: tuple[int | None, int | None, int] | None, tensor: Any, include_top: bool, side: int
 ) -> tuple[int | None, int | None, int]:
     if tensor is not None:
         shape = _shape_of(tensor, shape)
     if shape is None:
-        return (INPUT_SIZE, INPUT_SIZE, 3) if include_top else (None, None, 3)
+        return (side, side, 3) if include_top else (None, None, 3)
     if not isinstance(shape, tuple | list) or len(shape) != 3 or shape[-1] != 3:
         raise ValueError(
             f"the input is (height, width, 3) with the channels last, not {shape}; these networks take RGB, and a "
             "grey image is repeated to three channels"
         )
-    for side in shape[:2]:
-        if side is not None and side < MIN_SIZE:
+    for extent in shape[:2]:
+        if extent is not None and extent < MIN_SIZE:
             raise ValueError(f"the input must be at least {MIN_SIZE} x {MIN_SIZE}, not {shape[0]} x {shape[1]}")
     if include_top and None in shape:
         raise ValueError(f"with a top the input size must be given in full, not {tuple(shape)}")

@@ -90,8 +90,8 @@ def checked_pixels(images: Any) -> np.ndarray:
     return pixels
 
 
-def load_image(path: str | Path) -> np.ndarray:
-    """The picture at ``path`` as RGB bytes, 224 x 224 x 3, ready for :func:`preprocess_input`.
+def load_image(path: str | Path, size: int = INPUT_SIZE) -> np.ndarray:
+    """The picture at ``path`` as RGB bytes, ``size`` x ``size`` x 3, ready for :func:`preprocess_input`.
 
     Turned upright as its EXIF data say, transparent pixels on white, 16 bits made 8, grey become three channels; then
     resized straight to the square (a face crop is expected), bilinear as in Pillow. Raises ``FileNotFoundError`` when
@@ -102,6 +102,6 @@ def load_image(path: str | Path) -> np.ndarray:
 
     Path(path).stat()
     try:
-        return as_input(read_picture(path))
+        return as_input(read_picture(path), side=size)
     except BadInputError as error:
         raise BadInputError(f"{path}: {error}.") from None

@@ -8,17 +8,18 @@ not applied, as in the published evaluation.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from ferplus_keras.errors import BadInputError, first_line
+from ferplus_keras.errors import BadInputError, ShortageError, first_line
 from ferplus_keras.networks.architecture import INPUT_SIZE
+from ferplus_keras.predict.room import room
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,6 +29,23 @@ MAX_PIXELS = 89_478_485
 
 #: Some decoders read the whole file at once, so a file has a bound as well.
 MAX_FILE_BYTES = 512 << 20
+
+#: Resizing keeps 16 bytes for each pixel of a side, and a JPEG can have no more.
+MAX_SIDE = 65_535
+
+#: Pixels that are made RGB at a time.
+STRIP = 1 << 20
+
+#: What the system says when it is short of something, and not the file; and how Pillow's decoders say it.
+SHORTAGES = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
+OUT_OF_MEMORY = "out of memory"
+
+#: Exif's tag, and what its values ask of the viewer, by Pillow's names.
+ORIENTATION = 0x0112
+TURNS: dict[object, str] = {
+    2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE",
+    8: "ROTATE_90",
+}  # fmt: skip
 
 #: PostScript is a program: Pillow would start Ghostscript to run it.
 POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")
@@ -39,7 +57,8 @@ BACKGROUND = (255, 255, 255)
 def read_picture(path: str | Path) -> Image:
     """The picture in the file at ``path``, upright, in mode RGB.
 
-    Raises :class:`BadInputError` saying in a few words, without the name, what is wrong with it.
+    Raises :class:`BadInputError` saying in a few words, without the name, what is wrong with it, and
+    :class:`ShortageError`, with the name, when it is the machine that is short of something.
     """
     try:
         # Not waited for: a named pipe without a writer would hold the whole run up.
@@ -50,18 +69,24 @@ def read_picture(path: str | Path) -> Image:
                 raise BadInputError("not a file")
             if about.st_size > MAX_FILE_BYTES:
                 raise BadInputError(f"{about.st_size:,} bytes, more than the {MAX_FILE_BYTES >> 20} MiB that are read")
-            return decode(stream)
+            return decode(stream, str(path))
     except OSError as error:
+        if error.errno in SHORTAGES:
+            raise _short(str(path), (error.strerror or "").lower()) from None
         raise BadInputError((error.strerror or first_line(error)).lower()) from None
     except ValueError as error:  # a name with a NUL in it
         raise BadInputError(f"not a file name ({first_line(error)})") from None
 
 
-def decode(data: bytes | BinaryIO) -> Image:
-    """The picture in these bytes, or in this open file, upright, in mode RGB; errors as in :func:`read_picture`."""
+def decode(data: bytes | BinaryIO, name: str = "an image") -> Image:
+    """The picture in these bytes, or in this open file, upright, in mode RGB; errors as in :func:`read_picture`.
+
+    ``name`` is what it is called where memory does not suffice.
+    """
     from PIL import Image, UnidentifiedImageError
 
     stream = io.BytesIO(data) if isinstance(data, bytes | bytearray | memoryview) else data
+    taken = 0
     try:
         head = stream.read(4)
         if not head:
@@ -70,41 +95,87 @@ def decode(data: bytes | BinaryIO) -> Image:
             raise BadInputError("PostScript, which is a program and is not run; save it as PNG")
         stream.seek(0)
         with Image.open(stream) as picture:
-            return as_rgb(picture)
+            _check_size(picture)
+            taken = room.take(picture.width * picture.height)
+            found = as_rgb(picture)
+        room.hold(found, taken)
+        taken = 0
+        return found
     except BadInputError:
         raise
     except UnidentifiedImageError:
         raise BadInputError("not a picture that Pillow knows") from None
     except Image.DecompressionBombError:
         raise BadInputError(f"more than the {MAX_PIXELS:,} pixels that are decoded") from None
+    except MemoryError:
+        raise _short(name, "not enough memory") from None
     except Exception as error:  # whatever a decoder raises on damaged bytes: OSError, SyntaxError, struct.error ...
+        if OUT_OF_MEMORY in str(error).lower() or getattr(error, "errno", None) in SHORTAGES:
+            raise _short(name, first_line(error, 120)) from None
         raise BadInputError(f"damaged: {first_line(error, 120)}") from None
+    finally:
+        if taken:
+            room.give(taken)
 
 
 def as_rgb(picture: Image) -> Image:
     """``picture`` decoded, upright, in mode RGB. Raises :class:`BadInputError`, or what Pillow raises on damage."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
+    _check_size(picture)
+    picture.load()
+    if picture.mode == "F":
+        raise BadInputError("floating-point pixels, which do not say what white is; save it with 8 or 16 bits")
+    turn = TURNS.get(_orientation(picture))
+    upright = _converted(picture)
+    return upright if turn is None else upright.transpose(Image.Transpose[turn])
+
+
+def _orientation(picture: Image) -> object:
+    try:
+        return picture.getexif().get(ORIENTATION)
+    except MemoryError:
+        raise
+    except Exception:  # these data may be damaged where the pixels are not
+        return None
+
+
+def _check_size(picture: Image) -> None:
     width, height = picture.size
     if width * height > MAX_PIXELS:
         raise BadInputError(f"{width} x {height}, more than the {MAX_PIXELS:,} pixels that are decoded")
+    if max(width, height) > MAX_SIDE:
+        raise BadInputError(f"{width} x {height}, and a side has {MAX_SIDE:,} pixels at most")
     if width < 1 or height < 1:
         raise BadInputError("no pixels")
-    picture.load()
-    upright = picture
-    with suppress(Exception):  # orientation data may be damaged where the pixels are not
-        upright = ImageOps.exif_transpose(picture)
-    if upright.mode == "F":
-        raise BadInputError("floating-point pixels, which do not say what white is; save it with 8 or 16 bits")
-    if upright.mode == "I" or upright.mode.startswith("I;16"):
-        upright = Image.fromarray(_to_8_bits(np.asarray(upright)))
-    if upright.mode in ("La", "RGBa"):  # colours that were multiplied by their opacity
-        upright = upright.convert({"La": "LA", "RGBa": "RGBA"}[upright.mode])
-    if upright.has_transparency_data:
-        opaque = Image.new("RGBA", upright.size, (*BACKGROUND, 255))
-        opaque.alpha_composite(upright.convert("RGBA"))
-        upright = opaque
-    return upright if upright.mode == "RGB" else upright.convert("RGB")
+
+
+def _converted(picture: Image) -> Image:
+    """A loaded ``picture`` in mode RGB, strip by strip, so that no more than one of its size is made beside it."""
+    from PIL import Image
+
+    if picture.mode == "RGB" and not picture.has_transparency_data:
+        return picture
+    whole = Image.new("RGB", picture.size)
+    rows = max(1, STRIP // picture.width)
+    for top in range(0, picture.height, rows):
+        box = (0, top, picture.width, min(top + rows, picture.height))
+        whole.paste(_strip_as_rgb(picture.crop(box)), box)
+    return whole
+
+
+def _strip_as_rgb(strip: Image) -> Image:
+    from PIL import Image
+
+    if strip.mode == "I" or strip.mode.startswith("I;16"):
+        strip = Image.fromarray(to_8_bits(np.asarray(strip)))
+    if strip.mode in ("La", "RGBa"):  # colours that were multiplied by their opacity
+        strip = strip.convert({"La": "LA", "RGBa": "RGBA"}[strip.mode])
+    if strip.has_transparency_data:
+        opaque = Image.new("RGBA", strip.size, (*BACKGROUND, 255))
+        opaque.alpha_composite(strip.convert("RGBA"))
+        strip = opaque
+    return strip if strip.mode == "RGB" else strip.convert("RGB")
 
 
 def as_input(picture: Image, box: tuple[int, int, int, int] | None = None, side: int = INPUT_SIZE) -> np.ndarray:
@@ -118,35 +189,7 @@ def as_input(picture: Image, box: tuple[int, int, int, int] | None = None, side:
     return np.array(part.resize((side, side), Image.Resampling.BILINEAR))
 
 
-def from_array(array: Any) -> Image:
-    """An array as an RGB picture: height x width (grey), or height x width x 1, 3 (RGB) or 4 (RGBA).
-
-    Bytes are taken as they are, 16-bit integers divided by 257, other numbers must lie in 0..255. Raises
-    :class:`BadInputError` on other shapes and on numbers that are no pixels, 0..1 among them.
-    """
-    from PIL import Image
-
-    pixels = np.asarray(array)
-    if pixels.ndim == 3 and pixels.shape[-1] == 1:
-        pixels = pixels[..., 0]
-    if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[-1] in (3, 4))) or 0 in pixels.shape:
-        raise BadInputError(
-            f"an array of the shape {pixels.shape} is no picture: give height x width, or height x width x 3 (RGB)"
-        )
-    if pixels.dtype == np.uint16:
-        pixels = _to_8_bits(pixels)
-    elif pixels.dtype == np.bool_ or pixels.dtype.kind not in "uif":
-        raise BadInputError(f"an array of {pixels.dtype} is no picture: give numbers from 0 to 255")
-    elif pixels.dtype != np.uint8:
-        if not np.isfinite(pixels).all() or pixels.min() < 0 or pixels.max() > 255:
-            raise BadInputError("the array has numbers outside 0..255: pixels are wanted, with no mean subtracted")
-        if pixels.dtype.kind == "f" and 0 < pixels.max() <= 1:
-            raise BadInputError("the array's numbers lie in 0..1, and pixels in 0..255: multiply it by 255")
-        pixels = np.rint(pixels).astype(np.uint8)
-    return as_rgb(Image.fromarray(np.ascontiguousarray(pixels)))
-
-
-def _to_8_bits(pixels: np.ndarray) -> np.ndarray:
+def to_8_bits(pixels: np.ndarray) -> np.ndarray:
     """0..65535 as 0..255, rounded. Pillow hands 16-bit PGM and PNG over as 32-bit integers or as they are."""
     wide = pixels.astype(np.int64)
     if wide.min() < 0 or wide.max() > 65535:
@@ -155,4 +198,21 @@ def _to_8_bits(pixels: np.ndarray) -> np.ndarray:
     return result
 
 
-__all__ = ["BACKGROUND", "MAX_FILE_BYTES", "MAX_PIXELS", "as_input", "as_rgb", "decode", "from_array", "read_picture"]
+def _short(name: str, what: str) -> ShortageError:
+    return ShortageError(
+        f"{name} could not be read: {what}. That says nothing of the image: run it again with more memory, with fewer "
+        "--threads, or when other programs have ended."
+    )
+
+
+__all__ = [
+    "BACKGROUND",
+    "MAX_FILE_BYTES",
+    "MAX_PIXELS",
+    "MAX_SIDE",
+    "as_input",
+    "as_rgb",
+    "decode",
+    "read_picture",
+    "to_8_bits",
+]

@@ -64,7 +64,7 @@ class Source:
         """The picture, upright, in RGB. Raises :class:`BadInputError`."""
         if self.problem:
             raise BadInputError(self.problem)
-        return read_picture(self.name) if self.data is None else decode(self.data)
+        return read_picture(self.name) if self.data is None else decode(self.data, self.name)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 
 from convert.checkpoint import Source
 from ferplus_keras.dataset import Dataset
+from ferplus_keras.engines import Engine
 from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.networks.preprocessing import PUBLISHED
 from verify.predictors import Predictor
@@ -39,16 +40,16 @@ def brightness(images: np.ndarray) -> np.ndarray:
 
 
 def seer(change: Callable[[np.ndarray], np.ndarray] = lambda logits: logits, **fields: Any) -> Predictor:
-    """A network that is always right, its logits (n x 8) put through ``change``."""
+    """A network that is always right, its logits (n x 8) put through ``change``; ``fields`` are of its engine."""
 
-    def run(images: np.ndarray) -> np.ndarray:
+    def call(images: np.ndarray) -> np.ndarray:
         assert images.shape[1:] == (224, 224, 3) and images.dtype == np.float32
         classes = (brightness(images) - BASE) / STEP
         return change(-4.0 * (classes[:, None] - np.arange(8)) ** 2)
 
     source = Source("seer.h5", 123, "ab" * 32, "h5-model")
-    predictor = Predictor(Path("seer.h5"), "NumPy", run, source, network="resnet50", batch=5)
-    return replace(predictor, **fields)
+    engine = Engine(Path("seer.h5"), "NumPy", call, labels=EMOTIONS, network="resnet50", batch=5)
+    return Predictor(replace(engine, **fields), source)
 
 
 def swapped(first: str, second: str) -> Callable[[np.ndarray], np.ndarray]:

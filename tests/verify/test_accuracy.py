@@ -61,7 +61,7 @@ def test_pictures_reach_the_network_as_published(resize: str) -> None:
         seen.append(images)
         return look(np.zeros((len(images), 8)))
 
-    evaluate(seer(run=run), painted([3] * 7), ALBANIE, resize=resize)
+    evaluate(seer(call=run), painted([3] * 7), ALBANIE, resize=resize)
     grey = seen[0] + np.array(PUBLISHED.mean, np.float32)
     np.testing.assert_allclose(grey[:, 40:-40, 40:-40], 110, atol=1.01)
     np.testing.assert_allclose(grey[..., 0], grey[..., 2], atol=1e-4)
@@ -139,7 +139,7 @@ def test_a_file_that_says_its_order_is_read_in_it() -> None:
 )
 def test_what_is_no_answer_is_said(run: Any, error: type[Exception], told: str) -> None:
     with pytest.raises(error, match=told):
-        evaluate(seer(run=run), painted([0, 1]), ALBANIE)
+        evaluate(seer(call=run), painted([0, 1]), ALBANIE)
 
 
 def test_a_split_without_pictures_is_said() -> None:
@@ -182,7 +182,7 @@ def test_what_resizing_changes_is_shown_when_asked() -> None:
     dataset = painted([0] * 6)
     dataset.images[:, :, 0], dataset.images[:, :, 1] = 0, 96
     changed = {each["name"]: each["splits"][0]["changed"] for each in
-               result_of(seer(run=corner), dataset, compare_resize=True)["resizers"]}  # fmt: skip
+               result_of(seer(call=corner), dataset, compare_resize=True)["resizers"]}  # fmt: skip
     assert changed["pillow"] == changed["opencv"] == 0 and changed["align-corners"] == 6
 
 
@@ -220,13 +220,13 @@ def test_pictures_fed_wrongly_turn_the_gate_red() -> None:
     def scaled(images: np.ndarray) -> np.ndarray:
         return np.asarray(-((brightness(images / 255)[:, None] - 20 - 30 * np.arange(8)) ** 2))
 
-    assert not result_of(seer(run=scaled), many(), "100")["passed"]
+    assert not result_of(seer(call=scaled), many(), "100")["passed"]
 
     def bgr(images: np.ndarray) -> np.ndarray:
         blue = images[:, 100:124, 100:124, 2].mean(axis=(1, 2)) + PUBLISHED.mean[0]  # 39.6 grey levels brighter
         return np.asarray(-((blue[:, None] - 20 - 30 * np.arange(8)) ** 2))
 
-    assert not result_of(seer(run=bgr), many(), "100")["passed"]
+    assert not result_of(seer(call=bgr), many(), "100")["passed"]
 
 
 def test_the_wrong_protocol_turns_the_gate_red() -> None:
@@ -246,7 +246,7 @@ def test_a_permuted_head_is_named() -> None:
     order = result["splits"][0]["order"]
     assert order["accuracy"] == 1.0 and order["classes"][1] == "fear" and order["classes"][6] == "happiness"
     assert any("the head may be permuted" in note for note in result["notes"])
-    guess = seer(run=lambda images: np.random.default_rng(0).normal(size=(len(images), 8)))
+    guess = seer(call=lambda images: np.random.default_rng(0).normal(size=(len(images), 8)))
     assert result_of(guess, many())["splits"][0]["order"] is None
 
 
@@ -330,7 +330,7 @@ def test_the_same_accuracy_is_not_the_same_decisions() -> None:
 
         return run
 
-    one, other = seer(run=wrong_on(slice(0, 20))), seer(run=wrong_on(slice(20, 40)), path=Path("other.h5"))
+    one, other = seer(call=wrong_on(slice(0, 20))), seer(call=wrong_on(slice(20, 40)), path=Path("other.h5"))
     result = result_of(one, dataset, "90", versus=other)
     assert result["expectations"][0]["passed"] and not result["versus"]["passed"] and not result["passed"]
     found = result["versus"]["splits"][0]
@@ -383,10 +383,10 @@ def test_real_faces_teach_a_linear_classifier_more_than_the_commonest_class(ferp
     def run(images: np.ndarray) -> np.ndarray:
         return 8 * features(images[..., 0] + np.float32(PUBLISHED.mean[0])) @ weights
 
-    result = result_of(seer(run=run, batch=64), ferplus, splits=("val",))
+    result = result_of(seer(call=run, batch=64), ferplus, splits=("val",))
     split = result["splits"][0]
     assert split["complete"] and split["n"] == 3318 and split["copies"]["n"] == 260
     assert split["always_the_commonest"] == pytest.approx(0.3785, abs=1e-4)
     assert split["interval"][0] > split["always_the_commonest"] + 0.05
-    shuffled = seer(run=lambda images: run(images)[::-1], batch=64)
+    shuffled = seer(call=lambda images: run(images)[::-1], batch=64)
     assert result_of(shuffled, ferplus, splits=("val",), limit=960)["splits"][0]["accuracy"] < split["accuracy"] - 0.05

@@ -16,11 +16,11 @@ from convert.exporters import QUANTIZATIONS, TARGETS, Recipe, checked, export, e
 from convert.inspection import inspect
 from convert.readers import read_checkpoint
 from ferplus_keras.cli.exporting import QUANTIZATION_NAMES, TARGET_NAMES
+from ferplus_keras.engines import open_engine
 from ferplus_keras.errors import BadInputError
 from tests.conftest import run_ferplus, run_python
 from tests.ferplus_files import Small, write_pair
 from tests.verify.oracles import painted
-from verify.exported import as_pixels, open_exported
 from verify.exporting import calibration_pictures, export_checked
 from verify.images import Images, natural_pixels
 from verify.outputs import compare_outputs, reference_outputs
@@ -87,11 +87,6 @@ def test_names_say_what_the_export_is() -> None:
         export_path("x.onnx", Recipe("onnx"), "x.onnx", standin=False)
 
 
-def test_pixels_come_back_from_what_was_made_of_them() -> None:
-    images = Images.of(2)
-    assert np.array_equal(as_pixels(images.inputs), images.pixels)
-
-
 def test_calibration_takes_ferplus_train_pictures_or_a_folder(tmp_path: Path, faces: Path) -> None:
     data = painted([0, 1, 2, 3], [0, 1, 2, 2])
     write_pair(Small(data.images, data.votes, data.split, list(data.names)), tmp_path / "fer2013")
@@ -152,7 +147,7 @@ def test_onnx_takes_bytes_and_gives_the_same(recipe: Recipe, resnet_pth: Path, t
     assert np.abs(found - wanted).max() < 5e-5 * np.abs(wanted).max()
     again = read_checkpoint(path)  # the reader sees through the preprocessing
     assert again.architecture.folded == recipe.folded
-    assert open_predictor(path).probabilities(images.inputs).argmax(axis=1).tolist() == wanted.argmax(axis=1).tolist()
+    assert open_predictor(path).probabilities(images.pixels).argmax(axis=1).tolist() == wanted.argmax(axis=1).tolist()
 
 
 def test_another_mean_inside_an_onnx_file_is_not_taken_for_ours(seeded_pth: Path, tmp_path: Path) -> None:
@@ -204,9 +199,9 @@ def test_int8_runs_as_bytes_and_says_what_it_lost(int8: Path, resnet_pth: Path) 
     assert found["folded"] and found["dtypes"]["int8"] > 100 and found["inputs"] == ["uint8 any x 224 x 224 x 3"]
     assert int8.stat().st_size < resnet_pth.stat().st_size / 3.5
     images = Images.of(5, seed=3)
-    compared = compare_outputs(open_exported(int8), read_checkpoint(resnet_pth), images, max_changed=60)
+    compared = compare_outputs(open_engine(int8), read_checkpoint(resnet_pth), images, max_changed=60)
     assert compared.passed and compared.apart.relative > 1e-3
-    rows = open_predictor(int8).probabilities(images.inputs)
+    rows = open_predictor(int8).probabilities(images.pixels)
     assert rows.shape == (5, 8) and np.allclose(rows.sum(axis=1), 1)
 
 
@@ -255,7 +250,7 @@ def test_a_saved_model_serves_by_name_in_old_tensorflow_too(resnet_pth: Path, tm
         print(json.dumps(serve(images=tf.constant(numpy.load(sys.argv[2])))["probabilities"].numpy().tolist()))
     """
     found = np.array(json.loads(run_python(code, path, tmp_path / "pixels.npy", python=keras2).splitlines()[-1]))
-    wanted = open_predictor(resnet_pth).probabilities(images.inputs)
+    wanted = open_predictor(resnet_pth).probabilities(images.pixels)
     assert np.abs(found - wanted).max() < 5e-5
     run = run_ferplus("verify", "parity", path, "--against", resnet_pth, "--n", 2)
     assert run.returncode == 0 and "the output alone is compared" in run.stdout, run.stderr
@@ -275,7 +270,7 @@ def test_a_saved_model_that_would_write_a_file_is_not_run(tmp_path: Path) -> Non
     module.serve = tf.function(serve, input_signature=signature)
     tf.saved_model.save(module, str(tmp_path / "evil"), signatures=module.serve)
     with pytest.raises(BadInputError, match="WriteFile"):
-        open_exported(tmp_path / "evil")
+        open_engine(tmp_path / "evil")
     assert not (tmp_path / "taken").exists()
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from ferplus_keras.cli import main
+from ferplus_keras.engines.forward import Forward, place_logits
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.networks.architecture import architecture
 from ferplus_keras.networks.emotions import EMOTIONS
-from ferplus_keras.predict.forward import Forward, place_logits
 from tests.ferplus_files import small, write_pair
 from tests.seeded import seeded_checkpoint
 from tests.verify.oracles import painted

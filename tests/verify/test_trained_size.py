@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import ferplus_keras
 from convert.checkpoint import Provenance
-from convert.exporters import Recipe, export
+from convert.exporters import Recipe
 from convert.readers import read_checkpoint
 from convert.writers import write
-from ferplus_keras.errors import BadInputError
-from ferplus_keras.networks.preprocessing import PUBLISHED, preprocess_input
+from ferplus_keras.dataset.protocols import PROTOCOLS
+from ferplus_keras.engines import open_engine
+from ferplus_keras.networks.preprocessing import PUBLISHED
 from ferplus_keras.networks.resizing import RESIZERS
 from ferplus_keras.predict.classifier import EmotionClassifier
 from tests.seeded import seeded_checkpoint
-from verify.gallery import open_network
+from tests.verify.oracles import painted
+from verify.exporting import export_checked
+from verify.gallery import look, open_network
 from verify.images import Images
-from verify.predictors import open_predictor, size_of
+from verify.parity import check_parity
+from verify.predictors import open_predictor
 from verify.preprocessing_check import compare_preprocessing
 
 
@@ -42,7 +48,7 @@ def test_the_size_is_held_against_the_one_it_was_trained_on() -> None:
 def test_only_a_sensible_size_is_believed(size: object) -> None:
     pair = size if isinstance(size, tuple) else (size, size)
     told = replace(trained(48), preprocessing=PUBLISHED.as_dict() | {"size": pair})
-    assert size_of(told) == (48 if size == 48 else 224)
+    assert told.side == (48 if size == 48 else 224)
 
 
 @pytest.mark.parametrize("name", ["small.h5", "small.safetensors"])
@@ -53,7 +59,7 @@ def test_a_small_networks_file_keeps_its_size_and_runs_at_it(name: str, tmp_path
     assert back.preprocessing["size"] == (48, 48) and back.training == {"recipe": "scratch"}
     predictor = open_predictor(tmp_path / name)
     assert predictor.size == 48
-    images = np.random.default_rng(0).normal(size=(2, 48, 48, 3)).astype(np.float32)
+    images = np.random.default_rng(0).integers(0, 256, (2, 48, 48, 3), np.uint8)
     assert predictor.probabilities(images).shape == (2, 8)
 
 
@@ -73,15 +79,49 @@ def test_predict_shows_a_network_pictures_of_its_own_size(name: str, tmp_path: P
     grey = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
     said = classifier.predict(grey).probabilities
     write(checkpoint, tmp_path / "same.safetensors")
-    images = preprocess_input(np.repeat(grey[None, :, :, None], 3, axis=3))
+    images = np.repeat(grey[None, :, :, None], 3, axis=3)
     wanted = open_predictor(tmp_path / "same.safetensors").probabilities(images)[0]
     assert list(said.values()) == pytest.approx(wanted, abs=1e-4)
 
 
-def test_what_is_made_for_224_refuses_a_small_network(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["onnx", "saved_model", pytest.param("tflite", marks=pytest.mark.slow)])
+def test_what_is_exported_takes_images_of_the_networks_size(target: str, tmp_path: Path) -> None:
     checkpoint = replace(seeded_checkpoint("resnet50"), provenance=trained(48))
-    with pytest.raises(BadInputError, match=r"48 x 48.*--to onnx"):
-        export(checkpoint, Recipe("tflite"), tmp_path / "x.tflite")
-    write(checkpoint, tmp_path / "small.h5")
-    with pytest.raises(BadInputError, match="48 x 48"):
-        open_network(tmp_path / "small.h5")
+    write(checkpoint, tmp_path / "small.safetensors")
+    recipe = Recipe(target, pixels=True)
+    outcome = export_checked(tmp_path / "small.safetensors", recipe, tmp_path / f"small.{target}", images=2)
+    assert outcome.passed, outcome.sentences
+    assert open_engine(outcome.path).takes.side == 48
+
+
+def test_a_small_networks_file_is_opened_at_its_own_size(tmp_path: Path) -> None:
+    """cases/small_input.py: in ``ResNet50`` as in Keras itself, and another size is not taken without a word."""
+    import keras
+
+    path = tmp_path / "small.h5"
+    write(replace(seeded_checkpoint("resnet50"), provenance=trained(64)), path)
+    assert keras.models.load_model(path, compile=False).input_shape == (None, 64, 64, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ferplus_keras.ResNet50(weights=path).input_shape == (None, 64, 64, 3)
+        assert ferplus_keras.ResNet50(weights=path, include_top=False).input_shape == (None, None, None, 3)
+    with pytest.warns(UserWarning, match="trained on images of 64 x 64, and the model takes 224 x 224"):
+        ferplus_keras.ResNet50(weights=path, input_shape=(224, 224, 3))
+
+
+@pytest.mark.parametrize("name", ["small.h5", "small.onnx"])
+def test_parity_is_measured_at_the_networks_size(name: str, tmp_path: Path) -> None:
+    write(replace(seeded_checkpoint("resnet50"), provenance=trained(48)), tmp_path / "small.safetensors")
+    write(read_checkpoint(tmp_path / "small.safetensors"), tmp_path / name)
+    found = check_parity(tmp_path / name, tmp_path / "small.safetensors", images=1)
+    assert found.images.pixels.shape[1] == 48 and all(run.passed for run in found.runs)
+
+
+def test_faces_are_shown_at_the_networks_size(tmp_path: Path) -> None:
+    write(replace(seeded_checkpoint("resnet50"), provenance=trained(64)), tmp_path / "small.safetensors")
+    network = open_network(tmp_path / "small.safetensors")
+    looks = look(network, painted([0, 3], [1, 1]), PROTOCOLS["albanie"], "val")
+    assert looks.said.shape == (2, 2, 2, 8)
+    predictor = open_predictor(tmp_path / "small.safetensors")
+    grey = np.repeat(RESIZERS["pillow"].run(painted([0, 3]).images, 64)[..., None], 3, axis=3)
+    np.testing.assert_allclose(looks.probabilities, predictor.probabilities(grey), atol=1e-4)

@@ -24,7 +24,8 @@ class OnnxRuntimeReference:
     def __init__(self, checkpoint: Checkpoint, dtype: str = "float32") -> None:
         table = checkpoint.architecture
         model = onnx_model(
-            table, activation=None, outputs=[layer.name for layer in table.layers[1:]], keep_inputs=True
+            table, activation=None, outputs=[layer.name for layer in table.layers[1:]], keep_inputs=True,
+            side=checkpoint.provenance.side,
         )  # fmt: skip
         self.session = OnnxSession(model, dict(onnx_arrays(checkpoint)), dtype)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from convert.checkpoint import Checkpoint
 from convert.writers.torch_files import torch_arrays
+from ferplus_keras.networks.architecture import INPUT_SIZE
 
 
 class TorchReference:
@@ -54,9 +55,7 @@ def reference_module(checkpoint: Checkpoint, dtype: str) -> Any:
 
     from ferplus_keras.networks.torch_module import ReferenceNetwork
 
-    module = ReferenceNetwork(checkpoint.architecture)
-    load_strictly(module, checkpoint)
-    return module.to(getattr(torch, dtype)).eval()
+    return _loaded(ReferenceNetwork(checkpoint.architecture), checkpoint).to(getattr(torch, dtype)).eval()
 
 
 def exact_module(checkpoint: Checkpoint) -> Any:
@@ -65,9 +64,16 @@ def exact_module(checkpoint: Checkpoint) -> Any:
 
     from ferplus_keras.networks.torch_module import ReferenceNetwork
 
-    module = ReferenceNetwork(checkpoint.architecture).to(torch.float64)
+    return _loaded(ReferenceNetwork(checkpoint.architecture).to(torch.float64), checkpoint).eval()
+
+
+def _loaded(module: Any, checkpoint: Checkpoint) -> Any:
+    import torch
+
     load_strictly(module, checkpoint)
-    return module.eval()
+    if checkpoint.provenance.side != INPUT_SIZE:
+        module.pool5_7x7_s1 = torch.nn.AdaptiveAvgPool2d(1)  # over all of the last map, which is not 7 x 7
+    return module
 
 
 def load_strictly(module: Any, checkpoint: Checkpoint, its_name: Callable[[str], str] = lambda name: name) -> None:

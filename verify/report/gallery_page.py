@@ -40,7 +40,7 @@ def gallery_page(
         Section(group.id, group.title, _cards(looks, dataset, group.indices), group.text) for group in groups(looks)
     ]
     sections += [
-        Section("reading", "How to read this", _reading()),
+        Section("reading", "How to read this", _reading(looks.said.shape[1])),
         Section("about", "The network and the data", _about(network, dataset, protocol, split, looks)),
         Section("repeat", "How to repeat this", parts.command(command)),
     ]
@@ -117,7 +117,7 @@ def _card(looks: Looks, dataset: Dataset, index: int) -> dict[str, Any]:
 
 
 def _heat_png(heat: np.ndarray) -> bytes:
-    """A 7 x 7 map as a picture to lay over the face; its own largest value is the hottest."""
+    """A map as a picture to lay over the face; its own largest value is the hottest."""
     from PIL import Image
 
     top = float(heat.max())
@@ -142,7 +142,7 @@ def _data(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-def _reading() -> Markup:
+def _reading(side: int) -> Markup:
     return html(
         '<div class="prose"><p>Blue, or red where it is wrong, is what the network says; grey is what the votes say '
         "under the protocol. Beside the face as it is stands the same face under a heat map.</p>"
@@ -151,7 +151,7 @@ def _reading() -> Markup:
         "say for it, and a bias. What speaks for it is shown, the hottest place of each picture in yellow; what speaks "
         "against it is cut off. Each place sees far more of the picture than its own square, so an edge of the heat is "
         "no edge in the face.</p></div>",
-        "7 x 7", "2,048", "49",
+        f"{side} x {side}", "2,048", side**2,
     )  # fmt: skip
 
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from convert.inspection import as_text, inspect
 from convert.readers import read_checkpoint
 from convert.readers.exports import EXTRA, read_export
-from convert.readers.flatbuffer import DamagedError, Table
 from ferplus_keras import PROVENANCE_KEY, PROVENANCE_MEMBER
-from ferplus_keras.errors import BadInputError
+from ferplus_keras.errors import BadInputError, DamagedError
+from ferplus_keras.files.flatbuffer import Table
 from ferplus_keras.files.mapped_file import MappedFile
 from tests.seeded import seeded_checkpoint
 
@@ -58,8 +58,8 @@ def small_tflite(record: str, *, custom: str = "") -> bytes:
     buffers = [table({}, 1), table({0: ("offset", data)}, 1)]
     entry = table({0: ("offset", key), 1: ("uint32", 1)}, 2)
     model = table(
-        {1: ("offset", vector([code])), 2: ("offset", vector([graph])), 4: ("offset", vector(buffers)),
-         6: ("offset", vector([entry]))}, 8,
+        {0: ("uint32", 3), 1: ("offset", vector([code])), 2: ("offset", vector([graph])),
+         4: ("offset", vector(buffers)), 6: ("offset", vector([entry]))}, 8,
     )  # fmt: skip
     builder.Finish(model, b"TFL3")
     return bytes(builder.Output())
@@ -74,7 +74,7 @@ def test_a_tflite_file_says_what_it_is(tmp_path: Path) -> None:
     path.write_bytes(SMALL)
     found = read_export(path)
     assert found and found.provenance and found.provenance.network == "senet50"
-    assert found.dtypes == {"int8": 1} and found.inputs == ["int8 any x 224 x 224 x 3"] and not found.custom
+    assert found.dtypes == {"int8": 1} and found.inputs == ["int8 any x 224 x 224 x 3"] and not found.problem
     shown = inspect(path)
     assert shown["network"] == "senet50" and shown["format"] == "tflite" and not shown["problems"]
     json.dumps(shown)

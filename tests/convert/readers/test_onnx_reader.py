@@ -22,12 +22,12 @@ from onnx import TensorProto, helper, numpy_helper
 from convert.checkpoint import Checkpoint
 from convert.readers import read_checkpoint, read_named
 from convert.readers.onnx_file import paired_layers
-from convert.readers.onnx_graph import Graph, Node, read_graph
 from convert.readers.onnx_walk import IDENTITY
-from convert.readers.protobuf import DamagedError, Message, Span
 from convert.writers import write
-from ferplus_keras.errors import BadInputError
+from ferplus_keras.errors import BadInputError, DamagedError
 from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.files.onnx_graph import Graph, Node, read_graph
+from ferplus_keras.files.protobuf import Message, Span
 from ferplus_keras.networks.architecture import BATCHNORM_EPSILON
 from tests.conftest import run_ferplus
 from tests.seeded import seeded_checkpoint

@@ -12,13 +12,12 @@ import pytest
 
 from convert.inspection import inspect
 from convert.readers import read_checkpoint
+from ferplus_keras.engines.opening import open_engine
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.files.keras_files import open_keras_file
 from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.files.opening import open_regular
-from ferplus_keras.predict.runtimes import open_runtime
-from verify.exported import is_export
 from verify.predictors import open_predictor
 
 
@@ -49,7 +48,7 @@ def keras(path: Path) -> None:
 
 
 DOORS: list[Callable[[Path], Any]] = [
-    open_regular, MappedFile, sha256_of, keras, read_checkpoint, inspect, open_runtime, open_predictor,
+    open_regular, MappedFile, sha256_of, keras, read_checkpoint, inspect, open_engine, open_predictor,
 ]  # fmt: skip
 
 
@@ -62,11 +61,6 @@ def test_what_is_no_regular_file_is_refused_at_once(
     kind(path)
     with pytest.raises(BadInputError, match=r"x\.onnx"):
         door(path)
-
-
-def test_an_export_is_looked_for_without_waiting(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "x.tflite")
-    assert not is_export(tmp_path / "x.tflite")
 
 
 @pytest.mark.parametrize("name", ["n" * 300, "\0", "a/" * 3000])

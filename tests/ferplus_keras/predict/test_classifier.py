@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 
 import ferplus_keras
+from convert.exporters.tflite import with_provenance
 from ferplus_keras import EMOTIONS, EmotionClassifier
+from ferplus_keras.engines.known_graph import known_network
 from ferplus_keras.errors import BadInputError, CheckFailedError
 from ferplus_keras.files.keras_files import open_keras_file
-from ferplus_keras.predict.known_graph import known_network
 from tests.conftest import run_python
 from tests.ferplus_keras.predict.conftest import picture
 
@@ -65,6 +66,14 @@ def test_arrays_and_generators(onnx: EmotionClassifier) -> None:
     assert found == onnx.predict((each for each in array), batch=2)
     assert onnx.predict(array[0]).as_dict()["emotion"] == found[0].emotion
     assert onnx.predict([]) == []
+
+
+def test_it_says_what_it_is(onnx: EmotionClassifier, standin: dict[str, Path], tmp_path: Path) -> None:
+    shown = repr(onnx)
+    assert standin["onnx"].name in shown and "resnet50" in shown and "happiness" in shown and "STAND-IN" in shown
+    (tmp_path / "run").mkdir()
+    with pytest.raises(BadInputError, match="is a folder, neither a SavedModel nor a finished training"):
+        EmotionClassifier(tmp_path / "run")
 
 
 def test_what_cannot_be_read_is_named(onnx: EmotionClassifier, tmp_path: Path) -> None:
@@ -184,10 +193,10 @@ print(sorted({"tensorflow", "keras", "torch", "jax", "h5py"} & sys.modules.keys(
     ("name", "content", "says"),
     [
         ("a.h5", b"\x89HDF\r\n\x1a\n and nothing", "damaged"),
-        ("a.onnx", b"\x08\x07 nonsense", "ONNX Runtime cannot open"),
+        ("a.onnx", b"\x08\x07 nonsense", "damaged ONNX file"),
         ("a.onnx", b"", "none of the files"),
         ("a.pth", b"PK\x03\x04 nonsense", "ferplus convert a.pth a.h5"),
-        ("a.tflite", b"\x1c\0\0\0TFL3 nonsense", "cannot open|not installed"),
+        ("a.tflite", b"\x1c\0\0\0TFL3 nonsense", "a damaged TensorFlow Lite file"),
     ],
 )
 def test_a_file_that_is_no_network_is_said_to_be_none(tmp_path: Path, name: str, content: bytes, says: str) -> None:
@@ -234,7 +243,7 @@ def test_numbers_that_are_none_are_no_prediction(onnx: EmotionClassifier, monkey
         (lambda images: np.zeros((len(images), 7)), BadInputError, "7 numbers"),
         (lambda images: 1 / 0, BadInputError, "cannot be run"),
     ):
-        monkeypatch.setattr(onnx, "_runtime", replace(onnx._runtime, run=run))
+        monkeypatch.setattr(onnx, "engine", replace(onnx.engine, call=run))
         with pytest.raises(error, match=says):
             onnx.probabilities(pixels)
 
@@ -283,20 +292,6 @@ def test_with_the_preprocessing_inside_bytes_go_in(tmp_path: Path) -> None:
     np.testing.assert_allclose(less.probabilities(pixels[:1])[0], shown / shown.sum(), rtol=1e-4)
 
 
-def test_probabilities_that_int8_rounded_sum_to_one(onnx: EmotionClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
-
-    pixels = np.zeros((1, 224, 224, 3), np.uint8)
-    rounded = np.array([[130, 60, 40, 20, 1, 1, 1, 1]]) / 256
-    for told in (False, None):
-        changed = replace(onnx._runtime, run=lambda _images: rounded, logits=told)
-        monkeypatch.setattr(onnx, "_runtime", changed)
-        np.testing.assert_allclose(onnx.probabilities(pixels), rounded / rounded.sum())
-    monkeypatch.setattr(onnx, "_runtime", replace(onnx._runtime, run=lambda _images: rounded * 3, logits=False))
-    with pytest.raises(BadInputError, match="no probabilities"):
-        onnx.probabilities(pixels)
-
-
 @pytest.mark.parametrize("batch", [None, 2])
 def test_tflite(tmp_path: Path, batch: int | None) -> None:
     """A small network through TensorFlow's own converter, against the Keras model that it came from."""
@@ -309,8 +304,8 @@ def test_tflite(tmp_path: Path, batch: int | None) -> None:
     model.set_weights([each * 0.01 for each in model.get_weights()])
     content = tf.lite.TFLiteConverter.from_keras_model(model).convert()
     path = tmp_path / "small.tflite"
-    told = json.dumps({"source": {}, "standin": True, "labels": list(reversed(EMOTIONS))}).encode()
-    path.write_bytes(content + told)  # where it stands in the file is the writer's business
+    told = json.dumps({"source": {}, "standin": True, "labels": list(reversed(EMOTIONS))})
+    path.write_bytes(with_provenance(content, told))
     classifier = EmotionClassifier(path, threads=1)
     assert classifier.standin and classifier.labels == tuple(reversed(EMOTIONS))
     pixels = np.stack([np.asarray(picture(number, (224, 224))) for number in range(3)])

@@ -17,7 +17,7 @@ from PIL import Image
 
 from ferplus_keras import load_image
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.predict.decoding import MAX_PIXELS, as_input, decode, from_array, read_picture
+from ferplus_keras.predict.decoding import MAX_PIXELS, as_input, decode, read_picture
 
 
 def encoded(picture: Image.Image, format: str = "PNG", **options: Any) -> bytes:
@@ -59,7 +59,6 @@ def test_16_bits_are_divided_and_not_clipped() -> None:
         found = np.asarray(decode(data)).astype(int)
         np.testing.assert_array_equal(found[..., 0], expected)
         assert (found[..., 0] == found[..., 2]).all()
-    np.testing.assert_array_equal(np.asarray(from_array(grey))[..., 0], expected)
 
 
 def test_what_does_not_say_what_white_is_is_refused() -> None:
@@ -214,32 +213,3 @@ def test_damage_anywhere_gives_a_picture_or_a_sentence(data: bytes, draw: st.Dat
         assert str(error) and "\n" not in str(error)
     else:
         assert found.mode == "RGB" and as_input(found).shape == (224, 224, 3)
-
-
-# --- arrays -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shape", [(20, 30), (20, 30, 1), (20, 30, 3)])
-@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32])
-def test_arrays_of_pixels_are_pictures(shape: tuple[int, ...], dtype: type) -> None:
-    pixels = noise(*shape)
-    found = np.asarray(from_array(pixels.astype(dtype)))
-    np.testing.assert_array_equal(found, np.broadcast_to(pixels.reshape(20, 30, -1), (20, 30, 3)))
-
-
-@pytest.mark.parametrize(
-    ("array", "says"),
-    [
-        (np.zeros((3, 20, 30), np.uint8), "no picture"),
-        (np.zeros((0, 5, 3), np.uint8), "no picture"),
-        (np.zeros(5, np.uint8), "no picture"),
-        (PIXELS / 255.0, "multiply it by 255"),
-        (PIXELS.astype(np.float32) - 131.0, "no mean subtracted"),
-        (np.full((5, 5), np.nan), "outside 0..255"),
-        (np.full((5, 5), 300), "outside 0..255"),
-        (np.array([["a"]]), "no picture"),
-    ],
-)  # fmt: skip
-def test_arrays_that_are_no_pixels_are_refused(array: np.ndarray, says: str) -> None:
-    with pytest.raises(BadInputError, match=says):
-        from_array(array)

@@ -6,13 +6,15 @@ Field numbers are those of ``onnx.proto`` (ONNX's own specification of the forma
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 
-from convert.readers.protobuf import DamagedError, Message, Span
-from ferplus_keras.errors import BadInputError
+from ferplus_keras.errors import BadInputError, DamagedError
 from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.files.protobuf import Message, Span
 
 #: TensorProto.DataType -> (PyTorch's name, numpy type of the raw bytes).
 DTYPES = {
@@ -22,6 +24,13 @@ DTYPES = {
 
 #: TensorProto's typed fields: number -> (numpy type, data types kept there). Most exporters use raw_data (9) instead.
 TYPED_FIELDS = {4: ("<f4", (1,)), 10: ("<f8", (11,))}
+
+#: The fields for small integers, each a varint; no weight is kept there, and more than so many are not read.
+INTEGER_FIELDS = {5: (2, 3, 6, 9), 7: (7,)}
+MAX_INTEGERS = 64
+
+#: Fields of AttributeProto that hold graphs, lists of tensors and sparse tensors: no layer of these networks has one.
+NESTED_FIELDS = {6: "a graph", 10: "tensors", 11: "graphs", 22: "a sparse tensor", 23: "sparse tensors"}
 
 MAX_DIMENSIONS = 8
 MAX_NODES = 20_000
@@ -66,6 +75,8 @@ class Graph:
     dtypes: dict[str, str] = field(default_factory=dict)
     inputs: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
+    #: Of the inputs: name -> (TensorProto.DataType, extents; None where one is free). None: declared without a shape.
+    declared: dict[str, tuple[int, tuple[int | None, ...] | None]] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
     producer: str = ""
 
@@ -126,8 +137,36 @@ class _Reader:
                     raise DamagedError(f"the tensor {name} stands in it twice")
                 self.graph.tensors[name], self.graph.dtypes[name] = array, dtype
             elif number in (11, 12):
-                name = next((self.message.text(v) for n, v in self.message.fields(_span(value)) if n == 1), "")
+                name, declared = self._value_info(_span(value))
                 (self.graph.inputs if number == 11 else self.graph.outputs).append(name)
+                if number == 11:
+                    self.graph.declared[name] = declared
+            elif number == 15:
+                raise BadInputError(f"{self.path} holds sparse tensors, which these networks do not have.")
+
+    def _value_info(self, span: Span) -> tuple[str, tuple[int, tuple[int | None, ...] | None]]:
+        """A tensor's name, its type, and its extents: ValueInfoProto, TypeProto, TypeProto.Tensor, TensorShapeProto."""
+        name, kind = "", 0
+        extents: list[int | None] | None = None
+        for number, value in self.message.fields(span):
+            if number == 1:
+                name = self.message.text(value)
+            for tensor in self._within(value, 1) if number == 2 else ():
+                for part, content in self.message.fields(tensor):
+                    if part == 1:
+                        kind = next(iter(self.message.integers(content)), 0)
+                    elif part == 2:
+                        extents = [] if extents is None else extents
+                        for extent in self._within(content, 1):
+                            sizes = [size for part, size in self.message.fields(extent) if part == 1]
+                            extents.append(next(self.message.integers(sizes[-1])) if sizes else None)
+                            if len(extents) > MAX_DIMENSIONS:
+                                raise DamagedError(f"{name} has more than {MAX_DIMENSIONS} dimensions")
+        return name, (kind, None if extents is None else tuple(extents))
+
+    def _within(self, value: int | Span, number: int) -> Iterator[Span]:
+        """The messages that the message ``value`` holds in its field ``number``."""
+        return (_span(inner) for each, inner in self.message.fields(_span(value)) if each == number)
 
     def _node(self, span: Span) -> Node:
         node = Node("", "", [], [])
@@ -173,12 +212,18 @@ class _Reader:
                 _, _, content = self._tensor(_span(value))
             elif number == 8:
                 integers.extend(self.message.integers(value))
+            elif number in NESTED_FIELDS:
+                raise BadInputError(
+                    f"{self.path} keeps {NESTED_FIELDS[number]} within a node of its graph (as If and Loop do), which "
+                    "these networks do not have; it is not read."
+                )
         return name, integers or content
 
     def _tensor(self, span: Span) -> tuple[str, str, np.ndarray]:
         shape: list[int] = []
         kind, name = 0, ""
         data: dict[int, Span] = {}
+        integers: list[int] = []
         for number, value in self.message.fields(span):
             if number == 1:
                 shape.extend(self.message.integers(value))
@@ -197,6 +242,11 @@ class _Reader:
                 if number in data:
                     raise DamagedError(f"the tensor {name} has two contents")
                 data[number] = _span(value)
+            elif kind in INTEGER_FIELDS.get(number, ()) and len(integers) < MAX_INTEGERS:
+                integers.extend(islice(self.message.integers(value), MAX_INTEGERS + 1))
+        if integers and not data and len(integers) == math.prod(shape):
+            dtype, stored = DTYPES[kind]
+            return name, dtype, np.array(integers).astype(stored).reshape(shape)
         return name, *self._numbers(name, kind, shape, data)
 
     def _numbers(self, name: str, kind: int, shape: list[int], data: dict[int, Span]) -> tuple[str, np.ndarray]:

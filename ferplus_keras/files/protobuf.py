@@ -11,6 +11,8 @@ import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ferplus_keras.errors import DamagedError
+
 #: More fields than any of these files has (about 10,000): reading them would only keep somebody busy.
 MAX_FIELDS = 500_000
 
@@ -18,10 +20,6 @@ MAX_FIELDS = 500_000
 MAX_TEXT = 1 << 20
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-
-
-class DamagedError(ValueError):
-    """The bytes are no protobuf message, or end too early."""
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,6 @@ from ferplus_keras.networks.keras_plan import KerasLayer, keras_plan
 
 Arrays = Mapping[str, Mapping[str, np.ndarray]]
 
-#: Side of the last feature map at 224 x 224.
-MAP_SIZE = 7
-
 
 class Forward:
     """``architecture`` with the ``arrays`` of its layers (layer -> role -> array), ready to run in float32."""
@@ -50,11 +47,11 @@ class Forward:
         return ops.convert_to_numpy(weights["kernel"]), ops.convert_to_numpy(weights["bias"])
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """n x classes for preprocessed images, n x 224 x 224 x 3."""
+        """n x classes for preprocessed images, n x height x width x 3."""
         return self._called(self._logits, images)
 
     def last_maps(self, images: np.ndarray) -> np.ndarray:
-        """What the head is given, before it is pooled: n x 7 x 7 x 2048."""
+        """What the head is given, before it is pooled: n x 7 x 7 x 2048 at 224 x 224."""
         return self._called(self._maps, images)
 
     def _called(self, function: Callable[..., Any], images: np.ndarray) -> np.ndarray:
@@ -138,7 +135,8 @@ def _apply(layer: KerasLayer, inputs: list[Any], weights: Mapping[str, Any]) -> 
 
 
 def place_logits(maps: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """What each place of the last feature maps says for each class: n x 7 x 7 x classes, adding up to logits less bias.
+    """What each of the places of the last feature maps says for each class: n x m x m x classes, which add up to logits
+    less bias. m is 7 for images of 224 x 224.
 
     Its positive part is Grad-CAM's heat map, exactly and without a gradient. Grad-CAM (Selvaraju et al. 2017) weighs
     each channel by the mean gradient of the class's logit. Behind the last map (``maps``, n x 7 x 7 x 2048) there is
@@ -146,9 +144,9 @@ def place_logits(maps: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     its gradient at each of the 49 places ``kernel[:, class] / 49``, and Grad-CAM ``relu(map @ kernel[:, class]) / 49``:
     the class activation map of Zhou et al. (2016).
     """
-    if maps.shape[1:] != (MAP_SIZE, MAP_SIZE, FEATURES):
-        raise ValueError(f"the last maps are n x {MAP_SIZE} x {MAP_SIZE} x {FEATURES}, not {maps.shape}")
-    result: np.ndarray = maps @ kernel / MAP_SIZE**2
+    if maps.ndim != 4 or maps.shape[3] != FEATURES:
+        raise ValueError(f"the last maps are n x height x width x {FEATURES}, not {maps.shape}")
+    result: np.ndarray = maps @ kernel / (maps.shape[1] * maps.shape[2])
     return result
 
 

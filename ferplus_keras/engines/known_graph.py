@@ -1,7 +1,7 @@
 """Does a Keras file hold one of these networks and nothing else, whatever its layers are called?
 
 Where it does, the arrays alone say all there is, and the network can be run without making a Keras model of it.
-Anything else, down to one stride or the size of its images, is left to Keras itself.
+Anything else, down to one stride, is left to Keras itself.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ferplus_keras.files.keras_files import KerasFile
 from ferplus_keras.graph.form import GraphError
 from ferplus_keras.graph.keras_config import all_layers, keras_graph
 from ferplus_keras.graph.recognise import recognised
-from ferplus_keras.networks.architecture import INPUT_SIZE, NETWORKS, NO_HEAD, Architecture, architecture, classifier
+from ferplus_keras.networks.architecture import NETWORKS, NO_HEAD, Architecture, architecture, classifier
 
 #: Our layer -> role -> array.
 Arrays = dict[str, dict[str, StoredArray]]
@@ -47,7 +47,7 @@ def _by_graph(file: KerasFile) -> tuple[Architecture, Arrays] | None:
     except GraphError:
         return None
     table, matched = recognised(graph)
-    one = len(graph.outputs) == 1 and graph.input_shape == (INPUT_SIZE, INPUT_SIZE, 3)
+    one = len(graph.outputs) == 1 and graph.input_shape[2] == 3
     if matched.departures or matched.preprocessed or not one or table.head.kind != "classifier":
         return None
     return table, {layer: file.layers[matched.owner(layer)] for layer in table.parameters}

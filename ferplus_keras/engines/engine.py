@@ -1,0 +1,142 @@
+"""What every engine is: a network's file ready to run, with what it takes and what it gives.
+
+Whatever runs the file, images go in the same way and probabilities come out by the same rule: `predict`,
+`verify accuracy`, `report`, and the check of an export differ in where their images come from, and in nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ferplus_keras.engines.interruptible import interruptible
+from ferplus_keras.errors import BadInputError, CheckFailedError, FerplusError, first_line
+from ferplus_keras.networks.architecture import INPUT_SIZE
+from ferplus_keras.networks.emotions import softmax
+from ferplus_keras.networks.preprocessing import PUBLISHED
+
+Run = Callable[[np.ndarray], np.ndarray]
+
+LOGITS, PROBABILITIES = "logits", "probabilities"
+
+#: Images at a time, unless the file has a fixed number of its own.
+BATCH = 32
+
+#: By how much probabilities may miss 1 together and still be meant as such, by the kind of numbers: eight of them in
+#: int8's steps of 1/256 miss it by some of these.
+ROUNDING = {"float32": 1e-3, "float16": 3e-3, "int8": 3e-2}
+
+
+@dataclass(frozen=True)
+class Takes:
+    """The images that a network takes: n x side x side x 3 in RGB, 0..255 less ``mean``, unless it says otherwise."""
+
+    side: int = INPUT_SIZE
+    mean: tuple[float, ...] = PUBLISHED.mean  #: zeros where the graph takes it off by itself
+    dtype: str = "float32"  #: "uint8" where bytes go in
+    channels_first: bool = False
+    fixed: int | None = None  #: how many images at a time, where the file insists on it
+
+    def prepared(self, pixels: np.ndarray) -> np.ndarray:
+        """``pixels`` (n x side x side x 3, RGB, 0..255, bytes or floats) as the network takes them."""
+        if self.dtype == "uint8":
+            images = pixels if pixels.dtype == np.uint8 else np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+        else:
+            images = pixels.astype(np.float32)
+            if any(self.mean):
+                images -= np.asarray(self.mean, np.float32)
+        return np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if self.channels_first else images
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A network's file, opened by what runs it.
+
+    ``call`` takes one batch as ``takes`` has it and gives whatever the network yields; everybody else uses :meth:`run`
+    and :meth:`probabilities`.
+    """
+
+    path: Path
+    by: str  #: what runs it, in words
+    call: Run
+    takes: Takes = Takes()
+    gives: str | None = None  #: "logits" or "probabilities"; None: told from the numbers
+    labels: tuple[str, ...] | None = None  #: names of the classes in order; None where nothing tells them
+    classes: int | None = None  #: how many numbers it gives for an image, where that is known before it runs
+    network: str = ""
+    standin: bool = False
+    numbers: str = "float32"  #: the coarsest that it computes with: "float32", "float16" or "int8"
+    batch: int = BATCH
+    record: dict[str, Any] | None = None  #: what the file says of how it was made
+    close: Callable[[], None] = lambda: None
+
+    def run(self, pixels: np.ndarray) -> np.ndarray:
+        """n x k numbers for ``pixels``, n x side x side x 3 in RGB, 0..255, bytes or floats.
+
+        Raises :class:`BadInputError` when the network cannot be run on them.
+        """
+        side, fixed = self.takes.side, self.takes.fixed
+        if pixels.shape[1:] != (side, side, 3):
+            raise ValueError(f"{self.path.name} takes n x {side} x {side} x 3 pixels, not {pixels.shape}")
+        size = fixed or min(self.batch, max(len(pixels), 1))
+        found = []
+        for start in range(0, len(pixels), size):
+            part = pixels[start : start + size]
+            count = len(part)
+            if fixed and count < fixed:  # filled up with black
+                part = np.concatenate([part, np.zeros((fixed - count, *part.shape[1:]), part.dtype)])
+            found.append(self._called(self.takes.prepared(part), count))
+        return np.concatenate(found) if found else np.zeros((0, self.classes or len(self.labels or ())), np.float32)
+
+    def _called(self, batch: np.ndarray, count: int) -> np.ndarray:
+        side = self.takes.side
+        try:
+            found = np.asarray(interruptible(self.call, batch))
+        except (MemoryError, FerplusError):
+            raise
+        except Exception as error:  # whatever the library raises on somebody else's graph
+            raise BadInputError(
+                f"{self.path} cannot be run on images of {side} x {side} x 3: {telling_line(error)}"
+            ) from None
+        if found.ndim < 1 or len(found) != len(batch):
+            raise BadInputError(f"{self.path} gives {found.shape} numbers for {len(batch)} images, not a row for each.")
+        rows: np.ndarray = found.reshape(len(batch), -1)[:count]
+        return rows
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        """n x classes float64, rows that sum to 1: by softmax where the network gives logits.
+
+        Which of the two it gives is what the file says of itself, and where it says nothing the numbers do. Raises
+        :class:`BadInputError` when it has a softmax and its numbers are no probabilities, or are not as many as it has
+        classes; :class:`CheckFailedError` on NaN.
+        """
+        rows = self.run(pixels).astype(np.float64)
+        if self.labels is not None and rows.shape[1] != len(self.labels):
+            raise BadInputError(
+                f"{self.path} gives {rows.shape[1]} numbers for an image and has {len(self.labels)} classes: it is "
+                "another network, or one without its head."
+            )
+        if not np.isfinite(rows).all():
+            raise CheckFailedError(f"{self.path} gives numbers that are not finite for some of these images.")
+        sums = rows.sum(axis=1, keepdims=True)
+        alike = bool((rows >= 0).all() and np.abs(sums - 1).max(initial=0) < ROUNDING[self.numbers])
+        if self.gives == LOGITS or (self.gives is None and not alike):
+            return softmax(rows)
+        if not alike:
+            raise BadInputError(f"{self.path} has a softmax, and yet its numbers are no probabilities that sum to 1.")
+        result: np.ndarray = rows / sums
+        return result
+
+
+def telling_line(error: BaseException, limit: int = 300) -> str:
+    """The first line of ``error`` that says something; Keras's own begin with where it happened."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith("Exception encountered when calling")]
+    return telling[0][:limit] if telling else first_line(error, limit)
+
+
+__all__ = ["BATCH", "LOGITS", "PROBABILITIES", "Engine", "Run", "Takes", "telling_line"]

@@ -1,0 +1,169 @@
+"""Keras files: this project's own graphs straight from their arrays, anybody else's as Keras opens them."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ferplus_keras.engines.engine import BATCH, LOGITS, PROBABILITIES, Engine
+from ferplus_keras.engines.known_graph import known_network
+from ferplus_keras.engines.record import Told
+from ferplus_keras.errors import BadInputError, first_line
+from ferplus_keras.files.keras_files import KerasFile, open_keras_file
+from ferplus_keras.quiet import import_keras, silent_stderr
+
+
+def open_keras(path: Path) -> Engine:
+    """The network in a ``.h5``, ``.weights.h5`` or ``.keras`` file.
+
+    Raises :class:`BadInputError` when the file is damaged, unsafe, weights of an unknown graph, or for other images.
+    """
+    with open_keras_file(path) as file:  # every safety check of the reader, before Keras sees the file
+        told = Told.of(path, file.provenance)
+        known = known_network(file)
+        if known is None and not file.config_layers:
+            raise BadInputError(
+                f"{path} holds weights without a graph, and its layers are not those of a network with its classifier: "
+                "give the whole model (model.save)."
+            )
+        if known is not None:
+            table, stored = known
+            arrays = {layer: {role: array.read() for role, array in roles.items()} for layer, roles in stored.items()}
+            side = told.side_for(*_input_sides(file))
+        else:
+            names, written_by, kind = [name for name, _, _ in file.config_layers], file.keras_version, file.kind
+    _import(path)
+    if known is None:
+        return engine_of_model(told, load_model(path, kind, names, written_by))
+    from ferplus_keras.engines.forward import Forward
+
+    with silent_stderr():
+        forward = Forward(table, arrays)
+    return told.engine(_by(), forward.logits, table.head.units, side=side, network=table.network, gives=LOGITS)
+
+
+def engine_of_model(told: Told, model: Any) -> Engine:
+    """The engine of a live Keras ``model``. Every batch is filled up to one size: another would be compiled anew.
+
+    Raises :class:`BadInputError` when the model takes anything but square RGB images with the channels last.
+    """
+    shapes = [tuple(each.shape) for each in model.inputs or ()]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][3] not in (None, 3):
+        shown = " and ".join(map(_shown, shapes)) or "nothing that is known before it runs"
+        raise BadInputError(
+            f"{told.path} takes {shown[:200]}, and these networks take images of {told.side or 224} x "
+            f"{told.side or 224} x 3."
+        )
+    dtype = str(getattr(model.inputs[0], "dtype", "float32"))
+    listed = _takes_a_list(model)
+
+    def call(images: np.ndarray) -> np.ndarray:
+        found = model.predict_on_batch([images] if listed else images)
+        found = list(found.values()) if isinstance(found, dict) else found
+        return np.asarray(found[0] if isinstance(found, list | tuple) else found)
+
+    shape = list(model.outputs[0].shape) if model.outputs else []
+    # Asked of what runs: a file of weights alone says nothing of a softmax, and its graph has one.
+    softmax = any(getattr(getattr(layer, "activation", None), "__name__", "") == "softmax" for layer in model.layers)
+    gives = (PROBABILITIES if softmax else LOGITS) if told.record else None
+    return told.engine(
+        _by(), call, shape[-1] if len(shape) == 2 else None, side=told.side_for(*shapes[0][1:3]), gives=gives,
+        fixed=shapes[0][0] or BATCH, dtype="uint8" if dtype == "uint8" else "float32",
+    )  # fmt: skip
+
+
+def load_model(path: Path, kind: str, names: list[str], written_by: str | None) -> Any:
+    """The whole model at ``path``, opened by Keras. Nothing in the file is executed: Lambdas are refused.
+
+    ``kind``, ``names`` (of its layers), ``written_by`` (a version of Keras): as :func:`open_keras_file` found them.
+    """
+    _import(path)
+    import keras
+
+    try:
+        if kind == "h5-model" and any("/" in name for name in names):
+            with tempfile.TemporaryDirectory() as folder:
+                return keras.models.load_model(_without_slashes(path, Path(folder), names), compile=False)
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # a file from anywhere: Keras raises whatever its parts raise
+        newer = ""
+        if written_by and _version(written_by) > _version(keras.__version__):
+            newer = f" It was written by Keras {written_by}: install that version or a later one."
+        raise BadInputError(f"Keras {keras.__version__} cannot open {path}: {first_line(error, 300)}{newer}") from None
+
+
+def _input_sides(file: KerasFile) -> tuple[int | None, ...]:
+    """Height and width that the file's graph takes, None for any; empty for a file of weights alone."""
+    for _, class_name, config in file.config_layers:
+        shape = config.get("batch_shape", config.get("batch_input_shape"))
+        if class_name == "InputLayer" and isinstance(shape, list | tuple) and len(shape) == 4:
+            return tuple(each if isinstance(each, int) else None for each in shape[1:3])
+    return ()
+
+
+def _import(path: Path) -> None:
+    try:
+        import_keras()
+    except ImportError as error:
+        raise BadInputError(
+            f"{path} is run by Keras, which cannot be imported here ({first_line(error, 200)}): pip install keras "
+            "tensorflow."
+        ) from None
+
+
+def _by() -> str:
+    import keras
+
+    return f"Keras {keras.__version__} on {keras.backend.backend()}"
+
+
+def _shown(shape: tuple[int | None, ...]) -> str:
+    return " x ".join("any" if each is None else str(each) for each in shape)
+
+
+def _takes_a_list(model: Any) -> bool:
+    """Whether the model was made of a list of one input: Keras warns at each batch that has another structure."""
+    try:
+        return isinstance(model.input, list)
+    except (AttributeError, ValueError):  # a Sequential has none until it is called
+        return False
+
+
+def _without_slashes(path: Path, folder: Path, names: list[str]) -> Path:
+    """A copy of a Keras 2 file whose layers are called ``conv1_7x7_s2`` for ``conv1/7x7_s2``, as Keras 3 demands."""
+    renamed = {name: name.replace("/", "_") for name in names}
+
+    def rename(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: rename(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [rename(item) for item in value]
+        return renamed.get(value, value) if isinstance(value, str) else value
+
+    copy = folder / "model.h5"
+    with h5py.File(path, "r") as old, h5py.File(copy, "w") as new:
+        for key, value in old.attrs.items():
+            new.attrs[key] = value
+        config = old.attrs["model_config"]
+        new.attrs["model_config"] = json.dumps(rename(json.loads(config))).encode()
+        source, target = old["model_weights"], new.create_group("model_weights")
+        for key, value in source.attrs.items():
+            target.attrs[key] = value
+        target.attrs["layer_names"] = [name.replace("/", "_").encode() for name in renamed]
+        for name in renamed:
+            old.copy(source[name], target, name=renamed[name])
+    return copy
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")[:3] if part.isdigit())
+
+
+__all__ = ["engine_of_model", "load_model", "open_keras"]

@@ -1,0 +1,86 @@
+"""``.onnx`` by ONNX Runtime, once this project's bounded reader has understood all of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ferplus_keras import PROVENANCE_KEY
+from ferplus_keras.engines.engine import BATCH, Engine, telling_line
+from ferplus_keras.engines.interruptible import interruptible
+from ferplus_keras.engines.onnx_policy import check_graph
+from ferplus_keras.engines.record import Told
+from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.files.onnx_graph import read_graph
+from ferplus_keras.files.provenance import provenance_of
+
+#: TensorProto.DataType of an input: floats, or bytes where the preprocessing is inside.
+INPUTS = {1: "float32", 2: "uint8"}
+
+#: The largest number of images that a file may insist on.
+MAX_FIXED = 256
+
+
+def open_onnx(file: MappedFile, threads: int | None = None) -> Engine:
+    """The network in ``file``; what counts is its first output.
+
+    Raises :class:`BadInputError` when the file is damaged, takes anything but images, or is not for us to run.
+    """
+    path = file.path
+    graph = read_graph(file)
+    told = Told.of(path, provenance_of(path, graph.metadata.get(PROVENANCE_KEY)))
+    name = next((each for each in graph.inputs if each not in graph.tensors), "")
+    kind, shape = graph.declared.get(name, (0, None))
+    if shape is None or len(shape) != 4 or kind not in INPUTS or 3 not in (shape[1], shape[3]):
+        shown = " x ".join("any" if each is None else str(each) for each in shape or ()) or "nothing that is known"
+        raise BadInputError(f"{path} takes {shown[:200]}, and these networks take RGB images, bytes or float32.")
+    first = shape[3] != 3
+    side = told.side_for(*(shape[2:] if first else shape[1:3]))
+    fixed = shape[0] if shape[0] is None or 0 < shape[0] <= MAX_FIXED else 0
+    if fixed == 0:
+        raise BadInputError(f"{path} takes {shape[0]} images at a time; 1 to {MAX_FIXED} can be given.")
+    image = (3, side, side) if first else (side, side, 3)
+    output = check_graph(path, graph, (fixed or BATCH, *image))
+    known = {fixed or BATCH}
+    session, by = interruptible(_session, file, threads)
+
+    def call(batch: np.ndarray) -> np.ndarray:
+        if len(batch) not in known:  # what a graph makes of one image need not be a part of what it makes of two
+            check_graph(path, graph, batch.shape)
+            known.add(len(batch))
+        return np.asarray(session.run([graph.outputs[0]], {name: batch})[0])
+
+    if len(graph.outputs) > 1:  # the record does not say which of them it means
+        told = replace(told, gives=None)
+    quantized = any(node.kind == "QuantizeLinear" for node in graph.nodes)
+    return told.engine(
+        by, call, output[1] if len(output) == 2 else None, side=side, fixed=fixed, channels_first=first,
+        dtype=INPUTS[kind], numbers="int8" if quantized else "float32",
+    )  # fmt: skip
+
+
+def _session(file: MappedFile, threads: int | None) -> tuple[Any, str]:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise BadInputError(
+            f"{file.path} is run by ONNX Runtime, which is not installed: pip install onnxruntime."
+        ) from None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads or 0
+    try:
+        session = onnxruntime.InferenceSession(str(file.path), options, providers=["CPUExecutionProvider"])
+    except MemoryError:
+        raise
+    except Exception as error:  # the library's own exception classes share no base that is public
+        raise BadInputError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot run {file.path}: {telling_line(error)}"
+        ) from None
+    return session, f"ONNX Runtime {onnxruntime.__version__}"
+
+
+__all__ = ["open_onnx"]

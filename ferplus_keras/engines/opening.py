@@ -1,0 +1,60 @@
+"""A network's file, opened by what is at home there. Files are told by their content, and only what the file needs is
+imported.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ferplus_keras import HDF5_MAGIC
+from ferplus_keras.engines.engine import Engine
+from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.files.signatures import is_onnx
+from ferplus_keras.files.tflite_file import is_tflite
+from ferplus_keras.files.zips import is_keras_zip
+
+#: The network of a folder in which `ferplus finetune` worked.
+BEST = "best.h5"
+
+
+def is_saved_model(path: Path) -> bool:
+    return (path / "saved_model.pb").is_file()
+
+
+def open_engine(path: str | Path, threads: int | None = None) -> Engine:
+    """The network in the file, the SavedModel or the folder of a finished training at ``path``.
+
+    ``threads`` bounds the processor threads of one run where it can be told. Raises :class:`BadInputError` when there
+    is no network, when it does something that these networks do not, or when what runs it is not installed.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if is_saved_model(path):
+            from ferplus_keras.engines.saved_model import open_saved_model
+
+            return open_saved_model(path)
+        if not (path / BEST).is_file():
+            raise BadInputError(f"{path} is a folder, neither a SavedModel nor a finished training. Name a file in it.")
+        path = path / BEST
+    file = MappedFile(path)
+    head = bytes(file.view[:512])
+    if head.startswith(HDF5_MAGIC) or (head.startswith(b"PK\x03\x04") and is_keras_zip(path)):
+        from ferplus_keras.engines.keras_engine import open_keras
+
+        return open_keras(path)
+    if is_tflite(head):
+        from ferplus_keras.engines.tflite_engine import open_tflite
+
+        return open_tflite(file, threads)
+    if is_onnx(head) or (path.suffix.lower() == ".onnx" and head):
+        from ferplus_keras.engines.onnx_engine import open_onnx
+
+        return open_onnx(file, threads)
+    raise BadInputError(
+        f"{path} is none of the files that can be run: .h5, .weights.h5, .keras, .onnx, .tflite or a SavedModel. "
+        f"`ferplus convert {path.name} {path.stem}.h5` makes one of a checkpoint."
+    )
+
+
+__all__ = ["BEST", "is_saved_model", "open_engine"]

@@ -1,0 +1,136 @@
+"""``.tflite`` by LiteRT, in a process of its own, once this project's bounded reader has understood the file.
+
+LiteRT is made for files that are trusted. What a reader cannot foresee (an error of the library's on odd sizes) ends
+that process and not this one, which says so; memory and time have bounds there.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import weakref
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ferplus_keras import PROVENANCE_KEY
+from ferplus_keras.engines.engine import Engine
+from ferplus_keras.engines.record import Told
+from ferplus_keras.engines.tflite_policy import check_model
+from ferplus_keras.engines.tflite_process import receive, send
+from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.files.provenance import provenance_of
+from ferplus_keras.files.tflite_file import read_tflite
+
+#: Seconds for the library to be imported and the file to be opened; for a run, and for each image in it.
+START, RUN, EACH = 300.0, 60.0, 10.0
+
+#: What runs the interpreter.
+WORKER = "ferplus_keras.engines.tflite_process"
+
+#: The kinds of numbers of inputs: of networks that take the mean off outside, or are quantised; and bytes.
+INPUTS = ("float32", "uint8", "int8", "int16")
+
+
+def open_tflite(file: MappedFile, threads: int | None = None) -> Engine:
+    """The network in ``file``; what counts is its first output.
+
+    Raises :class:`BadInputError` when the file is damaged, takes anything but images, or is not for us to run.
+    """
+    path = file.path
+    model = read_tflite(file, PROVENANCE_KEY)
+    check_model(path, model)
+    told = Told.of(path, provenance_of(path, model.texts.get(PROVENANCE_KEY)))
+    taken, given = model.tensors[model.inputs[0]], model.tensors[model.outputs[0]]
+    shape = taken.signature
+    if len(shape) != 4 or taken.dtype not in INPUTS or 3 not in (shape[1], shape[3]):
+        raise BadInputError(
+            f"{path} takes {' x '.join(map(str, shape))[:200]} ({taken.dtype}), and these networks take RGB images."
+        )
+    first = shape[3] != 3
+    free = [None if each < 0 else each for each in (shape[2:] if first else shape[1:3])]
+    process = LiteProcess(path, threads or os.cpu_count())
+    dtypes = {each.dtype for each in model.tensors if each.constant}
+    return told.engine(
+        process.by, process.run, given.signature[-1] if given.signature and given.signature[-1] > 0 else None,
+        side=told.side_for(*free), fixed=shape[0] if shape[0] > 0 else None, channels_first=first,
+        dtype="uint8" if taken.dtype == "uint8" and not process.quantized else "float32",
+        numbers="int8" if "int8" in dtypes else "float16" if "float16" in dtypes else "float32",
+        batch=8, close=process.end,
+    )  # fmt: skip
+
+
+class LiteProcess:
+    """The interpreter of one file, in a process that ends with this one."""
+
+    def __init__(self, path: Path, threads: int | None) -> None:
+        self.path = path
+        if not (find_spec("ai_edge_litert") or find_spec("tensorflow")):
+            raise BadInputError(f"{path} is run by LiteRT, which is not installed: pip install ai-edge-litert.")
+        command = [sys.executable, "-m", WORKER, os.path.abspath(path)]  # noqa: PTH100
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(each for each in sys.path if each), "TF_CPP_MIN_LOG_LEVEL": "3"
+        }  # fmt: skip
+        # A session of its own: Ctrl-C is for this process, which then ends that one.
+        process = subprocess.Popen(
+            [*command, str(threads or 0)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            env=environment, start_new_session=True,
+        )  # fmt: skip
+        self.process = process
+        self.end = weakref.finalize(self, _end, process)
+        told, _ = self._answer(START)
+        self.by: str = told["by"]
+        self.quantized: bool = told["quantized"]
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """What the network gives for a batch, dequantised."""
+        assert self.process.stdin is not None
+        try:
+            send(self.process.stdin, images)  # type: ignore[arg-type]
+        except (OSError, ValueError):  # it is gone, or was ended
+            raise self._ended() from None
+        _, found = self._answer(RUN + EACH * len(images))
+        assert found is not None
+        return found
+
+    def _answer(self, seconds: float) -> tuple[dict[str, Any], np.ndarray | None]:
+        """What it says next, waited for no longer than that."""
+        assert self.process.stdout is not None
+        if not select.select([self.process.stdout], [], [], seconds)[0]:
+            self.end()
+            raise BadInputError(f"LiteRT gave no answer for {self.path} in {seconds:.0f} s, and was ended.")
+        told, array = receive(self.process.stdout)  # type: ignore[arg-type]
+        if not told:
+            raise self._ended()
+        if told.get("short"):
+            raise MemoryError
+        if problem := told.get("problem"):
+            raise BadInputError(f"LiteRT cannot run {self.path}: {problem}")
+        return told, array
+
+    def _ended(self) -> BadInputError:
+        try:
+            code = self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            code = 0
+        self.end()
+        how = f"by the signal {-code}" if code < 0 else f"with the exit code {code}"
+        return BadInputError(f"LiteRT came to an end {how} over {self.path}: the file is damaged, or not for it.")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            with suppress(OSError):  # what was not sent any more
+                stream.close()
+
+
+__all__ = ["LiteProcess", "open_tflite"]
