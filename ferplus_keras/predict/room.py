@@ -5,8 +5,10 @@ What an image takes is known from its header: its pixels, times what a decoder a
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import weakref
+from contextlib import suppress
 from typing import Any
 
 #: Bytes for all images that are decoded or held at a time. The largest that is read (89,478,485 pixels) takes all.
@@ -17,6 +19,10 @@ DECODING, HELD = 12, 3
 
 #: Seconds to wait for others to be done. They take one at most; whoever still holds an image then keeps it for longer.
 PATIENCE = 30.0
+
+
+#: From so many bytes on, what others have let go is given back to the system first.
+LARGE = 64 << 20
 
 
 class Room:
@@ -32,6 +38,8 @@ class Room:
         with self._changed:
             self._changed.wait_for(lambda: self.taken + wanted <= self.size, PATIENCE)
             self.taken += wanted
+        if wanted > LARGE:
+            _return_what_is_free()
         return wanted
 
     def give(self, amount: int) -> None:
@@ -44,6 +52,12 @@ class Room:
         kept = min(taken, HELD * image.width * image.height)
         self.give(taken - kept)
         weakref.finalize(image, self.give, kept).atexit = False
+
+
+def _return_what_is_free() -> None:
+    """Each thread's allocations are a heap of its own in glibc, which keeps what was let go for that thread alone."""
+    with suppress(OSError, AttributeError):  # another library of C
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 #: Of this process.
