@@ -11,6 +11,7 @@ from typing import Any
 from convert.checkpoint import Provenance
 from convert.choice import SeveralNetworksError
 from convert.layouts import STEP_COUNTER
+from convert.match_report import by
 from convert.matching import NamedArrays, match
 from convert.readers import graph_problem, read_named, valid_provenance, with_head
 from convert.readers.exports import inspect_export
@@ -105,7 +106,7 @@ def as_text(result: dict[str, Any]) -> str:
         ("network", result["network"] or ("several:" if result.get("networks") else "not recognised")),
         *(("", f"--key {key}: {what}") for key, what in result.get("networks", {}).items()),
         ("head", result["head"]),
-        ("input size", " x ".join(map(str, result.get("input_size") or ()))),
+        ("input size", by(result["input_size"]) if result.get("input_size") else None),
         ("folded", "batch normalisations stand in the convolutions: for inference only" if result["folded"] else None),
         ("output", result["output"]),
         ("parameters", f"{result['parameters']:,}" if result["parameters"] else None),
@@ -130,7 +131,7 @@ def as_text(result: dict[str, Any]) -> str:
             rows.append(("NOT EXACT", PADDING_NOTE))
     rows += [("note", note) for note in result["notes"]]
     for name, shape in result.get("listing", {}).items():
-        rows.append(("tensor", f"{name} ({' x '.join(map(str, shape)) or 'a number'})"))
+        rows.append(("tensor", f"{name} ({by(shape)})"))
     text = "\n".join(f"{label:<11} {value}" for label, value in rows if value)
     return f"{text}\n{result['problems']}" if result["problems"] else f"{text}\nproblems    none"
 

@@ -46,10 +46,10 @@ class Mismatch:
         rows = [("missing", names, "") for names in fold(self.missing)]
         for shape in dict.fromkeys(shape for _, shape in self.unexpected):
             names = [name for name, its in self.unexpected if its == shape]
-            rows += [("unexpected", folded, f"shape {shape}") for folded in fold(names)]
+            rows += [("unexpected", folded, f"{by(shape)}") for folded in fold(names)]
         for key in dict.fromkeys((have, want) for _, have, want in self.wrong_shape):
             names = [name for name, have, want in self.wrong_shape if (have, want) == key]
-            rows += [("wrong shape", folded, f"is {key[0]}, must be {key[1]}") for folded in fold(names)]
+            rows += [("wrong shape", folded, f"is {by(key[0])}, must be {by(key[1])}") for folded in fold(names)]
         for problem in dict.fromkeys(problem for _, problem in self.bad_values):
             names = [name for name, its in self.bad_values if its == problem]
             rows += [("bad values", folded, problem) for folded in fold(names)]
@@ -66,6 +66,11 @@ class Mismatch:
         if len(rows) > limit:
             lines.append(f"  ... and {len(rows) - limit} more rows")
         return "\n".join(lines)
+
+
+def by(shape: Iterable[int]) -> str:
+    """A shape in words: ``8 x 2048``; a single number has none."""
+    return " x ".join(map(str, shape)) or "a single number"
 
 
 def fold(names: Iterable[str]) -> list[str]:

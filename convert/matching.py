@@ -170,7 +170,7 @@ def recognise(
     if network == "auto":
         network = "senet50" if any(layer.endswith("_1x1_down") for layer in layers) else "resnet50"
     elif network not in NETWORKS:
-        raise BadInputError(f"There is no network {network!r}: choose auto, {' or '.join(NETWORKS)}.")
+        raise BadInputError(f"There is no network called {network}: choose auto, {' or '.join(NETWORKS)}.")
     # A bias at the first convolution and no batch normalisation anywhere: they were folded (convert.folding).
     folded = array_name(FIRST_LAYER, "bias", layout) in shapes and not any(layer.endswith("_bn") for layer in layers)
     return architecture(network, _head(shapes, layout), 0.0 if folded else dropout, folded=folded)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from convert.match_report import by
 from verify.faults import Case, Fault, faults, output, pairs, parts_of
 
 #: A fault is the cause when it explains all but this share of the difference. The right one explains all but rounding:
@@ -121,7 +122,7 @@ def _left_by(fault: Fault, case: Case, parts: dict[str, Any]) -> float:
 def _unknown(case: Case, tried: int) -> Diagnosis:
     name = case.layer.name
     if case.expected.shape != case.actual.shape:
-        ours, right = (" x ".join(map(str, each.shape[1:])) for each in (case.actual, case.expected))
+        ours, right = (by(each.shape[1:]) for each in (case.actual, case.expected))
         cause = f"{name} yields {ours} where {right} is right"
         return Diagnosis(name, "shape", cause, "likely", tried, "no known fault gives that shape with these numbers")
     different = [role.replace("_", " ") for role in case.reference.get(name, {}) if not case.same(role)]

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from convert.match_report import by
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -42,7 +44,7 @@ def finite_or_none(value: Any) -> Any:
 def difference(layer: str, reference: np.ndarray, ours: np.ndarray) -> Difference:
     """``ours`` against ``reference``, computed in float64."""
     if reference.shape != ours.shape:
-        return without_number(layer, f"shape {ours.shape} where the reference has {reference.shape}")
+        return without_number(layer, f"{by(ours.shape)} where the reference has {by(reference.shape)}")
     if reference.dtype != ours.dtype:
         return without_number(layer, f"{ours.dtype} where the reference has {reference.dtype}")
     a, b = (each.astype(np.float64, copy=False).reshape(-1) for each in (reference, ours))

@@ -128,13 +128,13 @@ def run_label(run: dict[str, Any]) -> str:
 
 
 def _figure(entry: dict[str, Any]) -> str:
-    return f"{entry['relative']:.1e}" if entry["finite"] else entry["problem"]
+    return f"{entry['relative']:.2g}" if entry["finite"] else entry["problem"]
 
 
 def _layers_sentence(run: dict[str, Any]) -> str:
     worst = run["worst_layer"]
     count = len(run["layers"])
-    bound = f", rounding can do {worst['bound']:.1e} there" if worst["bound"] else ""
+    bound = f", rounding can do {worst['bound']:.2g} there" if worst["bound"] else ""
     return f"{run_label(run)}: {count} layers, worst {worst['layer']}, {_figure(worst)}{bound}"
 
 
@@ -156,10 +156,10 @@ def _decisions_sentence(run: dict[str, Any]) -> str:
     told = run["decisions"]
     if run["probabilities"] is None:
         return f"{run_label(run)}: no classifier, so nothing is decided"
-    same = f"{run_label(run)}: {told['agreement']:.0%} of {told['images']} the same"
+    same = f"{run_label(run)}: {round(told['agreement'] * told['images'])} of {told['images']} the same"
     if told["closest_margin"] is None:
         return same
-    return f"{same}, the closest call by {told['closest_margin']:.1e} of the largest logit"
+    return f"{same}, the closest call by {told['closest_margin']:.2g} of the largest logit"
 
 
 def _file(path: Path, read: Source | None) -> dict[str, Any]:

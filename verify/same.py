@@ -76,18 +76,18 @@ class Same:
         if self.tensors.passed:
             return f"the same network: {self.tensors.summary}"
         if parts := self.first_departure:
-            what = f"off by {parts.relative:.1e} of its largest value" if parts.finite else parts.problem
+            what = f"off by {parts.relative:.2g} of its largest value" if parts.finite else parts.problem
             return f"different networks: they part at {parts.layer}, which is {what} (allowed {self.tolerance:.0e})"
         if (map_apart := self.furthest_map) is not None and not self.maps_alike:
             return (
                 "different networks: the images that were run do not tell them apart, but "
                 f"{map_apart.layer} is another map, off by "
-                f"{map_apart.relative:.1e} of its largest number (allowed {self.tolerance:.0e})"
+                f"{map_apart.relative:.2g} of its largest number (allowed {self.tolerance:.0e})"
             )
         furthest = worst([each for each in self.layers if each.layer in self.compared])
         verdict = (
             f"the same function up to rounding: in {PRECISION} the worst layer, {furthest.layer}, is off by "
-            f"{furthest.relative:.1e} of its largest value (allowed {self.tolerance:.0e})"
+            f"{furthest.relative:.2g} of its largest value (allowed {self.tolerance:.0e})"
         )
         if self.moved:
             verdict += (

@@ -248,9 +248,15 @@ def _what_it_is(head: bytes, size: int) -> str:
     if head[257:262] == b"ustar":
         return "it is a tar archive. Unpack it first."
     return (
-        f"{size:,} bytes that begin with {head[:8]!r}, neither PyTorch, safetensors, HDF5, .keras, ONNX nor MATLAB. "
-        "Check that the download is complete."
+        f"{size:,} bytes that begin with {_beginning(head)}, neither PyTorch, safetensors, HDF5, .keras, ONNX nor "
+        "MATLAB. Check that the download is complete."
     )
+
+
+def _beginning(head: bytes) -> str:
+    """The first bytes: as text where they are, else in hexadecimal."""
+    text = head[:8].decode("latin1")
+    return f'"{text}"' if text.isascii() and text.isprintable() else head[:8].hex(" ")
 
 
 __all__ = [

@@ -23,6 +23,7 @@ import numpy as np
 
 from convert.choice import choose
 from convert.halves import in_halves
+from convert.match_report import by
 from convert.readers import pickle_subset
 from convert.readers.pickle_subset import (
     MalformedPickleError,
@@ -140,7 +141,7 @@ def _read_zip(file: MappedFile, key: str | None) -> TorchFile:
         raise BadInputError(f"{file.path} {NUMPY_ARRAYS}")
     byteorder = bytes(raw(f"{top}/byteorder")[:16]) if f"{top}/byteorder" in members else b"little"
     if byteorder not in (b"little", b"big"):
-        raise BadInputError(f"{file.path} has the byte order {byteorder!r}, neither little nor big. It is damaged.")
+        raise BadInputError(f"{file.path} has a byte order that is neither little nor big. It is damaged.")
     value = pickle_subset.loads(raw(pickles[0]), storage_from_id)
 
     def span(storage: StorageRef) -> tuple[int, int]:
@@ -355,7 +356,7 @@ def _array(file: MappedFile, name: str, ref: TensorRef, span: Any, big_endian: b
     last = sum((extent - 1) * stride for extent, stride in zip(ref.shape, ref.strides, strict=True))
     end = first if 0 in ref.shape else first + (1 + last) * dtype.itemsize
     available = (ref.storage.offset + ref.storage.count) * storage_item
-    described = f"{shown(name)} of shape {shown(str(ref.shape))}"
+    described = f"{shown(name)} of {shown(by(ref.shape))}"
     if available > size or (end > available and 0 not in ref.shape):
         raise BadInputError(
             f"{file.path}: the tensor {described} reaches beyond its storage of {size:,} bytes. "

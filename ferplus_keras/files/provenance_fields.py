@@ -42,7 +42,7 @@ def problem_of(record: Any) -> str:
             return f"{name} is {_shown(record[name])}"
     labels = record.get("labels")
     if (record["head"] == "none") != (record["units"] == 0):
-        return f"head is {record['head']!r} with {record['units']} units"
+        return f"head is {record['head']} with {record['units']} units"
     if labels is not None and len(labels) != record["units"]:
         return f"it has {len(labels)} labels for {record['units']} units"
     return ""

@@ -132,7 +132,7 @@ def test_a_forward_without_logits_is_no_verdict_on_the_geometry(seeded_pth: Path
     path = tmp_path / "code.py"
     path.write_text(HOLLOW.replace("{returned}", "features, features.sum()"))
     reference = UserCodeReference(read_checkpoint(seeded_pth), "float32", path)
-    with pytest.raises(BadInputError, match=r"returns 1 x 2048, a number, of which none is 8 numbers an image"):
+    with pytest.raises(BadInputError, match=r"returns 1 x 2048, a single number, of which none is 8 numbers an image"):
         reference.run(np.zeros((1, 224, 224, 3)))
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from convert.checkpoint import Checkpoint
+from convert.match_report import by
 from convert.torchvision_names import published_layer, published_name
 from ferplus_keras.errors import BadInputError, first_line
 from ferplus_keras.networks.emotions import softmax
@@ -90,7 +91,7 @@ class UserCodeReference:
         else:
             fitting = [each.reshape(images, 1, 1, -1) for each in arrays if each.size == images * self.numbers]
         if not fitting:
-            shapes = ", ".join(" x ".join(map(str, each.shape)) or "a number" for each in arrays) or "no tensor"
+            shapes = ", ".join(by(each.shape) for each in arrays) or "no tensor"
             wanted = f"{self.numbers} numbers an image" if self.numbers else "a feature map"
             raise BadInputError(
                 f"The reference code of {self.title} returns {shapes}, of which none is {wanted}. Let its forward "
