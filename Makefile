@@ -81,8 +81,8 @@ fuzz: $(VENV)/.dev  ## random input to the readers, other than what the tests gi
 matrix: $(VENV)/.dev $(VENV_KERAS2)/.ready $(MATRIX)/.keras-oldest $(MATRIX)/.tensorflow-oldest  ## open every file that is written in every Keras, old and new
 	@$(BIN)/python -m tests.matrix.running
 
-lint: $(VENV)/.dev  ## style, types
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+lint: $(VENV)/.dev  ## style, types, floors of imports
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 format: $(VENV)/.dev  ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .

@@ -34,9 +34,9 @@ def measure(network: str, size: int, batch: int, rounds: int, steps: int, warps:
     """Images per second of both sides, alternating."""
     import keras
 
+    from ferplus_keras.applications.models import build
     from ferplus_keras.finetune import augmentation
     from ferplus_keras.finetune.feeding import Feed, for_keras
-    from ferplus_keras.networks.models import build
 
     generator = np.random.default_rng(0)
     count = steps * batch

@@ -22,13 +22,13 @@ PROVENANCE_MEMBER = f"{PROVENANCE_KEY}.json"
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 _HOME = {
-    "ResNet50": "ferplus_keras.networks.models",
-    "SeNet50": "ferplus_keras.networks.models",
-    "build": "ferplus_keras.networks.models",
-    "load_weights": "ferplus_keras.networks.loading",
+    "ResNet50": "ferplus_keras.applications.models",
+    "SeNet50": "ferplus_keras.applications.models",
+    "build": "ferplus_keras.applications.models",
+    "load_weights": "ferplus_keras.applications.loading",
     "architecture": "ferplus_keras.networks.architecture",
     "preprocess_input": "ferplus_keras.networks.preprocessing",
-    "load_image": "ferplus_keras.networks.preprocessing",
+    "load_image": "ferplus_keras.predict.decoding",
     "EMOTIONS": "ferplus_keras.networks.emotions",
     "decode_predictions": "ferplus_keras.networks.emotions",
     "EmotionClassifier": "ferplus_keras.predict.classifier",
@@ -36,16 +36,16 @@ _HOME = {
 __all__ = [*_HOME, "__version__"]
 
 if TYPE_CHECKING:
+    from ferplus_keras.applications.loading import load_weights as load_weights
+    from ferplus_keras.applications.models import ResNet50 as ResNet50
+    from ferplus_keras.applications.models import SeNet50 as SeNet50
+    from ferplus_keras.applications.models import build as build
     from ferplus_keras.networks import architecture as architecture
     from ferplus_keras.networks.emotions import EMOTIONS as EMOTIONS
     from ferplus_keras.networks.emotions import decode_predictions as decode_predictions
-    from ferplus_keras.networks.loading import load_weights as load_weights
-    from ferplus_keras.networks.models import ResNet50 as ResNet50
-    from ferplus_keras.networks.models import SeNet50 as SeNet50
-    from ferplus_keras.networks.models import build as build
-    from ferplus_keras.networks.preprocessing import load_image as load_image
     from ferplus_keras.networks.preprocessing import preprocess_input as preprocess_input
     from ferplus_keras.predict.classifier import EmotionClassifier as EmotionClassifier
+    from ferplus_keras.predict.decoding import load_image as load_image
 
 
 def __getattr__(name: str) -> Any:

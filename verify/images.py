@@ -10,7 +10,8 @@ import numpy as np
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.networks.architecture import INPUT_SIZE
 from ferplus_keras.networks.natural import natural_images, natural_inputs, natural_pixels
-from ferplus_keras.networks.preprocessing import load_image, preprocess_input
+from ferplus_keras.networks.preprocessing import preprocess_input
+from ferplus_keras.predict.decoding import load_image
 
 #: What a folder is searched for; whatever else Pillow opens can be converted to one of these.
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")

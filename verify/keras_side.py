@@ -16,6 +16,7 @@ import numpy as np
 from convert.checkpoint import Arrays, Checkpoint, Provenance
 from convert.layouts import LAYOUTS
 from convert.readers import read_checkpoint, read_named
+from ferplus_keras.applications.loading import kind_of
 from ferplus_keras.engines.keras_engine import load_model
 from ferplus_keras.errors import BadInputError, first_line
 from ferplus_keras.files.keras_files import KerasFile, open_keras_file
@@ -23,7 +24,6 @@ from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.networks import architecture as arch
 from ferplus_keras.networks.building import model_from_plan
 from ferplus_keras.networks.keras_vggface import KERAS_VGGFACE, our_name, same_name, vggface_plan
-from ferplus_keras.networks.loading import kind_of
 from verify.keras_trace import Step, WatchedModel
 from verify.pairing import Pairing, pair
 from verify.runs import Observe
@@ -178,7 +178,8 @@ def _is_ours(file: KerasFile) -> bool:
 
 
 def _our_graph(path: Path, mine: Checkpoint) -> Any:
-    from ferplus_keras.networks.models import load_weights, model_from_architecture
+    from ferplus_keras.applications.loading import load_weights
+    from ferplus_keras.networks.models import model_from_architecture
 
     side = mine.provenance.side
     model = model_from_architecture(mine.architecture, input_shape=(side, side, 3))

@@ -17,6 +17,7 @@ from convert.checkpoint import Checkpoint, Provenance, Source
 from convert.readers import read_checkpoint
 from convert.readers.exports import is_export, read_export
 from ferplus_keras import HDF5_MAGIC
+from ferplus_keras.applications.loading import kind_of
 from ferplus_keras.engines import Engine, open_engine
 from ferplus_keras.engines.engine import LOGITS, Run
 from ferplus_keras.engines.keras_engine import engine_of_model
@@ -29,7 +30,6 @@ from ferplus_keras.files.zips import is_keras_zip
 from ferplus_keras.networks.architecture import INPUT_SIZE
 from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.networks.keras_vggface import KERAS_VGGFACE
-from ferplus_keras.networks.loading import kind_of
 from ferplus_keras.networks.preprocessing import PUBLISHED
 
 

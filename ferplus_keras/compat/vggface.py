@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from ferplus_keras.applications.loading import HEADS, LoadReport, assign, neutral_layers
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.folders import output_folder
 from ferplus_keras.files.keras_files import open_keras_file
@@ -23,7 +24,6 @@ from ferplus_keras.networks.keras_vggface import (
     turned,
     vggface_plan,
 )
-from ferplus_keras.networks.loading import HEADS, LoadReport, assign, neutral_layers
 
 #: Name of a set of weights -> (names of the converted file without suffix, number of classes).
 KNOWN = {

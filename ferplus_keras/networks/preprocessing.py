@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -88,20 +87,3 @@ def checked_pixels(images: Any) -> np.ndarray:
             "look like pixels from 0 to 1. Multiply them by 255 (a picture that is as dark as that: give it as bytes)"
         )
     return pixels
-
-
-def load_image(path: str | Path, size: int = INPUT_SIZE) -> np.ndarray:
-    """The picture at ``path`` as RGB bytes, ``size`` x ``size`` x 3, ready for :func:`preprocess_input`.
-
-    Turned upright as its EXIF data say, transparent pixels on white, 16 bits made 8, grey become three channels; then
-    resized straight to the square (a face crop is expected), bilinear as in Pillow. Raises ``FileNotFoundError`` when
-    there is none, :class:`ferplus_keras.errors.BadInputError` when it is no picture, damaged, or too large to be one.
-    """
-    from ferplus_keras.errors import BadInputError
-    from ferplus_keras.predict.decoding import as_input, read_picture  # Pillow is for those who bring files
-
-    Path(path).stat()
-    try:
-        return as_input(read_picture(path), side=size)
-    except BadInputError as error:
-        raise BadInputError(f"{path}: {error}.") from None

@@ -205,6 +205,20 @@ def _short(name: str, what: str) -> ShortageError:
     )
 
 
+def load_image(path: str | Path, size: int = INPUT_SIZE) -> np.ndarray:
+    """The picture at ``path`` as RGB bytes, ``size`` x ``size`` x 3, ready for :func:`preprocess_input`.
+
+    Turned upright as its EXIF data say, transparent pixels on white, 16 bits made 8, grey become three channels; then
+    resized straight to the square (a face crop is expected), bilinear as in Pillow. Raises ``FileNotFoundError`` when
+    there is none, :class:`ferplus_keras.errors.BadInputError` when it is no picture, damaged, or too large to be one.
+    """
+    Path(path).stat()
+    try:
+        return as_input(read_picture(path), side=size)
+    except BadInputError as error:
+        raise BadInputError(f"{path}: {error}.") from None
+
+
 __all__ = [
     "BACKGROUND",
     "MAX_FILE_BYTES",

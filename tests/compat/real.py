@@ -14,10 +14,10 @@ from keras.layers import Dense, Dropout
 from keras_vggface.utils import preprocess_input
 from keras_vggface.vggface import VGGFace
 
+from ferplus_keras.applications.loading import load_weights
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.networks.architecture import architecture
 from ferplus_keras.networks.keras_vggface import their_name, vggface_plan
-from ferplus_keras.networks.loading import load_weights
 
 weights, images, folder, exact = sys.argv[1:]
 network = "senet50" if "senet50" in Path(weights).name else "resnet50"

@@ -11,11 +11,11 @@ import pytest
 
 from convert.conversion import convert
 from convert.readers import read_checkpoint
+from ferplus_keras.applications.loading import load_weights
 from ferplus_keras.compat import VGGFace, decode_predictions, get_layer, layer_name, utils
 from ferplus_keras.compat.vggface import keras_of
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.networks.emotions import EMOTIONS
-from ferplus_keras.networks.loading import load_weights
 from ferplus_keras.networks.preprocessing import preprocess_input
 from verify.images import natural_pixels
 from verify.tensors import compare_tensors

@@ -15,7 +15,7 @@ from tests.conftest import run_python
 FOUND = """
 import sys
 
-import ferplus_keras.compat, ferplus_keras.networks.loading, ferplus_keras.files.folders
+import ferplus_keras.compat, ferplus_keras.applications.loading, ferplus_keras.files.folders
 print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('ferplus_keras')), sep='\\n')
 print(any(name in sys.modules for name in ('keras', 'tensorflow', 'tf_keras', 'convert', 'verify')))
 """

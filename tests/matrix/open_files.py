@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ferplus_keras.applications.loading import load_weights
 from ferplus_keras.compat import VGGFace, get_layer, utils
 from ferplus_keras.compat.vggface import is_keras_3, keras_of
 from ferplus_keras.networks.architecture import architecture
 from ferplus_keras.networks.building import model_from_plan
 from ferplus_keras.networks.keras_vggface import keras3_name, their_name, vggface_plan
-from ferplus_keras.networks.loading import load_weights
 from ferplus_keras.networks.preprocessing import preprocess_input
 
 keras = keras_of()

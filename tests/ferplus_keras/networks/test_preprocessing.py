@@ -12,7 +12,8 @@ from hypothesis.extra import numpy as st_numpy
 from PIL import Image
 
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.networks.preprocessing import PUBLISHED, load_image, preprocess_input
+from ferplus_keras.networks.preprocessing import PUBLISHED, preprocess_input
+from ferplus_keras.predict.decoding import load_image
 
 MEAN = (131.0912, 103.8827, 91.4953)  # red, green, blue
 

@@ -15,11 +15,11 @@ import pytest
 
 from convert.writers import write
 from convert.writers.keras_h5 import functional_config
+from ferplus_keras.applications.loading import load_weights
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.networks.architecture import NO_HEAD, architecture
 from ferplus_keras.networks.keras_plan import KerasLayer, keras_plan
 from ferplus_keras.networks.keras_vggface import ZEROS, keras3_name, same_name, their_name, vggface_plan
-from ferplus_keras.networks.loading import load_weights
 from tests.seeded import save_state, seeded_checkpoint, seeded_state
 
 

@@ -16,10 +16,10 @@ import pytest
 import ferplus_keras
 from convert.checkpoint import Arrays, Checkpoint
 from convert.writers import write
+from ferplus_keras.applications.models import ResNet50, SeNet50, build, load_weights
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.networks import keras_plan
 from ferplus_keras.networks.architecture import FERPLUS_HEAD, NETWORKS, NO_HEAD, Head, architecture, embedding
-from ferplus_keras.networks.models import ResNet50, SeNet50, build, load_weights
 from tests.conftest import SECOND_SLOW
 from tests.seeded import seeded_checkpoint
 
