@@ -15,6 +15,8 @@ from ferplus_keras.networks.architecture import (
     embedding,
 )
 
+AVERAGES = ("average", "average of a part")
+
 
 def recognised(graph: Graph) -> tuple[Architecture, Match]:
     """The architecture that ``graph`` has most in common with, and the two held against each other."""
@@ -38,13 +40,13 @@ def _head(graph: Graph) -> Head:
 
 
 def _is_head(graph: Graph, node: Node) -> bool:
-    """Whether ``node`` is a convolution whose input, but for strange layers, is an average over the whole map."""
+    """Whether ``node`` is a convolution whose input, but for strange layers, is an average, be it the right one."""
     if node.operation != "convolution" or not getattr(node.arrays.get("kernel"), "shape", ()):
         return False
     before = graph.nodes[node.inputs[0]]
-    while before.operation not in ("average", "convolution", "add", "image") and before.inputs:
+    while before.operation not in (*AVERAGES, "convolution", "add", "image") and before.inputs:
         before = graph.nodes[before.inputs[0]]
-    return before.operation == "average"
+    return before.operation in AVERAGES
 
 
 __all__ = ["recognised"]

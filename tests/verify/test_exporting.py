@@ -172,7 +172,7 @@ def test_a_wrong_export_gets_no_name(resnet_pth: Path, tmp_path: Path, monkeypat
     path = tmp_path / "x-standin.onnx"
     path.write_text("what was there before")
     monkeypatch.setattr(onnx_file, "PUBLISHED", replace(PUBLISHED, mean=PUBLISHED.mean[::-1]))
-    monkeypatch.setattr("convert.readers.onnx_walk.PUBLISHED", replace(PUBLISHED, mean=PUBLISHED.mean[::-1]))
+    monkeypatch.setattr("ferplus_keras.graph.matcher.PUBLISHED", replace(PUBLISHED, mean=PUBLISHED.mean[::-1]))
     outcome = export_checked(resnet_pth, Recipe("onnx", pixels=True), path, images=2)
     assert not outcome.passed and not outcome.outputs.near and outcome.as_dict()["path"] is None
     assert path.read_text() == "what was there before" and len(list(tmp_path.iterdir())) == 1

@@ -106,7 +106,7 @@ def test_an_operator_that_no_layer_has_is_not_run(tmp_path: Path) -> None:
 
     path = changed(tmp_path, noise)
     with pytest.raises(BadInputError, match="conv2_1"):
-        read_checkpoint(path)  # the walk already sees that the sum's input is no layer's output
+        read_checkpoint(path)  # what the sum takes is no layer's output
     opened = onnx_side.OnnxModel(path, {"conv2_1": "conv2_1"})
     with pytest.raises(BadInputError, match="RandomNormalLike"):
         onnx_side.layer_outputs(opened, ["conv2_1"], "float32")

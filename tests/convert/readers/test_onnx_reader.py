@@ -21,14 +21,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from convert.checkpoint import Checkpoint
 from convert.readers import read_checkpoint, read_named
-from convert.readers.onnx_file import paired_layers
-from convert.readers.onnx_walk import IDENTITY
+from convert.readers.onnx_file import IDENTITY, paired_layers
 from convert.writers import write
 from ferplus_keras.errors import BadInputError, DamagedError
 from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.files.onnx_graph import Graph, Node, read_graph
 from ferplus_keras.files.protobuf import Message, Span
-from ferplus_keras.networks.architecture import BATCHNORM_EPSILON
+from ferplus_keras.networks.architecture import BATCHNORM_EPSILON, FERPLUS_HEAD
 from tests.conftest import run_ferplus
 from tests.seeded import seeded_checkpoint
 from verify.references.torch_reference import reference_module
@@ -90,6 +89,87 @@ def test_the_batchnorm_that_does_nothing_does_nothing() -> None:
     assert float(gamma) == IDENTITY["gamma"] and float(variance) == IDENTITY["moving_variance"]
     assert gamma / np.sqrt(variance + np.float32(BATCHNORM_EPSILON)) == np.float32(1)
     assert abs(float(gamma) / np.sqrt(float(variance) + BATCHNORM_EPSILON) - 1) < 2e-15
+
+
+# --- the same, written in other ways ----------------------------------------------------------------------------------
+
+
+def inserted(model: onnx.ModelProto, behind: str, *nodes: onnx.NodeProto, **tensors: Any) -> None:
+    """``nodes`` between the tensor ``behind`` and all that takes it; the first takes it, the last yields "changed"."""
+    for each in model.graph.node:
+        for place, name in enumerate(each.input):
+            if name == behind:
+                each.input[place] = "changed"
+    place = next((at for at, each in enumerate(model.graph.node) if behind in each.output), -1) + 1
+    for new in reversed(nodes):
+        model.graph.node.insert(place, new)
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in tensors.items())
+
+
+def viewed(model: onnx.ModelProto) -> None:
+    """x.view(x.size(0), -1), with any number of images."""
+    flat = node(model, "pool5_7x7_s1_flat")
+    model.graph.node.remove(flat)
+    make = helper.make_node
+    inserted(
+        model, "pool5_7x7_s1",
+        make("Shape", ["pool5_7x7_s1"], ["shape"]), make("Gather", ["shape", "zero"], ["images"], axis=0),
+        make("Unsqueeze", ["images", "axes"], ["row"]), make("Concat", ["row", "rest"], ["target"], axis=0),
+        make("Reshape", ["pool5_7x7_s1", "target"], ["changed"]), zero=0, axes=[0], rest=[-1],
+    )  # fmt: skip
+    node(model, "classifier").input[0] = "changed"
+
+
+def averaged_in_two_steps(model: onnx.ModelProto) -> None:
+    """x.mean(3).mean(2)"""
+    found = node(model, "pool5_7x7_s1")
+    found.op_type = "ReduceMean"
+    found.output[0] = "rows"
+    found.attribute.extend([helper.make_attribute("axes", [3]), helper.make_attribute("keepdims", 0)])
+    model.graph.node.remove(node(model, "pool5_7x7_s1_flat"))
+    mean = helper.make_node("ReduceMean", ["rows"], ["changed"], "second", axes=[2], keepdims=0)
+    model.graph.node.insert(len(model.graph.node) - 2, mean)
+    node(model, "classifier").input[0] = "changed"
+
+
+def multiplied_and_added(model: onnx.ModelProto) -> None:
+    """The head as MatMul and Add, its kernel through a Transpose."""
+    gemm = node(model, "classifier")
+    place, source = list(model.graph.node).index(gemm), gemm.input[0]
+    model.graph.node.remove(gemm)
+    for new in (
+        helper.make_node("Add", ["classifier.bias", "product"], ["classifier"], "classifier"),
+        helper.make_node("MatMul", [source, "turned"], ["product"], "product"),
+        helper.make_node("Transpose", ["classifier.weight"], ["turned"], "turned"),
+    ):
+        model.graph.node.insert(place, new)
+
+
+def flattened_kernel(model: onnx.ModelProto) -> None:
+    """A 1 x 1 kernel passed through Flatten to a dense head."""
+    weight = next(each for each in model.graph.initializer if each.name == "classifier.weight")
+    array = numpy_helper.to_array(weight)
+    weight.CopyFrom(numpy_helper.from_array(array.reshape(*array.shape, 1, 1), weight.name))
+    place = list(model.graph.node).index(node(model, "classifier"))
+    model.graph.node.insert(place, helper.make_node("Flatten", [weight.name], ["flat"], "kernel", axis=1))
+    node(model, "classifier").input[1] = "flat"
+
+
+WRITTEN_OTHERWISE = [viewed, averaged_in_two_steps, multiplied_and_added, flattened_kernel]
+
+
+@pytest.mark.parametrize("change", WRITTEN_OTHERWISE, ids=lambda change: change.__name__)
+def test_what_is_written_in_another_way_reads_bit_for_bit(
+    change: Callable[[onnx.ModelProto], None], loaded: onnx.ModelProto, tmp_path: Path
+) -> None:
+    model = onnx.ModelProto()
+    model.CopyFrom(loaded)
+    change(model)
+    (tmp_path / "x.onnx").write_bytes(model.SerializeToString())
+    found = read_checkpoint(tmp_path / "x.onnx")
+    assert found.architecture.head == FERPLUS_HEAD and found.provenance.output == "probabilities"
+    for role, array in seeded_checkpoint("resnet50").arrays["classifier"].items():
+        np.testing.assert_array_equal(found.arrays["classifier"][role], array)
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
@@ -168,23 +248,43 @@ def pooled(kind: str, **options: Any) -> Callable[[onnx.ModelProto], None]:
     return change
 
 
+def between(behind: str, kind: str, constant: Any, **attributes: Any) -> Callable[[onnx.ModelProto], None]:
+    """A node of another's own behind the tensor ``behind``."""
+
+    def change(model: onnx.ModelProto) -> None:
+        inputs = [behind, *(["constant"] if constant is not None else [])]
+        tensors = {} if constant is None else {"constant": constant}
+        inserted(model, behind, helper.make_node(kind, inputs, ["changed"], "mine", **attributes), **tensors)
+
+    return change
+
+
 REFUSED = {
+    "a temperature": (between("classifier", "Mul", np.float32(0.5)), "mine, a Mul, has no place"),
+    "classes in another order": (between("classifier", "Gather", [4, 5, 6, 1, 3, 2, 0, 7], axis=1), "mine, a Gather"),
+    "another softmax": (between("classifier", "Softmax", None, axis=0), "mine, a Softmax"),
+    "features scaled": (between("pool5_7x7_s1", "Mul", np.float32(0.5)), "stands mine, a Mul"),
+    "features clipped": (between("pool5_7x7_s1_flat", "Clip", None), "stands mine, a Clip"),
+    "images scaled": (between("data", "Mul", np.float32(1 / 255)), "stands mine, a Mul"),
+    "another mean": (between("data", "Sub", np.ones((3, 1, 1), np.float32)), "stands mine, a Sub"),
+    "rows averaged twice": (pooled("ReduceMean", axes=[2, 2]), "pool5_7x7_s1"),
+    "cast to half": (between("conv1_7x7_s2", "Cast", None, to=10), "stands mine, a Cast"),
     "reflected padding": (padded("reflect", 0.0), "conv1_7x7_s2"),
     "padding by ones": (padded("constant", 1.0), "conv1_7x7_s2"),
-    "an average over a part": (pooled("AveragePool", kernel_shape=[5, 5]), "at pool5_7x7_s1"),
-    "an average over a padded map": (pooled("AveragePool", kernel_shape=[7, 7], pads=[1, 1, 1, 1]), "at pool5_7x7_s1"),
-    "an average over channels": (pooled("ReduceMean", axes=[1, 3]), "at pool5_7x7_s1"),
-    "an average over everything": (pooled("ReduceMean"), "at pool5_7x7_s1"),
-    "batch statistics": (set_attribute("conv4_2_3x3_bn", "training_mode", 1), "training mode"),
-    "two pads": (set_attribute("conv2_1_3x3", "pads", [1, 1]), "at conv2_1_3x3"),
-    "six pads": (set_attribute("pool1_3x3_s2", "pads", [0, 0, 0, 1, 1, 1]), "at pool1_3x3_s2"),
-    "automatic padding at stride 2": (set_attribute("conv1_7x7_s2", "auto_pad", "SAME_UPPER"), "at conv1_7x7_s2"),
-    "stride on another layer": (set_attribute("conv3_1_1x1_reduce", "strides", [1, 1]), "at conv3_1_1x1_reduce"),
-    "unpadded": (set_attribute("conv2_1_3x3", "pads", [0, 0, 0, 0]), "at conv2_1_3x3"),
-    "padded as Keras does": (set_attribute("conv1_7x7_s2", "pads", [2, 2, 3, 3]), "at conv1_7x7_s2"),
-    "pool padded all round": (set_attribute("pool1_3x3_s2", "pads", [1, 1, 1, 1]), "at pool1_3x3_s2"),
-    "pool rounds down": (set_attribute("pool1_3x3_s2", "pads", [0, 0, 0, 0]), "at pool1_3x3_s2"),
-    "epsilon": (set_attribute("conv4_2_3x3_bn", "epsilon", 1e-3), "epsilon is 0.001"),
+    "an average over a part": (pooled("AveragePool", kernel_shape=[5, 5]), "pool5_7x7_s1"),
+    "an average over a padded map": (pooled("AveragePool", kernel_shape=[7, 7], pads=[1, 1, 1, 1]), "pool5_7x7_s1"),
+    "an average over channels": (pooled("ReduceMean", axes=[1, 3]), "pool5_7x7_s1"),
+    "an average over everything": (pooled("ReduceMean"), "pool5_7x7_s1"),
+    "batch statistics": (set_attribute("conv4_2_3x3_bn", "training_mode", 1), "training_mode"),
+    "two pads": (set_attribute("conv2_1_3x3", "pads", [1, 1]), "conv2_1_3x3"),
+    "six pads": (set_attribute("pool1_3x3_s2", "pads", [0, 0, 0, 1, 1, 1]), "pool1_3x3_s2"),
+    "automatic padding at stride 2": (set_attribute("conv1_7x7_s2", "auto_pad", "SAME_UPPER"), "conv1_7x7_s2"),
+    "stride on another layer": (set_attribute("conv3_1_1x1_reduce", "strides", [1, 1]), "conv3_1_1x1_reduce"),
+    "unpadded": (set_attribute("conv2_1_3x3", "pads", [0, 0, 0, 0]), "conv2_1_3x3"),
+    "padded as Keras does": (set_attribute("conv1_7x7_s2", "pads", [2, 2, 3, 3]), "conv1_7x7_s2"),
+    "pool padded all round": (set_attribute("pool1_3x3_s2", "pads", [1, 1, 1, 1]), "pool1_3x3_s2"),
+    "pool rounds down": (set_attribute("pool1_3x3_s2", "pads", [0, 0, 0, 0]), "pool1_3x3_s2"),
+    "epsilon": (set_attribute("conv4_2_3x3_bn", "epsilon", 1e-3), "conv4_2_3x3_bn has epsilon 0.001"),
     "another activation": (another_kind("conv2_3_3x3_relu", "Tanh"), "conv2_3_3x3_relu"),
     "quantised": (another_kind("conv1_7x7_s2", "ConvInteger"), "ConvInteger"),
     "numbers in another file": (external, "external data"),
@@ -347,7 +447,7 @@ def test_an_attribute_of_the_wrong_kind_departs(value: Any, graph: Graph, ours: 
     first = next(place for place, node in enumerate(graph.nodes) if node.kind == "Conv")
     nodes = list(graph.nodes)
     nodes[first] = replace(nodes[first], attributes=nodes[first].attributes | {"auto_pad": value})
-    with pytest.raises(BadInputError, match="auto_pad is"):
+    with pytest.raises(BadInputError, match="auto_pad"):
         paired_layers(replace(graph, nodes=nodes), MappedFile(ours))
 
 
