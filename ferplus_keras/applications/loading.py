@@ -21,10 +21,12 @@ import numpy as np
 
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.keras_files import KerasFile, open_keras_file
+from ferplus_keras.graph.form import Graph
 from ferplus_keras.graph.keras_config import keras_graph, vggface_graph
-from ferplus_keras.graph.matcher import ROLES, match
+from ferplus_keras.graph.matcher import ROLES, differences, match
 from ferplus_keras.graph.recognise import recognised
-from ferplus_keras.networks.architecture import BATCHNORM_EPSILON
+from ferplus_keras.graph.table import table_graph
+from ferplus_keras.networks.architecture import BATCHNORM_EPSILON, Architecture
 from ferplus_keras.networks.keras_vggface import (
     BGR_CONV1,
     CONV1,
@@ -221,16 +223,31 @@ def _check_graph(path: str | Path, model: Any, wanted: dict[str, Any], *, everyt
     except (AttributeError, NotImplementedError, TypeError, ValueError):
         return  # of a class of the user's own: names and shapes are all that can be seen
     table, found = recognised(graph)
+    if not everything:
+        _check_layers(path, model, wanted, graph, table)
+        return
     if kind_of(wanted) == KERAS_VGGFACE and found.graph_departure and table.head.kind != "embedding":
         found = match(vggface_graph(table, EPSILON[table.network]), graph)
     for departure in found.departures:
-        known = departure.node in found.pairs and found.owner(departure.node) in wanted
-        if departure.where != "within" or departure.attribute in ROLES or not (everything or known):
-            continue
-        raise BadInputError(
-            f"{path} is for a network that computes something else than the model {model.name!r}: {departure}. "
-            "Build the model so, or with ferplus_keras.ResNet50 or SeNet50; nothing was loaded."
-        )
+        if departure.where == "within" and departure.attribute not in ROLES:
+            raise _other_function(path, model, str(departure))
+
+
+def _check_layers(path: str | Path, model: Any, wanted: dict[str, Any], graph: Graph, table: Architecture) -> None:
+    """Refuse layers of ours that have other arguments, whatever stands around them."""
+    ours = {node.name: node for node in table_graph(table).nodes.values()}
+    for node in graph.nodes.values():
+        mine = ours.get(node.name) if node.name in wanted else None
+        for attribute, have, want in differences(mine, node) if mine and mine.operation == node.operation else ():
+            if attribute not in ROLES:
+                raise _other_function(path, model, f"{node.name} has {attribute} {have}, and {want} in these networks")
+
+
+def _other_function(path: str | Path, model: Any, said: str) -> BadInputError:
+    return BadInputError(
+        f"{path} is for a network that computes something else than the model {model.name}: {said}. "
+        "Build the model so, or with ferplus_keras.ResNet50 or SeNet50; nothing was loaded."
+    )
 
 
 def _role(weight: Any) -> str:

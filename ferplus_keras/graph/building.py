@@ -135,13 +135,23 @@ class Builder:
         return self._add(key, node, _after(value, size, strides, padding))
 
     def whole(self, key: str, name: str, kind: str, source: str, operation: str) -> None:
-        """A pooling over the whole map: ``average`` or ``global maximum``. Of a single pixel it does nothing."""
+        """A pooling over the whole map: ``average`` or ``global maximum``. Of one that was pooled it does nothing.
+
+        A map of a single pixel is no reason to leave it out: of an image of 32 x 32 the last map has no more.
+        """
         value = self._solid(source)
-        if value.is_vector:
+        if value.is_vector and self._is_pooled(value.node):
             self.values[key] = value
         else:
             node = Node(name, operation, {}, (value.node,), {}, kind)
             self._add(key, node, value.shape and (1, 1, value.shape[-1]))
+
+    def _is_pooled(self, key: str) -> bool:
+        """Whether the map was pooled as a whole since the last activation."""
+        node = self.graph.nodes[key]
+        while node.operation in ("convolution", "normalisation") and node.inputs:
+            node = self.graph.nodes[node.inputs[0]]
+        return node.operation in ("average", "global maximum")
 
     def flatten(self, key: str, name: str, kind: str, sources: Iterable[str]) -> None:
         """A map as a vector, or a vector as a map of one pixel: nothing where it is one, and something else if not."""

@@ -115,7 +115,7 @@ class _Walk:
         wanted = sorted(self.place[each] for each in node.inputs)
         here = [each for each in self._behind(wanted[0]) if self.theirs.nodes[each].operation == node.operation]
         fed = [each for each in here if sorted(self.theirs.nodes[each].inputs) == wanted]
-        exact = [each for each in fed if not list(_differences(node, self.theirs.nodes[each]))]
+        exact = [each for each in fed if not list(differences(node, self.theirs.nodes[each]))]
         named = [each for each in exact if self.theirs.nodes[each].name == node.name]
         if exact:
             chosen = (named or exact)[0]
@@ -134,14 +134,14 @@ class _Walk:
         """Whether it is just what another of our nodes is that takes the same: the other branch of a block."""
         rest = (n for k, n in self.ours.nodes.items() if k != key and n.inputs == node.inputs and k not in self.place)
         alike = (each for each in rest if each.operation == node.operation)
-        return any(not list(_differences(each, self.theirs.nodes[theirs])) for each in alike)
+        return any(not list(differences(each, self.theirs.nodes[theirs])) for each in alike)
 
     def _nearly(self, key: str, node: Node, fed: list[str]) -> None:
         """The counterpart has another attribute, or arrays of other shapes."""
-        rank = {each: len(list(_differences(node, self.theirs.nodes[each]))) for each in fed}
+        rank = {each: len(list(differences(node, self.theirs.nodes[each]))) for each in fed}
         named = [each for each in fed if self.theirs.nodes[each].name == node.name]
         chosen = (named or sorted(fed, key=rank.__getitem__))[0]
-        for attribute, have, want in _differences(node, self.theirs.nodes[chosen]):
+        for attribute, have, want in differences(node, self.theirs.nodes[chosen]):
             who = self._called(chosen, node)
             said = f"{who} has {attribute} {have}, and {want} in these networks"
             if not want:
@@ -245,7 +245,7 @@ class _Walk:
         self.result.departures.append(Departure(node, attribute, theirs, ours, sentence[:300], where))
 
 
-def _differences(ours: Node, theirs: Node) -> Iterator[tuple[str, str, str]]:
+def differences(ours: Node, theirs: Node) -> Iterator[tuple[str, str, str]]:
     """(attribute, theirs, ours) of what the two have not in common; "" where one has none."""
     for role in {**ours.arrays, **theirs.arrays}:
         have, want = (node.arrays.get(role) for node in (theirs, ours))
@@ -295,4 +295,4 @@ def shown(attribute: str, value: Any) -> str:
     return "" if value is None else str(value)[:80]
 
 
-__all__ = ["Departure", "Match", "match"]
+__all__ = ["ROLES", "Departure", "Match", "differences", "match"]

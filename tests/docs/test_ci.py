@@ -219,7 +219,7 @@ def test_the_job_is_red_for_a_wrong_file_and_still_reports(standin_pth: Path, st
         ({"checkpoint": "a.pth", "sha256": "0" * 64}, "does not have the SHA-256"),
         ({"checkpoint": "a.pth'; touch taken; '"}, "There is no file"),
         ({"checkpoint": "$(touch taken)"}, "There is no file"),
-        ({"checkpoint": "a.pth", "model": "$(touch taken).h5"}, "error: source/a.pth is no checkpoint"),
+        ({"checkpoint": "a.pth", "model": "$(touch taken).h5"}, "error: There is no file source/$(touch taken).h5"),
     ],
 )
 def test_bad_inputs_are_one_sentence_and_never_run(inputs: dict[str, str], told: str, tmp_path: Path) -> None:

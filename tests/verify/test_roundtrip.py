@@ -133,7 +133,7 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     source = write(seeded_checkpoint("senet50"), tmp_path / "mine.safetensors").path
     run = run_ferplus("roundtrip", source, "--to", "onnx")
     assert run.returncode == 0, run.stderr
-    assert "-> onnx" in run.stdout and "equal" in run.stdout and "1 ways home to safetensors" in run.stdout
+    assert "-> onnx" in run.stdout and "equal" in run.stdout and "1 way home to safetensors" in run.stdout
     (tmp_path / "x.pth").write_bytes(b"nothing")
     run = run_ferplus("roundtrip", tmp_path / "x.pth")
     assert run.returncode == 2 and "no checkpoint" in run.stderr and "Traceback" not in run.stderr

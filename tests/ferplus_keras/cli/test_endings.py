@@ -23,7 +23,7 @@ def raising(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> object:
     (tmp_path / "x").touch()
 
     def inspected(error: BaseException, *options: str) -> object:
-        def fail(_path: str) -> None:
+        def fail(_path: str, **_options: object) -> None:
             raise error
 
         monkeypatch.setattr("convert.inspection.inspect", fail)
@@ -112,7 +112,7 @@ def test_the_modules_of_commands_are_within_the_boundary(monkeypatch: pytest.Mon
         ("predict {tmp}/net.h5 {tmp}/face.png --annotate {tmp}/net.h5/x", {}, "net.h5 is a file. Choose another place"),
         ("inspect " + "n" * 300, {}, "is not a file name: File name too long"),
         ("convert " + "n" * 300 + ".pth", {}, "is not a file name: File name too long"),
-        ("predict {tmp}/net.h5 {tmp}/face.png --csv {tmp}/" + "n" * 300, {}, "n" * 300),
+        ("predict {tmp}/net.h5 {tmp}/face.png --csv {tmp}/" + "n" * 300, {}, "its name is too long"),
         ("predict {tmp}/net.h5 {tmp}/face.png --margin nan --faces", {}, "a share from 0 to 2"),
         ("export {tmp}/net.h5 --to onnx --seed " + "9" * 5000, {}, "is no number"),
     ],

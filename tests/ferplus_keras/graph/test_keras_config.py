@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from convert.writers.keras_h5 import functional_config
 from ferplus_keras.graph.form import GraphError
 from ferplus_keras.graph.keras_config import keras_graph, plan_graph, vggface_graph
 from ferplus_keras.graph.matcher import match
@@ -62,6 +63,15 @@ def test_our_own_graphs_pass(network: str, head: Head, dropout: float) -> None:
         assert departure(model, table) == departure(model, architecture(network, head, dropout)) == ""
         assert recognised(graph_of(model, table))[0] == table
         assert held(model, table).probabilities == (activation == "softmax" and head.kind == "classifier")
+
+
+@pytest.mark.parametrize("side", [32, 33, 64, 224])
+@pytest.mark.parametrize("folded", [False, True])
+def test_a_network_for_images_of_another_size_passes(network: str, folded: bool, side: int) -> None:
+    table = architecture(network, folded=folded)
+    plan = keras_plan(table, input_shape=(side, side, 3))
+    model = {"class_name": "Functional", "config": functional_config(plan, network)}
+    assert departure(model, table) == "" and recognised(graph_of(model, table))[0] == table
 
 
 @pytest.mark.parametrize("folded", [False, True])

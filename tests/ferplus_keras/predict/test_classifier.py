@@ -135,7 +135,6 @@ def _rewire(layers: dict[str, Any]) -> None:
         _conv({"scale": False}, "conv4_2_3x3_bn"),
         _conv({"activation": "tanh"}, "conv2_1_relu"),
         _conv({"padding": [[1, 1], [1, 1]]}, "pool1_3x3_s2_pad"),
-        _conv({"batch_input_shape": [None, 112, 112, 3]}, "data"),
         lambda layers: layers["conv4_2"].update(class_name="Multiply"),
         _rewire,
     ],
