@@ -12,9 +12,9 @@ import numpy as np
 from convert.checkpoint import Arrays
 from convert.layouts import LAYOUTS, STEP_COUNTER, Slot, array_name, head_units, layer_of
 from convert.match_report import Mismatch
-from ferplus_keras.files.provenance_fields import MAX_COUNT
 from convert.torchvision_names import MARKER
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.provenance_fields import MAX_COUNT
 from ferplus_keras.networks.architecture import (
     BATCHNORM_EPSILON,
     NETWORKS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 import keras
@@ -78,14 +79,18 @@ def training_network(network: str, classes: int, recipe: Recipe, start: Start) -
 
 
 def freeze(model: keras.Model, settings: NetworkSettings) -> None:
-    """Freeze all layers before the last ``train_last``, and every BatchNorm where the recipe says so.
+    """Freeze all layers before ``train_from``, and every BatchNorm where the recipe says so.
 
-    A frozen BatchNorm uses its moving statistics in training too, and leaves them as they are.
+    A frozen BatchNorm uses its moving statistics in training too, and leaves them as they are. Raises
+    :class:`BadInputError` when there is no such layer.
     """
     layers = model.layers
-    if settings.train_last > len(layers):
-        raise BadInputError(f"network.train_last is {settings.train_last}, and the graph has {len(layers)} layers.")
-    first = len(layers) - settings.train_last if settings.train_last else 0
+    names = [layer.name for layer in layers]
+    if settings.train_from and settings.train_from not in names:
+        near = get_close_matches(settings.train_from, names, 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise BadInputError(f"network.train_from is {settings.train_from}, and there is no such layer.{hint}")
+    first = names.index(settings.train_from) if settings.train_from else 0
     for number, layer in enumerate(layers):
         frozen_norm = settings.batchnorm == "frozen" and isinstance(layer, keras.layers.BatchNormalization)
         layer.trainable = number >= first and not frozen_norm

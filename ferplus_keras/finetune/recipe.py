@@ -74,8 +74,8 @@ class NetworkSettings:
     dropout: float = _within(0.0, 1.0, 0.0, open_end=True)
     #: "published": where Albanie's networks had it, inside the last block; "head": before the classifier.
     dropout_place: str = _one_of("published", "head", default="published")
-    #: The last so many layers of the graph learn and all before them are frozen; 0: all learn.
-    train_last: int = _within(0, 100_000, 0)
+    #: The first layer that learns, in the order of ``model.layers``: all before it are frozen. Empty: all learn.
+    train_from: str = ""
     #: "train": statistics of the batch, except in frozen layers; "frozen": the start's statistics everywhere.
     batchnorm: str = _one_of("train", "frozen", default="train")
     #: The last gamma of each residual block starts at 0, so that the block starts as the identity (Goyal et al. 2017).
@@ -126,9 +126,11 @@ class ScheduleSettings:
     #: Of "plateau": by ``plateau_factor`` after so many epochs without a better figure on Valid.
     plateau_factor: float = _within(0.0, 1.0, 0.5)
     plateau_patience: int = _within(1, 100_000, 3)
+    #: The figure that the plateau watches, where that is not ``monitor``. Empty: the same.
+    plateau_monitor: str = _one_of("", "accuracy", "loss", default="")
     #: Training ends after so many epochs without a better figure on Valid; 0: never.
     early_stop: int = _within(0, 100_000, 0)
-    #: The figure on Valid by which the best epoch is chosen, and which plateau and early stop watch.
+    #: The figure on Valid by which the best epoch is chosen, and which the early stop watches.
     monitor: str = _one_of("accuracy", "loss", default="accuracy")
 
 

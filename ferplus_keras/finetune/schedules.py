@@ -106,31 +106,36 @@ class Standing:
     reason: str = ""
 
 
-def better(settings: ScheduleSettings, row: Row, than: Row | None) -> bool:
+def better(monitor: str, row: Row, than: Row | None) -> bool:
     """Whether an epoch's figure on Valid beats the other's; one that is no number never does."""
-    key = f"val_{settings.monitor}"
+    key = f"val_{monitor}"
     if row[key] is None or not math.isfinite(row[key]):
         return False
     if than is None:
         return True
-    return bool(row[key] > than[key] if settings.monitor == "accuracy" else row[key] < than[key])
+    return bool(row[key] > than[key] if monitor == "accuracy" else row[key] < than[key])
 
 
 def standing(settings: ScheduleSettings, peak: float, history: Sequence[Row]) -> Standing:
     """Where a run stands after the epochs in ``history``."""
     best: Row | None = None
+    flat: Row | None = None  # the best so far by the figure that the plateau watches
+    stage: Any = None
     best_epoch = waited = since_cut = 0
     learning_rate = peak
-    stage = None
     for number, row in enumerate(history, 1):
         if row.get("stage") != stage:  # another size is another network, with figures of its own
-            stage, best, best_epoch, waited, since_cut = row.get("stage"), None, 0, 0, 0
-        if better(settings, row, best):
-            best, best_epoch, waited, since_cut = row, number, 0, 0
-            continue
-        waited, since_cut = waited + 1, since_cut + 1
-        if settings.kind == "plateau" and since_cut >= settings.plateau_patience:
-            learning_rate, since_cut = learning_rate * settings.plateau_factor, 0
+            stage, best, flat, best_epoch, waited, since_cut = row.get("stage"), None, None, 0, 0, 0
+        if better(settings.plateau_monitor or settings.monitor, row, flat):
+            flat, since_cut = row, 0
+        else:
+            since_cut += 1
+            if settings.kind == "plateau" and since_cut >= settings.plateau_patience:
+                learning_rate, since_cut = learning_rate * settings.plateau_factor, 0
+        if better(settings.monitor, row, best):
+            best, best_epoch, waited = row, number, 0
+        else:
+            waited += 1
     if settings.early_stop and waited >= settings.early_stop:
         return Standing(
             best_epoch, learning_rate, True, f"{waited} epochs without a better {settings.monitor} on Valid"

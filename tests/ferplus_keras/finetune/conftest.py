@@ -29,7 +29,7 @@ erased = 0.0
 [network]
 size = 32
 dropout = 0.0
-train_last = 2
+train_from = "classifier"
 [optimizer]
 name = "adam"
 learning_rate = 0.01

@@ -33,7 +33,7 @@ def test_the_folder_is_a_release(learned: Learned) -> None:
         "recipe.toml", "run.json", "history.csv", "curves.svg", "state", "tensorboard", "accuracy", "model-card.md",
         "release.json", "best.h5", "best.safetensors", "last.h5", "last.safetensors",
     }  # fmt: skip
-    assert load_recipe(learned.folder / "recipe.toml").network.train_last == 2
+    assert load_recipe(learned.folder / "recipe.toml").network.train_from == "classifier"
     record = json.loads((learned.folder / "run.json").read_text())
     assert record["versions"]["keras"] and record["seed"] == 0 and len(record["data"]) == 64
     assert record["start"]["name"] == "seeing.safetensors"

@@ -44,7 +44,13 @@ def test_the_published_recipes_are_what_was_published() -> None:
     assert wtomin.augmentation == WTOMIN
     assert (wtomin.optimizer.name, wtomin.optimizer.beta_1, wtomin.optimizer.learning_rate) == ("adam", 0.5, 0.001)
     assert (wtomin.schedule.kind, wtomin.schedule.plateau_patience, wtomin.schedule.early_stop) == ("plateau", 3, 8)
-    assert wtomin.network.train_last == 51 and len(wtomin.data.class_weights) == 8
+    assert wtomin.network.train_from == "conv4_5_1x1_increase" and len(wtomin.data.class_weights) == 8
+    assert load_recipe("wtomin", network="senet50").network.train_from == "conv5_2_1x1_reduce"
+    assert (wtomin.schedule.epochs, wtomin.schedule.plateau_monitor, wtomin.schedule.monitor) == (
+        50,
+        "loss",
+        "accuracy",
+    )
 
 
 def test_a_file_says_only_what_differs(tmp_path: Path) -> None:

@@ -74,3 +74,10 @@ def test_another_stage_begins_with_no_best_epoch() -> None:
     history = [row | {"stage": 1} for row in rows(0.5, 0.6)] + [row | {"stage": 2} for row in rows(0.4)]
     assert standing(settings, 1.0, history[:2]).best_epoch == 2
     assert standing(settings, 1.0, history).best_epoch == 3
+
+
+def test_the_plateau_may_watch_another_figure_than_the_early_stop() -> None:
+    settings = ScheduleSettings(epochs=9, kind="plateau", plateau_patience=2, plateau_monitor="loss", early_stop=9)
+    history: list[Row] = [{"val_accuracy": 0.1 * n, "val_loss": 1.0} for n in range(1, 4)]  # better, and no better
+    place = standing(settings, 1.0, history)
+    assert (place.best_epoch, place.learning_rate) == (3, 0.5)
