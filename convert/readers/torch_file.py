@@ -213,6 +213,8 @@ def _check_crcs(file: MappedFile, members: dict[str, zipfile.ZipInfo], raw: Any)
 
 def _read_legacy(file: MappedFile, key: str | None) -> TorchFile:
     stream = pickles_in(file.view)
+    if file.size > pickle_subset.MAX_PICKLE_BYTES and b"multiarray" in bytes(file.view[:SAMPLE]):
+        raise BadInputError(f"{file.path} {NUMPY_ARRAYS}")
     first = pickle_subset.load(stream)
     if _holds(first, "NumPy array"):
         raise BadInputError(f"{file.path} {NUMPY_ARRAYS}")

@@ -131,7 +131,7 @@ def arrays_below(path: Path, root: h5py.Group, content: Any, budget: Budget) -> 
             _refuse_absurd(path, stored)
             found[where] = stored
             if in_one_piece:
-                lying += stored.nbytes
+                lying += stored.nbytes // 2 if stored.bfloat16 else stored.nbytes
             else:
                 budget.take(stored.nbytes, f"the array {where}")
     if lying > len(content):
