@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from ferplus_keras.engines.budget import Budget, shown
 from ferplus_keras.engines.engine import BATCH, LOGITS, PROBABILITIES, Engine
 from ferplus_keras.engines.known_graph import known_network
 from ferplus_keras.engines.record import Told
@@ -59,6 +61,8 @@ def engine_of_model(told: Told, model: Any) -> Engine:
             f"{told.path} takes {shown[:200]}, and these networks take images of {told.side or 224} x "
             f"{told.side or 224} x 3."
         )
+    side = told.side_for(*shapes[0][1:3])
+    _refuse_vast(told.path, model, side)
     dtype = str(getattr(model.inputs[0], "dtype", "float32"))
     listed = _takes_a_list(model)
 
@@ -72,9 +76,24 @@ def engine_of_model(told: Told, model: Any) -> Engine:
     softmax = any(getattr(getattr(layer, "activation", None), "__name__", "") == "softmax" for layer in model.layers)
     gives = (PROBABILITIES if softmax else LOGITS) if told.record else None
     return told.engine(
-        _by(), call, shape[-1] if len(shape) == 2 else None, side=told.side_for(*shapes[0][1:3]), gives=gives,
+        _by(), call, shape[-1] if len(shape) == 2 else None, side=side, gives=gives,
         fixed=shapes[0][0] or BATCH, dtype="uint8" if dtype == "uint8" else "float32",
     )  # fmt: skip
+
+
+def _refuse_vast(path: Path, model: Any, side: int) -> None:
+    """Refuse a model with a tensor that is larger than any network's for such images, before it is made."""
+    import keras
+
+    most = Budget(1, side).tensor
+    for layer in model.layers:
+        for tensor in keras.tree.flatten(getattr(layer, "output", None)):
+            shape = tuple(each or 1 for each in getattr(tensor, "shape", ()))
+            if math.prod(shape) > most:
+                raise BadInputError(
+                    f"{path}: its layer {layer.name} makes {shown(shape[1:])} numbers of one image of {side} x {side}, "
+                    "far more than any of these networks. It is not run."
+                )
 
 
 def load_model(path: Path, kind: str, names: list[str], written_by: str | None) -> Any:
