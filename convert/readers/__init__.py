@@ -94,7 +94,7 @@ def read_checkpoint(
             found, file.path.name, network=network, allow_missing=allow_missing, allow_unexpected=allow_unexpected
         )
     except BadInputError as error:
-        if check_graph and found.departure:  # the cause of what the table lists
+        if check_graph and found.departure and found.graph:  # the cause of what the table lists
             raise _another_graph(file, "none of these networks'", found.departure, error.details) from None
         raise
     described = Source(file.name, file.size, file.sha256(), found.format)
@@ -148,7 +148,7 @@ def with_head(found: NamedArrays) -> NamedArrays:
         bare = without_prefix(found)
         layer = foreign_head(bare)
         return as_classifier(bare, layer) if layer else bare
-    if found.layout == "torch" or found.format.startswith("matconvnet"):
+    if found.layout == "torch":
         return found
     from convert.readers.keras import adopt_head
     from convert.readers.keras_pairing import by_graph

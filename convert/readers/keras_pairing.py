@@ -1,4 +1,4 @@
-"""The arrays of a Keras file that has a graph, brought under our names by what the graph says of them.
+"""The arrays of a file that has a graph, brought under our names by what the graph says of them.
 
 A layer's name says nothing about what it does: a port may call its layers as Albanie does and have another graph, or
 call them conv2d_7 and be exact.
@@ -67,6 +67,8 @@ def _renamed(found: NamedArrays, owners: dict[str, str], table: Architecture) ->
     head = table.head.layer_name
     others = [theirs for theirs, ours in owners.items() if theirs != ours]
     adopted = next((theirs for theirs in others if owners[theirs] == head and theirs not in HEAD_NAMES), None)
+    if found.format.startswith("matconvnet"):
+        adopted = None  # a .mat lists its classes, in the order in which its head has them
     body = [theirs for theirs in others if theirs != adopted]
     if body:
         shown = ", ".join(f"{theirs} is {owners[theirs]}" for theirs in body[:2])

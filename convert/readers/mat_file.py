@@ -13,12 +13,12 @@ import numpy as np
 
 from convert.matching import NamedArrays
 from convert.readers.dagnn import DagLayer, DagNN, fields, names, number, numbers, read_dagnn, text
-from convert.readers.dagnn_geometry import departure
-from convert.readers.dagnn_structure import our_names
+from convert.readers.dagnn_graph import dagnn_graph, our_names, sanitised
 from ferplus_keras import PROVENANCE_KEY
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.files.provenance import provenance_of
+from ferplus_keras.graph.form import Graph, GraphError
 from ferplus_keras.networks.architecture import BATCHNORM_EPSILON
 from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.networks.preprocessing import PUBLISHED
@@ -36,31 +36,29 @@ def read_mat(file: MappedFile) -> NamedArrays:
 
 def named_arrays(file: MappedFile, net: DagNN) -> NamedArrays:
     """The arrays of ``net``, which was read from ``file``."""
-    known_as, notes = our_names(net)
-    notes = net.notes + notes
-    if reason := departure(net, known_as):
-        raise BadInputError(
-            f"{file.path} is a MatConvNet network, but not one of Albanie's, whose arrays it resembles: {reason[:400]}."
-        )
+    notes = list(net.notes)
+    roles = {layer.name: _roles(file, net, layer, notes) for layer in net.layers}
     ours = fields(net.meta.get(PROVENANCE_KEY))
-    arrays: dict[str, np.ndarray] = {}
     dtypes: dict[str, str] = {}
-    for layer in net.layers:
-        for role, array in _roles(file, net, layer, notes).items():
-            name = f"{known_as[layer.name]}/{role}"
-            if name in arrays:
-                raise BadInputError(f"{file.path} has two layers that would both be called {known_as[layer.name]}.")
-            arrays[name], dtypes[name] = array, str(array.dtype)
-    for name in [name for name in arrays if name.endswith("/moments")]:
-        layer_name, moments = name.removesuffix("/moments"), arrays.pop(name)
-        dtypes.pop(name)
-        exact = fields(ours.get(VARIANCES)).get(layer_name)
-        mean, variance, stale = _statistics(file, layer_name, moments, exact)
-        arrays[f"{layer_name}/moving_mean"], arrays[f"{layer_name}/moving_variance"] = mean, variance
-        dtypes[f"{layer_name}/moving_mean"] = str(moments.dtype)
-        dtypes[f"{layer_name}/moving_variance"] = "float32"
+    for stored, found in roles.items():
+        name = sanitised(stored)
+        dtypes |= {f"{name}/{role}": str(array.dtype) for role, array in found.items()}
+        if (moments := found.pop("moments", None)) is None:
+            continue
+        exact = fields(ours.get(VARIANCES)).get(name)
+        found["moving_mean"], found["moving_variance"], stale = _statistics(file, stored, moments, exact)
+        dtypes |= {f"{name}/moving_mean": str(moments.dtype), f"{name}/moving_variance": "float32"}
+        dtypes.pop(f"{name}/moments")
         if stale:
-            notes.append(f"the moments of {layer_name} were changed after the file was converted; they are what counts")
+            notes.append(f"the moments of {stored} were changed after the file was converted; they are what counts")
+    arrays: dict[str, np.ndarray] = {}
+    for stored, found in roles.items():
+        for role, array in found.items():
+            name = f"{sanitised(stored)}/{role}"
+            if name in arrays:
+                raise BadInputError(f"{file.path} has two layers that would both be called {sanitised(stored)}.")
+            arrays[name] = array
+    graph, departure = _graph(net, roles)
     used = {name for layer in net.layers for name in layer.params}
     if unused := [name for name in net.params if name not in used]:
         notes.append(f"{len(unused)} parameters belong to no layer ({unused[0][:80]}, ...) and were left alone")
@@ -73,8 +71,28 @@ def named_arrays(file: MappedFile, net: DagNN) -> NamedArrays:
     provenance = provenance_of(file.path, text(ours.get("provenance", "")))
     return NamedArrays(
         FORMATS[net.version], "keras", arrays, dtypes, notes, provenance, output,
-        dropout if 0 <= dropout < 1 else 0.0, labels=labels,
+        dropout if 0 <= dropout < 1 else 0.0, labels=labels, graph=graph, departure=departure,
     )  # fmt: skip
+
+
+def names_in(file: MappedFile, net: DagNN) -> dict[str, str]:
+    """Stored layer -> our name."""
+    try:
+        roles = {layer.name: _roles(file, net, layer, []) for layer in net.layers}
+    except BadInputError:  # whoever reads the file says it
+        roles = {}
+    for found in roles.values():
+        if (moments := found.pop("moments", None)) is not None:
+            found |= {"moving_mean": moments[..., 0], "moving_variance": moments[..., -1]}
+    return our_names(net, roles)
+
+
+def _graph(net: DagNN, roles: dict[str, dict[str, np.ndarray]]) -> tuple[Graph | None, str]:
+    """The stored graph, and why what stands there is none."""
+    try:
+        return dagnn_graph(net, roles), ""
+    except GraphError as error:
+        return None, f"it cannot be followed: {error}"
 
 
 def _roles(file: MappedFile, net: DagNN, layer: DagLayer, notes: list[str]) -> dict[str, np.ndarray]:
@@ -191,4 +209,4 @@ def _labels(net: DagNN, notes: list[str]) -> tuple[str, ...] | None:
     return labels if known else None
 
 
-__all__ = ["named_arrays", "read_mat", "sigma_of"]
+__all__ = ["named_arrays", "names_in", "read_mat", "sigma_of"]

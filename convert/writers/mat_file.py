@@ -18,7 +18,6 @@ import numpy as np
 
 from convert.checkpoint import Checkpoint
 from convert.folding import refuse_folded
-from convert.readers.dagnn_geometry import sides
 from convert.readers.mat_file import VARIANCES, sigma_of
 from ferplus_keras import PROVENANCE_KEY, __version__
 from ferplus_keras.errors import OutputError
@@ -58,7 +57,7 @@ def dagnn_fields(checkpoint: Checkpoint) -> dict[str, Any]:
     """The root fields of the network, in the form in which SciPy writes structs and cells."""
     table = checkpoint.architecture
     layers, params = [], []
-    side = sides(table)
+    side = arch.sides(table)
     for layer in table.layers:
         if isinstance(layer, arch.Input):
             continue

@@ -11,22 +11,17 @@ OVERHEAD = 1.3
 
 def activation_bytes(table: arch.Architecture, size: int, bytes_per_number: int) -> int:
     """Bytes that one image of ``size`` x ``size`` pixels takes in a training step: every layer's output is kept."""
-    sides: dict[str, int] = {}
+    side = arch.sides(table, size)
     channels: dict[str, int] = {}
     total = 0
     for layer in table.layers:
-        side = size if not layer.inputs else sides[layer.inputs[0]]
         wide = 3 if not layer.inputs else channels[layer.inputs[0]]
         if isinstance(layer, arch.Conv):
-            side, wide = (side + 2 * layer.padding - layer.kernel) // layer.stride + 1, layer.out_channels
-        elif isinstance(layer, arch.MaxPool):
-            side = -(-(side - layer.kernel) // layer.stride) + 1
-        elif isinstance(layer, arch.AveragePool | arch.GlobalPool):
-            side = 1
+            wide = layer.out_channels
         elif isinstance(layer, arch.Linear):
-            side, wide = 1, layer.units
-        sides[layer.name], channels[layer.name] = side, wide
-        total += side * side * wide
+            wide = layer.units
+        channels[layer.name] = wide
+        total += side[layer.name] ** 2 * wide
     return round(total * bytes_per_number * OVERHEAD)
 
 

@@ -423,6 +423,22 @@ def _rewired(layer: Layer, inputs: tuple[str, ...]) -> Layer:
     return replace(layer, inputs=inputs)
 
 
+def sides(table: Architecture, size: int = INPUT_SIZE) -> dict[str, int]:
+    """Height (and width) of each layer's output for an image of ``size`` x ``size`` pixels."""
+    side: dict[str, int] = {}
+    for layer in table.layers:
+        before = side[layer.inputs[0]] if layer.inputs else size
+        if isinstance(layer, Conv):
+            side[layer.name] = (before + 2 * layer.padding - layer.kernel) // layer.stride + 1
+        elif isinstance(layer, MaxPool):
+            side[layer.name] = -((layer.kernel - before) // layer.stride) + 1
+        elif isinstance(layer, (AveragePool, GlobalPool, Linear)):
+            side[layer.name] = 1
+        else:
+            side[layer.name] = before
+    return side
+
+
 # --- names in PyTorch files -------------------------------------------------------------------------------------
 
 #: Role -> suffix in a PyTorch state dict. Source: torch.nn.Conv2d, Linear and BatchNorm2d.

@@ -12,8 +12,8 @@ import numpy as np
 
 from convert.checkpoint import Checkpoint
 from convert.readers.dagnn import DagLayer, number, numbers, read_dagnn
-from convert.readers.dagnn_geometry import four, leak_of, method_of, two
-from convert.readers.dagnn_structure import our_names
+from convert.readers.dagnn_options import four, leak_of, method_of, two
+from convert.readers.mat_file import names_in
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.networks.architecture import BATCHNORM_EPSILON
@@ -37,8 +37,9 @@ class MatConvNetReference:
 
     def __init__(self, checkpoint: Checkpoint, dtype: str, path: Path) -> None:
         self.path, self.dtype = path, np.dtype(dtype)
-        self.net = read_dagnn(MappedFile(path))
-        self.names = our_names(self.net)[0]
+        file = MappedFile(path)
+        self.net = read_dagnn(file)
+        self.names = names_in(file, self.net)
         self.table = checkpoint.architecture
         self.arrays = checkpoint.arrays
         self.order = self._order()

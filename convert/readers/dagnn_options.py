@@ -1,0 +1,51 @@
+"""Options of MatConvNet's layers, as it takes them: what is left out has a default, one number stands for several."""
+
+from __future__ import annotations
+
+from convert.readers.dagnn import DagLayer, number, numbers, text
+
+#: No stride, window or padding of these networks is larger than their image.
+MAX_PIXELS = 224
+
+
+def method_of(layer: DagLayer) -> str:
+    """How a pooling reduces: the option, or the default of its class."""
+    return text(layer.block.get("method", "")) or ("avg" if layer.type == "GlobalPooling" else "max")
+
+
+def leak_of(layer: DagLayer) -> float:
+    """The slope of a ReLU below zero."""
+    leak, options = layer.block.get("leak"), layer.block.get("opts")
+    if isinstance(options, list) and "leak" in [each for each in options[:-1] if isinstance(each, str)]:
+        leak = options[next(at for at, each in enumerate(options) if isinstance(each, str) and each == "leak") + 1]
+    return number(leak, 0.0)  # older releases: opts = {'leak', 0.1}
+
+
+def four(value: object) -> tuple[int, int, int, int]:
+    """Padding as top, bottom, left, right; one number stands for all sides, two for vertical and horizontal."""
+    given = [_whole(each) for each in numbers(value, (0,))]
+    if len(given) == 2:
+        given = [given[0], given[0], given[1], given[1]]
+    elif len(given) == 1:
+        given *= 4
+    top, bottom, left, right = given
+    return top, bottom, left, right
+
+
+def two(value: object) -> tuple[int, int]:
+    """A stride or size as vertical, horizontal; one number stands for both."""
+    given = [_whole(each) for each in numbers(value, (1,))]
+    vertical, horizontal = given * 2 if len(given) == 1 else given
+    if vertical < 1 or horizontal < 1:
+        raise ValueError(f"a stride or size of {given}")
+    return vertical, horizontal
+
+
+def _whole(value: float) -> int:
+    """A number of pixels."""
+    if not (0 <= value <= MAX_PIXELS and value == int(value)):
+        raise ValueError(f"{value:g} is no number of pixels")
+    return int(value)
+
+
+__all__ = ["four", "leak_of", "method_of", "two"]
