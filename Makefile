@@ -53,9 +53,9 @@ accuracy: $(VENV)/.convert  ## accuracy on FERPlus (DATA=path or FERPLUS_DATA; M
 		--report "weights/reports/$$(basename "$$model").accuracy"; code=$$?; \
 		[ $$code -lt 128 ] || exit $$code; [ $$code -le $$worst ] || worst=$$code; done; exit $$worst
 
-predict: $(VENV)/.convert  ## emotions of pictures (INPUT="face.png folder", MODEL=file, CSV=file)
+predict: $(VENV)/.convert  ## emotions of images (INPUT="face.png folder", MODEL=file, CSV=file)
 	@model="$(or $(MODEL),$(firstword $(wildcard weights/output/*_ferplus*.h5)))"; \
-	[ -n "$$model" ] && [ -n "$(INPUT)" ] || { echo "Name pictures: make predict INPUT=face.png. The model is the first in weights/output ('make convert' makes it), or MODEL=file."; exit 2; }; \
+	[ -n "$$model" ] && [ -n "$(INPUT)" ] || { echo "Name images: make predict INPUT=face.png. The model is the first in weights/output ('make convert' makes it), or MODEL=file."; exit 2; }; \
 	$(BIN)/ferplus predict "$$model" $(INPUT) $(addprefix --csv ,$(CSV))
 
 report: $(VENV)/.convert  ## a page of FERPlus faces with heat maps (DATA=path or FERPLUS_DATA; MODEL=file, SPLIT=val)

@@ -1,11 +1,11 @@
 """Speed and memory of reading FERPlus and of evaluating on it.
 
-    python -m benchmarks.accuracy_speed [--rounds 3] [--pictures 64] [--json]
+    python -m benchmarks.accuracy_speed [--rounds 3] [--images 64] [--json]
 
 Reading: Kaggle's full-size CSV (35,887 rows, 300 MB) and the labels, each run a process of its own: the first time
 (target: 3 s), from the cache (target: 0.5 s), and, to hold that against, a plain loop over the same file with the csv
-module and NumPy (which checks nothing). Evaluating: the share of the time that goes on the pictures (target: 5 % of the
-network's), and the peak memory for some pictures and for four times as many. The exit status does not depend on any
+module and NumPy (which checks nothing). Evaluating: the share of the time that goes on the images (target: 5 % of the
+network's), and the peak memory for some images and for four times as many. The exit status does not depend on any
 of it: a busy machine is no defect.
 """
 
@@ -88,17 +88,17 @@ def _read(folder: Path, cache: Path) -> tuple[float, float]:
     return wall, busy
 
 
-def evaluating(pictures: int) -> list[dict[str, Any]]:
+def evaluating(images: int) -> list[dict[str, Any]]:
     source = standin("resnet50", legacy=False)
     keras_file = WORK / "resnet50-standin.h5"
     if not keras_file.exists():
         run("-m", "convert", source, keras_file)
     rows = []
     for by, path in (("PyTorch", source), ("Keras", keras_file)):
-        few = json.loads(_output(EVALUATE, path, pictures))
-        costs: list[Cost] = [run("-c", EVALUATE, path, count) for count in (pictures, 4 * pictures)]
+        few = json.loads(_output(EVALUATE, path, images))
+        costs: list[Cost] = [run("-c", EVALUATE, path, count) for count in (images, 4 * images)]
         rows.append(
-            {"by": by, "pictures": pictures, "data_seconds": few["data"], "network_seconds": few["network"],
+            {"by": by, "images": images, "data_seconds": few["data"], "network_seconds": few["network"],
              "ratio": few["data"] / few["network"], "peak_bytes": costs[0].peak, "peak_bytes_of_4": costs[1].peak}
         )  # fmt: skip
     return rows
@@ -120,11 +120,11 @@ def as_text(result: dict[str, Any]) -> str:
         f"  the first time    {read['first_seconds']:6.2f} s   ({read['first_processor_seconds']:.2f} s of processor)",
         f"  from the cache    {read['cached_seconds']:6.2f} s",
         f"  a plain csv loop  {read['plain_seconds']:6.2f} s   ({read['plain_seconds'] / read['first_seconds']:.1f} x)",
-        "", "evaluating       pictures   on the pictures   in the network    ratio   peak, and with 4 x",
+        "", "evaluating       images   on the images   in the network    ratio   peak, and with 4 x",
     ]  # fmt: skip
     for row in result["evaluating"]:
         lines.append(
-            f"  {row['by']:<14} {row['pictures']:>6} {row['data_seconds']:>14.2f} s {row['network_seconds']:>14.1f} s"
+            f"  {row['by']:<14} {row['images']:>6} {row['data_seconds']:>14.2f} s {row['network_seconds']:>14.1f} s"
             f" {row['ratio']:>9.1%}  {row['peak_bytes'] / 1e6:.0f} MB, {row['peak_bytes_of_4'] / 1e6:.0f} MB"
         )
     return "\n".join(lines)
@@ -133,11 +133,11 @@ def as_text(result: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--pictures", type=int, default=64)
+    parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     start = time.perf_counter()
-    result = {"machine": machine(), "reading": reading(options.rounds), "evaluating": evaluating(options.pictures)}
+    result = {"machine": machine(), "reading": reading(options.rounds), "evaluating": evaluating(options.images)}
     print(json.dumps(result, indent=2) if options.json else as_text(result))
     if not options.json:
         print(f"measured in {time.perf_counter() - start:.0f} s")

@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks.measure import machine
 
-#: Side of the input, pictures a batch, steps a round: the published size, and one that small experiments use. Each
+#: Side of the input, images a batch, steps a round: the published size, and one that small experiments use. Each
 #: size costs half a minute before its first step, in which TensorFlow makes two graphs.
 SIZES = ("224:8:1", "64:16:2")
 
@@ -106,7 +106,7 @@ def _alternating(rounds: int, ours: Callable[[], None], other: Callable[[], None
 
 
 def forward_flops(model: Any) -> float:
-    """Of one picture, in convolutions and products of matrices: two a multiplication and addition."""
+    """Of one image, in convolutions and products of matrices: two a multiplication and addition."""
     total = 0.0
     for layer in model.layers:
         if (kernel := getattr(layer, "kernel", None)) is not None:

@@ -1,6 +1,6 @@
 """Kaggle's pixel file at its full size, made once into benchmarks/.work: 35,887 rows, about 300 MB.
 
-The rows are those of the published label file. The pictures are the real ones where ``FERPLUS_DATA`` has them, noise
+The rows are those of the published label file. The images are the real ones where ``FERPLUS_DATA`` has them, noise
 otherwise: to the parser they are digits.
 """
 

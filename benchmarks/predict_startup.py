@@ -1,4 +1,4 @@
-"""From typing `ferplus predict` on one picture to its end, against the bare import of what runs the network.
+"""From typing `ferplus predict` on one image to its end, against the bare import of what runs the network.
 
     python -m benchmarks.predict_startup [--rounds 5] [--json]
 
@@ -70,7 +70,7 @@ def main() -> None:
     if options.json:
         print(json.dumps(result, indent=2))
         return
-    print(f"{result['machine']}; one picture, ResNet50, seconds from start to end of the process")
+    print(f"{result['machine']}; one image, ResNet50, seconds from start to end of the process")
     print("file     bare import   ferplus predict   ratio   plain script      peak")
     for row in result["formats"]:
         print(

@@ -1,4 +1,4 @@
-"""FERPlus in the small, in every layout that people have it in. The pictures are noise and shapes, no faces."""
+"""FERPlus in the small, in every layout that people have it in. The images are noise and shapes, no faces."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Small:
         return csv_bytes([["emotion", "pixels", "Usage"], *self.pixel_rows()])
 
     def files(self) -> dict[str, bytes]:
-        """Microsoft's layout, name -> content. Rows without a name have no picture."""
+        """Microsoft's layout, name -> content. Rows without a name have no image."""
         found: dict[str, bytes] = {}
         for code, folder in enumerate(FOLDERS):
             lines = []

@@ -1,8 +1,8 @@
-"""A start that sees: weights made by rule, through which a small picture arrives at the head without being blurred.
+"""A start that sees: weights made by rule, through which a small image arrives at the head without being blurred.
 
 Learning to see takes a network hours. What a test has seconds for is learning to tell faces apart by what is seen, so
 it starts from this: the first convolution are oriented edges (Gabor 1946), and the residual blocks fetch neighbouring
-places into further channels, so that halving the map loses little. Nothing of it was learned from any picture, and
+places into further channels, so that halving the map loses little. Nothing of it was learned from any image, and
 with a fresh head it says nothing at all of emotions.
 """
 

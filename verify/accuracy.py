@@ -1,6 +1,6 @@
 """How often is a network right on FERPlus? One evaluator and one preprocessing for files of every kind.
 
-Pictures stream through in batches, from the data set's bytes; what is kept of each are eight probabilities.
+Images stream through in batches, from the data set's bytes; what is kept of each are eight probabilities.
 :mod:`verify.scores` makes figures of them, :mod:`verify.accuracy_result` plain data for reports.
 """
 
@@ -30,7 +30,7 @@ Progress = Callable[["Step"], None]
 
 @dataclass(frozen=True)
 class Step:
-    """How far an evaluation has come: ``done`` of ``total`` pictures in ``seconds``."""
+    """How far an evaluation has come: ``done`` of ``total`` images in ``seconds``."""
 
     title: str
     done: int
@@ -49,7 +49,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Predictions:
-    """n x 8 probabilities, and where the time went: on the pictures, and in the network."""
+    """n x 8 probabilities, and where the time went: on the images, and in the network."""
 
     probabilities: np.ndarray
     data_seconds: float
@@ -66,7 +66,7 @@ class Predictions:
 class SplitEvaluation:
     """A network's predictions on one split, beside the truth.
 
-    ``rows`` are the pictures' places in the data set; everything else goes by them. ``of_split`` counts the pictures
+    ``rows`` are the images' places in the data set; everything else goes by them. ``of_split`` counts the images
     that the protocol keeps in that split, of which ``--limit`` may have left some out.
     """
 
@@ -106,7 +106,7 @@ class SplitEvaluation:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two networks' decisions on the same pictures.
+    """Two networks' decisions on the same images.
 
     ``near_ties``: different, but both all but undecided, and of the same opinion of every class.
     """
@@ -147,21 +147,21 @@ def evaluate(
     limit: int | None = None,
     progress: Progress = lambda _step: None,
 ) -> Evaluation:
-    """Run ``predictor`` on the pictures that ``protocol`` keeps.
+    """Run ``predictor`` on the images that ``protocol`` keeps.
 
     Args:
         predictor: the network; see :func:`verify.predictors.open_predictor`.
         dataset: the data; see :func:`ferplus_keras.dataset.load_ferplus`.
-        protocol: which pictures count, and what is right.
+        protocol: which images count, and what is right.
         splits: of "train", "val" and "test".
         resize: a name of :data:`ferplus_keras.networks.resizing.RESIZERS`.
         compare_resize: run once for each of the other resizers too.
-        versus: a second network to run on the same pictures.
-        limit: the first so many pictures of each split only.
+        versus: a second network to run on the same images.
+        limit: the first so many images of each split only.
         progress: called after every batch.
 
     Raises:
-        BadInputError: a split has no pictures, or the network has other classes.
+        BadInputError: a split has no images, or the network has other classes.
     """
     targets = protocol.apply(dataset.votes)
     duplicates = find_duplicates(dataset)
@@ -198,9 +198,7 @@ def _chosen(dataset: Dataset, targets: Targets, split: str) -> np.ndarray:
     rows: np.ndarray = dataset.rows_of(split)
     rows = rows[targets.kept[rows]]
     if not len(rows):
-        raise BadInputError(
-            f"{dataset.origin} has no {split} pictures that the protocol {targets.protocol.name} keeps."
-        )
+        raise BadInputError(f"{dataset.origin} has no {split} images that the protocol {targets.protocol.name} keeps.")
     kept: np.ndarray = rows
     return kept
 

@@ -14,7 +14,7 @@ from verify.accuracy import Evaluation, SplitEvaluation, agreement
 from verify.predictors import Predictor
 from verify.scores import mcnemar
 
-#: Points of percent by which a figure may be off. Published ones are rounded to 0.1; a test picture is 0.03.
+#: Points of percent by which a figure may be off. Published ones are rounded to 0.1; a test image is 0.03.
 TOLERANCE = 0.1
 
 PUBLISHED = "published"
@@ -54,7 +54,7 @@ def expectations(
         return [Expectation(splits[0], _percentage(expect), tolerance, "the command line")]
     if protocol.name != PUBLISHED_PROTOCOL:
         raise BadInputError(
-            f"The published accuracies are for the protocol {PUBLISHED_PROTOCOL}; under {protocol.name} other pictures "
+            f"The published accuracies are for the protocol {PUBLISHED_PROTOCOL}; under {protocol.name} other images "
             "count, and the figures cannot be compared. Leave --protocol out, or give --expect a number."
         )
     if not dataset.official:
@@ -68,8 +68,8 @@ def expectations(
     published = dict(zip(SPLITS, protocol.kept, strict=True))
     if wrong := [split for split in splits if here[split] != published[split]]:
         raise BadInputError(
-            f"The protocol {protocol.name} keeps {published[wrong[0]]:,} {wrong[0]} pictures of the published votes, "
-            f"and {here[wrong[0]]:,} of these: the label file was changed, or pictures are missing. Get {LABEL_FILE} "
+            f"The protocol {protocol.name} keeps {published[wrong[0]]:,} {wrong[0]} images of the published votes, "
+            f"and {here[wrong[0]]:,} of these: the label file was changed, or images are missing. Get {LABEL_FILE} "
             "anew from github.com/microsoft/FERPlus."
         )
     known = [entry for entry in read_manifest().values() if entry.network == predictor.network and entry.accuracy]
@@ -123,7 +123,7 @@ def compared(evaluation: Evaluation) -> dict[str, Any] | None:
         right = theirs.decisions == each.labels
         found = agreement(each.predictions, theirs)
         test = mcnemar(each.correct, right)
-        sentence = f"the same decision on {found.same:,} of {found.n:,} {each.split} pictures"
+        sentence = f"the same decision on {found.same:,} of {found.n:,} {each.split} images"
         if found.near_ties:
             sentence += f"; {found.near_ties} more differ by no more than rounding"
         if not found.passed:

@@ -65,8 +65,8 @@ def _data(evaluation: Evaluation) -> dict[str, Any]:
     assert duplicates is not None
     copies = []
     for split, other in (("test", "train"), ("test", "val"), ("val", "train")):
-        rows, pictures = duplicates.counts(split, other)
-        copies.append({"split": split, "also_in": other, "rows": rows, "pictures": pictures})
+        rows, images = duplicates.counts(split, other)
+        copies.append({"split": split, "also_in": other, "rows": rows, "images": images})
     return {
         "origin": dataset.origin,
         "rows": len(dataset),
@@ -178,7 +178,7 @@ def _cautions(splits: list[dict[str, Any]]) -> list[str]:
         where = split["split"]
         if not split["complete"]:
             notes.append(
-                f"{split['n']:,} {where} pictures, where the protocol keeps {split['official']:,} of the published "
+                f"{split['n']:,} {where} images, where the protocol keeps {split['official']:,} of the published "
                 "data: the figure is not comparable with others"
             )
         if split["order"]:
@@ -187,7 +187,7 @@ def _cautions(splits: list[dict[str, Any]]) -> list[str]:
                 f"{split['order']['accuracy']:.1%} of {where} would be right: the head may be permuted"
             )
         if sum(bool(row["decided"]) for row in split["classes"]) == 1:
-            notes.append(f"every {where} picture gets the same decision")
+            notes.append(f"every {where} image gets the same decision")
     return notes
 
 

@@ -40,7 +40,7 @@ from verify.result import peak_bytes
 
 Progress = Callable[[str], None]
 
-#: Pictures that int8 is calibrated on, where nothing else is asked for: each costs the converter a forward pass.
+#: Images that int8 is calibrated on, where nothing else is asked for: each costs the converter a forward pass.
 CALIBRATION_IMAGES = 100
 
 #: Images on which an ONNX graph is run layer by layer in float64 and float32 here; `ferplus verify parity` runs more.
@@ -49,7 +49,7 @@ LAYER_IMAGES = 1
 
 @dataclass(frozen=True)
 class DataComparison:
-    """The export beside its source on FERPlus pictures."""
+    """The export beside its source on FERPlus images."""
 
     split: str
     count: int
@@ -66,13 +66,13 @@ class DataComparison:
     def sentence(self) -> str:
         return (
             f"FERPlus {self.split}: {100 * self.accuracy:.2f} %, the source {100 * self.source_accuracy:.2f} %, on "
-            f"{self.count:,} pictures; {self.changed:,} decisions changed, {100 * self.changed / self.count:.2f} % "
+            f"{self.count:,} images; {self.changed:,} decisions changed, {100 * self.changed / self.count:.2f} % "
             f"(allowed {self.max_changed:g} %)"
         )
 
     def as_dict(self) -> dict[str, Any]:
         return {
-            "passed": self.passed, "split": self.split, "protocol": PUBLISHED_PROTOCOL, "pictures": self.count,
+            "passed": self.passed, "split": self.split, "protocol": PUBLISHED_PROTOCOL, "images": self.count,
             "changed": self.changed, "max_changed_percent": self.max_changed, "accuracy": self.accuracy,
             "source_accuracy": self.source_accuracy,
         }  # fmt: skip
@@ -166,17 +166,17 @@ def export_checked(
         source: a checkpoint in any format that is read.
         recipe: what to make of it.
         out: the file or folder; default beside the source.
-        calibrate: for int8: a folder of pictures, or FERPlus, of which train pictures are taken.
+        calibrate: for int8: a folder of images, or FERPlus, of which train images are taken.
         calibration_images: how many of these.
         images, folder, seed: the images of the check; see :meth:`verify.images.Images.of`.
         max_changed: percentage of decisions that may change; None: by the kind of numbers.
-        data: FERPlus, for accuracy and decisions on its pictures; None leaves that out.
+        data: FERPlus, for accuracy and decisions on its images; None leaves that out.
         split, limit: which of them.
         progress, steps: called when a step begins, and after each batch of FERPlus.
         quiet: silences what libraries print.
 
     Raises:
-        BadInputError: the source, the pictures or the recipe will not do; nothing was written.
+        BadInputError: the source, the images or the recipe will not do; nothing was written.
         OutputError: the target cannot be written.
     """
     start = time.perf_counter()
@@ -186,12 +186,12 @@ def export_checked(
     path = export_path(source, recipe, out, standin=checkpoint.provenance.standin)
     side, calibration = checkpoint.provenance.side, None
     if calibrate is not None:
-        calibration = calibration_pictures(calibrate, calibration_images, seed, size=side)
-    # int8 is right for pictures like those that it was calibrated on: on others of these it is to be judged.
+        calibration = draw_calibration_images(calibrate, calibration_images, seed, size=side)
+    # int8 is right for images like those that it was calibrated on: on others of these it is to be judged.
     if calibrate is None or folder is not None:
         chosen = Images.of(images, seed=seed, folder=folder, size=side)
     else:
-        chosen = calibration_pictures(calibrate, images, seed + 1, split="val", size=side)
+        chosen = draw_calibration_images(calibrate, images, seed + 1, split="val", size=side)
     reference = open_predictor(source) if data is not None else None
     progress(f"{path.name}: {recipe}" + (f", calibrated on {calibration.origin}" if calibration else ""))
     place: AbstractContextManager[Path]
@@ -229,31 +229,31 @@ def export_checked(
     return outcome
 
 
-def calibration_pictures(
+def draw_calibration_images(
     path: str | Path, count: int, seed: int, *, split: str = "train", size: int = INPUT_SIZE
 ) -> Images:
     """``count`` images to calibrate on: of FERPlus's train split where ``path`` is FERPlus, else of the folder.
 
-    The train split, because whoever calibrates on pictures that he then measures on measures too well. Raises
+    The train split, because whoever calibrates on images that he then measures on measures too well. Raises
     :class:`BadInputError` when there is neither.
     """
     try:
         find(path)
     except BadInputError as error:
         if not Path(path).is_dir():
-            raise BadInputError(f"--calibrate takes a folder of pictures or FERPlus: {first_line(error)}") from None
+            raise BadInputError(f"--calibrate takes a folder of images or FERPlus: {first_line(error)}") from None
         return Images.of(count, seed=seed, folder=Path(path), size=size)
     dataset = load_ferplus(path)
     rows = dataset.rows_of(split)
     rows = rows[PROTOCOLS[PUBLISHED_PROTOCOL].apply(dataset.votes).kept[rows]]
     if not len(rows):
         raise BadInputError(
-            f"{dataset.origin} has no {split} pictures to calibrate or check on. Give --calibrate a folder."
+            f"{dataset.origin} has no {split} images to calibrate or check on. Give --calibrate a folder."
         )
     rows = np.sort(np.random.default_rng(seed).permutation(rows)[:count])
     grey = RESIZERS[DEFAULT_RESIZER].run(dataset.images[rows], size)
     pixels = np.repeat(grey[..., None], 3, axis=-1)
-    return Images(pixels, f"{len(rows)} of FERPlus's {split} pictures, seed {seed}")
+    return Images(pixels, f"{len(rows)} of FERPlus's {split} images, seed {seed}")
 
 
 def _compared(exported: Path, checkpoint: Checkpoint, images: Images, max_changed: float | None) -> OutputComparison:
@@ -290,4 +290,4 @@ def _measured(path: Path) -> tuple[int, str]:
     return export.source.size, export.source.sha256
 
 
-__all__ = ["CALIBRATION_IMAGES", "Outcome", "calibration_pictures", "export_checked"]
+__all__ = ["CALIBRATION_IMAGES", "Outcome", "draw_calibration_images", "export_checked"]

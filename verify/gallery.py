@@ -1,4 +1,4 @@
-"""Faces to look at: what a network says of them beside what people voted, and where in the picture it comes from.
+"""Faces to look at: what a network says of them beside what people voted, and where in the image it comes from.
 
 The heat maps are Grad-CAM's, and exact: behind the last feature map these networks have an average and a linear
 classifier, so a class's logit is the sum over 7 x 7 places of what each place says for it, plus a bias. No gradient is
@@ -32,7 +32,7 @@ from verify.accuracy import Step
 if TYPE_CHECKING:
     from ferplus_keras.engines.forward import Forward
 
-#: Pictures that are shown: mistakes over all, right ones and mistakes of each class, and those people disagree on.
+#: Images that are shown: mistakes over all, right ones and mistakes of each class, and those people disagree on.
 MISTAKES, RIGHT_OF_CLASS, WRONG_OF_CLASS, DIVIDED = 12, 4, 2, 6
 
 BATCH = 32
@@ -56,7 +56,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Looks:
-    """A network on n pictures: ``rows`` are their places in the data set, ``logits`` n x 8, and ``said`` n x 7 x 7 x 8
+    """A network on n images: ``rows`` are their places in the data set, ``logits`` n x 8, and ``said`` n x 7 x 7 x 8
     (fewer where the network takes smaller images) what each place says for each emotion: the sum over the places and
     the bias are the logits.
     """
@@ -122,12 +122,12 @@ def look(
     network: Network, dataset: Dataset, protocol: Protocol, split: str, *, limit: int | None = None,
     progress: Callable[[Step], None] = lambda _step: None,
 ) -> Looks:  # fmt: skip
-    """``network`` on the pictures of ``split`` that ``protocol`` keeps, or the first ``limit`` of them."""
+    """``network`` on the images of ``split`` that ``protocol`` keeps, or the first ``limit`` of them."""
     targets = protocol.apply(dataset.votes)
     rows = dataset.rows_of(split)
     rows = rows[targets.kept[rows]][:limit]
     if not len(rows):
-        raise BadInputError(f"{dataset.origin} has no {split} pictures that the protocol {protocol.name} keeps.")
+        raise BadInputError(f"{dataset.origin} has no {split} images that the protocol {protocol.name} keeps.")
     from ferplus_keras.engines.forward import place_logits  # imports Keras
 
     kernel, bias = network.forward.head
@@ -142,13 +142,13 @@ def look(
     whole = np.concatenate(said)
     logits = whole.sum(axis=(1, 2), dtype=np.float64) + bias
     if not np.isfinite(logits).all():
-        raise CheckFailedError(f"{network.path} gives numbers that are not finite for some of these pictures.")
+        raise CheckFailedError(f"{network.path} gives numbers that are not finite for some of these images.")
     return Looks(rows, logits, whole, targets.labels[rows], targets.distribution[rows])
 
 
 @dataclass(frozen=True)
 class Group:
-    """Pictures that belong together: indices into :class:`Looks`."""
+    """Images that belong together: indices into :class:`Looks`."""
 
     id: str
     title: str
@@ -157,7 +157,7 @@ class Group:
 
 
 def groups(looks: Looks) -> list[Group]:
-    """Which pictures are shown; the same for the same predictions, ties by the order of the data set."""
+    """Which images are shown; the same for the same predictions, ties by the order of the data set."""
     wrong = _surest(looks, np.flatnonzero(~looks.correct))
     found = [
         Group(
@@ -182,7 +182,7 @@ def groups(looks: Looks) -> list[Group]:
     found.append(
         Group(
             "divided", "Where people disagree",
-            "The pictures whose votes are spread widest: a good network is unsure here as well.", divided[:DIVIDED],
+            "The images whose votes are spread widest: a good network is unsure here as well.", divided[:DIVIDED],
         )
     )  # fmt: skip
     return [group for group in found if group.indices]

@@ -14,7 +14,7 @@ from ferplus_keras.networks.preprocessing import preprocess_input
 from ferplus_keras.predict.decoding import load_image
 
 #: What a folder is searched for; whatever else Pillow opens can be converted to one of these.
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -28,23 +28,23 @@ class Images:
     def of(cls, count: int, *, seed: int = 0, folder: Path | None = None, size: int = INPUT_SIZE) -> Images:
         """``count`` images of ``size`` x ``size``: seeded ones, or from ``folder``, chosen by the seed among more.
 
-        Raises :class:`BadInputError` when the folder holds no picture, or one that cannot be read.
+        Raises :class:`BadInputError` when the folder holds no image, or one that cannot be read.
         """
         if folder is None:
             return cls(
                 natural_pixels(count, seed=seed, size=size), f"seeded images with natural statistics, seed {seed}"
             )
         if not folder.is_dir():
-            raise BadInputError(f"{folder} is no folder; --images takes a folder of pictures.")
-        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
+            raise BadInputError(f"{folder} is no folder; --images takes a folder of images.")
+        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
         if not paths:
-            raise BadInputError(f"There is no picture in {folder} ({', '.join(PICTURES)}).")
+            raise BadInputError(f"There is no image in {folder} ({', '.join(IMAGES)}).")
         chosen = sorted(np.random.default_rng(seed).permutation(len(paths))[:count])
         try:
             pixels = np.stack([load_image(paths[index], size) for index in chosen])
         except (OSError, BadInputError) as error:
-            raise BadInputError(f"A picture in {folder} cannot be read: {str(error).rstrip('.')}.") from None
-        return cls(pixels, f"{len(chosen)} of {len(paths)} pictures in {folder.name}, seed {seed}")
+            raise BadInputError(f"An image in {folder} cannot be read: {str(error).rstrip('.')}.") from None
+        return cls(pixels, f"{len(chosen)} of {len(paths)} images in {folder.name}, seed {seed}")
 
     @property
     def count(self) -> int:

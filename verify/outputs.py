@@ -2,7 +2,7 @@
 
 A TensorFlow Lite file has no layers with names, and a converter merges and reorders them; a quantised one computes
 something else on purpose. So the ends are compared: how far the output is off, relative to its largest value, and for
-how many pictures the class changes. What is lost is stated in both; the gates say how much may be.
+how many images the class changes. What is lost is stated in both; the gates say how much may be.
 """
 
 from __future__ import annotations

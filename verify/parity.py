@@ -89,7 +89,7 @@ def check_parity(
         model: ``.h5``, ``.keras``, ``.weights.h5`` or ``.onnx``: ours, or anyone's whole model of the same network.
         source: the checkpoint that it should be.
         images: how many images.
-        folder: pictures to take them from; None for seeded images with natural statistics.
+        folder: images to take them from; None for seeded images with natural statistics.
         seed: of the images.
         dtypes: "float64", "float32" or both; default: all that the backend has.
         tolerances: dtype -> largest relative difference allowed.

@@ -71,7 +71,7 @@ def compare_preprocessing(
     if provenance is None:
         return PreprocessingComparison(apart, "", says_nothing=True, inside=inside is not None)
     told, published = dict(provenance.preprocessing), PUBLISHED.as_dict()
-    if source is not None and source.training is not None:  # trained here, on pictures of whatever size it says
+    if source is not None and source.training is not None:  # trained here, on images of whatever size it says
         published["size"] = source.preprocessing["size"]
     different = [f"{key} {told.get(key)}" for key, value in published.items() if _plain(told.get(key)) != _plain(value)]
     nameless = source is not None and source.labels is None and provenance.labels is not None

@@ -165,7 +165,7 @@ def _card(run: Run, outcome: Outcome, folder: RunFolder, made: dict[str, Any]) -
         "",
         f"Says which of {len(examples.classes)} expressions a cropped face shows: {', '.join(examples.classes)}.",
         "",
-        "| | pictures | right | 95 % | always the commonest |",
+        "| | images | right | 95 % | always the commonest |",
         "|---|---|---|---|---|",
     ]
     for rate in made["accuracy"]:
@@ -181,7 +181,7 @@ def _card(run: Run, outcome: Outcome, folder: RunFolder, made: dict[str, Any]) -
         "",
         "## How it was made",
         "",
-        f"- Data: {data}, protocol `{recipe.data.protocol}`, {len(examples.train):,} pictures to learn from; "
+        f"- Data: {data}, protocol `{recipe.data.protocol}`, {len(examples.train):,} images to learn from; "
         f"fingerprint `{examples.fingerprint}`",
         f"- Recipe: {recipe.summary or recipe.name}; every value in [recipe.toml](recipe.toml)",
         f"- Start: {start}",

@@ -1,4 +1,4 @@
-"""Figures of a classifier on labelled pictures: counts, intervals, calibration, and tests. NumPy alone.
+"""Figures of a classifier on labelled images: counts, intervals, calibration, and tests. NumPy alone.
 
 Conventions: ``probabilities`` is n x 8, ``labels`` n classes; a decision is the class with the largest probability, the
 first of them where two are equal. Rates over nothing are None, never NaN.
@@ -35,7 +35,7 @@ class Rate:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Wilson's score interval: right near 0 and 1 and for few pictures, where the textbook's is not."""
+        """Wilson's score interval: right near 0 and 1 and for few images, where the textbook's is not."""
         if not self.n:
             return None
         share, z2 = self.correct / self.n, Z95**2
@@ -121,9 +121,9 @@ def log_loss(probabilities: np.ndarray, distribution: np.ndarray) -> dict[str, f
 
 
 def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
-    """McNemar's exact test on two masks of hits over the same pictures.
+    """McNemar's exact test on two masks of hits over the same images.
 
-    Only pictures on which one is right and the other wrong count; if the two are equally good, each of those is a coin
+    Only images on which one is right and the other wrong count; if the two are equally good, each of those is a coin
     tossed. ``p`` is two-sided.
     """
     only_ours = int(np.count_nonzero(ours & ~theirs))

@@ -83,11 +83,11 @@ def checked(recipe: Recipe, calibrated: bool) -> None:
         )
     if recipe.quantize == "int8" and not calibrated:
         raise BadInputError(
-            "int8 needs pictures to see how large each layer's numbers become: give --calibrate a folder of faces, or "
-            "FERPlus, of which train pictures are taken."
+            "int8 needs images to see how large each layer's numbers become: give --calibrate a folder of faces, or "
+            "FERPlus, of which train images are taken."
         )
     if calibrated and recipe.quantize != "int8":
-        raise BadInputError("--calibrate is for --quantize int8: nothing else looks at pictures. Leave it out.")
+        raise BadInputError("--calibrate is for --quantize int8: nothing else looks at images. Leave it out.")
     if recipe.channels_first and recipe.target != "onnx":
         raise BadInputError(
             "TensorFlow's networks take images as height x width x channels: leave --channels-first out, or use --to "

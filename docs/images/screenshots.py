@@ -1,4 +1,4 @@
-"""Take a picture of a report's page, from the verdict to the first plot: how the images of this folder were made.
+"""Take an image of a report's page, from the verdict to the first plot: how the images of this folder were made.
 
 python docs/images/screenshots.py REPORT/report.html docs/images/parity-pass.png
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-#: CSS pixels; the picture has more, for screens that show them.
+#: CSS pixels; the image has more, for screens that show them.
 WIDTH, SCALE, COLORS = 1100, 1.4, 72
 
 

@@ -48,7 +48,7 @@ def add(commands: Commands) -> None:
     accuracy.add_argument("--split", choices=("val", "test", "both"), default="test", help="default: test")
     accuracy.add_argument(
         "--protocol", choices=PROTOCOL_NAMES, default=PROTOCOL_NAMES[0],
-        help="which pictures count and what is right (docs/accuracy.md; default: albanie, the published figures')",
+        help="which images count and what is right (docs/accuracy.md; default: albanie, the published figures')",
     )  # fmt: skip
     accuracy.add_argument(
         "--expect", metavar="FIGURE", help='"published" (of weights/manifest.toml), or a percentage; else exit code 1'
@@ -57,13 +57,13 @@ def add(commands: Commands) -> None:
         "--tolerance", type=_points, default=0.1, metavar="POINTS", help="allowed beside --expect (default: 0.1)"
     )
     accuracy.add_argument(
-        "--versus", metavar="MODEL", help="a second network; exit code 1 unless it decides the same on every picture"
+        "--versus", metavar="MODEL", help="a second network; exit code 1 unless it decides the same on every image"
     )
     accuracy.add_argument("--resize", choices=RESIZER_NAMES, default=RESIZER_NAMES[0], help="default: pillow")
     accuracy.add_argument(
         "--compare-resize", action="store_true", help="run once for each other way of resizing, and say what changes"
     )
-    accuracy.add_argument("--limit", type=count, metavar="N", help="the first N pictures of each split only")
+    accuracy.add_argument("--limit", type=count, metavar="N", help="the first N images of each split only")
     accuracy.add_argument(
         "--report", metavar="DIR", help="write accuracy.json, junit.xml, report.md and report.html there"
     )
@@ -117,10 +117,10 @@ def _accuracy(options: argparse.Namespace) -> int:
         screen.result_json(result)
         return 0 if result["passed"] else 1
     screen.result(*as_text(all_printable(result)).split("\n"))
-    pictures = sum(split["n"] for split in result["splits"])
+    images = sum(split["n"] for split in result["splits"])
     screen.news(
         *(str(path) for path in written),
-        f"{counted(pictures, 'picture')}, in {duration(time.perf_counter() - start)} altogether",
+        f"{counted(images, 'image')}, in {duration(time.perf_counter() - start)} altogether",
     )
     if not result["passed"]:
         failed = "; ".join(level["summary"] for level in result["levels"] if not level["passed"])
@@ -129,14 +129,14 @@ def _accuracy(options: argparse.Namespace) -> int:
 
 
 class Steps(Progress):
-    """The progress of a network over pictures."""
+    """The progress of a network over images."""
 
     between_glances, at_once = 0.0, True
 
     def step(self, step: Step) -> None:
         finished = step.done == step.total
         rest = f"in {step.seconds:.0f} s" if finished else f"{duration(step.left)} left"
-        text = f"{step.title}: {step.done:,} of {step.total:,} pictures, {step.per_second:.1f} a second, {rest}"
+        text = f"{step.title}: {step.done:,} of {step.total:,} images, {step.per_second:.1f} a second, {rest}"
         (self.line if finished else self.passing)(text)
 
 

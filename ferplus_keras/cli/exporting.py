@@ -34,7 +34,7 @@ def add(commands: Commands) -> None:
         help="tflite: float16 weights, or int8 throughout (default: float32)",
     )  # fmt: skip
     export.add_argument(
-        "--calibrate", metavar="PATH", help="int8: a folder of pictures, or FERPlus (its train pictures are taken)"
+        "--calibrate", metavar="PATH", help="int8: a folder of images, or FERPlus (its train images are taken)"
     )
     export.add_argument(
         "--calibration-images", type=count, default=100, metavar="N", help="how many of them (default: 100)"
@@ -51,7 +51,7 @@ def add(commands: Commands) -> None:
     checks.add_argument(
         "--images",
         metavar="DIR",
-        help="pictures to compare on (default: seeded images; int8: others of those calibrated on, of FERPlus val)",
+        help="images to compare on (default: seeded images; int8: others of those calibrated on, of FERPlus val)",
     )
     checks.add_argument("--n", type=count, default=16, metavar="N", help="how many (default: 16)")
     checks.add_argument("--seed", type=seed, default=0, help="of the images, and of what is calibrated on (default: 0)")
@@ -59,7 +59,7 @@ def add(commands: Commands) -> None:
         "--max-changed", type=_percentage, metavar="PERCENT",
         help="decisions that may change, else nothing is written (default: float32 0, float16 1, int8 10)",
     )  # fmt: skip
-    checks.add_argument("--data", metavar="PATH", help="FERPlus: accuracy and changed decisions on its pictures")
+    checks.add_argument("--data", metavar="PATH", help="FERPlus: accuracy and changed decisions on its images")
     checks.add_argument("--split", choices=("val", "test"), default="val", help="of the data (default: val)")
     checks.add_argument("--limit", type=count, metavar="N", help="the first N of them")
 

@@ -64,7 +64,7 @@ def add(commands: Commands) -> None:
     tune.add_argument("--resume", nargs="?", const=True, metavar="DIR", help="go on with the run in DIR (or in --out)")
     tune.add_argument("--overwrite", action="store_true", help="begin anew where another run is")
     tune.add_argument("--dry-run", action="store_true", help="say memory, steps and time; write nothing")
-    tune.add_argument("--limit", type=count, metavar="N", help="N pictures of each split only")
+    tune.add_argument("--limit", type=count, metavar="N", help="N images of each split only")
     tune.add_argument("--backend", choices=("tensorflow", "jax", "torch"), help="default: tensorflow")
     tune.add_argument("--distribute", metavar="HOW", help="several devices or machines (docs/finetuning.md)")
     tune.add_argument(
@@ -270,7 +270,7 @@ def _record(options: argparse.Namespace, run: Any) -> dict[str, Any]:
         "identity": run.identity,
         "data": run.examples.fingerprint,
         "classes": list(run.examples.classes),
-        "pictures": {"train": len(run.examples.train), "val": len(run.examples.valid), "test": len(run.examples.test)},
+        "images": {"train": len(run.examples.train), "val": len(run.examples.valid), "test": len(run.examples.test)},
         "start": run.start.told or None,
         "seed": run.recipe.training.seed,
         "precision": run.precision,
@@ -347,5 +347,5 @@ class _Progress(Progress):
         loss = "none" if row["val_loss"] is None else f"{row['val_loss']:.3f}"
         self.line(
             f"epoch {row['epoch']}: loss {row['loss']:.3f}; on Valid {row['val_accuracy']:.2%} right, loss {loss}; "
-            f"{row['seconds']:.0f} s, {row['pictures_per_second']:.0f} pictures a second"
+            f"{row['seconds']:.0f} s, {row['images_per_second']:.0f} images/s"
         )

@@ -1,4 +1,4 @@
-"""``ferplus predict``: from pictures to emotions."""
+"""``ferplus predict``: from images to emotions."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ SHOWN = 5
 def add(commands: Commands) -> None:
     """Declare the command of this module."""
     predict = commands.add(
-        "predict", _predict, "Say which emotion pictures of faces show.",
+        "predict", _predict, "Say which emotion images of faces show.",
         "ferplus predict resnet50_ferplus.h5 faces/ --csv emotions.csv",
     )  # fmt: skip
     predict.add_argument("model", metavar="MODEL", help=".h5, .weights.h5, .keras, .onnx or .tflite")
     predict.add_argument(
         "inputs", metavar="INPUT", nargs="+",
-        help='pictures, folders, patterns ("faces/**/*.jpg"), Parquet files, or - for a list of names on stdin',
+        help='images, folders, patterns ("faces/**/*.jpg"), Parquet files, or - for a list of names on stdin',
     )  # fmt: skip
     predict.add_argument("--csv", metavar="FILE", type=Path, help="write the results there, as they come")
     predict.add_argument(
         "--parquet", metavar="FILE", type=Path, help="with --csv: the same as Parquet, when all is done"
     )
     predict.add_argument("--resume", action="store_true", help="go on with the --csv FILE of a run that was cut short")
-    predict.add_argument("--annotate", metavar="DIR", type=Path, help="draw what was seen on the pictures, into DIR")
+    predict.add_argument("--annotate", metavar="DIR", type=Path, help="draw what was seen on the images, into DIR")
     predict.add_argument(
         "--faces", action="store_true",
-        help="look for faces with OpenCV's Haar cascade (default: each picture is taken as a cropped face)",
+        help="look for faces with OpenCV's Haar cascade (default: each image is taken as a cropped face)",
     )  # fmt: skip
     predict.add_argument(
         "--margin", type=_share, default=None, metavar="SHARE",
@@ -62,7 +62,7 @@ def add(commands: Commands) -> None:
     predict.add_argument(
         "--top", type=count, default=3, metavar="N", help="emotions in the table, most probable first (default: 3)"
     )
-    predict.add_argument("--batch", type=count, default=32, metavar="N", help="pictures at a time (default: 32)")
+    predict.add_argument("--batch", type=count, default=32, metavar="N", help="images at a time (default: 32)")
     predict.add_argument(
         "--threads", type=count, metavar="N", help="threads that decode (default: the processors, up to 4)"
     )
@@ -86,7 +86,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _answered(options: argparse.Namespace, start: float) -> int:
-    warnings.filterwarnings("ignore", module="PIL")  # what is wrong with a picture is said once, by its own line
+    warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image is said once, by its own line
 
     from ferplus_keras.predict.sources import Source, find_sources, look_ahead
 
@@ -204,7 +204,7 @@ class Outcome:
             self.file = CsvFile(options.csv, labels, _identity(Path(options.model)), resume=options.resume)
         self.done = self.file.done if self.file else None
         self.before = len(self.done) if self.done is not None else 0
-        self.pictures = self.faces = self.skipped = self.without = 0
+        self.images = self.faces = self.skipped = self.without = 0
         self.headed = False
         self.replaced = in_the_way(options.csv) if options.csv else ""
 
@@ -223,7 +223,7 @@ class Outcome:
         if self.file:
             self.file.write(answers)
         for each in answers:
-            self.pictures += 1
+            self.images += 1
             self.faces += len(each.predictions)
             if each.error:
                 self.skipped += 1
@@ -234,8 +234,8 @@ class Outcome:
             screen.result(*(json.dumps(row, allow_nan=False) for each in answers for row in each.rows(self.model)))
         elif not self.file:
             self._table(answers)
-        pace = self.pictures / max(time.perf_counter() - self.start, 1e-9)
-        self.say.passing(f"{self.pictures:,} pictures, {pace:.1f} a second, {self.skipped:,} skipped")
+        pace = self.images / max(time.perf_counter() - self.start, 1e-9)
+        self.say.passing(f"{self.images:,} images, {pace:.1f} a second, {self.skipped:,} skipped")
 
     def _table(self, answers: Iterable[Answer]) -> None:
         lines = []
@@ -252,13 +252,13 @@ class Outcome:
             if not each.predictions and not each.error:
                 lines.append(f"{'no face':<10} {'':>7}  {printable(each.input)}")
         if lines and not self.headed:
-            lines.insert(0, f"{'emotion':<10} {'':>7}  {'picture':<40}  next")
+            lines.insert(0, f"{'emotion':<10} {'':>7}  {'image':<40}  next")
             self.headed = True
         screen.result(*lines)
 
     def finish(self) -> int:
         """Say what was done, and give the exit code."""
-        nothing = self.pictures == 0 and not self.before
+        nothing = self.images == 0 and not self.before
         path = self.file.finish() if self.file and not nothing else None
         if path and self.options.parquet:
             from ferplus_keras.predict.parquet import write_parquet
@@ -267,12 +267,12 @@ class Outcome:
         if nothing:
             if self.file:
                 self.file.close()
-            raise BadInputError("There is no picture in the inputs: the list is empty.")
+            raise BadInputError("There is no image in the inputs: the list is empty.")
         seconds, errors = time.perf_counter() - self.start, self.file.errors if self.file else 0
-        told = [f"{counted(self.pictures - self.skipped, 'picture')} in {duration(seconds)}"]
+        told = [f"{counted(self.images - self.skipped, 'image')} in {duration(seconds)}"]
         if self.options.faces:
             told.append(counted(self.faces, "face"))
-            told.append(f"{counted(self.without, 'picture')} without a face")
+            told.append(f"{counted(self.without, 'image')} without a face")
         if self.skipped:
             told.append(f"{self.skipped:,} skipped")
         if self.before:

@@ -29,7 +29,7 @@ def add(commands: Commands) -> None:
     add_data(report)
     report.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")
     report.add_argument("--protocol", choices=PROTOCOL_NAMES, default=PROTOCOL_NAMES[0], help="default: albanie")
-    report.add_argument("--limit", type=count, metavar="N", help="the first N pictures of the split only")
+    report.add_argument("--limit", type=count, metavar="N", help="the first N images of the split only")
     report.add_argument("--out", metavar="FILE", type=Path, help="default: MODEL.faces.html, in this folder")
 
 
@@ -59,7 +59,7 @@ def _report(options: argparse.Namespace) -> int:
     dataset = load_ferplus(options.data, progress=say.passing)
 
     def tell(step: Step) -> None:
-        say.passing(f"{step.title}: {step.done:,} of {step.total:,} pictures, {duration(step.left)} left")
+        say.passing(f"{step.title}: {step.done:,} of {step.total:,} images, {duration(step.left)} left")
 
     protocol = PROTOCOLS[options.protocol]
     looks = look(network, dataset, protocol, options.split, limit=options.limit, progress=tell)
@@ -68,14 +68,14 @@ def _report(options: argparse.Namespace) -> int:
     write_text(target, render_page(page))
     right, shown = int(looks.correct.sum()), sum(len(group.indices) for group in groups(looks))
     if options.json:
-        told = {"page": str(target), "pictures": len(looks.rows), "correct": right, "shown": shown,
+        told = {"page": str(target), "images": len(looks.rows), "correct": right, "shown": shown,
                 "standin": network.standin}  # fmt: skip
         screen.result_json(told)
         return 0
     standin = "; STAND-IN weights, which mean nothing" if network.standin else ""
     screen.news(
         f"{target}{replaced}",
-        f"{right:,} of {counted(len(looks.rows), 'picture')} right{standin}; {shown} shown, "
+        f"{right:,} of {counted(len(looks.rows), 'image')} right{standin}; {shown} shown, "
         f"in {duration(time.perf_counter() - start)} altogether",
     )
     return 0

@@ -27,7 +27,7 @@ exit codes:
   2    bad input or a wrong command line; nothing was written
   3    a result could not be written; what was there before is unchanged
   4    a download failed
-  5    done, but for some pictures that could not be read: they were named and skipped
+  5    done, but for some images that could not be read: they were named and skipped
   70   a fault of ferplus itself; a report that can be sent was written
   130  interrupted (143: terminated)"""
 
@@ -88,7 +88,7 @@ def add_key(command: argparse.ArgumentParser) -> None:
 
 
 def add_data(command: argparse.ArgumentParser) -> None:
-    """``--data PATH`` of the commands that look at FERPlus's pictures."""
+    """``--data PATH`` of the commands that look at FERPlus's images."""
     command.add_argument(
         "--data", metavar="PATH",
         help="fer2013.csv with fer2013new.csv, Microsoft's folders, or a .zip of either (default: $FERPLUS_DATA)",

@@ -47,7 +47,7 @@ def add(commands: Commands) -> None:
     parity.add_argument("model", metavar="MODEL", help=".h5, .keras, .weights.h5, .onnx, .tflite or a SavedModel")
     parity.add_argument("--against", metavar="SOURCE", required=True, help="the checkpoint it was made from")
     parity.add_argument(
-        "--images", metavar="DIR", help="a folder of pictures (default: seeded natural-statistics images)"
+        "--images", metavar="DIR", help="a folder of images (default: seeded natural-statistics images)"
     )
     parity.add_argument("--n", type=count, default=4, metavar="N", help="number of images (default: 4)")
     parity.add_argument("--seed", type=seed, default=0, help="seed of the images (default: 0)")

@@ -27,7 +27,7 @@ def preprocess_input(x: Any, data_format: str | None = None, version: int = 1) -
         float32, of the shape of ``x``.
 
     Raises:
-        ValueError: on what is no picture of bytes (see :func:`ferplus_keras.preprocess_input`), and on other versions.
+        ValueError: on what is no image of bytes (see :func:`ferplus_keras.preprocess_input`), and on other versions.
     """
     if data_format not in (None, "channels_last"):
         raise ValueError(f"these networks take channels last (height x width x 3), not {data_format!r}")

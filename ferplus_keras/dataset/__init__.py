@@ -1,7 +1,7 @@
 """FERPlus, as people have it, as one typed object: ``load_ferplus(path)``.
 
 Kaggle's ``fer2013.csv`` (or ``icml_face_data.csv``) beside Microsoft's ``fer2013new.csv``; Microsoft's folders of
-pictures; a ``.zip`` of either. :mod:`ferplus_keras.dataset.protocols` makes labels of the votes.
+images; a ``.zip`` of either. :mod:`ferplus_keras.dataset.protocols` makes labels of the votes.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 from ferplus_keras.dataset.cache import cached
 from ferplus_keras.dataset.csv_text import MAX_LABEL_BYTES
 from ferplus_keras.dataset.finding import DATA_VARIABLE, Found, find
+from ferplus_keras.dataset.image_folders import folder_labels, read_images
 from ferplus_keras.dataset.labels import read_labels
-from ferplus_keras.dataset.pictures import folder_labels, read_pictures
 from ferplus_keras.dataset.pixels_csv import read_pixels
 from ferplus_keras.dataset.records import LABEL_FILE, SPLITS, VOTE_COLUMNS, Dataset, Labels, made_name
 from ferplus_keras.errors import BadInputError
@@ -28,7 +28,7 @@ def load_ferplus(path: str | Path | None = None, *, progress: Progress = lambda 
     """The data set at ``path`` (default: ``$FERPLUS_DATA``), from the cache when it was read before.
 
     Args:
-        path: a pixel file, a label file, a folder of pictures, a ``.zip``, or a folder that holds any of these.
+        path: a pixel file, a label file, a folder of images, a ``.zip``, or a folder that holds any of these.
         progress: called with a line of text when something takes a while.
 
     Raises:
@@ -48,14 +48,14 @@ def _read(found: Found, progress: Progress) -> Dataset:
             images, told = read_pixels(stream, labels, str(found.pixels))
         notes += told
     else:
-        labels = _with_pictures(labels, found, notes)
-        images = read_pictures(found, labels, lambda done, total: progress(f"{done:,} of {total:,} pictures"))
+        labels = _with_images(labels, found, notes)
+        images = read_images(found, labels, lambda done, total: progress(f"{done:,} of {total:,} images"))
     names = tuple(name or made_name(row) for row, name in enumerate(labels.names))
     source = LABEL_FILE if found.labels is not None else labels.origin
     if source != LABEL_FILE:
         notes.append(
             f"the votes are those of the folders' {source}, which are not {LABEL_FILE}'s: in Microsoft's own files "
-            f"1,601 pictures differ. Put {LABEL_FILE} beside the data to have the votes that figures are published for"
+            f"1,601 images differ. Put {LABEL_FILE} beside the data to have the votes that figures are published for"
         )
     return Dataset(images, labels.votes, labels.split, names, source, rows, str(found), tuple(notes))
 
@@ -66,15 +66,15 @@ def _labels(found: Found) -> Labels:
     return read_labels(found.labels.read(MAX_LABEL_BYTES), str(found.labels))
 
 
-def _with_pictures(labels: Labels, found: Found, notes: list[str]) -> Labels:
-    """The rows of which there can be a picture: those with a name, in a split whose folder is there."""
+def _with_images(labels: Labels, found: Found, notes: list[str]) -> Labels:
+    """The rows of which there can be an image: those with a name, in a split whose folder is there."""
     named = np.array([bool(name) for name in labels.names])
     here = np.isin(labels.split, list(found.folders))
     kept = np.flatnonzero(named & here)
     if absent := [name for code, name in enumerate(SPLITS) if code not in found.folders]:
         notes.append(f"there is no folder for {' and '.join(absent)}")
     if not kept.size:
-        raise BadInputError(f"{found}: none of the rows of the label file has a picture there.")
+        raise BadInputError(f"{found}: none of the rows of the label file has an image there.")
     return replace(
         labels,
         votes=labels.votes[kept],

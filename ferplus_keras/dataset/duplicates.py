@@ -1,6 +1,6 @@
-"""The same picture twice: FER2013 holds copies of train pictures in val and test.
+"""The same image twice: FER2013 holds copies of train images in val and test.
 
-A network that has seen a test picture in training is graded on memory there. Counted are exact copies, byte for byte.
+A network that has seen a test image in training is graded on memory there. Counted are exact copies, byte for byte.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from ferplus_keras.dataset.records import SPLITS, Dataset
 
 @dataclass(frozen=True)
 class Duplicates:
-    """``also_in`` is n x 3: whether a copy of picture n, or itself, stands in train, val and test.
+    """``also_in`` is n x 3: whether a copy of image n, or itself, stands in train, val and test.
 
-    ``picture`` numbers the distinct pictures: two rows with the same number are copies of each other.
+    ``identity`` numbers the distinct images: two rows with the same number are copies of each other.
     """
 
     also_in: np.ndarray
-    picture: np.ndarray
+    identity: np.ndarray
     split: np.ndarray
 
     def copied(self, split: str, other: str) -> np.ndarray:
@@ -30,9 +30,9 @@ class Duplicates:
         return mask
 
     def counts(self, split: str, other: str) -> tuple[int, int]:
-        """How many rows of ``split`` have a copy in ``other``, and how many distinct pictures those are."""
+        """How many rows of ``split`` have a copy in ``other``, and how many distinct images those are."""
         rows = self.copied(split, other)
-        return int(rows.sum()), len(np.unique(self.picture[rows]))
+        return int(rows.sum()), len(np.unique(self.identity[rows]))
 
     def seen(self, split: str) -> np.ndarray:
         """Mask over all rows: those of ``split`` of which training may have seen a copy.
@@ -46,7 +46,7 @@ class Duplicates:
 
 
 def find_duplicates(dataset: Dataset) -> Duplicates:
-    """The exact copies in ``dataset``, told by a 128-bit hash of each picture.
+    """The exact copies in ``dataset``, told by a 128-bit hash of each image.
 
     Rows without a name are copies of none: all ten votes say that they are no face, and Microsoft's folders leave them
     out. So the counts are the same from Kaggle's file and from the folders.
@@ -56,10 +56,10 @@ def find_duplicates(dataset: Dataset) -> Duplicates:
         blake2b(image, digest_size=16).digest() if named else b"%d" % row
         for row, (image, named) in enumerate(zip(dataset.images, dataset.named, strict=True))
     )
-    picture = np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
+    identity = np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
     places = np.zeros((len(numbers), len(SPLITS)), bool)
-    places[picture, dataset.split] = True
-    return Duplicates(places[picture] if len(picture) else places, picture, dataset.split)
+    places[identity, dataset.split] = True
+    return Duplicates(places[identity] if len(identity) else places, identity, dataset.split)
 
 
 __all__ = ["Duplicates", "find_duplicates"]

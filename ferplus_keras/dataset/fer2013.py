@@ -21,7 +21,7 @@ FER2013_CLASSES = KAGGLE_CLASSES
 def load_fer2013(
     path: str | Path, *, progress: Callable[[str], None] = lambda _line: None
 ) -> tuple[Dataset, np.ndarray]:
-    """The pictures of ``fer2013.csv`` at ``path`` (the file, or its folder), and each one's class of FER2013_CLASSES.
+    """The images of ``fer2013.csv`` at ``path`` (the file, or its folder), and each one's class of FER2013_CLASSES.
 
     The data set's votes are all 0: these labels are single ones. Raises :class:`BadInputError` naming the line.
     """

@@ -26,7 +26,7 @@ MAX_BASES = 200
 
 EXPECTED = (
     f"Expected {PIXEL_FILES[0]} (or {PIXEL_FILES[1]}) beside {LABEL_FILE}, or Microsoft's folders FER2013Train, "
-    f"FER2013Valid, FER2013Test with their pictures, or a .zip of either"
+    f"FER2013Valid, FER2013Test with their images, or a .zip of either"
 )
 
 
@@ -127,7 +127,7 @@ def _bases(place: Place) -> Iterator[str]:
     yield ""
     names = [name for name, is_directory in place.entries().items() if is_directory and not name.startswith(".")]
     for name in names[:MAX_BASES]:
-        if split_code(name) is None:  # FER2013Train holds pictures, thousands of them
+        if split_code(name) is None:  # FER2013Train holds images, thousands of them
             with suppress(BadInputError):  # a directory that may not be read is none of ours
                 inside = place.entries(name)
                 yield name

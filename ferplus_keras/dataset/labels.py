@@ -1,4 +1,4 @@
-"""Microsoft's label files: ``fer2013new.csv``, and the ``label.csv`` in each folder of pictures."""
+"""Microsoft's label files: ``fer2013new.csv``, and the ``label.csv`` in each folder of images."""
 
 from __future__ import annotations
 

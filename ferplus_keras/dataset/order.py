@@ -1,6 +1,6 @@
 """Whether Kaggle's pixel file is in the order of Microsoft's label file, by its own ``emotion`` column.
 
-Nothing but its place tells which picture a row of votes belongs to. Where the two files are in one order, Kaggle's
+Nothing but its place tells which image a row of votes belongs to. Where the two files are in one order, Kaggle's
 label is the most voted emotion in about two rows of three; where they are not, as often as chance has it, in one of
 five. Both are measured in each Usage, and in stretches of it, for a part may be in another order.
 """

@@ -25,16 +25,16 @@ MAX_LINE = 1 << 17
 #: Rows whose digits are parsed together: so few that the arrays made on the way stay in the processor's cache.
 BATCH = 16
 
-#: Empty lines of a file, beyond which it is none of pictures; some editors leave one at the end.
+#: Empty lines of a file, beyond which it is none of images; some editors leave one at the end.
 MAX_EMPTY_LINES = 1000
 
 
 def read_pixels(stream: BinaryIO, labels: Labels, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The pictures, rows x 48 x 48 bytes, of a pixel file whose rows go with ``labels``, one by one; and notes.
+    """The images, rows x 48 x 48 bytes, of a pixel file whose rows go with ``labels``, one by one; and notes.
 
     The columns may stand in any order, with blanks around their names. Memory: the result and two blocks.
 
-    Raises :class:`BadInputError` naming the line: a missing column, a picture of another size, a pixel that is no
+    Raises :class:`BadInputError` naming the line: a missing column, an image of another size, a pixel that is no
     byte, a Usage that the label file has otherwise, more or fewer rows than the label file, rows in another order.
     """
     images = np.empty((len(labels), PIXELS), np.uint8)
@@ -54,10 +54,10 @@ def read_pixels(stream: BinaryIO, labels: Labels, where: str) -> tuple[np.ndarra
         lines.append(number)
         waiting.append((number, pixels))
         if len(waiting) == BATCH:
-            images[row - BATCH : row] = _pictures(waiting, where)
+            images[row - BATCH : row] = _images(waiting, where)
             waiting.clear()
     if waiting:
-        images[row - len(waiting) : row] = _pictures(waiting, where)
+        images[row - len(waiting) : row] = _images(waiting, where)
     if row != len(labels):
         raise BadInputError(
             f"{where} ends after {row:,} rows, at line {number}; {labels.origin} has {len(labels):,}. Is it complete?"
@@ -88,7 +88,7 @@ def table(
         yield number, [fields[column] for column in columns] + absent
 
 
-def _pictures(rows: list[tuple[int, bytes]], where: str) -> np.ndarray:
+def _images(rows: list[tuple[int, bytes]], where: str) -> np.ndarray:
     """The numbers of several pixel fields, by array operations over their bytes: 2.5 times as fast as np.fromstring.
 
     Where anything at all is unusual, the rows are read one by one, and the one that is wrong is named.
@@ -109,12 +109,12 @@ def _pictures(rows: list[tuple[int, bytes]], where: str) -> np.ndarray:
         and not (is_digit[last] & is_digit[last - 1] & is_digit[last - 2] & is_digit[last - 3]).any()
     )
     if not usual:
-        values = np.array([_picture(field, where, line) for line, field in rows], np.uint8)
-    pictures: np.ndarray = values.reshape(len(rows), PIXELS)
-    return pictures
+        values = np.array([_image(field, where, line) for line, field in rows], np.uint8)
+    images: np.ndarray = values.reshape(len(rows), PIXELS)
+    return images
 
 
-def _picture(field: bytes, where: str, line: int) -> list[int]:
+def _image(field: bytes, where: str, line: int) -> list[int]:
     words = field.split()
     for word in words:
         if not word.isdigit() or len(word) > 20 or int(word) > 255:
@@ -122,7 +122,7 @@ def _picture(field: bytes, where: str, line: int) -> list[int]:
             raise BadInputError(f'{where}, line {line}: "{shown}" is no pixel; pixels are whole numbers from 0 to 255.')
     if len(words) != PIXELS:
         raise BadInputError(
-            f"{where}, line {line}: {len(words):,} numbers; a picture has {SIDE} x {SIDE} = {PIXELS:,} of them."
+            f"{where}, line {line}: {len(words):,} numbers; an image has {SIDE} x {SIDE} = {PIXELS:,} of them."
         )
     return [int(word) for word in words]
 

@@ -1,9 +1,9 @@
 """What counts as the right answer: each published rule that makes labels of FERPlus's votes, with its source.
 
-Ten people voted on each picture, and they disagree; which pictures are left out and what the label of the others is
+Ten people voted on each image, and they disagree; which images are left out and what the label of the others is
 differs from paper to paper, and with it the accuracy. Figures of different protocols are not comparable.
 
-Everywhere: votes are counts over ten columns (eight emotions, unknown, NF: not a face), "kept" pictures are the ones
+Everywhere: votes are counts over ten columns (eight emotions, unknown, NF: not a face), "kept" images are the ones
 that are evaluated, the label is the most voted emotion, and ties go to the one that stands first.
 """
 
@@ -24,7 +24,7 @@ Rule = Callable[[np.ndarray], np.ndarray]
 class Protocol:
     """A rule with its source.
 
-    ``rule`` maps votes (rows x 10) to the votes that count (rows x 8), none where the picture is dropped; ``equal``
+    ``rule`` maps votes (rows x 10) to the votes that count (rows x 8), none where the image is dropped; ``equal``
     makes the target of any emotion that has some, equally. ``kept`` and ``dropped`` are what comes of the published
     label file's 35,887 rows; a test asserts them. ``training`` says what the rule's author trains on.
     """
@@ -40,7 +40,7 @@ class Protocol:
     equal: bool = False
 
     def apply(self, votes: np.ndarray) -> Targets:
-        """The targets of pictures with these ``votes`` (rows x 10 counts)."""
+        """The targets of images with these ``votes`` (rows x 10 counts)."""
         counts = np.asarray(votes)
         if counts.ndim != 2 or counts.shape[1] != len(VOTE_COLUMNS):
             raise ValueError(f"votes are rows x {len(VOTE_COLUMNS)} counts, not {counts.shape}")
@@ -54,9 +54,9 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Targets:
-    """What a protocol makes of the votes of n pictures.
+    """What a protocol makes of the votes of n images.
 
-    ``kept`` says which pictures count; ``distribution`` (n x 8, each row summing to 1, or to 0 where dropped) is the
+    ``kept`` says which images count; ``distribution`` (n x 8, each row summing to 1, or to 0 where dropped) is the
     target to train on, ``labels`` the class to evaluate against, ``most_voted`` (n x 8) the classes that no other
     has more votes than: one, or several where the vote is tied.
     """
@@ -74,7 +74,7 @@ class Targets:
         return several
 
     def counts(self, split: np.ndarray) -> tuple[int, ...]:
-        """Pictures kept in train, val and test; ``split`` has each picture's code."""
+        """Images kept in train, val and test; ``split`` has each image's code."""
         return tuple(int(n) for n in np.bincount(split[self.kept], minlength=len(SPLITS)))
 
 
@@ -117,7 +117,7 @@ def majority(votes: np.ndarray) -> np.ndarray:
 def peaks(votes: np.ndarray) -> np.ndarray:
     """The highest columns, equals together, until 75 % of the votes are covered or three columns are taken.
 
-    Unknown or NF among them ends it; as the first of all, it drops the picture. So do four columns, or half the votes.
+    Unknown or NF among them ends it; as the first of all, it drops the image. So do four columns, or half the votes.
     """
     left = _without_outliers(votes)
     total = left.sum(axis=1)

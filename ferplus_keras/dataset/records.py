@@ -1,4 +1,4 @@
-"""FERPlus as one typed object: pictures, votes, splits, names."""
+"""FERPlus as one typed object: images, votes, splits, names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from ferplus_keras.networks.emotions import EMOTIONS
 
-#: Side of the square grey pictures, in pixels.
+#: Side of the square grey images, in pixels.
 SIDE = 48
 
 #: The splits in the order of their codes. Kaggle calls them Training, PublicTest and PrivateTest.
@@ -64,7 +64,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Pictures and their votes, row by row.
+    """Images and their votes, row by row.
 
     ``images`` is n x 48 x 48 bytes, ``votes`` n x 10 bytes (:data:`VOTE_COLUMNS`), ``split`` n codes
     (:data:`SPLITS`), ``names`` n image names (made of the row's number where the label file has none). ``labels``
@@ -97,7 +97,7 @@ class Dataset:
 
     @property
     def named(self) -> np.ndarray:
-        """Mask: the rows that have a name in the label file. The others have no picture in Microsoft's folders."""
+        """Mask: the rows that have a name in the label file. The others have no image in Microsoft's folders."""
         return np.array([name != made_name(row) for row, name in enumerate(self.names)], bool)
 
     def rows_of(self, split: str) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Preprocessing and augmentation as one Keras layer: bytes in, the network's input out, on the accelerator.
 
 The layer stands before the network in the training model. When it does not train it resizes and subtracts the mean,
-as :mod:`ferplus_keras.networks.preprocessing` does. When it trains, flip, zoom, rotation, skew and crop of a picture
-are one affine map, and the picture is sampled once, from 48 x 48 straight to the network's size: sampling twice would
+as :mod:`ferplus_keras.networks.preprocessing` does. When it trains, flip, zoom, rotation, skew and crop of an image
+are one affine map, and the image is sampled once, from 48 x 48 straight to the network's size: sampling twice would
 blur.
 """
 
@@ -23,7 +23,7 @@ from ferplus_keras.finetune.warping import resized, warped
 from ferplus_keras.networks.architecture import INPUT_SIZE
 from ferplus_keras.networks.preprocessing import PUBLISHED
 
-#: How often a crop is drawn before the whole picture is taken, as torchvision and Albumentations do.
+#: How often a crop is drawn before the whole image is taken, as torchvision and Albumentations do.
 CROP_TRIES = 10
 
 #: Width to height of an erased rectangle, at most and inverted at least (Zhong et al. 2017, arXiv:1708.04896).
@@ -31,7 +31,7 @@ ERASING_RATIO = 1 / 0.3
 
 
 class _Column(IntEnum):
-    """What each of a picture's random numbers is for; turning one thing on does not change the others' numbers."""
+    """What each of an image's random numbers is for; turning one thing on does not change the others' numbers."""
 
     FLIP = 0
     WARPED = auto()
@@ -62,7 +62,7 @@ COLUMNS = _Column.CROP_TRIES + 2 * CROP_TRIES
 
 @keras.saving.register_keras_serializable(package="ferplus_keras")
 class Augmentation(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
-    """Pictures of any size, n x h x w or n x h x w x 1 or 3, 0..255, as the network's input: n x size x size x 3.
+    """Images of any size, n x h x w or n x h x w x 1 or 3, 0..255, as the network's input: n x size x size x 3.
 
     Grey becomes three channels; the result is RGB less the mean, float32 under any precision policy. The random
     numbers depend on ``seed``, on the steps trained so far, which are the layer's one weight and so part of every
@@ -96,7 +96,7 @@ class Augmentation(keras.layers.Layer):  # type: ignore[misc]  # Keras has no ty
         smallest = min(side or 0 for side in input_shape[1:3])  # 0 where it is not known
         if len(input_shape) not in (3, 4) or smallest < 2 or tuple(input_shape[3:]) not in ((), (1,), (3,)):
             raise ValueError(
-                "Augmentation takes pictures of a fixed size, n x h x w, n x h x w x 1 or n x h x w x 3, "
+                "Augmentation takes images of a fixed size, n x h x w, n x h x w x 1 or n x h x w x 3, "
                 f"of 2 x 2 pixels or more; it was given the shape {tuple(input_shape)}"
             )
         # Replicas count alike; one of them says.
@@ -142,7 +142,7 @@ class Augmentation(keras.layers.Layer):  # type: ignore[misc]  # Keras has no ty
 
 
 def maps(settings: AugmentationSettings, drawn: Any) -> Any:
-    """The affine map of each picture (see :func:`warped`), of its random numbers.
+    """The affine map of each image (see :func:`warped`), of its random numbers.
 
     From the result back to the source: mirrored, skewed and turned about the middle, zoomed about a random place, and
     moved into the crop.
@@ -156,7 +156,7 @@ def maps(settings: AugmentationSettings, drawn: Any) -> Any:
         degrees = _either(settings.rotation, settings.rotation_range, drawn[:, _Column.ROTATION])
         angle = chosen * degrees * (math.pi / 180)
         cosine, sine = ops.cos(angle), ops.sin(angle)
-        # y points down: turning the picture counter-clockwise looks its colours up clockwise.
+        # y points down: turning the image counter-clockwise looks its colours up clockwise.
         x = (cosine - sine * skew_y, cosine * skew_x - sine)
         y = (sine + cosine * skew_y, sine * skew_x + cosine)
         window = 1 + chosen * (1 / _between(settings.zoom, drawn[:, _Column.ZOOM]) - 1)
@@ -178,7 +178,7 @@ def maps(settings: AugmentationSettings, drawn: Any) -> Any:
 
 
 def _crop(settings: AugmentationSettings, drawn: Any) -> tuple[Any, Any]:
-    """Width and height of each crop as shares of the picture's: the first of several draws that fits into it."""
+    """Width and height of each crop as shares of the image's: the first of several draws that fits into it."""
     start = int(_Column.CROP_TRIES)
     area = _between(settings.crop_scale, drawn[:, start : start + CROP_TRIES])
     low, high = settings.crop_ratio

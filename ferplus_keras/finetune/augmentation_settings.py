@@ -12,19 +12,19 @@ Pair = tuple[float, float]
 
 @dataclass(frozen=True)
 class AugmentationSettings:
-    """What is done to the pictures of a training step; the defaults do nothing. Lists (of a TOML file) become tuples.
+    """What is done to the images of a training step; the defaults do nothing. Lists (of a TOML file) become tuples.
 
-    ``flip``: share of the pictures that are mirrored.
-    ``warped``: share of the pictures that ``zoom``, ``shift``, ``rotation`` and ``skew`` are for.
+    ``flip``: share of the images that are mirrored.
+    ``warped``: share of the images that ``zoom``, ``shift``, ``rotation`` and ``skew`` are for.
     ``zoom``: from, to: enlarged so many times, about a random place.
     ``shift``: moved by up to that share of its side, either way, on each axis; edges are repeated.
     ``rotation``: degrees, counter-clockwise, one of these; or ``rotation_range``: any angle up to so many, either way.
     ``skew``: shear, one of these on each axis; or ``skew_range``: any up to that, either way.
-    ``crop_scale``: from, to: share of the picture's area that is cut out and enlarged to the whole;
+    ``crop_scale``: from, to: share of the image's area that is cut out and enlarged to the whole;
     ``crop_ratio``: its width to height, from, to.
     ``brightness``: added, up to that share of white, either way; ``contrast``: multiplied by 1 more or less up to
-    that; ``toned``: share of the pictures that these two are for. The result is clipped to 0..255.
-    ``erased``: share of the pictures that lose a rectangle to the mean colour; ``erased_area``: its area, from, to.
+    that; ``toned``: share of the images that these two are for. The result is clipped to 0..255.
+    ``erased``: share of the images that lose a rectangle to the mean colour; ``erased_area``: its area, from, to.
     """
 
     flip: float = 0.0
@@ -70,7 +70,7 @@ class AugmentationSettings:
 
     @property
     def geometric(self) -> bool:
-        """Whether pictures are sampled anywhere but straight."""
+        """Whether images are sampled anywhere but straight."""
         return bool(self.flip or self.cropping or self.warping)
 
     @property
@@ -87,12 +87,12 @@ class AugmentationSettings:
         return bool(self.toned and (self.brightness or self.contrast))
 
 
-#: Albanie's: flip, and half of the pictures warped.
+#: Albanie's: flip, and half of the images warped.
 ALBANIE = AugmentationSettings(
     flip=0.5, warped=0.5, zoom=(0.96, 1.04), rotation=(-10.0, 0.0, 10.0), skew=(-0.1, 0.0, 0.1)
 )
 
-#: wtomin's, with the defaults of the library that it calls: brightness and contrast for half of the pictures.
+#: wtomin's, with the defaults of the library that it calls: brightness and contrast for half of the images.
 WTOMIN = AugmentationSettings(
     flip=0.5, crop_scale=(0.8, 1.0), crop_ratio=(4 / 5, 5 / 4), brightness=0.1, contrast=0.1, toned=0.5
 )

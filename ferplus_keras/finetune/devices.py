@@ -118,7 +118,7 @@ def out_of_memory(batch: int) -> Iterator[None]:
         ):
             raise
         raise BadInputError(
-            f"A batch of {batch} pictures does not fit into the device's memory. Halve it and add up two for a step: "
+            f"A batch of {batch} images does not fit into the device's memory. Halve it and add up two for a step: "
             f"--set batch={max(1, batch // 2)} --set accumulate=2."
         ) from None
 

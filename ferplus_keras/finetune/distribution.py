@@ -126,7 +126,7 @@ def logits(model: Any, images: np.ndarray, batch: int) -> np.ndarray:
     """What ``model`` says of ``images`` (n x ...), in order; in every process the same, and each by itself.
 
     ``model.predict`` wants batches that can be shared, and gives each process its own part of the answer; evaluation
-    needs all of it, from whatever number of pictures.
+    needs all of it, from whatever number of images.
     """
     if _world.kind != "data":
         from ferplus_keras.finetune.feeding import InOrder, for_keras

@@ -1,4 +1,4 @@
-"""The pictures of a run: what is learned from, what is chosen on, and a fingerprint of both."""
+"""The images of a run: what is learned from, what is chosen on, and a fingerprint of both."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ferplus_keras.networks.emotions import EMOTIONS
 
 @dataclass(frozen=True)
 class Part:
-    """The pictures of one split that count: n x 48 x 48 bytes, what the network is to say, and who voted what.
+    """The images of one split that count: n x 48 x 48 bytes, what the network is to say, and who voted what.
 
     ``labels`` are n classes, ``distribution`` n x classes: what figures are computed against.
     """
@@ -44,7 +44,7 @@ class Examples:
     targets: Targets
     valid: Part
     test: Part
-    fingerprint: str  #: SHA-256 over the pictures, votes and splits that are used
+    fingerprint: str  #: SHA-256 over the images, votes and splits that are used
 
 
 def make_examples(
@@ -62,7 +62,7 @@ def make_examples(
         settings: the recipe's [data].
         labels: one class for each row, in place of the votes (FER2013).
         classes: their names.
-        limit: the first so many pictures of each split only, as `verify accuracy --limit` takes them.
+        limit: the first so many images of each split only, as `verify accuracy --limit` takes them.
 
     Raises:
         BadInputError: a split is empty, or the recipe does not go with the classes.
@@ -85,7 +85,7 @@ def make_examples(
         found = found[wanted.kept[found] if split == "train" else truth.kept[found]]
         found = found[:limit]
         if not len(found):
-            raise BadInputError(f"{dataset.origin} has no {split} pictures that {settings.protocol} keeps.")
+            raise BadInputError(f"{dataset.origin} has no {split} images that {settings.protocol} keeps.")
         rows[split] = found
     parts = {
         split: Part(dataset.images[found], answers[found], truth.targets[found]) for split, found in rows.items()

@@ -30,11 +30,11 @@ class Feed(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
     Args:
         images: n x 48 x 48 bytes (or any n x ...).
         targets, weights: n x classes and n float32, see :mod:`ferplus_keras.finetune.targets`.
-        batch: pictures a batch, over all processes. The last one of an epoch is smaller, or left out, see below.
+        batch: images a batch, over all processes. The last one of an epoch is smaller, or left out, see below.
         seed: with :attr:`epoch`, all that the order and the mixing depend on.
         shuffle: whether each epoch has an order of its own; without, it is that of the set.
         drop_remainder: leave the last batch out where it is not full; where devices share batches, all must be full.
-        mixup: parameter a of the Beta(a, a) that two pictures and their targets are mixed by (Zhang et al. 2017,
+        mixup: parameter a of the Beta(a, a) that two images and their targets are mixed by (Zhang et al. 2017,
             arXiv:1710.09412); 0 mixes nothing.
         share: (i, k): hand out the ith of k equal parts of each batch, for one process of k.
 
@@ -62,7 +62,7 @@ class Feed(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
                 f"{len(weights)}"
             )
         if batch < 1 or len(images) < (batch if drop_remainder else 1):
-            raise ValueError(f"{len(images)} pictures do not make a batch of {batch}")
+            raise ValueError(f"{len(images)} images do not make a batch of {batch}")
         part, parts = share
         if not 0 <= part < parts or batch % parts or (parts > 1 and not drop_remainder):
             raise ValueError(f"batches of {batch} cannot be shared as {share}: equal parts of full batches are needed")
@@ -93,7 +93,7 @@ class Feed(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
         return np.random.default_rng([self.seed, epoch, _ORDER]).permutation(rows) if self.shuffle else rows
 
     def retarget(self, targets: np.ndarray, weights: np.ndarray) -> None:
-        """Other targets and weights for the same pictures, where they are drawn anew in every epoch."""
+        """Other targets and weights for the same images, where they are drawn anew in every epoch."""
         if targets.shape != self.targets.shape or weights.shape != self.weights.shape:
             raise ValueError(f"targets {self.targets.shape} cannot become {targets.shape}")
         self.targets, self.weights = targets, weights
@@ -126,7 +126,7 @@ class Feed(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
         return self.images[rows], self.targets[rows], self.weights[rows]
 
     def _mixed(self, rows: np.ndarray, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Each picture with another of the batch, which is drawn for the whole batch, whatever part is ours."""
+        """Each image with another of the batch, which is drawn for the whole batch, whatever part is ours."""
         generator = np.random.default_rng([self.seed, epoch, _MIXUP, index])
         others = self._mine(generator.permutation(rows))
         shares = self._mine(generator.beta(self.mixup, self.mixup, len(rows))).astype(np.float32)

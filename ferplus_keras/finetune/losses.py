@@ -15,7 +15,7 @@ class MultiTargetCrossentropy(keras.losses.Loss):  # type: ignore[misc]  # Keras
     The multi-target loss of Barsoum et al. 2016 (arXiv:1608.01041, equation 5). Read literally, the equation takes the
     maximum of I_k log q_k over all classes, which is 0 wherever a class is not chosen (I_k = 0); what is meant, and
     computed here, is the maximum over the chosen ones. Targets are 0 or 1, any number of ones; a row of zeros (a
-    picture that does not count) costs nothing.
+    image that does not count) costs nothing.
     """
 
     def __init__(self, reduction: str = "sum_over_batch_size", name: str = "multi_target", **arguments: Any) -> None:

@@ -1,6 +1,6 @@
 """Random numbers that are the same on every backend: a function of seed, step, row and column, not of a hidden state.
 
-Keras's own generators are another one for each backend, so the same seed warps other pictures on JAX than on
+Keras's own generators are another one for each backend, so the same seed warps other images on JAX than on
 TensorFlow. A counter-based generator (Salmon et al. 2011, doi:10.1145/2063384.2063405) has nothing to hold but the
 step, needs only integer arithmetic, which every backend has, and gives each row its numbers whatever device or process
 the row is on. The mixing function is a 32-bit finalizer (two multiplications, three shifts: C. Wellons, "lowbias32",

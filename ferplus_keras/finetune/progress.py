@@ -25,14 +25,14 @@ class Moment:
     step: int
     steps: int
     loss: float
-    per_second: float  #: pictures
+    per_second: float  #: images
     epoch_left: float  #: seconds
     run_left: float
 
     def __str__(self) -> str:
         return (
             f"epoch {self.epoch} of {self.epochs}, step {self.step} of {self.steps}: loss {self.loss:.3f}, "
-            f"{self.per_second:.0f} pictures a second, {duration(self.epoch_left)} left of the epoch and "
+            f"{self.per_second:.0f} images/s, {duration(self.epoch_left)} left of the epoch and "
             f"{duration(self.run_left)} of the run"
         )
 

@@ -40,7 +40,7 @@ def _within(low: float, high: float, default: Any, *, open_end: bool = False) ->
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Which pictures are learned from, and what of."""
+    """Which images are learned from, and what of."""
 
     #: A name of :data:`ferplus_keras.dataset.protocols.PROTOCOLS`; figures on Valid and Test go by it too.
     protocol: str = _one_of(
@@ -51,12 +51,12 @@ class DataSettings:
     train_protocol: str = _one_of(
         "", "albanie", "wtomin", "majority", "probability", "crossentropy", "multi_target", default=""
     )
-    #: What a picture's target is; see :mod:`ferplus_keras.finetune.targets`.
+    #: What an image's target is; see :mod:`ferplus_keras.finetune.targets`.
     target: str = _one_of("hard", "majority", "probability", "crossentropy", "multi_target", default="crossentropy")
     #: One factor a class, in the classes' order; empty for none.
     class_weights: tuple[float, ...] = ()
     label_smoothing: float = _within(0.0, 1.0, 0.0, open_end=True)
-    #: Alpha of the Beta distribution that pairs of pictures are mixed by (Zhang et al. 2018); 0 mixes none.
+    #: Alpha of the Beta distribution that pairs of images are mixed by (Zhang et al. 2018); 0 mixes none.
     mixup: float = _within(0.0, 10.0, 0.0)
     #: With ``--teacher``: the share of the loss that is the cross-entropy against what the teacher says of the same
     #: augmented image (Hinton et al. 2015; Beyer et al. 2022); the rest is that against the target.

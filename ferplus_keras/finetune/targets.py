@@ -1,6 +1,6 @@
 """From votes to what the network is trained towards: the target kinds of the FER+ paper, and their losses.
 
-Barsoum et al. 2016 (arXiv:1608.01041) compare four ways to use the ten votes of a picture. Which pictures count, and
+Barsoum et al. 2016 (arXiv:1608.01041) compare four ways to use the ten votes of an image. Which images count, and
 which of their votes, is the matter of :mod:`ferplus_keras.dataset.protocols`; here the votes that count become rows
 that a loss can be computed against.
 """
@@ -30,10 +30,10 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Targets:
-    """What n pictures are trained towards, row by row with the votes they were made of.
+    """What n images are trained towards, row by row with the votes they were made of.
 
     ``targets`` is float32, n x classes: each row sums to 1, or is several ones where the kind is ``multi_target``, or
-    is all zeros where the protocol drops the picture. ``weights`` is float32, n: the class weight of the row, 0 where
+    is all zeros where the protocol drops the image. ``weights`` is float32, n: the class weight of the row, 0 where
     it is dropped. :meth:`epoch` makes of these what one epoch is fed with.
     """
 
@@ -48,7 +48,7 @@ class Targets:
 
     @property
     def kept(self) -> np.ndarray:
-        """Mask: the pictures that count."""
+        """Mask: the images that count."""
         kept: np.ndarray = self.targets.sum(axis=1) > 0
         return kept
 
@@ -58,7 +58,7 @@ class Targets:
         return self.kind == "probability"
 
     def of(self, rows: np.ndarray) -> Targets:
-        """The targets of some of the pictures; ``rows`` is an index or a mask."""
+        """The targets of some of the images; ``rows`` is an index or a mask."""
         return Targets(self.targets[rows], self.weights[rows], self.kind, self.class_weights, self.label_smoothing)
 
     def epoch(self, seed: int, epoch: int) -> Targets:
@@ -75,15 +75,15 @@ def make(
     *,
     protocol: str | None = None,
 ) -> Targets:
-    """Targets of ``kind`` (:data:`KINDS`) for pictures with these ``votes``.
+    """Targets of ``kind`` (:data:`KINDS`) for images with these ``votes``.
 
     Args:
         votes: n x 10 counts in the order of :data:`VOTE_COLUMNS`; n x 8 where unknown and NF were not voted for; or n
-            class indices, of a data set that has labels and no votes (FER2013): then every picture counts.
+            class indices, of a data set that has labels and no votes (FER2013): then every image counts.
         classes: how many there are. Of votes, the first so many emotions: 7 leaves contempt out.
-        class_weights: one a class. A picture weighs what its class does, or the mean over its target's classes.
+        class_weights: one a class. An image weighs what its class does, or the mean over its target's classes.
         label_smoothing: the share of every target that is spread over all classes.
-        protocol: decides which pictures and votes count (:data:`PROTOCOLS`); None: the kind's own.
+        protocol: decides which images and votes count (:data:`PROTOCOLS`); None: the kind's own.
 
     Raises:
         BadInputError: on a kind, protocol, class weights or smoothing that cannot be.
@@ -111,7 +111,7 @@ def make(
 
 
 def draw(targets: Targets, seed: int, epoch: int) -> Targets:
-    """The targets of one epoch: where they are probabilities, one emotion for each picture, drawn from them.
+    """The targets of one epoch: where they are probabilities, one emotion for each image, drawn from them.
 
     A function of ``seed`` and ``epoch`` alone, so that a resumed run draws what an uninterrupted one would have.
     Other kinds are the same in every epoch, and returned as they are.
@@ -151,7 +151,7 @@ def _counted(votes: np.ndarray, classes: int, protocol: str) -> tuple[np.ndarray
     if votes.ndim == 2 and votes.shape[1] == len(EMOTIONS):
         votes = np.pad(votes, ((0, 0), (0, len(VOTE_COLUMNS) - len(EMOTIONS))))
     found = PROTOCOLS[protocol].apply(votes)
-    # The label of a picture whose label is no class is dropped with it; votes for it beside others are left out.
+    # The label of an image whose label is no class is dropped with it; votes for it beside others are left out.
     kept = found.kept & (found.labels < classes)
     distribution = found.distribution[:, :classes] * kept[:, None]
     totals = distribution.sum(axis=1, keepdims=True)
@@ -166,7 +166,7 @@ def _one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
 def _finished(
     targets: np.ndarray, kind: str, class_weights: tuple[float, ...] | None, smoothing: float, smooth: bool = True
 ) -> Targets:
-    """With weights, and smoothed where ``smooth``; dropped pictures stay rows of zeros."""
+    """With weights, and smoothed where ``smooth``; dropped images stay rows of zeros."""
     totals = targets.sum(axis=1)
     kept = totals > 0
     weights = kept.astype(np.float64)

@@ -1,6 +1,6 @@
 """The training loop: ``model.fit``, an epoch at a time, with a complete checkpoint after each.
 
-The order of the pictures is a function of the seed and the epoch, the learning rate one of the step and the figures
+The order of the images is a function of the seed and the epoch, the learning rate one of the step and the figures
 so far, and every other random number comes from a state that is saved with the weights. So a run that was ended at any
 moment goes on from its last checkpoint to the same result as one that was not.
 """
@@ -47,7 +47,7 @@ from ferplus_keras.finetune.schedules import Rate, Row, Standing, make_schedule,
 from ferplus_keras.finetune.state import load_arrays, restore, save_arrays, save_state, state_of
 from ferplus_keras.finetune.teacher import AverageAnswer, Teacher
 
-#: Pictures of Valid that are looked at together: without gradients, more of them fit than in a training step.
+#: Images of Valid that are looked at together: without gradients, more of them fit than in a training step.
 VALID_BATCH = 128
 
 #: Steps that a dry run takes in each stage: the first is compiled, the others are timed.
@@ -108,7 +108,7 @@ class Rehearsal:
 
 @dataclass
 class Run:
-    """A network, its pictures and a recipe, ready to be trained."""
+    """A network, its images and a recipe, ready to be trained."""
 
     network_name: str
     recipe: Recipe
@@ -297,7 +297,7 @@ class Run:
             "epoch": number + 1, "stage": self.recipe.legs.index(self.leg) + 1, "size": self.leg.recipe.network.size,
             "learning_rate": rate, "loss": loss, "val_loss": None, "val_accuracy": None,
             "fit_seconds": round(seconds, 2), "seconds": round(seconds, 2),
-            "pictures_per_second": round(len(self.feed) * self.feed.batch / seconds, 1),
+            "images_per_second": round(len(self.feed) * self.feed.batch / seconds, 1),
             "waiting_for_data": round(self.feed.waiting, 4),
         }  # fmt: skip
 
@@ -305,7 +305,7 @@ class Run:
         row["val_accuracy"], row["val_loss"] = figures(self.logits(self.examples.valid), self.examples.valid)
 
     def logits(self, part: Part) -> np.ndarray:
-        """n x classes for the pictures of ``part``, with the weights as they are now."""
+        """n x classes for the images of ``part``, with the weights as they are now."""
         found: np.ndarray = np.asarray(logits(self.answering, part.images, VALID_BATCH), np.float64)
         return found
 

@@ -1,7 +1,7 @@
-"""Small pictures to the network's size on the accelerator: straight, or through one affine map each.
+"""Small images to the network's size on the accelerator: straight, or through one affine map each.
 
-Written in ``keras.ops`` alone, so that TensorFlow, JAX and PyTorch run the same code. Pictures are float32, n x height
-x width x channels. Coordinates of a map run from -1 to 1 over the whole picture, edge to edge, x to the right and y
+Written in ``keras.ops`` alone, so that TensorFlow, JAX and PyTorch run the same code. Images are float32, n x height
+x width x channels. Coordinates of a map run from -1 to 1 over the whole image, edge to edge, x to the right and y
 down; pixel i of k has its centre at (2i + 1) / k - 1, which is where Pillow, OpenCV and TensorFlow see it.
 """
 

@@ -23,19 +23,19 @@ def natural_pixels(count: int, *, seed: int = 0, size: int = INPUT_SIZE) -> np.n
     generator = np.random.default_rng(seed)
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
     frequency[0, 0] = 1.0 / size  # the mean: as strong as the longest wave
-    pictures = []
+    images = []
     for _ in range(count):
-        shared = generator.normal(size=(1, size, size))  # brightness, common to the channels as in real pictures
+        shared = generator.normal(size=(1, size, size))  # brightness, common to the channels as in real images
         own = generator.normal(size=(3, size, size))
-        # Pictures differ: in sharpness (the slope), contrast, brightness and tint. Were they all alike, a network
+        # Images differ: in sharpness (the slope), contrast, brightness and tint. Were they all alike, a network
         # would tell them apart by small differences of large numbers, and rounding would look worse than it is.
         slope = generator.uniform(0.6, 1.6)
         waves = np.fft.irfft2(np.fft.rfft2(shared + 0.5 * own) / frequency**slope, s=(size, size))
         waves /= np.abs(waves).max()
         tint = generator.uniform(-40.0, 40.0, (3, 1, 1))
-        picture = generator.uniform(70.0, 185.0) + tint + generator.uniform(30.0, 160.0) * waves
-        pictures.append(np.clip(np.round(picture), 0, 255).astype(np.uint8).transpose(1, 2, 0))
-    return np.stack(pictures)
+        image = generator.uniform(70.0, 185.0) + tint + generator.uniform(30.0, 160.0) * waves
+        images.append(np.clip(np.round(image), 0, 255).astype(np.uint8).transpose(1, 2, 0))
+    return np.stack(images)
 
 
 def natural_inputs(count: int, *, seed: int = 0) -> np.ndarray:

@@ -34,13 +34,13 @@ class Preprocessing:
 PUBLISHED = Preprocessing()
 
 
-#: Sides of the pictures that these networks can take: below, the last stage has nothing left to look at (five halvings;
+#: Sides of the images that these networks can take: below, the last stage has nothing left to look at (five halvings;
 #: keras.applications has the same bound); above, nobody trains.
 MIN_SIZE, MAX_SIZE = 32, 1024
 
 
 def trained_side(size: Any) -> int:
-    """The side of the pictures that a network was trained on, by its record's ``size``; 224 where that is no square."""
+    """The side of the images that a network was trained on, by its record's ``size``; 224 where that is no square."""
     if not isinstance(size, (list, tuple)) or len(size) != 2 or size[0] != size[1]:
         return INPUT_SIZE
     return size[0] if isinstance(size[0], int) and MIN_SIZE <= size[0] <= MAX_SIZE else INPUT_SIZE
@@ -53,14 +53,14 @@ OVERSHOOT = 32.0
 def preprocess_input(images: Any) -> np.ndarray:
     """``images`` (height x width x 3, or a batch of them; RGB; 0..255, any dtype) as float32 less the mean.
 
-    Raises ``ValueError`` on what cannot be such pictures: another shape, channels first, NaN, floats from 0 to 1, or
+    Raises ``ValueError`` on what cannot be such images: another shape, channels first, NaN, floats from 0 to 1, or
     pixels that were preprocessed before. Does not change its argument.
     """
     return checked_pixels(images).astype(np.float32) - np.asarray(PUBLISHED.mean, np.float32)
 
 
 def checked_pixels(images: Any) -> np.ndarray:
-    """``images`` as an array, once nothing about it says that it is not pictures of 0..255 with the channels last."""
+    """``images`` as an array, once nothing about it says that it is not images of 0..255 with the channels last."""
     pixels = np.asarray(images)
     if pixels.ndim not in (3, 4) or pixels.shape[-1] != 3:
         first = pixels.ndim in (3, 4) and pixels.shape[-3] == 3
@@ -84,6 +84,6 @@ def checked_pixels(images: Any) -> np.ndarray:
     if low >= 0.0 and 0.0 < high <= 1.0:
         raise ValueError(
             f"preprocess_input takes pixels from 0 to 255; it was given floats from {low:.4g} to {high:.4g}, which "
-            "look like pixels from 0 to 1. Multiply them by 255 (a picture that is as dark as that: give it as bytes)"
+            "look like pixels from 0 to 1. Multiply them by 255 (an image that is as dark as that: give it as bytes)"
         )
     return pixels

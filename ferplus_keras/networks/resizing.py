@@ -16,7 +16,7 @@ from ferplus_keras.networks.architecture import INPUT_SIZE
 
 @dataclass(frozen=True)
 class Resizer:
-    """``run`` turns grey pictures, n x height x width bytes, into n x size x size (224), bytes or float32."""
+    """``run`` turns grey images, n x height x width bytes, into n x size x size (224), bytes or float32."""
 
     name: str
     title: str

@@ -1,4 +1,4 @@
-"""Pictures with what was seen drawn on them: boxes round the faces, and bars of probabilities beside them."""
+"""Images with what was seen drawn on them: boxes round the faces, and bars of probabilities beside them."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ LEAST_SIDE = 224
 
 
 def annotated(
-    picture: Image, predictions: Sequence[Prediction], boxes: Sequence[Box] | None, scale: float, note: str = ""
+    image: Image, predictions: Sequence[Prediction], boxes: Sequence[Box] | None, scale: float, note: str = ""
 ) -> Image:
-    """``picture`` (reduced by ``scale``, by which ``boxes`` are too) beside a panel of bars for each face."""
+    """``image`` (reduced by ``scale``, by which ``boxes`` are too) beside a panel of bars for each face."""
     from PIL import Image, ImageDraw
 
-    grown = max(1.0, LEAST_SIDE / min(picture.size)) if max(picture.size) < LEAST_SIDE else 1.0
+    grown = max(1.0, LEAST_SIDE / min(image.size)) if max(image.size) < LEAST_SIDE else 1.0
     if grown > 1:
-        picture = picture.resize((round(picture.width * grown), round(picture.height * grown)))
+        image = image.resize((round(image.width * grown), round(image.height * grown)))
     panel_height = LINE * (len(predictions[0].probabilities) + 1) + PAD if predictions else 0
     shown = predictions[:MOST_PANELS]
     rest = len(predictions) - len(shown)
-    height = max(picture.height + 2 * PAD, panel_height * len(shown) + PAD + LINE * bool(rest) + LINE * bool(note))
-    sheet = Image.new("RGB", (picture.width + 2 * PAD + (PANEL if predictions else 0), height), PAPER)
-    sheet.paste(picture, (PAD, PAD))
+    height = max(image.height + 2 * PAD, panel_height * len(shown) + PAD + LINE * bool(rest) + LINE * bool(note))
+    sheet = Image.new("RGB", (image.width + 2 * PAD + (PANEL if predictions else 0), height), PAPER)
+    sheet.paste(image, (PAD, PAD))
     draw = ImageDraw.Draw(sheet)
     for number, box in enumerate(boxes or ()):
         left, top, right, bottom = (PAD + round(side * scale * grown) for side in box)
@@ -54,13 +54,13 @@ def annotated(
     for number, prediction in enumerate(shown):
         color = COLORS[number % len(COLORS)] if boxes else BEST
         name = f"face {number + 1}: " if boxes else ""
-        _bars(draw, picture.width + 2 * PAD, top, prediction, name, color)
+        _bars(draw, image.width + 2 * PAD, top, prediction, name, color)
         top += panel_height
     if rest:
-        draw.text((picture.width + 2 * PAD, top), f"and {rest} more", fill=MUTED, font=_font(14))
+        draw.text((image.width + 2 * PAD, top), f"and {rest} more", fill=MUTED, font=_font(14))
         top += LINE
     if note and predictions:
-        draw.text((picture.width + 2 * PAD, height - LINE), note, fill=COLORS[1], font=_font(13))
+        draw.text((image.width + 2 * PAD, height - LINE), note, fill=COLORS[1], font=_font(13))
     return sheet
 
 
@@ -85,7 +85,7 @@ def _font(size: int) -> Any:
 
 
 def annotated_path(folder: Path, name: str, inside: str | None, *, alone: bool) -> Path:
-    """Where the annotated picture of ``name`` goes: the same place under ``folder`` as it has in the folder that was
+    """Where the annotated image of ``name`` goes: the same place under ``folder`` as it has in the folder that was
     the only input; else its name with some digits of its place, so that no two are one.
     """
     if alone and inside is not None:

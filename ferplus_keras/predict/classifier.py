@@ -24,7 +24,7 @@ class EmotionClassifier:
 
     >>> classifier = EmotionClassifier("resnet50_ferplus.h5")
     >>> classifier.predict("face.png").emotion
-    >>> [each.probabilities["happiness"] for each in classifier.predict(["a.png", picture, pixels])]
+    >>> [each.probabilities["happiness"] for each in classifier.predict(["a.png", image, pixels])]
 
     ``labels`` are its classes in order, ``side`` is that of the square images it takes, ``by`` what runs it,
     ``standin`` whether its weights are made up. ``threads`` bounds the processor threads of ONNX Runtime and LiteRT.

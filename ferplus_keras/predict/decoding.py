@@ -1,6 +1,6 @@
-"""Any picture as upright RGB, in bounded memory; what is damaged, unsafe or ambiguous is refused in a sentence.
+"""Any image as upright RGB, in bounded memory; what is damaged, unsafe or ambiguous is refused in a sentence.
 
-One decoding for everything that looks at pictures: :func:`ferplus_keras.load_image`, ``ferplus predict``, Ray's
+One decoding for everything that looks at images: :func:`ferplus_keras.load_image`, ``ferplus predict``, Ray's
 workers. What a format leaves open is settled here: transparent pixels stand on white; 16 bits become 8 by division,
 not by clipping, as Pillow's own conversion does; the first frame counts; EXIF says which way is up; ICC profiles are
 not applied, as in the published evaluation.
@@ -54,8 +54,8 @@ POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")
 BACKGROUND = (255, 255, 255)
 
 
-def read_picture(path: str | Path) -> Image:
-    """The picture in the file at ``path``, upright, in mode RGB.
+def read_image(path: str | Path) -> Image:
+    """The image in the file at ``path``, upright, in mode RGB.
 
     Raises :class:`BadInputError` saying in a few words, without the name, what is wrong with it, and
     :class:`ShortageError`, with the name, when it is the machine that is short of something.
@@ -79,7 +79,7 @@ def read_picture(path: str | Path) -> Image:
 
 
 def decode(data: bytes | BinaryIO, name: str = "an image") -> Image:
-    """The picture in these bytes, or in this open file, upright, in mode RGB; errors as in :func:`read_picture`.
+    """The image in these bytes, or in this open file, upright, in mode RGB; errors as in :func:`read_image`.
 
     ``name`` is what it is called where memory does not suffice.
     """
@@ -94,17 +94,17 @@ def decode(data: bytes | BinaryIO, name: str = "an image") -> Image:
         if head in POSTSCRIPT:
             raise BadInputError("PostScript, which is a program and is not run; save it as PNG")
         stream.seek(0)
-        with Image.open(stream) as picture:
-            _check_size(picture)
-            taken = room.take(picture.width * picture.height)
-            found = as_rgb(picture)
+        with Image.open(stream) as image:
+            _check_size(image)
+            taken = room.take(image.width * image.height)
+            found = as_rgb(image)
         room.hold(found, taken)
         taken = 0
         return found
     except BadInputError:
         raise
     except UnidentifiedImageError:
-        raise BadInputError("not a picture that Pillow knows") from None
+        raise BadInputError("not an image that Pillow knows") from None
     except Image.DecompressionBombError:
         raise BadInputError(f"more than the {MAX_PIXELS:,} pixels that are decoded") from None
     except MemoryError:
@@ -118,30 +118,30 @@ def decode(data: bytes | BinaryIO, name: str = "an image") -> Image:
             room.give(taken)
 
 
-def as_rgb(picture: Image) -> Image:
-    """``picture`` decoded, upright, in mode RGB. Raises :class:`BadInputError`, or what Pillow raises on damage."""
+def as_rgb(image: Image) -> Image:
+    """``image`` decoded, upright, in mode RGB. Raises :class:`BadInputError`, or what Pillow raises on damage."""
     from PIL import Image
 
-    _check_size(picture)
-    picture.load()
-    if picture.mode == "F":
+    _check_size(image)
+    image.load()
+    if image.mode == "F":
         raise BadInputError("floating-point pixels, which do not say what white is; save it with 8 or 16 bits")
-    turn = TURNS.get(_orientation(picture))
-    upright = _converted(picture)
+    turn = TURNS.get(_orientation(image))
+    upright = _converted(image)
     return upright if turn is None else upright.transpose(Image.Transpose[turn])
 
 
-def _orientation(picture: Image) -> object:
+def _orientation(image: Image) -> object:
     try:
-        return picture.getexif().get(ORIENTATION)
+        return image.getexif().get(ORIENTATION)
     except MemoryError:
         raise
     except Exception:  # these data may be damaged where the pixels are not
         return None
 
 
-def _check_size(picture: Image) -> None:
-    width, height = picture.size
+def _check_size(image: Image) -> None:
+    width, height = image.size
     if width * height > MAX_PIXELS:
         raise BadInputError(f"{width} x {height}, more than the {MAX_PIXELS:,} pixels that are decoded")
     if max(width, height) > MAX_SIDE:
@@ -150,17 +150,17 @@ def _check_size(picture: Image) -> None:
         raise BadInputError("no pixels")
 
 
-def _converted(picture: Image) -> Image:
-    """A loaded ``picture`` in mode RGB, strip by strip, so that no more than one of its size is made beside it."""
+def _converted(image: Image) -> Image:
+    """A loaded ``image`` in mode RGB, strip by strip, so that no more than one of its size is made beside it."""
     from PIL import Image
 
-    if picture.mode == "RGB" and not picture.has_transparency_data:
-        return picture
-    whole = Image.new("RGB", picture.size)
-    rows = max(1, STRIP // picture.width)
-    for top in range(0, picture.height, rows):
-        box = (0, top, picture.width, min(top + rows, picture.height))
-        whole.paste(_strip_as_rgb(picture.crop(box)), box)
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    whole = Image.new("RGB", image.size)
+    rows = max(1, STRIP // image.width)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        whole.paste(_strip_as_rgb(image.crop(box)), box)
     return whole
 
 
@@ -178,14 +178,14 @@ def _strip_as_rgb(strip: Image) -> Image:
     return strip if strip.mode == "RGB" else strip.convert("RGB")
 
 
-def as_input(picture: Image, box: tuple[int, int, int, int] | None = None, side: int = INPUT_SIZE) -> np.ndarray:
-    """An RGB picture, or what is in ``box`` of it, as the network takes it: side x side x 3 bytes, bilinear, uncropped.
+def as_input(image: Image, box: tuple[int, int, int, int] | None = None, side: int = INPUT_SIZE) -> np.ndarray:
+    """An RGB image, or what is in ``box`` of it, as the network takes it: side x side x 3 bytes, bilinear, uncropped.
 
     ``box`` is left, top, right, bottom in pixels.
     """
     from PIL import Image
 
-    part = picture if box is None else picture.crop(box)
+    part = image if box is None else image.crop(box)
     return np.array(part.resize((side, side), Image.Resampling.BILINEAR))
 
 
@@ -206,15 +206,15 @@ def _short(name: str, what: str) -> ShortageError:
 
 
 def load_image(path: str | Path, size: int = INPUT_SIZE) -> np.ndarray:
-    """The picture at ``path`` as RGB bytes, ``size`` x ``size`` x 3, ready for :func:`preprocess_input`.
+    """The image at ``path`` as RGB bytes, ``size`` x ``size`` x 3, ready for :func:`preprocess_input`.
 
     Turned upright as its EXIF data say, transparent pixels on white, 16 bits made 8, grey become three channels; then
     resized straight to the square (a face crop is expected), bilinear as in Pillow. Raises ``FileNotFoundError`` when
-    there is none, :class:`ferplus_keras.errors.BadInputError` when it is no picture, damaged, or too large to be one.
+    there is none, :class:`ferplus_keras.errors.BadInputError` when it is no image, damaged, or too large to be one.
     """
     Path(path).stat()
     try:
-        return as_input(read_picture(path), side=size)
+        return as_input(read_image(path), side=size)
     except BadInputError as error:
         raise BadInputError(f"{path}: {error}.") from None
 
@@ -227,6 +227,6 @@ __all__ = [
     "as_input",
     "as_rgb",
     "decode",
-    "read_picture",
+    "read_image",
     "to_8_bits",
 ]

@@ -1,7 +1,7 @@
 """Faces found by what ships with OpenCV: Viola and Jones's cascade of 2001, trained on upright faces from the front.
 
 It is quick and old. It overlooks turned, covered and small faces, and takes other things for faces. What speaks for it
-here: it needs no further file, and FER2013's own pictures were cut out with OpenCV's face detector (Goodfellow et al.
+here: it needs no further file, and FER2013's own images were cut out with OpenCV's face detector (Goodfellow et al.
 2013), so its boxes are framed like what the networks were trained on. For better boxes, find the faces with a detector
 of your own and give the crops.
 """
@@ -32,9 +32,9 @@ SCALE_STEP, NEIGHBOURS, SMALLEST = 1.1, 5, 24
 
 
 class FaceFinder:
-    """Boxes (left, top, right, bottom) of the faces in an RGB picture, the largest first.
+    """Boxes (left, top, right, bottom) of the faces in an RGB image, the largest first.
 
-    ``margin`` widens each box on each side by that share of it, as far as the picture goes. Raises
+    ``margin`` widens each box on each side by that share of it, as far as the image goes. Raises
     :class:`BadInputError` when OpenCV or its cascade is not installed.
     """
 
@@ -43,15 +43,15 @@ class FaceFinder:
         self._own = threading.local()  # a cascade is not safe to share between threads
         self._cascade()
 
-    def __call__(self, picture: Image) -> list[Box]:
-        shrink = min(1.0, SEARCH_SIDE / max(picture.size))
-        small = picture.convert("L")
+    def __call__(self, image: Image) -> list[Box]:
+        shrink = min(1.0, SEARCH_SIDE / max(image.size))
+        small = image.convert("L")
         if shrink < 1:
             small = small.resize((max(1, round(small.width * shrink)), max(1, round(small.height * shrink))))
         found = self._cascade().detectMultiScale(
             np.asarray(small), scaleFactor=SCALE_STEP, minNeighbors=NEIGHBOURS, minSize=(SMALLEST, SMALLEST)
         )
-        boxes = [self._widened([int(side) / shrink for side in box], picture.size) for box in found]
+        boxes = [self._widened([int(side) / shrink for side in box], image.size) for box in found]
         return sorted(set(boxes), key=lambda box: (-(box[2] - box[0]) * (box[3] - box[1]), box))
 
     def _widened(self, box: list[float], size: tuple[int, int]) -> Box:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ferplus_keras.errors import BadInputError, first_line
-from ferplus_keras.predict.decoding import MAX_FILE_BYTES, as_rgb, decode, read_picture, to_8_bits
+from ferplus_keras.predict.decoding import MAX_FILE_BYTES, as_rgb, decode, read_image, to_8_bits
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -52,7 +52,7 @@ def items(images: Any) -> Iterable[Any]:
 def opened(image: Any) -> Image:
     """One image, upright, in RGB. Raises :class:`BadInputError` in a few words, without a name."""
     if isinstance(image, str | os.PathLike):
-        return read_picture(os.fspath(image))
+        return read_image(os.fspath(image))
     if isinstance(image, bytes | bytearray | memoryview):
         return decode(bytes(image))
     if _is_pillow(image):

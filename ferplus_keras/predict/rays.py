@@ -1,8 +1,8 @@
 """Predictions on many machines, by Ray Data: nothing lost and nothing twice, whatever dies on the way.
 
-The driver hands out pieces of work, some names or a row group of a Parquet file, and the workers read the pictures
+The driver hands out pieces of work, some names or a row group of a Parquet file, and the workers read the images
 themselves: names must mean the same file everywhere. Ray runs a piece again when its worker dies. What comes back are
-probabilities, which the driver writes down, each picture's once; a driver that dies goes on with ``--resume``.
+probabilities, which the driver writes down, each image's once; a driver that dies goes on with ``--resume``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ferplus_keras.predict.records import Answer
 from ferplus_keras.predict.seen import Seen
 from ferplus_keras.predict.sources import RowGroup, Source, find_places, rows_of
 
-#: Pictures in a piece of work: what is done again when a worker dies.
+#: Images in a piece of work: what is done again when a worker dies.
 PIECE = 64
 
 #: Pieces in one run of Ray Data. The names of so many are in memory at a time.
@@ -32,7 +32,7 @@ OBJECT_STORE_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class Piece:
-    """Names of pictures, or some rows of one row group."""
+    """Names of images, or some rows of one row group."""
 
     sources: tuple[Source, ...] = ()
     group: RowGroup | None = None
@@ -45,7 +45,7 @@ class Piece:
         return [self.group.name(row) for row in sorted(self.rows)]
 
     def read(self) -> Iterator[Source]:
-        """Its pictures; those of a row group are read now."""
+        """Its images; those of a row group are read now."""
         if self.group is None:
             yield from self.sources
             return
@@ -71,7 +71,7 @@ def ready(model: str) -> tuple[tuple[str, ...], bool]:
 def predict_with_ray(
     model: str, inputs: Sequence[str], *, workers: int = 2, batch: int = 32, done: Seen | None = None
 ) -> Iterator[list[Answer]]:
-    """Answers as they come, in no order, each picture once; ``done`` are left out, and those that come are added.
+    """Answers as they come, in no order, each image once; ``done`` are left out, and those that come are added.
 
     Runs on the Ray that this process or ``RAY_ADDRESS`` is connected to, or on one of its own that ends with it.
     ``workers`` copies of the network work at a time, one processor each.
@@ -142,11 +142,11 @@ def _run(model: str, window: list[Piece], workers: int, batch: int) -> Iterator[
             continue
         answers: list[Answer] = pickle.loads(row["answers"])
         if {answer.input for answer in answers} != names or len(answers) != len(names):
-            raise CheckFailedError("A worker answered other pictures than it was given. Run it again with --resume.")
+            raise CheckFailedError("A worker answered other images than it was given. Run it again with --resume.")
         yield answers
     if expected:
         lost = sum(map(len, expected.values()))
-        raise CheckFailedError(f"Ray ended without {lost:,} of the pictures. Run it again with --resume.")
+        raise CheckFailedError(f"Ray ended without {lost:,} of the images. Run it again with --resume.")
 
 
 class Worker:
@@ -166,7 +166,7 @@ class Worker:
         return {"number": pieces["number"], "answers": answers}
 
     def answer(self, piece: Piece) -> list[Answer]:
-        """The answers to the pictures of one piece."""
+        """The answers to the images of one piece."""
         from ferplus_keras.predict.streaming import Preparation, answer, stream
 
         sources: Iterable[Source] = piece.read()

@@ -61,10 +61,10 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Answer:
-    """All there is to say of one picture: a prediction for each face in it, or why there is none.
+    """All there is to say of one image: a prediction for each face in it, or why there is none.
 
-    ``boxes`` (left, top, right, bottom, in pixels of the upright picture) go with ``predictions`` where faces were
-    looked for. ``error`` says what is wrong with the picture; it is empty where simply no face was found.
+    ``boxes`` (left, top, right, bottom, in pixels of the upright image) go with ``predictions`` where faces were
+    looked for. ``error`` says what is wrong with the image; it is empty where simply no face was found.
     """
 
     input: str
@@ -88,7 +88,7 @@ class Answer:
 
 
 def columns(labels: Sequence[str]) -> list[str]:
-    """The header of the table of results. ``face`` of ``faces`` counts the rows of one picture."""
+    """The header of the table of results. ``face`` of ``faces`` counts the rows of one image."""
     return ["input", "face", "faces", "left", "top", "right", "bottom", "emotion", "confidence",
             *map(printable, labels), "error", "model"]  # fmt: skip
 
@@ -96,7 +96,7 @@ def columns(labels: Sequence[str]) -> list[str]:
 def cells(row: dict[str, Any], labels: Sequence[str]) -> list[Any]:
     """The values of one row of :meth:`Answer.rows`, in the order of :func:`columns`; None where there is none.
 
-    Text is made printable, but for the picture's name, by which programs and ``--resume`` find it again.
+    Text is made printable, but for the image's name, by which programs and ``--resume`` find it again.
     """
     probabilities = row["probabilities"] or {}
     emotion, error, model = (row[name] and printable(row[name]) for name in ("emotion", "error", "model"))
@@ -130,8 +130,8 @@ def unformulated(cell: str) -> str:
 class CsvFile:
     """Results in ``path``, written as they come to ``path`` + ``.partial``, which takes the name when all is done.
 
-    A picture's rows are written at once, so that a kill leaves whole rows but for the last picture's, which
-    ``resume`` cuts off. ``done`` are the pictures that need not be looked at again, ``errors`` how many of these could
+    An image's rows are written at once, so that a kill leaves whole rows but for the last image's, which
+    ``resume`` cuts off. ``done`` are the images that need not be looked at again, ``errors`` how many of these could
     not be read.
     """
 
@@ -198,7 +198,7 @@ class CsvFile:
             ) from None
 
     def _take_up(self, header: bytes) -> int:
-        """Note what is done; the place behind the last picture whose rows are all there."""
+        """Note what is done; the place behind the last image whose rows are all there."""
         with self.partial.open("rb") as stream:
             return self._place_behind(stream, header)
 

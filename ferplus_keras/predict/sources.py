@@ -1,7 +1,7 @@
-"""What people name, file, folder, pattern, Parquet or a list on standard input, as a lazy row of pictures.
+"""What people name, file, folder, pattern, Parquet or a list on standard input, as a lazy row of images.
 
-Nothing here opens a picture, and nothing keeps the names: a folder of a million files costs as much memory as one of
-ten thousand. One picture comes once, however many of the inputs name it.
+Nothing here opens an image, and nothing keeps the names: a folder of a million files costs as much memory as one of
+ten thousand. One image comes once, however many of the inputs name it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ferplus_keras.errors import BadInputError, first_line
-from ferplus_keras.predict.decoding import decode, read_picture
+from ferplus_keras.predict.decoding import decode, read_image
 from ferplus_keras.predict.seen import Seen
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ LOOKED_AT = 32
 #: What web addresses begin with.
 ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 
-#: Columns of a Parquet file in which pictures are looked for, and beside them their names.
-PICTURE_COLUMNS = ("image", "bytes", "picture", "data", "img")
+#: Columns of a Parquet file in which images are looked for, and beside them their names.
+IMAGE_COLUMNS = ("image", "bytes", "picture", "data", "img")
 
 #: The suffix of Parquet files.
 PARQUET = ".parquet"
@@ -44,13 +44,13 @@ PARQUET = ".parquet"
 #: Rows of a Parquet file that are read at a time.
 PARQUET_ROWS = 64
 
-#: Bytes by which a column of pictures may be larger unpacked than packed. Pictures are packed already.
+#: Bytes by which a column of images may be larger unpacked than packed. Images are packed already.
 UNPACKED_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
 class Source:
-    """One picture to come: its name as it was given, and its bytes where it is no file.
+    """One image to come: its name as it was given, and its bytes where it is no file.
 
     ``inside`` is its path within the folder that was named; ``problem`` says why there is nothing to open.
     """
@@ -61,15 +61,15 @@ class Source:
     problem: str = ""
 
     def read(self) -> Image:
-        """The picture, upright, in RGB. Raises :class:`BadInputError`."""
+        """The image, upright, in RGB. Raises :class:`BadInputError`."""
         if self.problem:
             raise BadInputError(self.problem)
-        return read_picture(self.name) if self.data is None else decode(self.data, self.name)
+        return read_image(self.name) if self.data is None else decode(self.data, self.name)
 
 
 @dataclass(frozen=True)
 class RowGroup:
-    """Some rows of a Parquet file of pictures: its ``group``-th piece, from the row ``first`` on, ``rows`` of them."""
+    """Some rows of a Parquet file of images: its ``group``-th piece, from the row ``first`` on, ``rows`` of them."""
 
     path: str
     group: int
@@ -77,7 +77,7 @@ class RowGroup:
     rows: int
 
     def name(self, row: int) -> str:
-        """What the picture in a row of the file is called."""
+        """What the image in a row of the file is called."""
         return f"{self.path}#{row}"
 
 
@@ -88,7 +88,7 @@ Place = Source | RowGroup
 class Ahead:
     """What a look at the first inputs says, before anything large is loaded.
 
-    ``readable`` says whether a picture among them can be read; ``problems`` are those before it that cannot, each with
+    ``readable`` says whether an image among them can be read; ``problems`` are those before it that cannot, each with
     its reason, and ``broken`` whether one of these is a file at all. ``all`` are the same inputs as if nobody had
     looked.
     """
@@ -100,7 +100,7 @@ class Ahead:
 
 
 def look_ahead(sources: Iterable[Source]) -> Ahead:
-    """Look for a picture that can be read among the first :data:`LOOKED_AT` of ``sources``."""
+    """Look for an image that can be read among the first :data:`LOOKED_AT` of ``sources``."""
     coming = iter(sources)
     looked: list[Source] = []
     problems: list[Source] = []
@@ -124,10 +124,10 @@ def look_ahead(sources: Iterable[Source]) -> Ahead:
 def find_sources(
     inputs: Sequence[str], *, listed: BinaryIO | None = None, null: bool = False, done: Seen | None = None
 ) -> Iterator[Source]:
-    """The pictures that ``inputs`` name, each once, in the order of the inputs.
+    """The images that ``inputs`` name, each once, in the order of the inputs.
 
     Args:
-        inputs: image files, folders (searched to the bottom for names with a picture's suffix), patterns such as
+        inputs: image files, folders (searched to the bottom for names with an image's suffix), patterns such as
             ``faces/**/*.jpg``, Parquet files, and ``-`` for the names in ``listed``.
         listed: a list of names, one a line, or with ``null`` one before each zero byte.
         done: names that are left out; those that come are added.
@@ -140,7 +140,7 @@ def find_sources(
 
 
 def find_places(inputs: Sequence[str], *, listed: BinaryIO | None = None, null: bool = False) -> Iterator[Place]:
-    """The same, nothing opened: pictures, and pieces of Parquet files; what is named twice comes twice."""
+    """The same, nothing opened: images, and pieces of Parquet files; what is named twice comes twice."""
     for given in inputs:
         yield from _of_list(listed, null) if given == "-" else _of_input(given)
 
@@ -176,7 +176,7 @@ def _of_place(name: str) -> Iterator[Place]:
             found = True
             yield place
         if not found:
-            yield Source(name, problem="a folder without pictures")
+            yield Source(name, problem="a folder without images")
     elif name.lower().endswith(PARQUET) and os.path.isfile(name):  # noqa: PTH113
         yield from _of_parquet(name)
     else:
@@ -184,7 +184,7 @@ def _of_place(name: str) -> Iterator[Place]:
 
 
 def _of_folder(folder: str) -> Iterator[Place]:
-    """The pictures below ``folder``, a folder's own before those of the folders in it; hidden ones are left out."""
+    """The images below ``folder``, a folder's own before those of the folders in it; hidden ones are left out."""
     waiting = [folder]
     while waiting:
         here = waiting.pop()
@@ -209,7 +209,7 @@ def _of_folder(folder: str) -> Iterator[Place]:
 
 @cache
 def suffixes() -> frozenset[str]:
-    """What the names of pictures end in: all that Pillow registers for a format that it can read."""
+    """What the names of images end in: all that Pillow registers for a format that it can read."""
     from PIL import Image
 
     return frozenset(end for end, format in Image.registered_extensions().items() if format in Image.OPEN)
@@ -264,7 +264,7 @@ def row_groups(path: str) -> list[RowGroup]:
         with parquet.ParquetFile(path) as file:
             counts = [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)]
             _column(file.schema_arrow.names)
-            if sum(counts) > os.path.getsize(path):  # noqa: PTH202  (a picture takes more than a byte)
+            if sum(counts) > os.path.getsize(path):  # noqa: PTH202  (an image takes more than a byte)
                 raise BadInputError(f"damaged: it claims {sum(counts):,} rows, more than it has bytes")
     except BadInputError:
         raise
@@ -274,7 +274,7 @@ def row_groups(path: str) -> list[RowGroup]:
 
 
 def rows_of(piece: RowGroup) -> Iterator[Source]:
-    """The pictures of one row group, read a few at a time."""
+    """The images of one row group, read a few at a time."""
     import pyarrow.parquet as parquet
 
     row, end = piece.first, piece.first + piece.rows
@@ -307,15 +307,15 @@ def _refuse_bomb(group: Any, column: str) -> None:
     packed, unpacked = (sum(getattr(part, f"total_{kind}_size") for part in parts) for kind in
                         ("compressed", "uncompressed"))  # fmt: skip
     if unpacked > packed + UNPACKED_BYTES:
-        raise BadInputError(f"the Parquet rows would unpack from {packed:,} to {unpacked:,} bytes, as no pictures do")
+        raise BadInputError(f"the Parquet rows would unpack from {packed:,} to {unpacked:,} bytes, as no images do")
 
 
 def _column(names: Sequence[str]) -> str:
-    for name in PICTURE_COLUMNS:
+    for name in IMAGE_COLUMNS:
         if name in names:
             return name
     raise BadInputError(
-        f"its columns are {', '.join(names)[:120]}; the pictures' bytes are looked for in {', '.join(PICTURE_COLUMNS)}"
+        f"its columns are {', '.join(names)[:120]}; the images' bytes are looked for in {', '.join(IMAGE_COLUMNS)}"
     )
 
 

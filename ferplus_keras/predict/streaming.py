@@ -1,4 +1,4 @@
-"""Pictures in, answers out: threads decode the next pictures while the network is busy with these.
+"""Images in, answers out: threads decode the next images while the network is busy with these.
 
 What is in memory at a time is bounded: a batch for the network, and as much again waiting for it.
 """
@@ -26,42 +26,42 @@ if TYPE_CHECKING:
 Find = Callable[["Image"], list[Box]]
 Item = TypeVar("Item")
 
-#: Pictures are shown no larger than this, so what waits to be drawn on is reduced to it.
+#: Images are shown no larger than this, so what waits to be drawn on is reduced to it.
 SHOWN_SIDE = 720
 
 
 @dataclass(frozen=True)
 class Prepared(Generic[Item]):
-    """A picture made ready: each face as the network takes it, 224 x 224 x 3 bytes; or what is wrong."""
+    """An image made ready: each face as the network takes it, 224 x 224 x 3 bytes; or what is wrong."""
 
     item: Item
     faces: tuple[np.ndarray, ...] = ()
     boxes: tuple[Box, ...] | None = None
-    shown: Image | None = None  #: the picture, reduced, where it will be drawn on
+    shown: Image | None = None  #: the image, reduced, where it will be drawn on
     scale: float = 1.0  #: of ``shown``
     error: str = ""
 
 
 @dataclass(frozen=True)
 class Preparation(Generic[Item]):
-    """What the threads do with a picture. ``read`` opens an item, ``find``, if given, looks for faces."""
+    """What the threads do with an image. ``read`` opens an item, ``find``, if given, looks for faces."""
 
     read: Callable[[Item], Image]
     find: Find | None = None
     show: bool = False
-    side: int = INPUT_SIZE  #: of the pictures that the network takes
+    side: int = INPUT_SIZE  #: of the images that the network takes
 
     def __call__(self, item: Item) -> Prepared[Item]:
         try:
-            picture = self.read(item)
+            image = self.read(item)
         except BadInputError as error:
             return Prepared(item, error=str(error))
-        boxes = tuple(self.find(picture)) if self.find else None
-        faces = tuple(as_input(picture, box, self.side) for box in ((None,) if boxes is None else boxes))
+        boxes = tuple(self.find(image)) if self.find else None
+        faces = tuple(as_input(image, box, self.side) for box in ((None,) if boxes is None else boxes))
         shown, scale = None, 1.0
         if self.show:
-            scale = min(1.0, SHOWN_SIDE / max(picture.size))
-            shown = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
+            scale = min(1.0, SHOWN_SIDE / max(image.size))
+            shown = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
         return Prepared(item, faces, boxes, shown, scale)
 
 
@@ -115,7 +115,7 @@ def _predicted(
 
 
 def answer(name: str, prepared: Prepared[Any], predictions: tuple[Prediction, ...]) -> Answer:
-    """The answer to the picture called ``name``."""
+    """The answer to the image called ``name``."""
     return Answer(name, predictions, prepared.boxes if predictions else None, prepared.error)
 
 

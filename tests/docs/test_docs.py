@@ -205,11 +205,11 @@ def test_every_relative_link_leads_somewhere() -> None:
             assert anchor in headings, f"{page.name}: #{anchor}"
 
 
-def test_pictures_are_small_and_shown_somewhere() -> None:
+def test_images_are_small_and_shown_somewhere() -> None:
     pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
-    for picture in (ROOT / "docs" / "images").glob("*.png"):
-        assert picture.stat().st_size < 150_000, picture
-        assert f"images/{picture.name})" in pages, picture
+    for image in (ROOT / "docs" / "images").glob("*.png"):
+        assert image.stat().st_size < 150_000, image
+        assert f"images/{image.name})" in pages, image
 
 
 def test_the_documented_exit_codes_are_the_programs() -> None:

@@ -21,7 +21,7 @@ from tests.verify.oracles import painted, seer, swapped
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Kaggle's pair, of pictures as bright as their class."""
+    """Kaggle's pair, of images as bright as their class."""
     monkeypatch.setenv("FERPLUS_CACHE", "off")
     dataset = painted([*range(8)] * 4, [0, 1, 2, 2] * 8)
     small = Small(dataset.images, dataset.votes, dataset.split, list(dataset.names))
@@ -49,8 +49,8 @@ def test_a_measurement(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", "accuracy", "right.h5", "--data", str(data)]) == 0
     shown = capsys.readouterr()
     assert "test, albanie: 100.00 %  16 of 16" in shown.out and "protocol albanie" in shown.out
-    assert "16 of 16 pictures" in shown.err and "a second" in shown.err
-    assert re.fullmatch(r"16 pictures, in [\d.]+ s altogether", shown.out.splitlines()[-1])
+    assert "16 of 16 images" in shown.err and "a second" in shown.err
+    assert re.fullmatch(r"16 images, in [\d.]+ s altogether", shown.out.splitlines()[-1])
 
 
 def test_the_variable_is_the_default(
@@ -72,7 +72,7 @@ def test_the_variable_is_the_default(
         (["right.h5", "--expect", "much"], 2, "a percentage such as 87.6"),
         (["right.h5", "--split", "both", "--expect", "90"], 2, "choose a --split"),
         (["right.h5", "--versus", "right.h5"], 0, ""),
-        (["right.h5", "--versus", "wrong.h5"], 1, "the same decision on 12 of 16 test pictures"),
+        (["right.h5", "--versus", "wrong.h5"], 1, "the same decision on 12 of 16 test images"),
         (["right.h5", "--data", "/nowhere/at/all"], 2, "There is nothing at"),
     ],
 )
@@ -116,7 +116,7 @@ def test_a_report_that_cannot_be_written_is_said_before_the_work(
 ) -> None:
     (tmp_path / "report").write_text("a file")
     code = main(["verify", "accuracy", "right.h5", "--data", str(data), "--report", str(tmp_path / "report")])
-    assert code == 3 and "pictures" not in capsys.readouterr().err
+    assert code == 3 and "images" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Networks that know the answer, for tests of the evaluation: a picture's brightness says its class."""
+"""Networks that know the answer, for tests of the evaluation: an image's brightness says its class."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BASE, STEP = 20, 30
 
 
 def painted(classes: list[int], split: list[int] | None = None, *, unanimous: int = 10) -> Dataset:
-    """A data set of one picture a class number, each as bright as its class; all different by a corner pixel."""
+    """A data set of one image a class number, each as bright as its class; all different by a corner pixel."""
     count = len(classes)
     images = np.stack([np.full((48, 48), BASE + STEP * each, np.uint8) for each in classes])
     images[np.arange(count), 0, 0] = np.arange(count) % 251

@@ -50,7 +50,7 @@ def test_one_that_is_always_right() -> None:
 
 
 @pytest.mark.parametrize("resize", RESIZERS)
-def test_pictures_reach_the_network_as_published(resize: str) -> None:
+def test_images_reach_the_network_as_published(resize: str) -> None:
     """Grey as RGB, less each channel's mean, whatever resizes."""
     seen = []
 
@@ -110,7 +110,7 @@ def test_copies_stand_apart() -> None:
     result = result_of(seer(), dataset)
     split = result["splits"][0]
     assert (split["copies"]["n"], split["without_copies"]["n"]) == (2, 1)
-    assert result["data"]["copies"][0] == {"split": "test", "also_in": "train", "rows": 1, "pictures": 1}
+    assert result["data"]["copies"][0] == {"split": "test", "also_in": "train", "rows": 1, "images": 1}
 
 
 def test_logits_and_probabilities_are_the_same_network() -> None:
@@ -142,8 +142,8 @@ def test_what_is_no_answer_is_said(run: Any, error: type[Exception], told: str) 
         evaluate(seer(call=run), painted([0, 1]), ALBANIE)
 
 
-def test_a_split_without_pictures_is_said() -> None:
-    with pytest.raises(BadInputError, match="no val pictures"):
+def test_a_split_without_images_is_said() -> None:
+    with pytest.raises(BadInputError, match="no val images"):
         evaluate(seer(), painted([0, 1]), ALBANIE, splits=("val",))
 
 
@@ -155,7 +155,7 @@ def test_progress_counts_up_and_says_how_long() -> None:
     assert Step("x", 50, 100, 10.0).left == pytest.approx(10.0)
 
 
-def test_memory_does_not_grow_with_the_number_of_pictures() -> None:
+def test_memory_does_not_grow_with_the_number_of_images() -> None:
     def peak(count: int) -> int:
         dataset = painted([0] * count)
         evaluate(seer(), dataset, ALBANIE)  # what is imported and cached once
@@ -166,7 +166,7 @@ def test_memory_does_not_grow_with_the_number_of_pictures() -> None:
         return most
 
     few, many = peak(10), peak(400)
-    assert many - few < 400 * 2_500  # 600 kB a picture would be 240 MB; numbers of them are 64 bytes
+    assert many - few < 400 * 2_500  # 600 kB an image would be 240 MB; numbers of them are 64 bytes
 
 
 def test_what_resizing_changes_is_shown_when_asked() -> None:
@@ -206,7 +206,7 @@ def test_as_expected_passes_and_says_by_how_much() -> None:
         pytest.param(lambda logits: np.roll(logits, 1, axis=1), id="classes shifted by one"),
         pytest.param(lambda logits: -logits, id="sign"),
         pytest.param(lambda logits: np.zeros_like(logits), id="nothing learnt"),
-        pytest.param(lambda logits: np.roll(logits, 1, axis=0), id="pictures out of step"),
+        pytest.param(lambda logits: np.roll(logits, 1, axis=0), id="images out of step"),
     ],
 )
 def test_a_fault_turns_the_gate_red(fault: Any) -> None:
@@ -214,7 +214,7 @@ def test_a_fault_turns_the_gate_red(fault: Any) -> None:
     assert not result["passed"] and not result["levels"][0]["passed"]
 
 
-def test_pictures_fed_wrongly_turn_the_gate_red() -> None:
+def test_images_fed_wrongly_turn_the_gate_red() -> None:
     """A network that was made for 0..1, or for another mean: what it sees here is not what it knows."""
 
     def scaled(images: np.ndarray) -> np.ndarray:
@@ -273,7 +273,7 @@ def official(dataset: Dataset) -> Dataset:
     return replace(dataset, label_rows=35_887)
 
 
-#: As if the published label file had four pictures in val and four in test.
+#: As if the published label file had four images in val and four in test.
 SMALL_ALBANIE = replace(ALBANIE, kept=(0, 4, 4))
 
 
@@ -291,7 +291,7 @@ def test_the_published_figure_is_the_manifests() -> None:
         ({"protocol": PROTOCOLS["majority"]}, "cannot be compared"),
         ({"limit": 3}, "leave --limit out"),
         ({"dataset": painted([0])}, "35,887 rows"),
-        ({"protocol": replace(ALBANIE, kept=(0, 0, 2))}, "keeps 2 test pictures of the published votes, and 1 of"),
+        ({"protocol": replace(ALBANIE, kept=(0, 0, 2))}, "keeps 2 test images of the published votes, and 1 of"),
         ({"predictor": seer(network="")}, "has no accuracy for it"),
     ],
 )
@@ -364,13 +364,13 @@ def test_two_networks_that_are_each_undecided_between_two_are_not_near() -> None
 
 
 def test_real_faces_teach_a_linear_classifier_more_than_the_commonest_class(ferplus: Dataset) -> None:
-    """Fitted on train in a second, judged on val: it learns only where pictures, votes and splits belong together."""
+    """Fitted on train in a second, judged on val: it learns only where images, votes and splits belong together."""
     targets = ALBANIE.apply(ferplus.votes)
     rows = ferplus.rows_of("train")
     rows = rows[targets.kept[rows]][::4]
 
     def features(grey: np.ndarray) -> np.ndarray:
-        """12 x 12 means, each picture's own brightness and contrast taken out."""
+        """12 x 12 means, each image's own brightness and contrast taken out."""
         edges = np.linspace(0, grey.shape[1], 13).astype(int)[:-1]
         means = np.add.reduceat(np.add.reduceat(grey.astype(np.float32), edges, axis=1), edges, axis=2)
         flat = means.reshape(len(grey), -1)

@@ -21,7 +21,7 @@ from ferplus_keras.errors import BadInputError
 from tests.conftest import run_ferplus, run_python
 from tests.ferplus_files import Small, write_pair
 from tests.verify.oracles import painted
-from verify.exporting import calibration_pictures, export_checked
+from verify.exporting import draw_calibration_images, export_checked
 from verify.images import Images, natural_pixels
 from verify.outputs import compare_outputs, reference_outputs
 from verify.predictors import open_predictor
@@ -42,7 +42,7 @@ def resnet_pth(session_folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 24 pictures."""
+    """A folder of 24 images."""
     from PIL import Image
 
     folder = tmp_path_factory.mktemp("faces")
@@ -87,17 +87,17 @@ def test_names_say_what_the_export_is() -> None:
         export_path("x.onnx", Recipe("onnx"), "x.onnx", standin=False)
 
 
-def test_calibration_takes_ferplus_train_pictures_or_a_folder(tmp_path: Path, faces: Path) -> None:
+def test_calibration_takes_ferplus_train_images_or_a_folder(tmp_path: Path, faces: Path) -> None:
     data = painted([0, 1, 2, 3], [0, 1, 2, 2])
     write_pair(Small(data.images, data.votes, data.split, list(data.names)), tmp_path / "fer2013")
-    found = calibration_pictures(tmp_path / "fer2013", 100, 0)
+    found = draw_calibration_images(tmp_path / "fer2013", 100, 0)
     assert "train" in found.origin and found.pixels.dtype == np.uint8 and found.pixels.shape[1:] == (224, 224, 3)
     assert 1 <= found.count < len(data.images)
-    assert calibration_pictures(faces, 5, 0).count == 5
-    with pytest.raises(BadInputError, match="no picture"):
-        calibration_pictures(tmp_path_empty(tmp_path), 5, 0)
-    with pytest.raises(BadInputError, match="a folder of pictures or FERPlus"):
-        calibration_pictures(tmp_path / "nothing", 5, 0)
+    assert draw_calibration_images(faces, 5, 0).count == 5
+    with pytest.raises(BadInputError, match="no image"):
+        draw_calibration_images(tmp_path_empty(tmp_path), 5, 0)
+    with pytest.raises(BadInputError, match="a folder of images or FERPlus"):
+        draw_calibration_images(tmp_path / "nothing", 5, 0)
 
 
 def tmp_path_empty(tmp_path: Path) -> Path:

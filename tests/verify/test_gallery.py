@@ -65,7 +65,7 @@ def test_what_the_places_say_adds_up_to_the_logits(opened: Any) -> None:
     assert looks.rows.tolist() == [0, 1] and looks.labels.tolist() == [0, 3]
     for emotion in range(8):
         np.testing.assert_array_equal(looks.heat(0, emotion), np.maximum(looks.said[0, :, :, emotion], 0))
-    with pytest.raises(BadInputError, match="no train pictures"):
+    with pytest.raises(BadInputError, match="no train images"):
         look(opened, data, PROTOCOLS["albanie"], "train")
 
 

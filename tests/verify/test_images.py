@@ -24,9 +24,9 @@ def test_the_seed_decides() -> None:
 
 
 def test_power_falls_with_frequency_and_white_noise_would_not() -> None:
-    def low_share(pictures: np.ndarray) -> np.ndarray:
+    def low_share(images: np.ndarray) -> np.ndarray:
         """Share of the power (the mean left out) in the lowest eighth of the frequencies."""
-        power = np.abs(np.fft.fft2(pictures[..., 0])) ** 2
+        power = np.abs(np.fft.fft2(images[..., 0])) ** 2
         power[:, 0, 0] = 0.0
         frequency = np.abs(np.fft.fftfreq(power.shape[1]))
         low = np.maximum(frequency[:, None], frequency[None, :]) < 1 / 16
@@ -38,12 +38,12 @@ def test_power_falls_with_frequency_and_white_noise_would_not() -> None:
     assert low_share(white).max() < 0.05
 
 
-def test_pictures_differ_and_use_the_range() -> None:
-    pictures = natural_pixels(8, size=96).astype(float)
-    brightness, contrast = pictures.mean(axis=(1, 2, 3)), pictures.std(axis=(1, 2, 3))
+def test_images_differ_and_use_the_range() -> None:
+    images = natural_pixels(8, size=96).astype(float)
+    brightness, contrast = images.mean(axis=(1, 2, 3)), images.std(axis=(1, 2, 3))
     assert np.ptp(brightness) > 20
     assert contrast.max() > 1.5 * contrast.min() > 0
-    assert (np.abs(pictures[..., 0] - pictures[..., 2]).mean(axis=(1, 2)) > 1).all(), "a grey picture hides BGR"
+    assert (np.abs(images[..., 0] - images[..., 2]).mean(axis=(1, 2)) > 1).all(), "a grey image hides BGR"
 
 
 def test_both_layouts_hold_the_same_preprocessed_images() -> None:
@@ -54,21 +54,21 @@ def test_both_layouts_hold_the_same_preprocessed_images() -> None:
     np.testing.assert_array_equal(images.numpy().transpose(0, 2, 3, 1), inputs)
 
 
-def test_a_folder_of_pictures_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_a_folder_of_images_is_taken_as_it_is(tmp_path: Path) -> None:
     for number in range(5):
-        picture = np.random.default_rng(number).integers(0, 255, (48, 48), np.uint8)
-        Image.fromarray(picture).save(tmp_path / f"fer{number:07d}.png")
+        image = np.random.default_rng(number).integers(0, 255, (48, 48), np.uint8)
+        Image.fromarray(image).save(tmp_path / f"fer{number:07d}.png")
     images = Images.of(3, seed=1, folder=tmp_path)
     assert images.pixels.shape == (3, 224, 224, 3) and images.pixels.dtype == np.uint8 and images.count == 3
-    assert "3 of 5 pictures" in images.origin
+    assert "3 of 5 images" in images.origin
     np.testing.assert_array_equal(images.pixels, Images.of(3, seed=1, folder=tmp_path).pixels)
     assert not np.array_equal(images.pixels, Images.of(3, seed=2, folder=tmp_path).pixels)
     assert Images.of(9, folder=tmp_path).count == 5
     np.testing.assert_allclose(images.inputs[..., 0], images.pixels[..., 0] - 131.0912, atol=1e-4)
 
 
-def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="no picture"):
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="no image"):
         Images.of(1, folder=tmp_path)
     with pytest.raises(BadInputError, match="no folder"):
         Images.of(1, folder=tmp_path / "absent")

@@ -35,7 +35,7 @@ def image() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def patch(image: np.ndarray) -> np.ndarray:
-    """A small picture for a network without its head, which takes any size: a twelfth of the work."""
+    """A small image for a network without its head, which takes any size: a twelfth of the work."""
     return image[:, 80:144, 80:144]
 
 

@@ -24,7 +24,7 @@ from verify.scores import (
 @pytest.mark.parametrize(
     ("correct", "n", "low", "high"),
     [
-        (2886, 3294, 0.8645, 0.8870),  # the published 87.6 % on 3,294 pictures: +- 1.1 points
+        (2886, 3294, 0.8645, 0.8870),  # the published 87.6 % on 3,294 images: +- 1.1 points
         (10, 10, 0.7225, 1.0),
         (0, 10, 0.0, 0.2775),
         (81, 263, 0.2553, 0.3662),  # Newcombe 1998, table I
@@ -54,7 +54,7 @@ def test_figures_by_class() -> None:
     assert (rows[2]["precision"], rows[2]["recall"], rows[2]["f1"]) == (None, 0.0, 0.0)
     assert rows[3]["recall"] is None and rows[3]["f1"] is None
     average = macro(rows)
-    assert average["recall"] == pytest.approx((0.8 + 0.8 + 0) / 3)  # the class without pictures does not count
+    assert average["recall"] == pytest.approx((0.8 + 0.8 + 0) / 3)  # the class without images does not count
     assert average["precision"] == pytest.approx((8 / 9 + 4 / 11 + 0) / 3)
 
 

@@ -1,4 +1,4 @@
-"""A network that was trained on small pictures: what its files say of it, and what may not be said."""
+"""A network that was trained on small images: what its files say of it, and what may not be said."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_every_way_of_resizing_takes_a_size(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["small.h5", "small.keras", "small.onnx"])
-def test_predict_shows_a_network_pictures_of_its_own_size(name: str, tmp_path: Path) -> None:
+def test_predict_shows_a_network_images_of_its_own_size(name: str, tmp_path: Path) -> None:
     checkpoint = replace(seeded_checkpoint("resnet50"), provenance=trained(48))
     write(checkpoint, tmp_path / name)
     classifier = EmotionClassifier(tmp_path / name)

@@ -15,7 +15,7 @@ def write_accuracy_report(result: Result, images: np.ndarray, folder: Path) -> l
     """Write the report of an accuracy ``result`` into ``folder`` and return its four files, the page last.
 
     ``images`` are the data set's (n x 48 x 48 bytes): the page shows the most confident mistakes, and is the only file
-    that holds pictures. Raises :class:`OutputError` when the folder cannot be written to.
+    that holds images. Raises :class:`OutputError` when the folder cannot be written to.
     """
     from verify.report.accuracy_page import accuracy_page
     from verify.report.accuracy_texts import junit_xml, summary

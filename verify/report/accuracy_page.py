@@ -40,13 +40,13 @@ def accuracy_page(result: Result, images: np.ndarray) -> Page:
         sections.append(
             Section(
                 "resize", "What resizing changes", _resizers(result),
-                "The same network on the same pictures, brought from 48 x 48 to 224 x 224 in each of four ways.",
+                "The same network on the same images, brought from 48 x 48 to 224 x 224 in each of four ways.",
             )
         )  # fmt: skip
     sections += [
         Section(
             "protocol", "What counts as right", _protocol(result),
-            "Ten people voted on each picture. Figures under different protocols are not comparable.",
+            "Ten people voted on each image. Figures under different protocols are not comparable.",
         ),
         Section("data", "Data", _data(result)),
         Section("files", "The network", _files(result)),
@@ -70,7 +70,7 @@ def _verdict(result: Result) -> Verdict:
     told = " and ".join(f"{percent(split['accuracy'])} on {split['split']}" for split in result["splits"])
     network = f" ({result['model']['network']})" if result["model"]["network"] else ""
     counts = "; ".join(
-        f"{split['correct']:,} of {split['n']:,} {split['split']} pictures are right" for split in result["splits"]
+        f"{split['correct']:,} of {split['n']:,} {split['split']} images are right" for split in result["splits"]
     )
     sentence = html(
         "<code>{}</code>{}, run by {}, under the protocol <strong>{}</strong>: {}.",
@@ -86,7 +86,7 @@ def _verdict(result: Result) -> Verdict:
         facts.append(
             Fact(f"Accuracy, {where}", percent(split["accuracy"]), note, expected["passed"] if expected else None)
         )
-        left_out = f"{split['copies']['n']:,} {where} pictures left out"
+        left_out = f"{split['copies']['n']:,} {where} images left out"
         facts.append(Fact("without copies of train", percent(clean["accuracy"]), left_out))
         if len(result["splits"]) == 1:
             average, loss = split["macro"], split["calibration"]
@@ -129,7 +129,7 @@ def _split(split: dict[str, Any], result: Result, images: np.ndarray) -> Markup:
     before = "train or val" if name == "test" else "train"
     expected = next((each["percent"] for each in result["expectations"] if each["split"] == name), None)
     rows = [
-        RateRow("All pictures", split, strong=True),
+        RateRow("All images", split, strong=True),
         RateRow(f"without copies of {before}", split["without_copies"], strong=True),
         RateRow(f"copies of {before} alone", split["copies"]),
         RateRow("one emotion has the most votes", ties["untied"]),
@@ -139,7 +139,7 @@ def _split(split: dict[str, Any], result: Result, images: np.ndarray) -> Markup:
     caption = "Whiskers: Wilson's 95 % interval." + (
         "" if expected is None else f" Dashed: the {expected:g} % that were expected."
     )
-    figure = plots.rates("Accuracy, and of which pictures", caption, rows, expected)
+    figure = plots.rates("Accuracy, and of which images", caption, rows, expected)
     pair = html(
         '<div class="pair">{}{}</div>',
         plots.confusion(f"confusion-{name}", split), plots.reliability(f"reliability-{name}", split),
@@ -152,11 +152,11 @@ def _split(split: dict[str, Any], result: Result, images: np.ndarray) -> Markup:
 
 def _classes(split: dict[str, Any]) -> Markup:
     columns = [
-        parts.Column("Class"), parts.Column("Pictures", "number", "with that label", down_first=True),
+        parts.Column("Class"), parts.Column("Images", "number", "with that label", down_first=True),
         parts.Column("Decided", "number", "how often the network decided so", down_first=True),
         parts.Column("Right", "number", down_first=True),
         parts.Column("Precision", "number", "of its decisions for the class, how many are right"),
-        parts.Column("Recall", "number", "of the class's pictures, how many it found"),
+        parts.Column("Recall", "number", "of the class's images, how many it found"),
         parts.Column("F1", "number", "harmonic mean of the two"),
     ]  # fmt: skip
     rows = [
@@ -253,12 +253,12 @@ def _protocol(result: Result) -> Markup:
 def _data(result: Result) -> Markup:
     data, resize = result["data"], result["preprocessing"]["resize"]
     copies = "; ".join(
-        f"{each['rows']:,} {each['split']} rows ({each['pictures']:,} distinct pictures) stand in {each['also_in']} too"
+        f"{each['rows']:,} {each['split']} rows ({each['images']:,} distinct images) stand in {each['also_in']} too"
         for each in data["copies"]
     )
     return parts.facts(
         [
-            ("Read from", data["origin"]), ("Pictures", f"{data['rows']:,}"),
+            ("Read from", data["origin"]), ("Images", f"{data['rows']:,}"),
             ("Votes", f"{data['labels']}, {data['label_rows']:,} rows"), ("Exact copies", copies),
             ("Preprocessing", f"grey as RGB, 0..255 less {', '.join(map(str, result['preprocessing']['mean']))}"),
             ("Resize", f"{resize['name']}: {resize['title']}; {resize['text']}"),
@@ -286,8 +286,8 @@ def _card(role: str, model: dict[str, Any]) -> parts.File:
 
 def _circumstances(result: Result) -> Markup:
     pace = "; ".join(
-        f"{split['split']}: {split['timing']['per_second']:.1f} pictures a second, "
-        f"{_share(split['timing'])} of the time on the pictures themselves"
+        f"{split['split']}: {split['timing']['per_second']:.1f} images/s, "
+        f"{_share(split['timing'])} of the time on the images themselves"
         for split in result["splits"]
     )
     return parts.facts(

@@ -44,7 +44,7 @@ def rates(title: str, caption: str, rows: Sequence[RateRow], mark: float | None 
 
 
 def confusion(id: str, split: dict[str, Any]) -> Markup:
-    """The confusion matrix as a picture: rows are labels, shaded by their share of the row."""
+    """The confusion matrix as an image: rows are labels, shaded by their share of the row."""
     names = [row["name"] for row in split["classes"]]
     step, cells = 100 / len(names), []
     worst: tuple[int, str, str] = (0, "", "")
@@ -77,7 +77,7 @@ def reliability(id: str, split: dict[str, Any]) -> Markup:
         share = each["n"] / split["n"]
         text = (
             f"{percent(each['low'], 0)} to {percent(each['high'], 0)} sure: right {percent(each['accuracy'], 1)} of "
-            f"the time, {percent(each['confidence'], 1)} sure on average; {each['n']:,} pictures ({percent(share, 1)})"
+            f"the time, {percent(each['confidence'], 1)} sure on average; {each['n']:,} images ({percent(share, 1)})"
         )
         bins.append(
             {"x": 100 * each["low"], "width": 100 * (each["high"] - each["low"]), "accuracy": 100 * each["accuracy"],
@@ -86,15 +86,15 @@ def reliability(id: str, split: dict[str, Any]) -> Markup:
     told = f"{percent(found['confidence'], 1)} sure on average and right {percent(split['accuracy'], 1)} of the time"
     return render(
         "reliability.html.j2", id=id, title="Reliability", bins=bins,
-        caption=f"Expected calibration error {percent(found['ece'])}: {told}. Dotted: the share of pictures in a bin.",
+        caption=f"Expected calibration error {percent(found['ece'])}: {told}. Dotted: the share of images in a bin.",
         summary=f"Bars of accuracy over bins of confidence. {told}.",
     )  # fmt: skip
 
 
 def contact_sheet(split: dict[str, Any], classes: Sequence[str], images: np.ndarray) -> Markup:
-    """The most confident mistakes, as pictures inside the page."""
+    """The most confident mistakes, as images inside the page."""
     space = "\N{NO-BREAK SPACE}"
-    pictures = [
+    shown = [
         {
             "source": f"data:image/png;base64,{base64.b64encode(_png(images[each['row']])).decode()}",
             "name": each["name"], "copied": each["copied"], "decision": each["decision"],
@@ -103,7 +103,7 @@ def contact_sheet(split: dict[str, Any], classes: Sequence[str], images: np.ndar
         for each in split["mistakes"]
     ]  # fmt: skip
     return render(
-        "sheet.html.j2", title="The most confident mistakes", pictures=pictures,
+        "sheet.html.j2", title="The most confident mistakes", shown=shown,
         caption="What it decided, how sure it was, and what people voted, who may be mistaken too.",
     )  # fmt: skip
 

@@ -64,14 +64,14 @@ def summary(result: Result) -> str:
         )  # fmt: skip
     lines += ["", "## Figures", ""]
     lines += markdown.table(
-        ("split", "pictures", "right", "accuracy", "95 % interval"),
+        ("split", "images", "right", "accuracy", "95 % interval"),
         [row for split in result["splits"] for row in _rates(split)],
         right=(2, 3, 4),
     )
     for split in result["splits"]:
         lines += ["", f"## By class, {split['split']}", ""]
         lines += markdown.table(
-            ("class", "pictures", "precision", "recall", "F1"),
+            ("class", "images", "precision", "recall", "F1"),
             [(row["name"], f"{row['support']:,}", *(percent(row[key]) for key in ("precision", "recall", "f1")))
              for row in split["classes"]],
             right=(1, 2, 3, 4),

@@ -25,7 +25,7 @@ STANDIN = (
     "heat maps mean nothing, and show only what this page looks like."
 )
 
-#: Pixels a side of a heat map's picture, and its colours from cold to hot: red, green, blue, opacity.
+#: Pixels a side of a heat map's image, and its colours from cold to hot: red, green, blue, opacity.
 HEAT_SIDE = 56
 COLORS = np.array(
     [(40, 60, 140, 0), (60, 90, 190, 60), (170, 60, 160, 120), (240, 110, 60, 165), (255, 225, 90, 190)], np.float64
@@ -59,13 +59,13 @@ def _verdict(looks: Looks, network: Network, protocol: Protocol, split: str) -> 
     right, wrong = looks.correct, ~looks.correct
     share = float(right.mean())
     facts = [
-        Fact("Right", percent(share), f"{int(right.sum()):,} of {len(right):,} pictures"),
+        Fact("Right", percent(share), f"{int(right.sum()):,} of {len(right):,} images"),
         Fact("Sure when right", _mean(looks.confidence[right]), "mean probability of its decision"),
         Fact("Sure when wrong", _mean(looks.confidence[wrong]), "the lower the better"),
         Fact("Agrees with the votes", percent(_overlap(looks), 1), "shared part of the two distributions, on average"),
     ]
     sentence = html(
-        "What <code>{}</code> sees in {} pictures of the {} split, protocol <strong>{}</strong>: its probabilities "
+        "What <code>{}</code> sees in {} images of the {} split, protocol <strong>{}</strong>: its probabilities "
         "beside people's votes, and where in the face they come from.",
         network.path.name, f"{len(right):,}", split, protocol.name,
     )  # fmt: skip
@@ -117,7 +117,7 @@ def _card(looks: Looks, dataset: Dataset, index: int) -> dict[str, Any]:
 
 
 def _heat_png(heat: np.ndarray) -> bytes:
-    """A map as a picture to lay over the face; its own largest value is the hottest."""
+    """A map as an image to lay over the face; its own largest value is the hottest."""
     from PIL import Image
 
     top = float(heat.max())
@@ -148,8 +148,8 @@ def _reading(side: int) -> Markup:
         "under the protocol. Beside the face as it is stands the same face under a heat map.</p>"
         "<p>The heat is Grad-CAM's, and here it is exact. Behind the last feature map, {} places of {} channels, the "
         "network has only an average and a linear classifier: the logit of an emotion is the sum of what the {} places "
-        "say for it, and a bias. What speaks for it is shown, the hottest place of each picture in yellow; what speaks "
-        "against it is cut off. Each place sees far more of the picture than its own square, so an edge of the heat is "
+        "say for it, and a bias. What speaks for it is shown, the hottest place of each image in yellow; what speaks "
+        "against it is cut off. Each place sees far more of the image than its own square, so an edge of the heat is "
         "no edge in the face.</p></div>",
         f"{side} x {side}", "2,048", side**2,
     )  # fmt: skip
@@ -162,7 +162,7 @@ def _about(network: Network, dataset: Dataset, protocol: Protocol, split: str, l
             ("File", f"{network.path.name}, SHA-256 {network.sha256}"),
             ("Network", f"{told.network}, from {told.source.name}"),
             ("Run by", network.by),
-            ("Pictures", f"{len(looks.rows):,} of the {split} split, from {dataset.origin}"),
+            ("Images", f"{len(looks.rows):,} of the {split} split, from {dataset.origin}"),
             ("Protocol", f"{protocol.name}: {protocol.title}. {protocol.text}"),
             ("Chosen", "by these rules alone: surest first, ties in the order of the data set"),
         ]

@@ -120,13 +120,13 @@ def test_the_modules_of_commands_are_within_the_boundary(monkeypatch: pytest.Mon
 def test_no_known_input_reaches_the_last_resort(
     words: str, environment: dict[str, str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.ferplus_keras.predict.conftest import Brightness, picture
+    from tests.ferplus_keras.predict.conftest import Brightness, image
 
     monkeypatch.setattr("ferplus_keras.predict.classifier.EmotionClassifier", Brightness)
     monkeypatch.delitem(sys.modules, "keras", raising=False)
     monkeypatch.delenv("KERAS_BACKEND", raising=False)
     (tmp_path / "net.h5").write_bytes(b"a network")
-    picture(0).save(tmp_path / "face.png")
+    image(0).save(tmp_path / "face.png")
     settings = {name: value.format(tmp=tmp_path) for name, value in environment.items()}
     run = typed(*words.format(tmp=tmp_path).split(), **settings)
     assert run.returncode in (2, 3) and told in run.stderr, run.stderr

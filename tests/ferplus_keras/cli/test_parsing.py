@@ -70,7 +70,7 @@ def test_wrong_words(words: str, usage: str, told: str) -> None:
         ("export nothing.pth x.onnx --to onnx", "There is no file nothing.pth"),
         ("export net.h5 x.tflite --to onnx", "ONNX files end in .onnx"),
         ("export net.h5 --to onnx --data nowhere", "There is no file nowhere"),
-        ("predict net.h5 empty", "There is no image to look at: empty: a folder without pictures."),
+        ("predict net.h5 empty", "There is no image to look at: empty: a folder without images."),
         ("predict net.h5 nothing/*.png", "no file has a name of this pattern"),
         ("predict net.h5 https://example.org/face.png", "a web address; download it first"),
         ("predict net.h5 missing.png", "missing.png: no such file"),
@@ -95,11 +95,11 @@ def test_what_can_be_seen_at_once_is_said_before_anything_large_is_imported(
 def test_files_that_are_broken_are_told_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "net.onnx").write_text("not looked at")
-    (tmp_path / "broken.png").write_text("no picture")
+    (tmp_path / "broken.png").write_text("no image")
     run = typed("predict", "net.onnx", "broken.png", "missing.png")
-    assert run.returncode == 5 and "skipped: broken.png: not a picture" in run.stderr and not run.stdout
+    assert run.returncode == 5 and "skipped: broken.png: not an image" in run.stderr and not run.stdout
     rows = [json.loads(line) for line in typed("predict", "net.onnx", "broken.png", "--json").stdout.splitlines()]
-    assert [row["error"] for row in rows] == ["not a picture that Pillow knows"]
+    assert [row["error"] for row in rows] == ["not an image that Pillow knows"]
 
 
 def test_nothing_large_is_imported_by_these_checks() -> None:

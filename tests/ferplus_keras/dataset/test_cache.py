@@ -99,7 +99,7 @@ def test_the_same_content_elsewhere_is_not_read_again(folder: Path, tmp_path: Pa
     assert not read
 
 
-def test_new_labels_for_old_pictures_are_seen(folder: Path, tmp_path: Path) -> None:
+def test_new_labels_for_old_images_are_seen(folder: Path, tmp_path: Path) -> None:
     data = write_pair(small(), tmp_path / "data")
     loaded(data)
     other = small()
@@ -179,8 +179,8 @@ def test_nothing_of_anybody_else_is_removed(folder: Path, tmp_path: Path) -> Non
     assert all(path.exists() for path in theirs)
 
 
-def test_a_picture_moved_to_another_folder_is_seen(folder: Path, tmp_path: Path) -> None:
-    """The same names with the same bytes in the same order: only the folder of one picture is another."""
+def test_an_image_moved_to_another_folder_is_seen(folder: Path, tmp_path: Path) -> None:
+    """The same names with the same bytes in the same order: only the folder of one image is another."""
     data = small()
     data.split = np.sort(data.split)
     files = {name: content for name, content in data.files().items() if name.endswith(".png")}

@@ -20,7 +20,7 @@ def dataset(copies: dict[int, int], split: list[int]) -> Dataset:
     return Dataset(data.images, data.votes, codes, tuple(map(str, range(len(split)))), "l", len(split), "o")
 
 
-def test_copies_are_counted_by_row_and_by_picture() -> None:
+def test_copies_are_counted_by_row_and_by_image() -> None:
     # rows:           0  1  2  3  4  5  6  7
     found = find_duplicates(dataset({4: 0, 5: 0, 6: 3, 7: 1}, [0, 0, 0, 1, 2, 2, 2, 1]))
     assert found.counts("test", "train") == (2, 1)
@@ -45,7 +45,7 @@ def test_rows_without_a_name_are_copies_of_none() -> None:
     assert unnamed.named.tolist() == [True, True, False, True]
 
 
-def test_pictures_are_not_kept_a_second_time() -> None:
+def test_images_are_not_kept_a_second_time() -> None:
     data = dataset({}, [0, 1, 2] * 200)
     find_duplicates(data)
     tracemalloc.start()

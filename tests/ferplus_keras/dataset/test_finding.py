@@ -122,7 +122,7 @@ def test_what_is_not_there_is_said_with_what_was_looked_for(tmp_path: Path) -> N
     ("change", "told"),
     [
         (lambda files: files.pop("data/FER2013Test/fer0000003.png"), "fer0000003.png"),
-        (lambda files: files.update({"data/FER2013Test/fer0000003.png": b"no picture"}), "cannot be decoded"),
+        (lambda files: files.update({"data/FER2013Test/fer0000003.png": b"no image"}), "cannot be decoded"),
         (lambda files: files.update({"data/FER2013Test/fer0000003.png": b""}), "cannot be decoded"),
         (lambda files: files.update({"data/FER2013Test/fer0000003.png": png(np.zeros((64, 48), np.uint8))}), "48 x 64"),
         (
@@ -135,7 +135,7 @@ def test_what_is_not_there_is_said_with_what_was_looked_for(tmp_path: Path) -> N
         (lambda files: files.pop("data/FER2013Valid/label.csv"), "no label.csv"),
     ],
 )
-def test_a_picture_that_is_none_is_named(tmp_path: Path, change: object, told: str) -> None:
+def test_an_image_that_is_none_is_named(tmp_path: Path, change: object, told: str) -> None:
     files = small().files()
     change(files)  # type: ignore[operator]
     for path in (write_files(files, tmp_path / "folder"), write_zip(files, tmp_path / "archive.zip")):
@@ -144,12 +144,12 @@ def test_a_picture_that_is_none_is_named(tmp_path: Path, change: object, told: s
         assert told in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_label_file_names_the_line_of_a_missing_picture(tmp_path: Path) -> None:
+def test_a_label_file_names_the_line_of_a_missing_image(tmp_path: Path) -> None:
     files = small().files()
     del files["data/FER2013Test/fer0000003.png"]
     write_files(files, tmp_path)
     (tmp_path / "fer2013new.csv").write_bytes(small().labels())
-    with pytest.raises(BadInputError, match=r"line 5: the picture 'fer0000003.png' is not in .*FER2013Test"):
+    with pytest.raises(BadInputError, match=r"line 5: the image 'fer0000003.png' is not in .*FER2013Test"):
         load_ferplus(tmp_path)
 
 

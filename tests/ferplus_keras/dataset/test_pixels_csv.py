@@ -56,7 +56,7 @@ def with_pixels(line: int, change: object) -> bytes:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda words: words[:-1], "line 6: 2,303 numbers; a picture has 48 x 48 = 2,304"),
+        (lambda words: words[:-1], "line 6: 2,303 numbers; an image has 48 x 48 = 2,304"),
         (lambda words: [*words, "7"], "line 6: 2,305 numbers"),
         (lambda words: ["256", *words[1:]], 'line 6: "256" is no pixel'),
         (lambda words: ["300", *words[1:]], 'line 6: "300" is no pixel'),
@@ -68,7 +68,7 @@ def with_pixels(line: int, change: object) -> bytes:
         (lambda words: [], "line 6: 0 numbers"),
     ],
 )
-def test_a_picture_that_is_none_is_named_with_its_line(change: object, told: str) -> None:
+def test_an_image_that_is_none_is_named_with_its_line(change: object, told: str) -> None:
     with pytest.raises(BadInputError, match=r"fer2013\.csv") as caught:
         read(with_pixels(6, change))
     assert told in str(caught.value) and len(str(caught.value)) < 300

@@ -1,4 +1,4 @@
-"""The published rules, each against a plain transcription of it, picture by picture."""
+"""The published rules, each against a plain transcription of it, image by image."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_tie_is_told() -> None:
     assert [EMOTIONS[place] for place in np.flatnonzero(targets.most_voted[0])] == ["sadness", "anger"]
 
 
-# --- transcriptions: the same rules, one picture at a time and as plainly as can be -----------------------------------
+# --- transcriptions: the same rules, one image at a time and as plainly as can be -----------------------------------
 
 
 def plain_peaks(counts: list[int]) -> list[float] | None:

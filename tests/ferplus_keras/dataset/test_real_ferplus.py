@@ -9,8 +9,8 @@ import pytest
 
 from ferplus_keras.dataset import Dataset, find, load_ferplus, read_labels
 from ferplus_keras.dataset.duplicates import find_duplicates
+from ferplus_keras.dataset.image_folders import folder_labels
 from ferplus_keras.dataset.labels import read_folder_labels
-from ferplus_keras.dataset.pictures import folder_labels
 from ferplus_keras.dataset.protocols import PROTOCOLS
 from ferplus_keras.dataset.records import Labels
 
@@ -56,40 +56,40 @@ def test_albanies_test_classes(labels: Labels) -> None:
     assert np.bincount(targets.labels[test]).tolist() == [1175, 908, 413, 399, 282, 18, 83, 16]
 
 
-def test_the_pictures_give_the_same_counts(ferplus: Dataset) -> None:
-    """Rows without a picture are dropped by every protocol, so that nothing is missing from any figure."""
+def test_the_images_give_the_same_counts(ferplus: Dataset) -> None:
+    """Rows without an image are dropped by every protocol, so that nothing is missing from any figure."""
     assert ferplus.official and len(ferplus) in (35_714, 35_887)
     for protocol in PROTOCOLS.values():
         assert protocol.apply(ferplus.votes).counts(ferplus.split) == protocol.kept
 
 
 def test_copies_across_the_splits(ferplus: Dataset) -> None:
-    """Rows, and distinct pictures among them; the distinct ones are what is usually quoted."""
+    """Rows, and distinct images among them; the distinct ones are what is usually quoted."""
     found = find_duplicates(ferplus)
     assert found.counts("test", "train") == (288, 278)
     assert found.counts("test", "val") == (44, 43)
     assert found.counts("val", "train") == (279, 269)
     both = found.copied("test", "train") & found.copied("test", "val")
-    assert (int(both.sum()), len(np.unique(found.picture[both]))) == (18, 17)
+    assert (int(both.sum()), len(np.unique(found.identity[both]))) == (18, 17)
     kept = PROTOCOLS["albanie"].apply(ferplus.votes).kept
     assert int((found.seen("test") & kept).sum()) == 290 and int((found.seen("val") & kept).sum()) == 260
 
 
-def test_a_name_that_stands_twice_is_a_picture_that_stands_twice(ferplus: Dataset) -> None:
-    """So taking pictures by name, as the folders have them, gives what Kaggle's file has row by row."""
+def test_a_name_that_stands_twice_is_an_image_that_stands_twice(ferplus: Dataset) -> None:
+    """So taking images by name, as the folders have them, gives what Kaggle's file has row by row."""
     found = find_duplicates(ferplus)
     rows: dict[str, list[int]] = {}
     for row, name in enumerate(ferplus.names):
         rows.setdefault(name, []).append(row)
     twice = [each for each in rows.values() if len(each) > 1]
-    assert all(len(set(found.picture[each])) == 1 for each in twice)
+    assert all(len(set(found.identity[each])) == 1 for each in twice)
 
 
 def test_the_folders_own_votes_are_others(ferplus_data: Path, labels: Labels) -> None:
     """Why label.csv is not taken where fer2013new.csv is there."""
     found = find(ferplus_data)
     if not found.folders:
-        pytest.skip("no folders of pictures there")
+        pytest.skip("no folders of images there")
     own = folder_labels(found)
     by_name: dict[str, list[list[int]]] = {}
     for name, votes in zip(labels.names, labels.votes.tolist(), strict=True):

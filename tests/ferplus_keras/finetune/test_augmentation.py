@@ -92,7 +92,7 @@ def test_a_map_that_moves_nothing_is_the_straight_resize(size: int) -> None:
 def test_shrinking_looks_at_every_pixel() -> None:
     assert [oversampling(48, 48, size) for size in (224, 48, 47, 24, 23, 16)] == [1, 1, 2, 2, 3, 3]
     stripes = np.zeros((1, 48, 48, 1), np.float32)
-    stripes[:, :, ::2] = 200  # point samples of a 24-pixel-wide picture would see only one of the two colours
+    stripes[:, :, ::2] = 200  # point samples of a 24-pixel-wide image would see only one of the two colours
     np.testing.assert_allclose(as_array(resized(stripes, 24)), 100, atol=1e-3)
 
 
@@ -144,8 +144,8 @@ def pillows(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     (a, b), (c, d) = matrix
     middle = image.shape[0] / 2
     data = (a, b, middle - a * middle - b * middle, c, d, middle - c * middle - d * middle)
-    picture = Image.fromarray(image.astype(np.float32))  # mode F: not rounded
-    return np.asarray(picture.transform(picture.size, Image.Transform.AFFINE, data, resample=Image.Resampling.BILINEAR))
+    pil = Image.fromarray(image.astype(np.float32))  # mode F: not rounded
+    return np.asarray(pil.transform(pil.size, Image.Transform.AFFINE, data, resample=Image.Resampling.BILINEAR))
 
 
 def test_rotation_is_pillows_counter_clockwise() -> None:
@@ -184,7 +184,7 @@ def test_flip_mirrors_exactly() -> None:
 
 
 @pytest.mark.parametrize("zoom", [0.8, 1.25])
-def test_zoom_is_about_a_place_within_the_picture(zoom: float) -> None:
+def test_zoom_is_about_a_place_within_the_image(zoom: float) -> None:
     found = drawn_maps(AugmentationSettings(zoom=(zoom, zoom)))
 
     np.testing.assert_allclose(found[:, 0, 0], 1 / zoom, rtol=1e-6)
@@ -195,7 +195,7 @@ def test_zoom_is_about_a_place_within_the_picture(zoom: float) -> None:
     assert abs(np.corrcoef(found[:, 0, 2], found[:, 1, 2])[0, 1]) < 0.05
 
 
-def test_a_zoomed_picture_is_that_part_of_it() -> None:
+def test_a_zoomed_image_is_that_part_of_it() -> None:
     image = faces(1)[..., 0]
     settings = AugmentationSettings(zoom=(2.0, 2.0))
     place = as_array(maps(settings, uniforms(folded(3), 0, np.arange(1), COLUMNS)))[0]
@@ -292,7 +292,7 @@ def test_crops_are_drawn_until_one_fits(scale: tuple[float, float], ratio: tuple
     for ours, theirs in zip((width, height), np.array(expected).T, strict=True):
         assert stats.ks_2samp(ours, theirs).pvalue > 1e-4
     assert width.max() <= 1 and height.max() <= 1
-    assert (np.abs(found[:, 0, 2]) <= 1 - width + 1e-6).all()  # never beyond the picture
+    assert (np.abs(found[:, 0, 2]) <= 1 - width + 1e-6).all()  # never beyond the image
     places = found[:, 0, 2][width < 0.99] / (1 - width[width < 0.99])
     assert stats.kstest(places, "uniform", args=(-1, 2)).pvalue > 1e-4
 
@@ -424,7 +424,7 @@ print(keras.backend.backend(), steps)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_the_other_backends_make_the_same_pictures(backend: str, tmp_path: Path) -> None:
+def test_the_other_backends_make_the_same_images(backend: str, tmp_path: Path) -> None:
     """Two steps of fit, then one by hand: the third of the sequence, as here."""
     everything = replace(
         ALBANIE, crop_scale=(0.8, 1.0), crop_ratio=(0.8, 1.25), brightness=0.1, contrast=0.1, erased=0.3
@@ -473,6 +473,6 @@ def test_lists_of_a_recipe_become_tuples() -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, None, 48), (2, 48, 48, 4), (2, 1, 48), (2, 48)])
-def test_pictures_that_cannot_be_are_said(shape: tuple[int | None, ...]) -> None:
+def test_images_that_cannot_be_are_said(shape: tuple[int | None, ...]) -> None:
     with pytest.raises(ValueError, match="fixed size"):
         Augmentation().build(shape)

@@ -1,4 +1,4 @@
-"""The feed: every picture once, in an order that the seed and the epoch decide, with nothing copied."""
+"""The feed: every image once, in an order that the seed and the epoch decide, with nothing copied."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ferplus_keras.finetune.feeding import Feed, InOrder, for_keras
 
 
 def numbered(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pictures, targets and weights that say which row they are."""
+    """Images, targets and weights that say which row they are."""
     rows = np.arange(count)
     images = np.zeros((count, 48, 48), np.uint8)
     images[:, 0, 0], images[:, 0, 1] = rows // 256, rows % 256
@@ -30,7 +30,7 @@ def rows_of(feed: Feed) -> list[int]:
     return seen
 
 
-def test_an_epoch_has_every_picture_once() -> None:
+def test_an_epoch_has_every_image_once() -> None:
     feed = Feed(*numbered(300), batch=16, seed=1)
 
     seen = rows_of(feed)
@@ -72,7 +72,7 @@ def test_the_parts_of_two_processes_make_the_whole_batch() -> None:
 
 
 @pytest.mark.parametrize("share", [(0, 1), (1, 2)])
-def test_mixing_mixes_pictures_targets_and_weights_alike(share: tuple[int, int]) -> None:
+def test_mixing_mixes_images_targets_and_weights_alike(share: tuple[int, int]) -> None:
     count = 64
     images = np.broadcast_to(np.where(np.arange(count) < 32, 0, 200).astype(np.uint8)[:, None, None], (count, 48, 48))
     targets = np.eye(2, dtype=np.float32)[(np.arange(count) >= 32).astype(int)]
@@ -128,7 +128,7 @@ def test_the_share_of_waiting_is_of_the_current_epoch() -> None:
     ("changed", "said"),
     [
         ({"batch": 0}, "do not make a batch"),
-        ({"batch": 31, "drop_remainder": True}, "30 pictures do not make a batch of 31"),
+        ({"batch": 31, "drop_remainder": True}, "30 images do not make a batch of 31"),
         ({"batch": 8, "share": (0, 2)}, "full batches"),
         ({"batch": 9, "share": (0, 2), "drop_remainder": True}, "equal parts"),
         ({"batch": 8, "share": (2, 2), "drop_remainder": True}, "cannot be shared"),
@@ -164,7 +164,7 @@ def test_fit_sees_the_batches_of_each_epoch_in_their_order() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 8, 43])
-def test_pictures_in_order_are_all_there_once(count: int) -> None:
+def test_images_in_order_are_all_there_once(count: int) -> None:
     images = numbered(count)[0]
     batches = InOrder(images, 8)
     made = [batches[index][0] for index in range(len(batches))]

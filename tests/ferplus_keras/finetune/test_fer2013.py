@@ -1,4 +1,4 @@
-"""FER2013's own labels, from Kaggle's file alone; and the pictures a run is given."""
+"""FER2013's own labels, from Kaggle's file alone; and the images a run is given."""
 
 from __future__ import annotations
 
@@ -69,5 +69,5 @@ def test_what_counts_is_the_protocols_and_the_fingerprint_tells_data_apart() -> 
     with pytest.raises(BadInputError, match="8 and there are 7"):
         make_examples(data, DataSettings(class_weights=(1.0,) * 8), classes=FER2013_CLASSES)
     data.split[data.split == 2] = 0
-    with pytest.raises(BadInputError, match="no test pictures"):
+    with pytest.raises(BadInputError, match="no test images"):
         make_examples(data, DataSettings())

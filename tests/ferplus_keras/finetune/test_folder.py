@@ -115,7 +115,7 @@ def test_only_the_best_weights_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("epochs", [0, 1, 2, 40])
-def test_the_curves_are_a_picture(epochs: int) -> None:
+def test_the_curves_are_an_image(epochs: int) -> None:
     history = [
         {"loss": 2.0 / (number + 1), "val_loss": None if number == 1 else 1.5, "val_accuracy": 0.3 + number / 100}
         for number in range(epochs)

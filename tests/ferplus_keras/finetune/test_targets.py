@@ -47,7 +47,7 @@ def test_the_four_ways_of_the_paper() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(votes=SEVERAL, kind=st.sampled_from(list(KINDS)), named=st.sampled_from([None, *PROTOCOLS]))
-def test_the_protocol_says_which_pictures_count(votes: np.ndarray, kind: str, named: str | None) -> None:
+def test_the_protocol_says_which_images_count(votes: np.ndarray, kind: str, named: str | None) -> None:
     found = make(votes, kind, protocol=named)
     expected = PROTOCOLS[named or KINDS[kind]].apply(votes)
 
@@ -91,7 +91,7 @@ def test_class_weights_are_those_of_the_classes_in_the_target() -> None:
     np.testing.assert_allclose(drawn.weights, drawn.targets @ np.array(weights))
 
 
-def test_smoothing_keeps_the_sum_and_the_dropped_pictures_at_zero() -> None:
+def test_smoothing_keeps_the_sum_and_the_dropped_images_at_zero() -> None:
     found = make(VOTES, "crossentropy", 8, None, 0.1)
 
     np.testing.assert_allclose(found.targets.sum(axis=1), found.kept, rtol=1e-6)
@@ -110,7 +110,7 @@ def test_the_draw_is_a_function_of_seed_and_epoch_with_the_votes_frequencies() -
     assert abs(drawn.targets[:, 0].mean() - 0.6) < 5 * np.sqrt(0.24 / 20_000)
 
 
-def test_a_draw_never_wakes_a_dropped_picture_and_leaves_other_kinds_alone() -> None:
+def test_a_draw_never_wakes_a_dropped_image_and_leaves_other_kinds_alone() -> None:
     np.testing.assert_array_equal(draw(make(VOTES, "probability"), 0, 0).kept, make(VOTES, "probability").kept)
     hard = make(VOTES, "hard")
     assert draw(hard, 0, 1) is hard
@@ -203,7 +203,7 @@ def test_the_multi_target_loss_survives_being_saved() -> None:
 
 
 def test_on_the_published_data(ferplus_data: Path) -> None:
-    """The pictures that count, by kind, are those of the papers."""
+    """The images that count, by kind, are those of the papers."""
     found = find(ferplus_data).labels
     assert found is not None
     labels = read_labels(found.read(1 << 26))

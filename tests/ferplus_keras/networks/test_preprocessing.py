@@ -75,7 +75,7 @@ def test_what_is_no_rgb_image_is_refused_with_its_shape(shape: tuple[int, ...]) 
 
 
 def checkerboard(height: int, width: int) -> np.ndarray:
-    """Bytes with structure in both directions, so that a transposed or cropped picture is seen."""
+    """Bytes with structure in both directions, so that a transposed or cropped image is seen."""
     rows, columns = np.mgrid[0:height, 0:width]
     return ((rows * 255) // max(height - 1, 1) // 2 + ((columns * 255) // max(width - 1, 1)) // 2).astype(np.uint8)
 
@@ -84,15 +84,15 @@ def checkerboard(height: int, width: int) -> np.ndarray:
     ("L", ".png"), ("RGB", ".png"), ("RGBA", ".png"), ("P", ".png"), ("1", ".png"), ("RGB", ".jpg"), ("L", ".jpg"),
     ("CMYK", ".jpg"),
 ])  # fmt: skip
-def test_every_kind_of_picture_becomes_224_rgb_bytes(mode: str, suffix: str, tmp_path: Path) -> None:
-    path = tmp_path / f"picture{suffix}"
+def test_every_kind_of_image_becomes_224_rgb_bytes(mode: str, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"image{suffix}"
     Image.fromarray(checkerboard(48, 60)).convert(mode).save(path)
 
     for given_path in (path, str(path)):
         image = load_image(given_path)
         assert image.shape == (224, 224, 3)
         assert image.dtype == np.uint8
-    assert int(image.max()) - int(image.min()) > 150, "the picture was lost on the way"
+    assert int(image.max()) - int(image.min()) > 150, "the image was lost on the way"
     assert preprocess_input(image).shape == (224, 224, 3)
 
 
@@ -112,8 +112,8 @@ def test_red_comes_first(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load_image(path)[100, 100], (250, 20, 3))
 
 
-def test_the_whole_picture_is_kept_and_resized_bilinearly(tmp_path: Path) -> None:
-    # Straight to the square: no crop, so the four corners of an oblong picture are the result's corners.
+def test_the_whole_image_is_kept_and_resized_bilinearly(tmp_path: Path) -> None:
+    # Straight to the square: no crop, so the four corners of an oblong image are the result's corners.
     pixels = np.zeros((40, 80, 3), np.uint8)
     corners = {(0, 0): 60, (0, -1): 120, (-1, 0): 180, (-1, -1): 240}
     for (row, column), value in corners.items():
@@ -129,22 +129,22 @@ def test_the_whole_picture_is_kept_and_resized_bilinearly(tmp_path: Path) -> Non
     assert (image != np.asarray(Image.fromarray(pixels).resize((224, 224), Image.Resampling.NEAREST))).any()
 
 
-def test_a_picture_of_the_right_size_is_unchanged(tmp_path: Path) -> None:
+def test_an_image_of_the_right_size_is_unchanged(tmp_path: Path) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (224, 224, 3), np.uint8)
     path = tmp_path / "exact.png"
     Image.fromarray(pixels).save(path)
     np.testing.assert_array_equal(load_image(path), pixels)
 
 
-def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "text.png").write_text("not a picture")
-    with pytest.raises(BadInputError, match=r"text\.png: not a picture"):
+def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("not an image")
+    with pytest.raises(BadInputError, match=r"text\.png: not an image"):
         load_image(tmp_path / "text.png")
     with pytest.raises(FileNotFoundError):
         load_image(tmp_path / "absent.png")
 
 
-def test_a_picture_that_lies_on_its_side_is_turned_upright(tmp_path: Path) -> None:
+def test_an_image_that_lies_on_its_side_is_turned_upright(tmp_path: Path) -> None:
     upright = Image.fromarray(checkerboard(40, 60))
     exif = Image.Exif()
     exif[0x0112] = 6  # "turn by 90 degrees to see it": how telephones store what they hold upright
@@ -154,25 +154,25 @@ def test_a_picture_that_lies_on_its_side_is_turned_upright(tmp_path: Path) -> No
     load_image(tmp_path / "upright.png")[0, 0] = 0  # the array is the caller's to change
 
 
-# --- what is no picture of 0..255 ---------------------------------------------------------------------------------
+# --- what is no image of 0..255 ---------------------------------------------------------------------------------
 
 
-def picture() -> np.ndarray:
+def sample() -> np.ndarray:
     return np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3)).astype(np.float32)
 
 
 @pytest.mark.parametrize(
     ("spoiled", "message"),
     [
-        (picture() / 255, "0 to 1"),
-        (picture() - np.float32(131), "taken off before"),
-        (picture() * 256, "taken off before"),
-        (np.where(np.arange(3) == 1, np.nan, picture()), "NaN"),
-        (np.where(np.arange(3) == 1, np.inf, picture()), "NaN or infinity"),
-        (np.moveaxis(picture(), -1, 1), "channels come first"),
-        (np.moveaxis(picture()[0], -1, 0), "channels come first"),
-        (picture().astype(str), "as numbers"),
-        (picture().astype(complex), "as numbers"),
+        (sample() / 255, "0 to 1"),
+        (sample() - np.float32(131), "taken off before"),
+        (sample() * 256, "taken off before"),
+        (np.where(np.arange(3) == 1, np.nan, sample()), "NaN"),
+        (np.where(np.arange(3) == 1, np.inf, sample()), "NaN or infinity"),
+        (np.moveaxis(sample(), -1, 1), "channels come first"),
+        (np.moveaxis(sample()[0], -1, 0), "channels come first"),
+        (sample().astype(str), "as numbers"),
+        (sample().astype(complex), "as numbers"),
     ],
 )
 def test_misuse_is_refused(spoiled: np.ndarray, message: str) -> None:
@@ -182,6 +182,6 @@ def test_misuse_is_refused(spoiled: np.ndarray, message: str) -> None:
 
 def test_what_is_rare_and_right_is_let_through() -> None:
     black, dark = np.zeros((4, 4, 3), np.float32), np.ones((4, 4, 3), np.uint8)
-    overshot = picture() + np.float32(20)  # as bicubic resizing leaves it
-    for pixels in (black, dark, overshot, np.zeros((0, 4, 4, 3), np.float32), picture().astype(np.float16)):
+    overshot = sample() + np.float32(20)  # as bicubic resizing leaves it
+    for pixels in (black, dark, overshot, np.zeros((0, 4, 4, 3), np.float32), sample().astype(np.float16)):
         assert preprocess_input(pixels).shape == pixels.shape

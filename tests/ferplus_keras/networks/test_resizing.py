@@ -25,7 +25,7 @@ def test_the_names_are_the_command_lines() -> None:
 
 
 def test_pillow(faces: np.ndarray) -> None:
-    """As `load_image` resizes an RGB picture of the same grey."""
+    """As `load_image` resizes an RGB image of the same grey."""
     found = RESIZERS["pillow"].run(faces)
     for image, resized in zip(faces, found, strict=True):
         colour = Image.fromarray(image).convert("RGB").resize((224, 224), Image.Resampling.BILINEAR)
@@ -66,7 +66,7 @@ def test_what_all_of_them_have_in_common(name: str, faces: np.ndarray) -> None:
     run = RESIZERS[name].run
     found = run(faces)
     assert found.shape == (len(faces), 224, 224) and found.dtype in (np.uint8, np.float32)
-    np.testing.assert_array_equal(run(faces[3:4])[0], found[3])  # a picture does not depend on its neighbours
+    np.testing.assert_array_equal(run(faces[3:4])[0], found[3])  # an image does not depend on its neighbours
     np.testing.assert_allclose(found[9], 255, atol=1.01)  # OpenCV's weights leave 254 here and there
     assert (found[10] == 0).all()
     centres = (np.arange(224) + 0.5) * 48 / 224 - 0.5

@@ -1,4 +1,4 @@
-"""A network to ask, and pictures to ask it about."""
+"""A network to ask, and images to ask it about."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def standin(session_folder: Path) -> dict[str, Path]:
     return made | {"pth": source}
 
 
-def picture(number: int, size: tuple[int, int] = (48, 48)) -> Image.Image:
+def drawing(number: int, size: tuple[int, int] = (48, 48)) -> Image.Image:
     """Noise, another for each number."""
     pixels = np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), np.uint8)
     return Image.fromarray(pixels)
@@ -38,12 +38,12 @@ def picture(number: int, size: tuple[int, int] = (48, 48)) -> Image.Image:
 
 @pytest.fixture
 def faces(tmp_path: Path) -> Path:
-    """A folder of six pictures, two of them deeper, and a file that is none."""
+    """A folder of six images, two of them deeper, and a file that is none."""
     folder = tmp_path / "faces"
     (folder / "more").mkdir(parents=True)
     for number in range(6):
-        picture(number).save((folder if number < 4 else folder / "more") / f"{number}.png")
-    (folder / "notes.txt").write_text("not a picture")
+        drawing(number).save((folder if number < 4 else folder / "more") / f"{number}.png")
+    (folder / "notes.txt").write_text("not an image")
     return folder
 
 

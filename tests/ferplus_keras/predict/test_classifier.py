@@ -19,7 +19,7 @@ from ferplus_keras.engines.known_graph import known_network
 from ferplus_keras.errors import BadInputError, CheckFailedError
 from ferplus_keras.files.keras_files import open_keras_file
 from tests.conftest import run_python
-from tests.ferplus_keras.predict.conftest import picture
+from tests.ferplus_keras.predict.conftest import drawing
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_it_says_what_keras_says(classifier: EmotionClassifier, standin: dict[st
 
     paths = [tmp_path / f"{number}.png" for number in range(3)]
     for number, path in enumerate(paths):
-        picture(number, (60, 48)).save(path)
+        drawing(number, (60, 48)).save(path)
     model = keras.models.load_model(standin["h5"])
     images = np.stack([ferplus_keras.load_image(path) for path in paths])
     expected = model.predict(ferplus_keras.preprocess_input(images), verbose=0)
@@ -52,7 +52,7 @@ def test_it_says_what_keras_says(classifier: EmotionClassifier, standin: dict[st
 
 
 def test_all_formats_agree(classifier: EmotionClassifier, onnx: EmotionClassifier, standin: dict[str, Path]) -> None:
-    pixels = np.stack([np.asarray(picture(number, (224, 224))) for number in range(3)])
+    pixels = np.stack([np.asarray(drawing(number, (224, 224))) for number in range(3)])
     expected = classifier.probabilities(pixels)
     for other in (onnx, EmotionClassifier(standin["keras"])):
         np.testing.assert_allclose(other.probabilities(pixels), expected, atol=1e-4)
@@ -61,7 +61,7 @@ def test_all_formats_agree(classifier: EmotionClassifier, onnx: EmotionClassifie
 
 
 def test_arrays_and_generators(onnx: EmotionClassifier) -> None:
-    array = np.stack([np.asarray(picture(number)) for number in range(5)])
+    array = np.stack([np.asarray(drawing(number)) for number in range(5)])
     found = onnx.predict(array, batch=2)
     assert found == onnx.predict((each for each in array), batch=2)
     assert onnx.predict(array[0]).as_dict()["emotion"] == found[0].emotion
@@ -78,12 +78,12 @@ def test_it_says_what_it_is(onnx: EmotionClassifier, standin: dict[str, Path], t
 
 def test_what_cannot_be_read_is_named(onnx: EmotionClassifier, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"no")
-    with pytest.raises(BadInputError, match=r"bad\.png: not a picture"):
-        onnx.predict([picture(0), tmp_path / "bad.png"])
+    with pytest.raises(BadInputError, match=r"bad\.png: not an image"):
+        onnx.predict([drawing(0), tmp_path / "bad.png"])
     with pytest.raises(BadInputError, match=r"image 2: .*multiply it by 255"):
-        onnx.predict([picture(0), np.full((5, 5), 0.5)])
+        onnx.predict([drawing(0), np.full((5, 5), 0.5)])
     with pytest.raises(ValueError, match="at least one"):
-        onnx.predict(picture(0), batch=0)
+        onnx.predict(drawing(0), batch=0)
 
 
 # --- which graphs are run without Keras -------------------------------------------------------------------------
@@ -106,7 +106,7 @@ def test_a_folded_file_is_known_and_says_the_same(
     with open_keras_file(path) as file:
         known = known_network(file)
     assert known is not None and "conv1_7x7_s2_bn" not in known[0].parameters
-    face = picture(3)
+    face = drawing(3)
     found = EmotionClassifier(path).predict(face).probabilities
     assert found == pytest.approx(classifier.predict(face).probabilities, abs=1e-5)
 
@@ -156,7 +156,7 @@ def test_what_is_not_known_is_run_by_keras(standin: dict[str, Path], tmp_path: P
     model = keras.models.load_model(standin["h5"])
     keras.Sequential([keras.Input((224, 224, 3)), model], name="theirs").save(path)
     theirs = EmotionClassifier(path)
-    pixels = np.stack([np.asarray(picture(number, (224, 224))) for number in range(2)])
+    pixels = np.stack([np.asarray(drawing(number, (224, 224))) for number in range(2)])
     np.testing.assert_allclose(theirs.probabilities(pixels), onnx.probabilities(pixels), atol=1e-4)
     assert theirs.standin, "told by the name"
 
@@ -219,7 +219,7 @@ def _told(path: Path, target: Path, **changes: Any) -> Path:
 def test_the_files_own_labels_and_mean_count(
     standin: dict[str, Path], tmp_path: Path, classifier: EmotionClassifier
 ) -> None:
-    pixels = np.asarray(picture(0, (224, 224)))[None]
+    pixels = np.asarray(drawing(0, (224, 224)))[None]
     labels = list(reversed(EMOTIONS))
     turned = EmotionClassifier(_told(standin["h5"], tmp_path / "a-standin.h5", labels=labels))
     assert turned.labels == tuple(labels)
@@ -307,7 +307,7 @@ def test_tflite(tmp_path: Path, batch: int | None) -> None:
     path.write_bytes(with_provenance(content, told))
     classifier = EmotionClassifier(path, threads=1)
     assert classifier.standin and classifier.labels == tuple(reversed(EMOTIONS))
-    pixels = np.stack([np.asarray(picture(number, (224, 224))) for number in range(3)])
+    pixels = np.stack([np.asarray(drawing(number, (224, 224))) for number in range(3)])
     expected = model(ferplus_keras.preprocess_input(pixels[:2]))
     np.testing.assert_allclose(classifier.probabilities(pixels)[:2], np.asarray(expected), atol=1e-5)
     assert classifier.probabilities(pixels[:1]).shape == (1, 8)

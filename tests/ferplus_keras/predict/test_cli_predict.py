@@ -23,7 +23,7 @@ from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.predict.records import Prediction
 from ferplus_keras.predict.seen import Seen
 from tests.conftest import ROOT, run_ferplus
-from tests.ferplus_keras.predict.conftest import Brightness, picture
+from tests.ferplus_keras.predict.conftest import Brightness, drawing
 from tests.ferplus_keras.predict.test_decoding import header_bomb
 
 
@@ -61,7 +61,7 @@ def test_table_json_and_csv_say_the_same(
         assert line["confidence"] == pytest.approx(float(row["confidence"]), rel=1e-6)
         assert line["probabilities"]["happiness"] == pytest.approx(float(row["happiness"]), rel=1e-6)
         assert row["model"].startswith("net.h5@") and line["model"] == "net.h5"
-    assert table.out.count(".png") == 6 and not said.out and "6 pictures in" in said.err
+    assert table.out.count(".png") == 6 and not said.out and "6 images in" in said.err
     assert list(tmp_path.glob("*.partial")) == []
 
 
@@ -71,7 +71,7 @@ def test_what_is_wrong_is_named_skipped_and_counted(
     whole = (faces / "0.png").read_bytes()
     (faces / "cut.png").write_bytes(whole[: len(whole) // 2])
     (faces / "bomb.png").write_bytes(header_bomb(50_000, 50_000))
-    (faces / "text.jpg").write_text("no picture")
+    (faces / "text.jpg").write_text("no image")
     os.mkfifo(faces / "pipe.png")
     out = tmp_path / "out.csv"
     names = [str(faces), str(tmp_path / "missing.png"), str(tmp_path / "*.gif")]
@@ -90,7 +90,7 @@ def test_what_is_wrong_is_named_skipped_and_counted(
 def test_names_of_every_kind(quick: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "names"
     folder.mkdir()
-    picture(0).save(folder / "x.png")
+    drawing(0).save(folder / "x.png")
     (folder / "x.png").rename(folder / name)
     assert main(["predict", str(quick), str(folder), "--csv", str(tmp_path / "o.csv")]) == 0
     assert [row["input"] for row in rows(tmp_path / "o.csv")] == [str(folder / name)]
@@ -102,7 +102,7 @@ def test_names_of_every_kind(quick: Path, tmp_path: Path, name: str, capsys: pyt
 
 def test_a_name_that_is_no_unicode(quick: Path, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     name = os.fsencode(tmp_path) + b"/\xff.png"
-    picture(0).save(tmp_path / "x.png")
+    drawing(0).save(tmp_path / "x.png")
     Path(tmp_path / "x.png").rename(os.fsdecode(name))
     assert main(["predict", str(quick), os.fsdecode(name), "--csv", str(tmp_path / "o.csv")]) == 0
     assert name in (tmp_path / "o.csv").read_bytes()
@@ -141,7 +141,7 @@ def test_an_empty_folder_and_an_empty_list(
 ) -> None:
     (tmp_path / "empty").mkdir()
     assert main(["predict", str(quick), str(tmp_path / "empty")]) == 2
-    assert "a folder without pictures" in capsys.readouterr().err
+    assert "a folder without images" in capsys.readouterr().err
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
     assert main(["predict", str(quick), "-", "--csv", str(tmp_path / "o.csv")]) == 2
     assert "the list is empty" in capsys.readouterr().err
@@ -162,14 +162,14 @@ def test_resume_counts_what_was_skipped_before(
     out = tmp_path / "o.csv"
     assert main(["predict", str(quick), str(faces), "--csv", str(out)]) == SKIPPED
     first = out.read_bytes()
-    picture(9).save(faces / "new.png")
+    drawing(9).save(faces / "new.png")
     assert main(["predict", str(quick), str(faces), "--csv", str(out), "--resume"]) == SKIPPED
     assert out.read_bytes().startswith(first) and len(rows(out)) == 8
-    assert "1 picture in" in (said := capsys.readouterr().err) and "7 done before, 1 of them skipped" in said
+    assert "1 image in" in (said := capsys.readouterr().err) and "7 done before, 1 of them skipped" in said
 
 
-def test_annotated_pictures_stand_where_the_originals_do(quick: Path, faces: Path, tmp_path: Path) -> None:
-    picture(7, (900, 500)).save(faces / "wide.jpg")
+def test_annotated_images_stand_where_the_originals_do(quick: Path, faces: Path, tmp_path: Path) -> None:
+    drawing(7, (900, 500)).save(faces / "wide.jpg")
     target = tmp_path / "seen"
     assert main(["predict", str(quick), str(faces), "--annotate", str(target)]) == 0
     found = {str(path.relative_to(target)) for path in target.rglob("*.png")}
@@ -187,7 +187,7 @@ def test_annotated_pictures_stand_where_the_originals_do(quick: Path, faces: Pat
 # --- with a real network ----------------------------------------------------------------------------------------
 
 
-def test_one_picture_end_to_end(standin: dict[str, Path], faces: Path) -> None:
+def test_one_image_end_to_end(standin: dict[str, Path], faces: Path) -> None:
     run = run_ferplus("predict", standin["onnx"], faces / "0.png")
     assert run.returncode == 0 and "0.png" in run.stdout, run.stderr
     assert "STAND-IN" in run.stderr and "Traceback" not in run.stderr
@@ -195,11 +195,11 @@ def test_one_picture_end_to_end(standin: dict[str, Path], faces: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(standin: dict[str, Path], tmp_path: Path) -> None:
-    """SIGKILL in the middle, twice; then --resume: every picture once, and the numbers of an unbroken run."""
+    """SIGKILL in the middle, twice; then --resume: every image once, and the numbers of an unbroken run."""
     folder = tmp_path / "faces"
     folder.mkdir()
     for number in range(60):
-        picture(number).save(folder / f"{number:02}.png")
+        drawing(number).save(folder / f"{number:02}.png")
     (folder / "30.png").write_bytes(b"damaged")
     command = ["predict", str(standin["onnx"]), str(folder), "--batch", "4"]
     assert run_ferplus(*command, "--csv", tmp_path / "whole.csv").returncode == SKIPPED
@@ -236,7 +236,7 @@ def test_formulas_are_text_and_are_known_again(
     folder.mkdir()
     names = ["+1.png", "-1.png", "=1+1.png", "@SUM(1).png", "'quoted.png", "plain.png", "\t=1.png"]
     for number, name in enumerate(names):
-        picture(number).save(folder / name)
+        drawing(number).save(folder / name)
     monkeypatch.chdir(folder)
     command = ["predict", str(quick), "*.png", "--csv", "o.csv"]
     assert main(command) == 0
@@ -266,22 +266,22 @@ def test_each_face_has_its_row_and_its_box(
             assert margin == 0.25
 
         def __call__(self, image: Image.Image) -> list[tuple[int, int, int, int]]:
-            same = (number for number in range(6) if np.array_equal(np.asarray(image), np.asarray(picture(number))))
+            same = (number for number in range(6) if np.array_equal(np.asarray(image), np.asarray(drawing(number))))
             return boxes.get(next(same), [(1, 2, 3, 4)])
 
     monkeypatch.setattr("ferplus_keras.predict.faces.FaceFinder", Finder)
     out = tmp_path / "o.csv"
     command = ["predict", str(quick), str(faces), "--faces", "--margin", "0.25", "--csv", str(out)]
-    assert main([*command, "--annotate", str(tmp_path / "seen")]) == 0, "a picture without a face is no damage"
+    assert main([*command, "--annotate", str(tmp_path / "seen")]) == 0, "an image without a face is no damage"
     found = [(Path(row["input"]).stem, row["face"], row["faces"], row["left"], row["bottom"]) for row in rows(out)]
     assert found[:4] == [("0", "1", "2", "0", "20"), ("0", "2", "2", "20", "48"), ("1", "0", "0", "", ""),
                          ("2", "1", "1", "1", "4")]  # fmt: skip
-    assert "6 faces; 1 picture without a face" in capsys.readouterr().err
+    assert "6 faces; 1 image without a face" in capsys.readouterr().err
     assert len(list((tmp_path / "seen").rglob("*.png"))) == 5
 
 
 def test_opencvs_cascade_finds_real_faces(ferplus: object, tmp_path: Path) -> None:
-    """Three faces of FERPlus, enlarged, in one picture, two of them smaller than the third."""
+    """Three faces of FERPlus, enlarged, in one image, two of them smaller than the third."""
     pytest.importorskip("cv2")
     from ferplus_keras.dataset import Dataset
     from ferplus_keras.predict.faces import FaceFinder
@@ -300,7 +300,7 @@ def test_opencvs_cascade_finds_real_faces(ferplus: object, tmp_path: Path) -> No
     assert wide[0][0] < bare[0][0] and wide[0][2] > bare[0][2] and wide[0][3] > bare[0][3]
 
 
-def test_margins_stay_within_the_picture() -> None:
+def test_margins_stay_within_the_image() -> None:
     pytest.importorskip("cv2")
     from ferplus_keras.predict.faces import FaceFinder
 
@@ -367,11 +367,11 @@ def test_ray_writes_through_the_same_file(
     out = tmp_path / "o.csv"
     command = ["predict", str(quick), str(faces), "--engine", "ray", "--workers", "3", "--csv", str(out)]
     assert main(command) == 0 and len(asked) == len(rows(out)) == 6
-    picture(8).save(faces / "new.png")
+    drawing(8).save(faces / "new.png")
     assert main([*command, "--resume"]) == 0 and asked[6:] == [str(faces / "new.png")] and len(rows(out)) == 7
 
 
-def test_copies_of_a_picture_are_pictures(quick: Path, faces: Path, tmp_path: Path) -> None:
+def test_copies_of_an_image_are_images(quick: Path, faces: Path, tmp_path: Path) -> None:
     """Two files of the same content are two files."""
     shutil.copy(faces / "0.png", faces / "0-copy.png")
     assert main(["predict", str(quick), str(faces), "--csv", str(tmp_path / "o.csv")]) == 0

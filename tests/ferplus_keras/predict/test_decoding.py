@@ -1,4 +1,4 @@
-"""Any picture in, upright RGB out, or a sentence: what formats leave open is settled, what is hostile is refused."""
+"""Any image in, upright RGB out, or a sentence: what formats leave open is settled, what is hostile is refused."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from PIL import Image
 
 from ferplus_keras import load_image
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.predict.decoding import MAX_PIXELS, as_input, decode, read_picture
+from ferplus_keras.predict.decoding import MAX_PIXELS, as_input, decode, read_image
 
 
-def encoded(picture: Image.Image, format: str = "PNG", **options: Any) -> bytes:
+def encoded(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, format, **options)
+    image.save(stream, format, **options)
     return stream.getvalue()
 
 
@@ -43,11 +43,11 @@ def test_lossless_formats_give_the_pixels(format: str) -> None:
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr"])
 def test_every_mode_becomes_rgb(mode: str) -> None:
-    picture = Image.fromarray(PIXELS).convert(mode)
+    image = Image.fromarray(PIXELS).convert(mode)
     format = "TIFF" if mode in ("CMYK", "YCbCr") else "PNG"
-    found = decode(encoded(picture, format))
+    found = decode(encoded(image, format))
     assert (found.mode, found.size) == ("RGB", (30, 20))
-    expected = np.asarray(picture.convert("RGB")).astype(int)
+    expected = np.asarray(image.convert("RGB")).astype(int)
     assert np.abs(np.asarray(found).astype(int) - expected).max() <= 1
 
 
@@ -72,15 +72,15 @@ def test_what_does_not_say_what_white_is_is_refused() -> None:
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_transparent_pixels_stand_on_white(mode: str) -> None:
     """The colour that hides behind full transparency must not come out."""
-    picture = Image.new("RGBA", (8, 8), (10, 200, 30, 0))
-    picture.putpixel((0, 0), (60, 60, 60, 255))
+    image = Image.new("RGBA", (8, 8), (10, 200, 30, 0))
+    image.putpixel((0, 0), (60, 60, 60, 255))
     if mode == "P":
         indexed = Image.new("P", (8, 8), 1)
         indexed.putpalette([60, 60, 60, 10, 200, 30])
         indexed.putpixel((0, 0), 0)
         data = encoded(indexed, transparency=1)
     else:
-        data = encoded(picture.convert(mode))
+        data = encoded(image.convert(mode))
     found = np.asarray(decode(data))
     assert (found[1:] == 255).all() and (found[0, 0] == 60).all()
 
@@ -105,7 +105,7 @@ def test_every_exif_orientation_is_turned_upright(orientation: int) -> None:
     np.testing.assert_array_equal(np.asarray(decode(encoded(stored, exif=exif))), upright)
 
 
-def test_damaged_orientation_does_not_cost_the_picture() -> None:
+def test_damaged_orientation_does_not_cost_the_image() -> None:
     data = encoded(Image.fromarray(PIXELS), "PNG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff garbage")
     np.testing.assert_array_equal(np.asarray(decode(data)), PIXELS)
 
@@ -122,11 +122,11 @@ def test_load_image_is_the_same_decoding(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(encoded(Image.new("RGBA", (8, 8), (0, 0, 0, 0))))
     assert (load_image(path) == 255).all()
-    np.testing.assert_array_equal(load_image(path), as_input(read_picture(path)))
+    np.testing.assert_array_equal(load_image(path), as_input(read_image(path)))
     with pytest.raises(FileNotFoundError):
         load_image(tmp_path / "missing.png")
     (tmp_path / "bad.png").write_bytes(b"no")
-    with pytest.raises(BadInputError, match=r"bad\.png: not a picture"):
+    with pytest.raises(BadInputError, match=r"bad\.png: not an image"):
         load_image(tmp_path / "bad.png")
 
 
@@ -161,16 +161,16 @@ def test_bombs_are_refused_by_their_header(width: int, height: int) -> None:
     ("data", "says"),
     [
         (b"", "empty"),
-        (b"hello, this is text", "not a picture"),
+        (b"hello, this is text", "not an image"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PostScript"),
         (b"\xc5\xd0\xd3\xc6" + b"\0" * 40, "PostScript"),
-        (header_bomb(9, 900)[:60], "damaged|not a picture"),
+        (header_bomb(9, 900)[:60], "damaged|not an image"),
         (encoded(Image.fromarray(PIXELS))[:900], "damaged"),
         (encoded(Image.fromarray(PIXELS), "JPEG")[:300], "damaged"),
-        (b"\x89HDF\r\n\x1a\n" + b"\0" * 64, "damaged|not a picture|no pixels"),
+        (b"\x89HDF\r\n\x1a\n" + b"\0" * 64, "damaged|not an image|no pixels"),
     ],
 )  # fmt: skip
-def test_what_is_no_picture_is_said_in_a_few_words(data: bytes, says: str) -> None:
+def test_what_is_no_image_is_said_in_a_few_words(data: bytes, says: str) -> None:
     with pytest.raises(BadInputError, match=says) as error:
         decode(data)
     assert "\n" not in str(error.value) and len(str(error.value)) < 200
@@ -182,7 +182,7 @@ def test_places_that_are_no_files_are_not_waited_for(tmp_path: Path) -> None:
     for path, says in ((pipe, "not a file"), (tmp_path, "is a directory|not a file"), (tmp_path / "no.png", "no such"),
                        ("/dev/zero", "not a file"), ("a\0b", "not a file name"), ("x" * 5000, "too long")):  # fmt: skip
         with pytest.raises(BadInputError, match=says):
-            read_picture(path)
+            read_image(path)
 
 
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may read everything")
@@ -191,7 +191,7 @@ def test_a_file_without_permission_is_said_so(tmp_path: Path) -> None:
     path.write_bytes(encoded(Image.fromarray(PIXELS)))
     path.chmod(0)
     with pytest.raises(BadInputError, match="permission denied"):
-        read_picture(path)
+        read_image(path)
 
 
 SEEDS = [
@@ -202,7 +202,7 @@ SEEDS = [
 
 @settings(max_examples=50, deadline=None)
 @given(st.sampled_from(SEEDS), st.data())
-def test_damage_anywhere_gives_a_picture_or_a_sentence(data: bytes, draw: st.DataObject) -> None:
+def test_damage_anywhere_gives_an_image_or_a_sentence(data: bytes, draw: st.DataObject) -> None:
     spoiled = bytearray(data)
     for place in draw.draw(st.lists(st.integers(0, len(data) - 1), max_size=6)):
         spoiled[place] = draw.draw(st.integers(0, 255))

@@ -12,7 +12,7 @@ from ferplus_keras.predict import rays
 from ferplus_keras.predict.rays import Worker, find_pieces
 from ferplus_keras.predict.seen import Seen
 from tests.conftest import run_python
-from tests.ferplus_keras.predict.conftest import Brightness, picture
+from tests.ferplus_keras.predict.conftest import Brightness, drawing
 
 
 def write_parquet(path: Path, count: int, group: int = 10) -> Path:
@@ -22,7 +22,7 @@ def write_parquet(path: Path, count: int, group: int = 10) -> Path:
     rows = []
     for number in range(count):
         stream = io.BytesIO()
-        picture(number).save(stream, "PNG")
+        drawing(number).save(stream, "PNG")
         rows.append(stream.getvalue())
     parquet.write_table(pyarrow.table({"image": rows}), path, row_group_size=group)
     return path
@@ -90,14 +90,14 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 def test_a_killed_worker_costs_nothing_but_time(standin: dict[str, Path], tmp_path: Path) -> None:
-    """Two workers on a local Ray, one killed on the way: every picture once, with the numbers of a run without Ray."""
+    """Two workers on a local Ray, one killed on the way: every image once, with the numbers of a run without Ray."""
     pytest.importorskip("ray")
     from ferplus_keras import EmotionClassifier
 
     folder = tmp_path / "faces"
     folder.mkdir()
     for number in range(80):
-        picture(number).save(folder / f"{number:02}.png")
+        drawing(number).save(folder / f"{number:02}.png")
     (folder / "40.png").write_bytes(b"damaged")
     table = write_parquet(tmp_path / "t.parquet", 20)
     out = tmp_path / "out.csv"
@@ -109,6 +109,6 @@ def test_a_killed_worker_costs_nothing_but_time(standin: dict[str, Path], tmp_pa
     assert sorted(row["input"] for row in rows) == sorted(expected)
     assert [row["input"] for row in rows if row["error"]] == [str(folder / "40.png")]
     found = {row["input"]: row for row in rows}
-    for number, one in enumerate(EmotionClassifier(standin["onnx"]).predict([picture(n) for n in range(4)])):
+    for number, one in enumerate(EmotionClassifier(standin["onnx"]).predict([drawing(n) for n in range(4)])):
         for name in (str(folder / f"{number:02}.png"), f"{table}#{number}"):
             assert float(found[name]["happiness"]) == pytest.approx(one.probabilities["happiness"], abs=1e-5)

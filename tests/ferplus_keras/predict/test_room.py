@@ -12,7 +12,7 @@ from PIL import Image
 
 from ferplus_keras.errors import BadInputError, ShortageError
 from ferplus_keras.predict import decoding
-from ferplus_keras.predict.decoding import MAX_SIDE, decode, read_picture
+from ferplus_keras.predict.decoding import MAX_SIDE, decode, read_image
 from ferplus_keras.predict.room import DECODING, HELD, Room
 from tests.ferplus_keras.predict.test_decoding import PIXELS, encoded, header_bomb
 
@@ -45,9 +45,9 @@ def test_one_that_is_larger_than_all_the_room_takes_all_of_it() -> None:
 
 def test_what_was_decoded_is_counted_while_it_is_held() -> None:
     before = decoding.room.taken
-    picture = decode(encoded(Image.new("RGBA", (40, 10))))
+    image = decode(encoded(Image.new("RGBA", (40, 10))))
     assert decoding.room.taken - before == HELD * 400
-    del picture
+    del image
     gc.collect()
     with pytest.raises(BadInputError):
         decode(encoded(Image.fromarray(PIXELS))[:900])
@@ -59,12 +59,12 @@ def test_shortage_is_not_damage(error: Exception, tmp_path: Path, monkeypatch: p
     path = tmp_path / "large.png"
     path.write_bytes(encoded(Image.new("RGB", (8, 8))))
 
-    def short(_picture: Image.Image) -> Image.Image:
+    def short(_image: Image.Image) -> Image.Image:
         raise error
 
     monkeypatch.setattr(decoding, "as_rgb", short)
     with pytest.raises(ShortageError, match=r"large\.png could not be read: .*says nothing of the image") as caught:
-        read_picture(path)
+        read_image(path)
     assert caught.value.exit_code == 3
 
 
@@ -77,8 +77,8 @@ def test_no_side_is_longer_than_a_jpegs() -> None:
 def test_strips_are_no_seams(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (37, 23, 3), np.uint8)
     deep = Image.fromarray(pixels[..., 0].astype(np.uint16) * 200)
-    picture = deep if mode == "I;16" else Image.fromarray(pixels).convert(mode)
-    data = encoded(picture, "TIFF" if mode == "CMYK" else "PNG", **({"transparency": 7} if mode == "P" else {}))
+    image = deep if mode == "I;16" else Image.fromarray(pixels).convert(mode)
+    data = encoded(image, "TIFF" if mode == "CMYK" else "PNG", **({"transparency": 7} if mode == "P" else {}))
     whole = np.asarray(decode(data))
     monkeypatch.setattr(decoding, "STRIP", 50)
     np.testing.assert_array_equal(np.asarray(decode(data)), whole)

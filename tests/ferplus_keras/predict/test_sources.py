@@ -1,4 +1,4 @@
-"""Inputs become a lazy row of pictures, each once, and nothing that is wrong with one hides the others."""
+"""Inputs become a lazy row of images, each once, and nothing that is wrong with one hides the others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ferplus_keras.errors import BadInputError
 from ferplus_keras.predict import sources
 from ferplus_keras.predict.seen import Seen
 from ferplus_keras.predict.sources import Source, find_sources, look_ahead
-from tests.ferplus_keras.predict.conftest import picture
+from tests.ferplus_keras.predict.conftest import drawing
 
 
 def names(*inputs: object, listed: bytes | None = None, null: bool = False) -> list[str]:
@@ -62,7 +62,7 @@ def test_one_bad_entry_hides_no_other(faces: Path) -> None:
 
 def test_a_look_ahead_takes_nothing_away_and_finds_what_there_is(faces: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    (tmp_path / "broken.png").write_text("no picture")
+    (tmp_path / "broken.png").write_text("no image")
     nothing = look_ahead(find_sources([str(tmp_path / "empty"), "https://x.org/a.png", "none*.png", "missing.png"]))
     assert not nothing.readable and not nothing.broken and len(nothing.problems) == 4
     assert "web address" in nothing.problems[1].problem
@@ -74,7 +74,7 @@ def test_a_look_ahead_takes_nothing_away_and_finds_what_there_is(faces: Path, tm
     assert look_ahead(Source("missing.png") for _ in range(sources.LOOKED_AT)).readable, "there may be one later"
 
 
-def test_each_picture_comes_once_however_often_it_is_named(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_image_comes_once_however_often_it_is_named(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(faces.parent)
     listed = f"faces/1.png\n{faces}/2.png\n".encode()
     assert len(names("faces", "faces/0.png", "./faces/1.png", faces / "2.png", "faces/*.png", "-", listed=listed)) == 6
@@ -88,8 +88,8 @@ def test_patterns(faces: Path) -> None:
 
 
 def test_a_name_with_a_patterns_letters_is_that_file(tmp_path: Path) -> None:
-    picture(0).save(tmp_path / "a[1].png")
-    picture(1).save(tmp_path / "a1.png")
+    drawing(0).save(tmp_path / "a[1].png")
+    drawing(1).save(tmp_path / "a1.png")
     assert names(tmp_path / "a[1].png") == [str(tmp_path / "a[1].png")]
 
 
@@ -103,7 +103,7 @@ def test_lists_of_names(tmp_path: Path) -> None:
         names("-", listed=b"x" * 300_000)
 
 
-def test_what_is_not_there_is_a_picture_with_a_problem(tmp_path: Path) -> None:
+def test_what_is_not_there_is_an_image_with_a_problem(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     found = list(find_sources([str(tmp_path / "empty"), str(tmp_path / "no.png"), "a\0b.png"]))
     assert [bool(source.problem) for source in found] == [
@@ -189,14 +189,14 @@ def test_seen_keeps_apart_and_together() -> None:
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_rows_of_parquet_are_pictures(tmp_path: Path, wrapped: bool) -> None:
+def test_rows_of_parquet_are_images(tmp_path: Path, wrapped: bool) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     import pyarrow.parquet as parquet
 
     rows = []
     for number in range(7):
         stream = io.BytesIO()
-        picture(number).save(stream, "PNG")
+        drawing(number).save(stream, "PNG")
         rows.append({"bytes": stream.getvalue(), "path": None} if wrapped else stream.getvalue())
     rows[4] = None
     path = tmp_path / "p.parquet"
@@ -204,7 +204,7 @@ def test_rows_of_parquet_are_pictures(tmp_path: Path, wrapped: bool) -> None:
     found = list(find_sources([str(path)]))
     assert [source.name for source in found] == [f"{path}#{row}" for row in range(7)]
     assert [bool(source.problem) for source in found] == [row == 4 for row in range(7)]
-    np.testing.assert_array_equal(np.asarray(found[6].read()), np.asarray(picture(6)))
+    np.testing.assert_array_equal(np.asarray(found[6].read()), np.asarray(drawing(6)))
     assert names(tmp_path) == [source.name for source in found]
 
 
@@ -228,6 +228,6 @@ def test_rows_of_parquet_that_would_unpack_to_far_more_are_named_and_not_read(
     assert path.stat().st_size < 1 << 19
     found = list(find_sources([str(path)]))
     assert [source.name for source in found] == [f"{path}#{row}" for row in range(3)]
-    assert all("as no pictures do" in source.problem and source.data is None for source in found)
+    assert all("as no images do" in source.problem and source.data is None for source in found)
     ahead = look_ahead(iter(found))
     assert not ahead.readable and ahead.broken

@@ -64,8 +64,8 @@ def test_no_more_is_asked_for_than_keeps_all_busy() -> None:
             break
 
 
-def test_the_next_pictures_are_decoded_while_the_network_is_busy() -> None:
-    """The network does not return before a picture of the next batch was opened: a pipeline without overlap hangs."""
+def test_the_next_images_are_decoded_while_the_network_is_busy() -> None:
+    """The network does not return before an image of the next batch was opened: a pipeline without overlap hangs."""
     opened = [threading.Event() for _ in range(20)]
 
     def read(number: int) -> Image.Image:
@@ -81,9 +81,9 @@ def test_the_next_pictures_are_decoded_while_the_network_is_busy() -> None:
     assert len(run(20, 4, Waiting(), Preparation(read), threads=2)) == 20
 
 
-def test_several_faces_of_a_picture_stay_with_it() -> None:
-    def find(picture: Image.Image) -> list[tuple[int, int, int, int]]:
-        return [(0, 0, 4, 4)] * (picture.getpixel((0, 0))[0] % 4)  # type: ignore[index]
+def test_several_faces_of_an_image_stay_with_it() -> None:
+    def find(image: Image.Image) -> list[tuple[int, int, int, int]]:
+        return [(0, 0, 4, 4)] * (image.getpixel((0, 0))[0] % 4)  # type: ignore[index]
 
     found = run(30, 5, None, Preparation(lambda number: Image.new("RGB", (8, 8), (number,) * 3), find))
     for prepared, predictions in found:
@@ -92,7 +92,7 @@ def test_several_faces_of_a_picture_stay_with_it() -> None:
         assert [row["face"] for row in told] == (list(range(1, len(predictions) + 1)) or [0])
 
 
-def test_a_fault_of_the_program_is_not_taken_for_a_damaged_picture() -> None:
+def test_a_fault_of_the_program_is_not_taken_for_a_damaged_image() -> None:
     def read(number: int) -> Image.Image:
         raise ZeroDivisionError
 

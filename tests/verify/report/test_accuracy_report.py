@@ -93,7 +93,7 @@ def test_the_verdict_is_green_red_or_none(tmp_path: Path) -> None:
         assert f'<body class="{word}' in page
 
 
-def test_the_mistakes_are_pictures_inside_the_page_and_nowhere_else(red: dict[str, Any], tmp_path: Path) -> None:
+def test_the_mistakes_are_images_inside_the_page_and_nowhere_else(red: dict[str, Any], tmp_path: Path) -> None:
     files = written(red, tmp_path)
     sources = re.findall(r'<img src="data:image/png;base64,([^"]+)"', files["report.html"])
     assert len(sources) == sum(len(split["mistakes"]) for split in red["splits"]) > 0

@@ -89,7 +89,7 @@ def test_the_command_makes_the_page(standin_h5: Path, tmp_path: Path, capsys: py
     command = ["report", str(standin_h5), "--data", str(tmp_path / "fer2013"), "--out", str(out)]
     assert main([*command, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["pictures"] == 3 and told["shown"] == 3 and told["standin"] is True and Path(told["page"]) == out
+    assert told["images"] == 3 and told["shown"] == 3 and told["standin"] is True and Path(told["page"]) == out
     text = out.read_text()
     faces = re.findall(r'src="data:image/png;base64,([^"]+)" width="48"', text)
     first = np.asarray(Image.open(io.BytesIO(base64.b64decode(faces[0]))))

@@ -181,7 +181,7 @@ def test_the_command_repeats_the_check_in_any_shell() -> None:
     parser = Parser()
     verifying.add(Commands(parser))
     typed = ["verify", "parity", "my model.h5", "--against", "it's.pth", "--n", "2", "--seed", "0", "--images",
-             "my pictures", "--float64", "1e-13", "--no-onnx", "--backend", "jax", "--backend", "torch"]  # fmt: skip
+             "my images", "--float64", "1e-13", "--no-onnx", "--backend", "jax", "--backend", "torch"]  # fmt: skip
     options = parser.parse_args(typed)
     command = verifying._command(options)
     assert shlex.split(command) == ["ferplus", *typed]

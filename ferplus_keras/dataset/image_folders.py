@@ -1,4 +1,4 @@
-"""Microsoft's folders of pictures: ``FER2013Train``, ``FER2013Valid`` and ``FER2013Test``, unpacked or in a zip."""
+"""Microsoft's folders of images: ``FER2013Train``, ``FER2013Valid`` and ``FER2013Test``, unpacked or in a zip."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ferplus_keras.dataset.places import Entry, joined
 from ferplus_keras.dataset.records import FOLDER_LABEL_FILE, SIDE, SPLITS, Labels
 from ferplus_keras.errors import BadInputError
 
-#: A picture of 48 x 48 takes 2 KB as PNG; what takes more than this is none.
-MAX_PICTURE_BYTES = 1 << 20
+#: An image of 48 x 48 takes 2 KB as PNG; what takes more than this is none.
+MAX_IMAGE_BYTES = 1 << 20
 
 #: Formats that are tried; what else Pillow can open is never asked.
 FORMATS = ("PNG", "JPEG", "BMP", "PPM")
@@ -40,10 +40,10 @@ def folder_labels(found: Found) -> Labels:
     )
 
 
-def read_pictures(found: Found, labels: Labels, progress: Progress = lambda _done, _all: None) -> np.ndarray:
-    """The pictures of the rows of ``labels``, rows x 48 x 48 bytes, each from the folder of its split.
+def read_images(found: Found, labels: Labels, progress: Progress = lambda _done, _all: None) -> np.ndarray:
+    """The images of the rows of ``labels``, rows x 48 x 48 bytes, each from the folder of its split.
 
-    Raises :class:`BadInputError` naming the line of the label file and the picture that is missing, is no picture of
+    Raises :class:`BadInputError` naming the line of the label file and the image that is missing, is no image of
     48 x 48, or cannot be decoded.
     """
     images = np.empty((len(labels), SIDE, SIDE), np.uint8)
@@ -52,29 +52,29 @@ def read_pictures(found: Found, labels: Labels, progress: Progress = lambda _don
         place, folder = found.folders[code]
         where = f"{labels.origin}, line {line}"
         if name not in present[code]:
-            raise BadInputError(f"{where}: the picture {name[:80]!r} is not in {place.show(folder)} ({SPLITS[code]}).")
-        images[row] = decode_picture(Entry(place, joined(folder, name)).read(MAX_PICTURE_BYTES), name, where)
+            raise BadInputError(f"{where}: the image {name[:80]!r} is not in {place.show(folder)} ({SPLITS[code]}).")
+        images[row] = decode_image(Entry(place, joined(folder, name)).read(MAX_IMAGE_BYTES), name, where)
         if row % 500 == 0:
             progress(row, len(labels))
     return images
 
 
-def decode_picture(data: bytes, name: str, where: str) -> np.ndarray:
-    """A picture of 48 x 48, as grey bytes. The size is looked at before anything is decoded."""
+def decode_image(data: bytes, name: str, where: str) -> np.ndarray:
+    """An image of 48 x 48, as grey bytes. The size is looked at before anything is decoded."""
     try:
         from PIL import Image
     except ImportError:
-        raise BadInputError("Reading pictures needs Pillow: pip install pillow.") from None
+        raise BadInputError("Reading images needs Pillow: pip install pillow.") from None
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            if picture.size != (SIDE, SIDE):
-                width, height = picture.size
-                raise BadInputError(f"{where}: {name} is {width} x {height}; a picture has {SIDE} x {SIDE} pixels.")
-            return np.asarray(picture if picture.mode == "L" else picture.convert("L"))
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.size != (SIDE, SIDE):
+                width, height = image.size
+                raise BadInputError(f"{where}: {name} is {width} x {height}; an image has {SIDE} x {SIDE} pixels.")
+            return np.asarray(image if image.mode == "L" else image.convert("L"))
     except BadInputError:
         raise
     except Exception as error:  # whatever a decoder raises on damaged bytes: OSError, SyntaxError, struct.error ...
         raise BadInputError(f"{where}: {name} cannot be decoded ({str(error)[:120]}).") from None
 
 
-__all__ = ["decode_picture", "folder_labels", "read_pictures"]
+__all__ = ["decode_image", "folder_labels", "read_images"]
