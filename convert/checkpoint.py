@@ -31,6 +31,14 @@ class Checkpoint:
     arrays: Arrays
     provenance: Provenance
 
+    def __post_init__(self) -> None:
+        """Put layers and roles into the architecture's order, which is what Keras's ``set_weights`` counts by."""
+        self.arrays = {
+            layer: {role: self.arrays[layer][role] for role in roles}
+            for layer, roles in self.architecture.parameters.items()
+            if layer in self.arrays
+        }
+
     @property
     def parameter_bytes(self) -> int:
         """Size of all arrays in memory, in bytes."""
