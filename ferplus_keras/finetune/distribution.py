@@ -117,11 +117,6 @@ def scope(spec: str | None) -> Iterator[World]:
         _world = before
 
 
-def is_chief() -> bool:
-    """Whether this process is the one that writes files. True outside of any scope."""
-    return _world.process == 0
-
-
 def logits(model: Any, images: np.ndarray, batch: int) -> np.ndarray:
     """What ``model`` says of ``images`` (n x ...), in order; in every process the same, and each by itself.
 
@@ -214,4 +209,4 @@ def _before_anything_runs(configure: Callable[[], Any]) -> None:
         ) from error
 
 
-__all__ = ["SPECS", "Spec", "World", "is_chief", "logits", "parse", "scope"]
+__all__ = ["SPECS", "Spec", "World", "logits", "parse", "scope"]
