@@ -79,7 +79,7 @@ class DataComparison:
 
 
 @dataclass
-class Outcome:
+class ExportResult:
     """What an export came to. ``path`` exists exactly when it ``passed``."""
 
     source: Path
@@ -159,7 +159,7 @@ def export_checked(
     progress: Progress = lambda _line: None,
     steps: Steps = lambda _step: None,
     quiet: Quiet = nullcontext,
-) -> Outcome:
+) -> ExportResult:
     """Export ``source`` as ``recipe`` says, and check the result before it gets its name.
 
     Args:
@@ -207,7 +207,7 @@ def export_checked(
             export_seconds = time.perf_counter() - began
             progress(f"{path.name}: exported in {export_seconds:.0f} s; holding it against {source.name}")
             outputs = _compared(temporary, checkpoint, chosen, max_changed)
-            outcome = Outcome(source, path, recipe, written, outputs, export_seconds=export_seconds)
+            outcome = ExportResult(source, path, recipe, written, outputs, export_seconds=export_seconds)
             outcome.calibration = calibration.origin if calibration else ""
             if recipe.folded and not checkpoint.architecture.folded:
                 progress(f"{path.name}: the fold, in float64")
@@ -290,4 +290,4 @@ def _measured(path: Path) -> tuple[int, str]:
     return export.source.size, export.source.sha256
 
 
-__all__ = ["CALIBRATION_IMAGES", "Outcome", "draw_calibration_images", "export_checked"]
+__all__ = ["CALIBRATION_IMAGES", "ExportResult", "draw_calibration_images", "export_checked"]
