@@ -79,9 +79,9 @@ class Folder:
     def show(self, name: str) -> str:
         return str(self.path / name)
 
-    def files_for_signature(self, names: list[str]) -> list[Path]:
-        """The files on the disk that the content of ``names`` depends on."""
-        return [self.path / name for name in names]
+    def file_of(self, name: str) -> Path:
+        """The file on the disk that holds ``name``."""
+        return self.path / name
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,8 @@ class Archive:
     def show(self, name: str) -> str:
         return f"{self.path}: {name}"
 
-    def files_for_signature(self, names: list[str]) -> list[Path]:
-        return [self.path]
+    def file_of(self, name: str) -> Path:
+        return self.path
 
 
 Place = Folder | Archive
