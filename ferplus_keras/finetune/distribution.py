@@ -42,8 +42,7 @@ class Spec:
 class World:
     """What a training loop must know of the others: ``devices`` over all processes, and which process this is.
 
-    A :class:`~ferplus_keras.finetune.feeding.Feed` takes :attr:`share`, and ``drop_remainder=True`` where
-    :attr:`devices` is more than one.
+    A :class:`~ferplus_keras.finetune.feeding.Feed` takes :attr:`share`.
     """
 
     devices: int = 1

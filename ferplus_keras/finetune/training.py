@@ -153,7 +153,7 @@ class Run:
         self.leg = leg
         self.feed = Feed(
             examples.train.images, examples.targets.targets, examples.targets.weights, self._batch(leg),
-            recipe.training.seed, drop_remainder=True, mixup=recipe.data.mixup, share=self.world.share,
+            recipe.training.seed, mixup=recipe.data.mixup, share=self.world.share,
         )  # fmt: skip
         with _policy(self.precision):
             self._build(recipe)

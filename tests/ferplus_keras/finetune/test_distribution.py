@@ -42,7 +42,7 @@ def train(spec, normalised):
         ])
         loss = keras.losses.CategoricalCrossentropy(from_logits=True)
         model.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss, weighted_metrics=["accuracy"])
-        feed = Feed(images, targets, weights, 8, seed=5, drop_remainder=True, mixup=0.2, share=world.share)
+        feed = Feed(images, targets, weights, 8, seed=5, mixup=0.2, share=world.share)
         losses = []
         for feed.epoch in range(2):
             losses += model.fit(for_keras(feed), epochs=1, shuffle=False, verbose=0).history["loss"]
