@@ -32,10 +32,10 @@ def all_printable(value: Any) -> Any:
     return printable(value) if isinstance(value, str) else value
 
 
-def in_columns(rows: Sequence[Sequence[str]], gap: str = "  ") -> list[str]:
+def in_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """``rows`` as lines whose cells stand under each other."""
     widths = [max(map(len, column)) for column in zip(*rows)]  # noqa: B905 (Python 3.9)
-    return [gap.join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def counted(number: int, thing: str, things: str = "") -> str:
