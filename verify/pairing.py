@@ -18,7 +18,7 @@ from ferplus_keras.graph.keras_layers import BEFORE_ACTIVATION, Call, add_layer
 from ferplus_keras.graph.matcher import match
 from ferplus_keras.graph.table import table_graph
 from ferplus_keras.networks.architecture import Architecture
-from verify.keras_trace import Trace
+from verify.keras_trace import Step, Trace
 
 #: How a counterpart was found, the surest first. Only ``order`` is a guess: one of several that look alike.
 MEANS = ("name", "structure", "order")
@@ -81,6 +81,11 @@ def pair(table: Architecture, trace: Trace, side: int) -> Pairing:
     matched = match(ours, graph_of(trace, side))
     call_of = {key: step.index for step in trace.steps for key in (str(step.index), f"{step.index}{BEFORE_ACTIVATION}")}
     pairs = {layer: key for layer, key in matched.pairs.items() if key in call_of}
+    by = dict(matched.by)
+    for step in trace.steps:  # what has lost its place in the graph, or does nothing there: by its name, if it fits
+        name = _own_name(step)
+        if name in table.by_name and name not in pairs and str(step.index) not in pairs.values() and _fits(step, table):
+            pairs[name], by[name] = str(step.index), "name"
     found = Pairing()
     for layer in ours.nodes:
         if layer in ours.inputs:
@@ -89,7 +94,7 @@ def pair(table: Architecture, trace: Trace, side: int) -> Pairing:
             found.unpaired.append(layer)
             continue
         found.steps[layer] = call_of[pairs[layer]]
-        found.by[layer] = matched.by[layer]
+        found.by[layer] = by[layer]
         found.names[layer] = trace.steps[found.steps[layer]].name
     # What comes out of a layer with an activation inside is past the activation, where that is one of ours too.
     behind = {index for layer, index in found.steps.items() if pairs[layer] == str(index)}
@@ -106,9 +111,21 @@ def graph_of(trace: Trace, side: int) -> Graph:
     for step in trace.steps:
         arrays = {role: np.asarray(array) if role == "bias" else array for role, array in step.arrays.items()}
         sources = tuple(map(str, step.inputs)) or (IMAGE,)
-        name = step.name.rsplit("/", 1)[-1].removesuffix("_flat")  # our own squeeze is a vector first, and called so
-        add_layer(builder, str(step.index), Call(name, step.kind, step.config, sources, arrays, step.numbers))
+        add_layer(
+            builder, str(step.index), Call(_own_name(step), step.kind, step.config, sources, arrays, step.numbers)
+        )
     return builder.finish(map(str, trace.outputs))
+
+
+def _own_name(step: Step) -> str:
+    """A layer's name without those of the models around it. Our own squeeze is a vector first, and called so."""
+    return step.name.rsplit("/", 1)[-1].removesuffix("_flat")
+
+
+def _fits(step: Step, table: Architecture) -> bool:
+    """Whether the call's arrays have the shapes of those of our layer of its name."""
+    shapes = {role: tuple(array.shape) for role, array in step.arrays.items()}
+    return shapes == table.parameters.get(_own_name(step), {})
 
 
 def _some(names: list[str], shown: int = 4) -> str:
