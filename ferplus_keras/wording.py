@@ -41,6 +41,3 @@ def in_columns(rows: Sequence[Sequence[str]]) -> list[str]:
 def counted(number: int, thing: str, things: str = "") -> str:
     """``1 file``, ``2 files``, ``1,000 files``; ``things`` where the plural is not made with an s."""
     return f"{number:,} {thing if number == 1 else things or thing + 's'}"
-
-
-__all__ = ["all_printable", "counted", "in_columns", "printable"]

@@ -297,6 +297,3 @@ def _measured(path: Path) -> tuple[int, str]:
     export = read_export(path)
     assert export is not None
     return export.source.size, export.source.sha256
-
-
-__all__ = ["CALIBRATION_IMAGES", "Checks", "ExportResult", "draw_calibration_images", "export_checked"]

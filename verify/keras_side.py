@@ -228,6 +228,3 @@ def _neutral(roles: dict[str, arch.Shape], operation: Any) -> dict[str, np.ndarr
     if bias is not None:
         arrays["bias"] = bias
     return arrays
-
-
-__all__ = ["FLOAT64_BACKENDS", "KerasSide", "open_model", "open_side"]

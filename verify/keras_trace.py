@@ -145,6 +145,3 @@ def _operations(model: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from _operations(operation, f"{path}{operation.name}/")
         elif type(operation).__name__ != "InputLayer":
             yield f"{path}{operation.name}", operation
-
-
-__all__ = ["Step", "Trace", "WatchedModel", "retyped"]

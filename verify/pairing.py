@@ -131,6 +131,3 @@ def _fits(step: Step, table: Architecture) -> bool:
 def _some(names: list[str], shown: int = 4) -> str:
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(names[:shown]) + more
-
-
-__all__ = ["MEANS", "Pairing", "graph_of", "pair"]

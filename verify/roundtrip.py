@@ -210,6 +210,3 @@ def _parts(checkpoint: Checkpoint) -> Iterator[bytes]:
         for role, array in roles.items():
             yield f"{layer}/{role}".encode()
             yield np.ascontiguousarray(array).tobytes()
-
-
-__all__ = ["Leg", "Roundtrip", "Way", "roundtrip"]

@@ -153,6 +153,3 @@ def _prune(folder: Path) -> None:
         entries = [path for path in folder.iterdir() if ENTRY_NAME.fullmatch(path.name)]
         for path in sorted(entries, key=lambda path: path.stat().st_mtime)[:-KEPT]:
             path.unlink(missing_ok=True)
-
-
-__all__ = ["CACHE_VARIABLE", "cache_folder", "cached"]

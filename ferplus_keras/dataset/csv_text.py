@@ -82,6 +82,3 @@ def votes_of(fields: Sequence[str], where: str, line: int) -> list[int]:
 
 def _column_name(name: str) -> str:
     return "".join(name.lower().split()).strip("\ufeff_")
-
-
-__all__ = ["MAX_LABEL_BYTES", "MAX_LABEL_ROWS", "columns_of", "refuse_utf16", "rows_of", "votes_of"]

@@ -163,6 +163,3 @@ class Entry:
 def joined(*parts: str) -> str:
     """A name inside a place, of its parts; empty ones are left out."""
     return "/".join(part for part in parts if part)
-
-
-__all__ = ["Archive", "Entry", "Folder", "Place", "joined"]

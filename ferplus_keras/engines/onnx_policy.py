@@ -89,6 +89,3 @@ def _values(array: np.ndarray) -> tuple[int, ...] | None:
     if array.dtype.kind not in "iu" or not 0 < array.size <= MAX_VALUES:
         return None
     return tuple(int(each) for each in array.ravel())
-
-
-__all__ = ["check_graph"]

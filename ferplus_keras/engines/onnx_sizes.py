@@ -295,5 +295,3 @@ OPERATIONS: dict[str, Operation] = {
     "Transpose": _transpose, "Gemm": _gemm, "MatMul": _matmul, "Concat": _concat, "Shape": _shape, "Gather": _gather,
     "Slice": _slice, "Pad": _pad, "Expand": _expand,
 }  # fmt: skip
-
-__all__ = ["OPERATIONS", "Sized"]

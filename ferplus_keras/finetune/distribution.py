@@ -206,6 +206,3 @@ def _before_anything_runs(configure: Callable[[], Any]) -> None:
         raise RuntimeError(
             f"distribution.scope must be entered before the backend has computed anything ({first_line(error)})"
         ) from error
-
-
-__all__ = ["SPECS", "Spec", "World", "logits", "parse", "scope"]

@@ -256,6 +256,3 @@ def _numbers(value: Any) -> tuple[float, ...] | None:
     if 0 < len(values) <= 3 and all(isinstance(each, (int, float)) for each in values):
         return tuple(float(each) for each in values)
     return None
-
-
-__all__ = ["BEFORE_ACTIVATION", "Call", "add_layer"]

@@ -410,6 +410,3 @@ def _rounded(node: OnnxNode, strides: Pair) -> Any:
         return padding
     four: Four = padding
     return four[0], four[1] + strides[0] - 1, four[2], four[3] + strides[1] - 1
-
-
-__all__ = ["OnnxGraph", "onnx_graph"]

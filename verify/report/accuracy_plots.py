@@ -111,6 +111,3 @@ def _votes(votes: Sequence[int], classes: Sequence[str]) -> str:
     """The emotions with votes, the most first: "sadness 6, neutral 3"."""
     named = [*zip((*classes, "unknown", "no face"), votes, strict=True)]
     return ", ".join(f"{name} {count}" for name, count in sorted(named, key=lambda pair: -pair[1]) if count)
-
-
-__all__ = ["RateRow", "confusion", "contact_sheet", "rates", "reliability"]

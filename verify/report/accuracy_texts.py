@@ -105,6 +105,3 @@ def _rates(split: dict[str, Any]) -> list[tuple[str, ...]]:
         (split["split"], name, f"{rate['correct']:,} of {rate['n']:,}", percent(rate["accuracy"]), interval(rate))
         for name, rate in named
     ]
-
-
-__all__ = ["junit_xml", "summary"]

@@ -154,6 +154,3 @@ def _about(network: Network, dataset: Dataset, protocol: Protocol, split: str, l
             ("Chosen", "by these rules alone: surest first, ties in the order of the data set"),
         ]
     )
-
-
-__all__ = ["gallery_page"]
