@@ -53,8 +53,8 @@ def parity_page(result: Result) -> Page:
         Section("figures", "Every figure", _figures(result), "Click a heading to sort; errors sort worst first."),
     ]  # fmt: skip
     if set(result["pairing"]["by"]) != {"name"} or not result["pairing"]["sure"]:
-        lead = "The file is not one of ours. Its layers were found by their names, their places in the graph, or their "
-        sections.insert(2, Section("pairing", "Which layer is which", _pairing(result), f"{lead}numbers."))
+        lead = "The file is not one of ours. Its layers were found by their places in the graph, or by their names."
+        sections.insert(2, Section("pairing", "Which layer is which", _pairing(result), lead))
     if not result["passed"]:
         sections.insert(0, Section("cause", "Where they part, and why", _cause(result), tone="fail"))
     return Page(
