@@ -52,7 +52,7 @@ def measure(network: str, size: int, batch: int, rounds: int, steps: int, warps:
         model.compile(keras.optimizers.SGD(1e-3, momentum=0.9), keras.losses.CategoricalCrossentropy(from_logits=True))
     ready = keras.ops.convert_to_numpy(layer(images))
     feed = Feed(images, targets, weights, batch, seed=0)
-    floats = Feed(ready, targets, weights, batch, shuffle=False)
+    floats = Feed(ready, targets, weights, batch)
     waits: list[float] = []
 
     def from_arrays() -> None:

@@ -104,6 +104,3 @@ def _what(items: Mapping[str, Any]) -> str:
         return f"{recognise(shapes, 'torch', '')}, {count}"
     except BadInputError:
         return count
-
-
-__all__ = ["TOP", "SeveralNetworksError", "choose"]

@@ -137,6 +137,3 @@ def default_target(source: str | Path, format: str, *, folded: bool = False) -> 
     if folded and not stem.endswith("-folded"):
         stem += "-folded"
     return source.with_name(stem + FORMATS[format].suffix)
-
-
-__all__ = ["Conversion", "convert", "default_target"]

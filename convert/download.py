@@ -260,6 +260,3 @@ def _reason(error: Exception) -> str:
     if isinstance(inner, OSError) and inner.strerror:
         return inner.strerror
     return str(inner) or type(inner).__name__
-
-
-__all__ = ["BrokenOffError", "NoAnswerError", "Part", "Progress", "RefusedError", "load"]

@@ -144,6 +144,3 @@ def _install(known: Known, part: Part, target: Path, record: Path) -> Seen:
     flush_folder(target.parent)
     part.discard()
     return found
-
-
-__all__ = ["BY_HAND", "Fetched", "fetch"]

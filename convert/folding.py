@@ -82,6 +82,3 @@ def refuse_folded(checkpoint: Checkpoint, purpose: str) -> None:
             f"{checkpoint.provenance.source.name} is folded: its batch normalisations stand in its convolutions, for "
             f"inference only, and cannot be had back. {purpose} Or use the file it was made from ({origin})."
         )
-
-
-__all__ = ["fold", "folded_arrays", "folded_table", "normalisation_of", "refuse_folded"]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sized
 from dataclasses import dataclass, field
 
-from ferplus_keras.wording import printable
+from ferplus_keras.wording import in_columns, printable
 
 #: So many tensors may be missing, or too many, on purpose.
 A_FEW = 60
@@ -59,10 +59,7 @@ class Mismatch:
         """The rows as text, at most ``limit`` of them and a count of the rest. Names are made printable."""
         rows = self.rows()
         shown = [("problem", "tensors", ""), *((kind, printable(names), what) for kind, names, what in rows[:limit])]
-        widths = [max(len(row[column]) for row in shown) for column in (0, 1)]
-        lines = [
-            f"  {problem:<{widths[0]}}  {names:<{widths[1]}}  {detail}".rstrip() for problem, names, detail in shown
-        ]
+        lines = [f"  {line}" for line in in_columns(shown)]
         if len(rows) > limit:
             lines.append(f"  ... and {len(rows) - limit} more rows")
         return "\n".join(lines)

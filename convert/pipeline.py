@@ -302,6 +302,3 @@ def _shown(path: Path) -> str:
 def failed(made: list[Made]) -> bool:
     """Whether any file turned out to be another function than its source."""
     return any(each.parity and not each.parity["passed"] for each in made)
-
-
-__all__ = ["Made", "convert_all", "failed", "parity_in_own_process", "table"]

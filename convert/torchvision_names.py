@@ -34,6 +34,3 @@ def published_name(name: str) -> str:
     """The same for a tensor: ``layer2.0.bn1.weight`` -> ``conv3_1_1x1_reduce_bn.weight``."""
     layer, dot, role = name.rpartition(".")
     return f"{published_layer(layer)}{dot}{role}"
-
-
-__all__ = ["MARKER", "NOTE", "published_layer", "published_name"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 #: What continuous integration takes for a command: ``::error::`` at the start of a line, ``##[error]`` anywhere.
@@ -31,9 +32,12 @@ def all_printable(value: Any) -> Any:
     return printable(value) if isinstance(value, str) else value
 
 
+def in_columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """``rows`` as lines whose cells stand under each other."""
+    widths = [max(map(len, column)) for column in zip(*rows)]  # noqa: B905 (Python 3.9)
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
 def counted(number: int, thing: str, things: str = "") -> str:
     """``1 file``, ``2 files``, ``1,000 files``; ``things`` where the plural is not made with an s."""
     return f"{number:,} {thing if number == 1 else things or thing + 's'}"
-
-
-__all__ = ["all_printable", "counted", "printable"]

@@ -137,6 +137,3 @@ def compared(evaluation: Evaluation) -> dict[str, Any] | None:
              "mcnemar": test, "sentence": sentence}
         )  # fmt: skip
     return {"model": other.as_dict(), "splits": splits, "passed": all(split["passed"] for split in splits)}
-
-
-__all__ = ["PUBLISHED", "TOLERANCE", "Expectation", "compared", "expectations", "judged"]

@@ -43,6 +43,3 @@ def _padded(data: np.ndarray, pad: tuple[int, ...], value: float) -> torch.Tenso
 
 def _back(tensor: torch.Tensor) -> np.ndarray:
     return tensor.numpy().transpose(0, 2, 3, 1)
-
-
-__all__ = ["average_pool", "conv2d", "max_pool"]

@@ -70,6 +70,3 @@ def in_order(cases: list[Case]) -> Iterator[Case]:
     """The cases, each let go of when it has been looked at: they hold a network's activations."""
     while cases:
         yield cases.pop(0)
-
-
-__all__ = ["departures", "in_order"]

@@ -178,6 +178,3 @@ def _other_weights(case: Case, tried: int) -> Diagnosis | None:
 def _cosine(one: np.ndarray, other: np.ndarray) -> float:
     a, b = (np.asarray(each, np.float64).reshape(-1) for each in (one, other))
     return float(a @ b) / (float(np.linalg.norm(a) * np.linalg.norm(b)) or 1.0)
-
-
-__all__ = ["Diagnosis", "diagnose", "diagnose_all"]

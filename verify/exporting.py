@@ -79,7 +79,7 @@ class DataComparison:
 
 
 @dataclass
-class Outcome:
+class ExportResult:
     """What an export came to. ``path`` exists exactly when it ``passed``."""
 
     source: Path
@@ -142,36 +142,38 @@ class _RefusedError(Exception):
     """Leaves the block in which the file would get its name."""
 
 
+@dataclass(frozen=True)
+class Checks:
+    """What an export is made with and held against before it gets its name."""
+
+    images: int = 16
+    folder: Path | None = None  #: where these images are taken from; None: seeded ones
+    seed: int = 0
+    calibrate: str | Path | None = None  #: for int8: a folder of images, or FERPlus, of which train images are taken
+    calibration_images: int = CALIBRATION_IMAGES
+    max_changed: float | None = None  #: percentage of decisions that may change; None: by the kind of numbers
+    data: str | Path | None = None  #: FERPlus, for accuracy and decisions on its images
+    split: str = "val"  #: of the data
+    limit: int | None = None  #: the first so many of its images
+
+
 def export_checked(
     source: str | Path,
     recipe: Recipe,
     out: str | Path | None = None,
+    checks: Checks | None = None,
     *,
-    calibrate: str | Path | None = None,
-    calibration_images: int = CALIBRATION_IMAGES,
-    images: int = 16,
-    folder: Path | None = None,
-    seed: int = 0,
-    max_changed: float | None = None,
-    data: str | Path | None = None,
-    split: str = "val",
-    limit: int | None = None,
     progress: Progress = lambda _line: None,
     steps: Steps = lambda _step: None,
     quiet: Quiet = nullcontext,
-) -> Outcome:
+) -> ExportResult:
     """Export ``source`` as ``recipe`` says, and check the result before it gets its name.
 
     Args:
         source: a checkpoint in any format that is read.
         recipe: what to make of it.
         out: the file or folder; default beside the source.
-        calibrate: for int8: a folder of images, or FERPlus, of which train images are taken.
-        calibration_images: how many of these.
-        images, folder, seed: the images of the check; see :meth:`verify.images.Images.of`.
-        max_changed: percentage of decisions that may change; None: by the kind of numbers.
-        data: FERPlus, for accuracy and decisions on its images; None leaves that out.
-        split, limit: which of them.
+        checks: on which images, and how near it must come.
         progress, steps: called when a step begins, and after each batch of FERPlus.
         quiet: silences what libraries print.
 
@@ -179,20 +181,13 @@ def export_checked(
         BadInputError: the source, the images or the recipe will not do; nothing was written.
         OutputError: the target cannot be written.
     """
-    start = time.perf_counter()
-    checked(recipe, calibrate is not None)
+    start, checks = time.perf_counter(), checks or Checks()
+    checked(recipe, checks.calibrate is not None)
     source = Path(source)
     checkpoint = read_checkpoint(source)
     path = export_path(source, recipe, out, standin=checkpoint.provenance.standin)
-    side, calibration = checkpoint.provenance.side, None
-    if calibrate is not None:
-        calibration = draw_calibration_images(calibrate, calibration_images, seed, size=side)
-    # int8 is right for images like those that it was calibrated on: on others of these it is to be judged.
-    if calibrate is None or folder is not None:
-        chosen = Images.of(images, seed=seed, folder=folder, size=side)
-    else:
-        chosen = draw_calibration_images(calibrate, images, seed + 1, split="val", size=side)
-    reference = open_predictor(source) if data is not None else None
+    chosen, calibration = _images(checks, checkpoint.provenance.side)
+    reference = open_predictor(source) if checks.data is not None else None
     progress(f"{path.name}: {recipe}" + (f", calibrated on {calibration.origin}" if calibration else ""))
     place: AbstractContextManager[Path]
     room = 2 * checkpoint.parameter_bytes
@@ -206,20 +201,20 @@ def export_checked(
             )
             export_seconds = time.perf_counter() - began
             progress(f"{path.name}: exported in {export_seconds:.0f} s; holding it against {source.name}")
-            outputs = _compared(temporary, checkpoint, chosen, max_changed)
-            outcome = Outcome(source, path, recipe, written, outputs, export_seconds=export_seconds)
+            outputs = _compared(temporary, checkpoint, chosen, checks.max_changed)
+            outcome = ExportResult(source, path, recipe, written, outputs, export_seconds=export_seconds)
             outcome.calibration = calibration.origin if calibration else ""
             if recipe.folded and not checkpoint.architecture.folded:
                 progress(f"{path.name}: the fold, in float64")
                 outcome.folding = check_folding(checkpoint, chosen.inputs[:FOLDING_IMAGES])
             if recipe.target == "onnx" and not recipe.pixels and recipe.batch is None:
                 progress(f"{path.name}: every layer, in float64 and float32")
-                outcome.layers = check_parity(temporary, source, images=LAYER_IMAGES, seed=seed)
+                outcome.layers = check_parity(temporary, source, images=LAYER_IMAGES, seed=checks.seed)
             if reference is not None:
                 opened = open_predictor(temporary)
                 predictor = replace(opened, engine=replace(opened.engine, path=path))
-                allowed = MAX_CHANGED[outputs.kind] if max_changed is None else max_changed
-                outcome.data = _on_data(predictor, reference, data, split, limit, allowed, steps)
+                allowed = MAX_CHANGED[outputs.kind] if checks.max_changed is None else checks.max_changed
+                outcome.data = _on_data(predictor, reference, checks, allowed, steps)
             outcome.size, outcome.sha256 = _measured(temporary)
             if not outcome.passed:
                 raise _RefusedError
@@ -227,6 +222,21 @@ def export_checked(
         assert outcome is not None
     outcome.seconds, outcome.peak = time.perf_counter() - start, peak_bytes()
     return outcome
+
+
+def _images(checks: Checks, side: int) -> tuple[Images, Images | None]:
+    """Images to check on, and to calibrate on.
+
+    int8 is right for images like those that it was calibrated on: on others of these it is to be judged.
+    """
+    if checks.calibrate is None:
+        return Images.of(checks.images, seed=checks.seed, folder=checks.folder, size=side), None
+    calibration = draw_calibration_images(checks.calibrate, checks.calibration_images, checks.seed, size=side)
+    if checks.folder is not None:
+        return Images.of(checks.images, seed=checks.seed, folder=checks.folder, size=side), calibration
+    return draw_calibration_images(
+        checks.calibrate, checks.images, checks.seed + 1, split="val", size=side
+    ), calibration
 
 
 def draw_calibration_images(
@@ -265,13 +275,12 @@ def _compared(exported: Path, checkpoint: Checkpoint, images: Images, max_change
 
 
 def _on_data(
-    predictor: Predictor, reference: Predictor, data: str | Path | None, split: str, limit: int | None,
-    max_changed: float, steps: Steps,
-) -> DataComparison:  # fmt: skip
-    dataset = load_ferplus(data)
-    protocol = PROTOCOLS[PUBLISHED_PROTOCOL]
+    predictor: Predictor, reference: Predictor, checks: Checks, max_changed: float, steps: Steps
+) -> DataComparison:
+    split = checks.split
     found = evaluate(
-        predictor, dataset, protocol, splits=(split,), versus=reference, limit=limit, progress=steps
+        predictor, load_ferplus(checks.data), PROTOCOLS[PUBLISHED_PROTOCOL], splits=(split,), versus=reference,
+        limit=checks.limit, progress=steps,
     )  # fmt: skip
     (ours,) = found.splits
     assert found.versus is not None
@@ -288,6 +297,3 @@ def _measured(path: Path) -> tuple[int, str]:
     export = read_export(path)
     assert export is not None
     return export.source.size, export.source.sha256
-
-
-__all__ = ["CALIBRATION_IMAGES", "Outcome", "draw_calibration_images", "export_checked"]

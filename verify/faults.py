@@ -342,6 +342,3 @@ def _of_merge(case: Case) -> Iterator[Fault]:
                           _yields(lambda output=output: first + output))  # type: ignore[misc]  # fmt: skip
             yield Fault("wired-wrong", f"{name} adds {source} where {main} is right",
                           _yields(lambda output=output: second + output))  # type: ignore[misc]  # fmt: skip
-
-
-__all__ = ["Case", "Fault", "faults", "output", "pairs", "parts_of"]

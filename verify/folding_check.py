@@ -71,6 +71,3 @@ def check_folding(checkpoint: Checkpoint, images: np.ndarray) -> FoldingComparis
 
 def _figure(found: Difference) -> str:
     return f"{found.relative:.1e}" if found.finite else found.problem
-
-
-__all__ = ["FoldingComparison", "check_folding"]

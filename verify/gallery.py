@@ -197,6 +197,3 @@ def _spread(ordered: list[int], count: int) -> list[int]:
     if len(ordered) <= count:
         return ordered
     return [ordered[round(place)] for place in np.linspace(0, len(ordered) - 1, count)]
-
-
-__all__ = ["Group", "Looks", "Network", "groups", "look", "open_network"]

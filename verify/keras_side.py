@@ -24,7 +24,7 @@ from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.networks import architecture as arch
 from ferplus_keras.networks.building import model_from_plan
 from ferplus_keras.networks.keras_vggface import KERAS_VGGFACE, our_name, same_name, vggface_plan
-from verify.keras_trace import Step, WatchedModel
+from verify.keras_trace import Trace, WatchedModel
 from verify.pairing import Pairing, pair
 from verify.runs import Observe
 
@@ -107,8 +107,8 @@ def open_side(path: Path, checkpoint: Checkpoint) -> KerasSide:
             "they cannot be compared."
         )
     dtype = dtypes_of(backend())[0]
-    watched, steps = _traced(path, model, dtype, checkpoint.provenance.side)
-    pairing = pair(table, checkpoint.arrays, steps)
+    watched, trace = _traced(path, model, dtype, checkpoint.provenance.side)
+    pairing = pair(table, trace, checkpoint.provenance.side)
     owners = [layer for layer in table.parameters if layer in pairing.steps]
     if len(owners) < LEAST_SHARED * len(table.parameters) or table.output not in pairing.outputs.values():
         raise BadInputError(
@@ -116,12 +116,12 @@ def open_side(path: Path, checkpoint: Checkpoint) -> KerasSide:
             f"{len(table.parameters)} layers with weights have a counterpart in the model, and {table.output} has "
             f"{'one' if table.output in pairing.steps else 'none'}. They cannot be compared."
         )
-    head = steps[pairing.steps[table.output]]
+    head = trace.steps[pairing.steps[table.output]]
     softmax = getattr(getattr(head.operation, "activation", None), "__name__", "") == "softmax"
     fused = head.name if softmax and table.head.kind != "none" else None
     if mine:
         return KerasSide(model, pairing, mine.arrays, mine.provenance, fused, {dtype: watched}, preprocess=preprocess)
-    arrays = {layer: _neutral(table.parameters[layer], steps[pairing.steps[layer]].operation) for layer in owners}
+    arrays = {layer: _neutral(table.parameters[layer], trace.steps[pairing.steps[layer]].operation) for layer in owners}
     return KerasSide(model, pairing, arrays, None, fused, {dtype: watched}, preprocess=preprocess)
 
 
@@ -205,7 +205,7 @@ def _keras_vggfaces_graph(path: Path, mine: Checkpoint) -> Any:
     return model
 
 
-def _traced(path: Path, model: Any, dtype: str, side: int) -> tuple[WatchedModel, tuple[Step, ...]]:
+def _traced(path: Path, model: Any, dtype: str, side: int) -> tuple[WatchedModel, Trace]:
     try:
         watched = WatchedModel(model, dtype)
         return watched, watched.trace(np.zeros((1, side, side, 3), dtype))
@@ -228,6 +228,3 @@ def _neutral(roles: dict[str, arch.Shape], operation: Any) -> dict[str, np.ndarr
     if bias is not None:
         arrays["bias"] = bias
     return arrays
-
-
-__all__ = ["FLOAT64_BACKENDS", "KerasSide", "open_model", "open_side"]

@@ -24,12 +24,33 @@ class Step:
     name: str  #: the operation's name, behind those of the models that it is nested in: ``base/conv2d_3``
     operation: Any
     inputs: tuple[int, ...]
-    shape: tuple[int, ...]  #: of the output, without the batch
+    numbers: int = 0  #: how many plain numbers it took beside them, as in ``x * 2``
 
     @property
     def kind(self) -> str:
         """The class of the operation, as Keras calls it."""
         return type(self.operation).__name__
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What the operation was made with; empty where it does not say."""
+        try:
+            return dict(self.operation.get_config())
+        except NotImplementedError:
+            return {}
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """Role -> Keras variable."""
+        return {weight.name: weight for weight in getattr(self.operation, "weights", ())}
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The calls that a model makes, in order, and the indices of those whose outputs it returns."""
+
+    steps: tuple[Step, ...]
+    outputs: tuple[int, ...]
 
 
 class WatchedModel:
@@ -78,8 +99,8 @@ class WatchedModel:
         returned = keras.tree.flatten(self._run(batch, passed_on))
         return [np.asarray(keras.ops.convert_to_numpy(each)) for each in returned]
 
-    def trace(self, batch: np.ndarray) -> tuple[Step, ...]:
-        """The calls that ``batch`` makes, in order, and how they hang together."""
+    def trace(self, batch: np.ndarray) -> Trace:
+        """The calls that ``batch`` makes, and how they hang together."""
         import keras
 
         steps: list[Step] = []
@@ -87,14 +108,16 @@ class WatchedModel:
         alive: list[Any] = []  # a tensor that is let go may hand its identity to another
 
         def noted(path: str, operation: Any, arguments: Any, output: Any) -> None:
-            tensors = [each for each in keras.tree.flatten(arguments) if keras.ops.is_tensor(each)]
-            inputs = tuple(makers[id(each)] for each in tensors if id(each) in makers)
+            flat = keras.tree.flatten(arguments)
+            inputs = tuple(makers[id(each)] for each in flat if id(each) in makers)
+            numbers = sum(isinstance(each, int | float) and not isinstance(each, bool) for each in flat)
             makers[id(output)] = len(steps)
             alive.append(output)
-            steps.append(Step(len(steps), path, operation, inputs, tuple(output.shape)[1:]))
+            steps.append(Step(len(steps), path, operation, inputs, numbers))
 
-        self._run(batch, noted)
-        return tuple(steps)
+        returned = keras.tree.flatten(self._run(batch, noted))
+        outputs = tuple(makers[id(each)] for each in returned if id(each) in makers)
+        return Trace(tuple(steps), outputs or (len(steps) - 1,))
 
     def _run(self, batch: np.ndarray, watch: Callable[[str, Any, Any, Any], None]) -> Any:
         self._watch = watch
@@ -122,6 +145,3 @@ def _operations(model: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from _operations(operation, f"{path}{operation.name}/")
         elif type(operation).__name__ != "InputLayer":
             yield f"{path}{operation.name}", operation
-
-
-__all__ = ["Step", "WatchedModel", "retyped"]

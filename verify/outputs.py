@@ -140,6 +140,3 @@ def _kind_of_output(told: Record | None, wanted: np.ndarray, found: np.ndarray, 
         return "logits"
     distances = {"logits": np.abs(flat - wanted).max(), "probabilities": np.abs(flat - softmax(wanted)).max()}
     return min(distances, key=lambda name: distances[name])
-
-
-__all__ = ["LIMITS", "MAX_CHANGED", "OutputComparison", "compare_outputs", "reference_outputs"]

@@ -73,12 +73,8 @@ def compare_preprocessing(
     told, published = dict(provenance.preprocessing), PUBLISHED.as_dict()
     if source is not None and source.training is not None:  # trained here, on images of whatever size it says
         published["size"] = source.preprocessing["size"]
-    different = [f"{key} {told.get(key)}" for key, value in published.items() if _plain(told.get(key)) != _plain(value)]
+    different = [f"{key} {told.get(key)}" for key, value in published.items() if told.get(key) != value]
     nameless = source is not None and source.labels is None and provenance.labels is not None
     if source is not None and source.labels != provenance.labels and not nameless:
         different.append(f"the classes {', '.join(provenance.labels or ('none',))}")
     return PreprocessingComparison(apart, ", ".join(different), inside=inside is not None, nameless=nameless)
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from ferplus_keras.dataset import Dataset
     from ferplus_keras.finetune.examples import Part
     from ferplus_keras.finetune.folder import RunFolder
-    from ferplus_keras.finetune.training import Outcome, Run
+    from ferplus_keras.finetune.training import FinishedRun, Run
 
 
 def release(
-    run: Run, outcome: Outcome, folder: RunFolder, dataset: Dataset, formats: tuple[str, ...], again: str, say: Any
+    run: Run, outcome: FinishedRun, folder: RunFolder, dataset: Dataset, formats: tuple[str, ...], again: str, say: Any
 ) -> dict[str, Any]:
     """Write the release of ``run`` into its folder and return what it is, as plain data.
 
@@ -120,7 +120,7 @@ def _accuracy_report(
     from verify.accuracy import evaluate
     from verify.accuracy_result import as_result
     from verify.predictors import open_predictor
-    from verify.report.accuracy import write_accuracy_report
+    from verify.report import write_report
 
     began = time.perf_counter()
     limit = len(run.examples.valid) if len(run.examples.valid) == len(run.examples.test) else None
@@ -129,7 +129,7 @@ def _accuracy_report(
         progress=lambda step: say.passing(f"{step.title}: {step.done:,} of {step.total:,}"),
     )  # fmt: skip
     result = as_result(evaluation, [], again, time.perf_counter() - began)
-    write_accuracy_report(result, dataset.images, folder.accuracy)
+    write_report(result, folder.accuracy, dataset.images)
     return [
         {key: split[key] for key in ("split", "n", "correct", "accuracy", "interval", "always_the_commonest")}
         | {"without_copies": split["without_copies"]["accuracy"]}
@@ -137,7 +137,7 @@ def _accuracy_report(
     ]
 
 
-def _rates(run: Run, outcome: Outcome) -> list[dict[str, Any]]:
+def _rates(run: Run, outcome: FinishedRun) -> list[dict[str, Any]]:
     """Of networks and classes that the accuracy report does not know: the compact one, and FER2013's seven."""
     import numpy as np
 
@@ -154,7 +154,7 @@ def _rates(run: Run, outcome: Outcome) -> list[dict[str, Any]]:
     return rates
 
 
-def _card(run: Run, outcome: Outcome, folder: RunFolder, made: dict[str, Any]) -> str:
+def _card(run: Run, outcome: FinishedRun, folder: RunFolder, made: dict[str, Any]) -> str:
     """The model card: what it is, what it was made of, how good it is, and what it is not for."""
     recipe, examples, best = run.recipe, run.examples, outcome.history[outcome.best_epoch - 1]
     network = {"resnet50": "ResNet50", "senet50": "SE-ResNet50", "compact": "Compact network"}[run.network_name]

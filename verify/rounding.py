@@ -96,6 +96,3 @@ def _spread(module: Any, layer: arch.Layer, inputs: list[torch.Tensor], value: t
 def _walk(terms: int, total: torch.Tensor, squares: torch.Tensor) -> torch.Tensor:
     """Standard deviation of a sum of ``terms`` numbers, from the sum and the sum of squares, which is written over."""
     return squares.mul_(terms / 6).addcmul_(total, total, value=terms / 9).sqrt_()
-
-
-__all__ = ["rounding_units"]

@@ -19,6 +19,7 @@ from convert.checkpoint import STANDIN, Checkpoint
 from convert.readers import read_checkpoint
 from convert.writers import FORMATS, Format, format_of, write
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.wording import in_columns
 from verify.tensors import compare_tensors
 
 #: What must come home beside the numbers.
@@ -100,8 +101,7 @@ class Roundtrip:
         rows = [[f"{self.source.name} ->", *(f"-> {each}" for each in columns)]]
         for first in dict.fromkeys(way.first for way in self.ways):
             rows.append([first, *(way.verdict for way in self.ways if way.first == first)])
-        widths = [max(len(row[column]) for row in rows) for column in range(len(columns) + 1)]
-        return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+        return "\n".join(in_columns(rows))
 
 
 def roundtrip(
@@ -210,6 +210,3 @@ def _parts(checkpoint: Checkpoint) -> Iterator[bytes]:
         for role, array in roles.items():
             yield f"{layer}/{role}".encode()
             yield np.ascontiguousarray(array).tobytes()
-
-
-__all__ = ["Leg", "Roundtrip", "Way", "roundtrip"]

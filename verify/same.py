@@ -207,6 +207,3 @@ def deciding(table: Architecture) -> frozenset[str]:
     inner = {layer.inputs[0] for layer in table.layers if isinstance(layer, BatchNorm)}
     inner &= {layer.name for layer in table.layers if isinstance(layer, Conv)}
     return frozenset(layer.name for layer in table.layers[1:] if layer.name not in inner)
-
-
-__all__ = ["Same", "check_same", "deciding"]

@@ -148,8 +148,3 @@ def better_order(confusion: np.ndarray) -> tuple[list[int], float] | None:
     for label, decision in zip(labels, decisions, strict=True):
         order[decision] = int(label)
     return order, float(confusion[labels, decisions].sum() / max(confusion.sum(), 1))
-
-
-__all__ = [
-    "BINS", "Rate", "better_order", "calibration", "confusion_matrix", "log_loss", "macro", "mcnemar", "per_class",
-]  # fmt: skip

@@ -66,6 +66,3 @@ def _imported(sigma: np.ndarray) -> np.ndarray:
     """The variance, every step in float32."""
     single = np.asarray(sigma, np.float32)
     return np.asarray(single * single - np.float32(BATCHNORM_EPSILON), np.float32)
-
-
-__all__ = ["Explained", "explained"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ferplus_keras.networks.keras_vggface import KERAS_VGGFACE
-from ferplus_keras.wording import counted
+from ferplus_keras.wording import counted, in_columns
 
 WORDS = {True: "pass", False: "FAIL", None: "-"}
 
@@ -48,8 +48,7 @@ def _backends(runs: list[dict[str, Any]]) -> list[str]:
                 _figure(run["logits"]), f"{100 * run['decisions']['agreement']:.0f} %", WORDS[run["passed"]],
             )
         )  # fmt: skip
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return in_columns(rows)
 
 
 def _figure(entry: dict[str, Any]) -> str:

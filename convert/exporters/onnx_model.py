@@ -23,6 +23,3 @@ def export_onnx(checkpoint: Checkpoint, recipe: Recipe, path: Path, **_: Any) ->
     )  # fmt: skip
     file = MappedFile(path)
     compare(checkpoint, file, read_named(file), path)
-
-
-__all__ = ["export_onnx"]

@@ -25,6 +25,3 @@ def export_saved_model(checkpoint: Checkpoint, recipe: Recipe, path: Path, *, qu
     extra = path / EXTRA
     extra.mkdir()
     (extra / PROVENANCE_MEMBER).write_text(checkpoint.provenance.to_json(), encoding="utf-8")
-
-
-__all__ = ["export_saved_model"]

@@ -69,6 +69,3 @@ def serving_module(checkpoint: Checkpoint, recipe: Recipe, *, constants: bool) -
     signature = [tf.TensorSpec([recipe.batch, side, side, 3], kind, name=IMAGES)]
     module.serve = tf.function(serve, input_signature=signature)
     return module
-
-
-__all__ = ["IMAGES", "serving_module"]

@@ -76,6 +76,3 @@ def with_provenance(content: bytes, text: str) -> bytes:
     entry.name, entry.buffer = PROVENANCE_KEY, len(model.buffers) - 1
     model.metadata = [*(model.metadata or []), entry]
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
-
-
-__all__ = ["export_tflite", "with_provenance"]

@@ -172,5 +172,3 @@ OPERATIONS: dict[str, Callable[[Builder, DagLayer, Mapping[str, Any]], None]] = 
     "Axpy": _axpy,
     **dict.fromkeys(TRANSPARENT, _same),
 }
-
-__all__ = ["dagnn_graph", "our_names", "sanitised"]

@@ -46,6 +46,3 @@ def _whole(value: float) -> int:
     if not (0 <= value <= MAX_PIXELS and value == int(value)):
         raise ValueError(f"{value:g} is no number of pixels")
     return int(value)
-
-
-__all__ = ["four", "leak_of", "method_of", "two"]

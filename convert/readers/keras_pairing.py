@@ -77,6 +77,3 @@ def _renamed(found: NamedArrays, owners: dict[str, str], table: Architecture) ->
     if adopted is not None:
         notes.append(head_note(adopted, table.head.units))
     return replace(found, arrays=arrays, dtypes=dtypes, notes=notes, adopted=adopted or found.adopted)
-
-
-__all__ = ["by_graph"]

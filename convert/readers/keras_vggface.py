@@ -109,6 +109,3 @@ def _renamed(graph: Graph) -> Graph:
 
 def _floats(*arrays: np.ndarray) -> bool:
     return all(array.dtype.kind == "f" for array in arrays)
-
-
-__all__ = ["in_our_terms"]

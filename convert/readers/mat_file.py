@@ -207,6 +207,3 @@ def _labels(net: DagNN, notes: list[str]) -> tuple[str, ...] | None:
         + (": its labels are taken in its own" if known else "")
     )
     return labels if known else None
-
-
-__all__ = ["named_arrays", "names_in", "read_mat", "sigma_of"]

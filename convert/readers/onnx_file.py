@@ -10,7 +10,7 @@ from convert.matching import NamedArrays
 from ferplus_keras import PROVENANCE_KEY
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
-from ferplus_keras.files.onnx_graph import Graph, read_graph
+from ferplus_keras.files.onnx_graph import OnnxFile, read_graph
 from ferplus_keras.files.provenance import provenance_of
 from ferplus_keras.graph.form import GraphError
 from ferplus_keras.graph.onnx_graph import onnx_graph
@@ -72,7 +72,7 @@ def read_onnx(file: MappedFile) -> NamedArrays:
     )  # fmt: skip
 
 
-def paired_layers(graph: Graph, file: MappedFile) -> Paired:
+def paired_layers(graph: OnnxFile, file: MappedFile) -> Paired:
     """The graph's nodes as a network's layers. Raises :class:`BadInputError` saying where it is another graph."""
     try:
         found = onnx_graph(graph)
@@ -116,7 +116,7 @@ def _unfold(paired: Paired) -> None:
             paired.folded.append(layer.name)
 
 
-def _says_folded(file: MappedFile, graph: Graph) -> bool:
+def _says_folded(file: MappedFile, graph: OnnxFile) -> bool:
     """Whether the file is one of ours, written folded. In a stranger's the walk finds out for itself."""
     record = provenance_of(file.path, graph.metadata.get(PROVENANCE_KEY))
     return isinstance(record, dict) and record.get("folded") is True

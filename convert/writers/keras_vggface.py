@@ -71,6 +71,3 @@ def write_keras_vggface(checkpoint: Checkpoint, path: Path, *, activation: str |
         file.attrs[PROVENANCE_KEY] = checkpoint.provenance.to_json().encode()
         places = reserve_layers(file, tuple(layer for layer in plan if layer.weights), arrays)
     fill(path, places)
-
-
-__all__ = ["for_keras_vggface", "write_keras_vggface"]

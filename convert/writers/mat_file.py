@@ -185,6 +185,3 @@ def _sign(path: Path) -> None:
     """The text at the head of the file: by whom it was written. SciPy puts the date there, so files would differ."""
     with path.open("r+b") as stream:
         stream.write(f"MATLAB 5.0 MAT-file, written by ferplus-keras {__version__}".encode().ljust(116))
-
-
-__all__ = ["dagnn_fields", "write_mat"]

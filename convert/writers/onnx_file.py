@@ -256,6 +256,3 @@ def _lead(field: int, length: int) -> bytes:
             value >>= 7
         result.append(value)
     return bytes(result)
-
-
-__all__ = ["onnx_arrays", "onnx_model", "write_onnx"]

@@ -110,9 +110,9 @@ def _accuracy(options: argparse.Namespace) -> int:
     )
     written = []
     if options.report:
-        from verify.report.accuracy import write_accuracy_report
+        from verify.report import write_report
 
-        written = write_accuracy_report(result, dataset.images, Path(options.report))
+        written = write_report(result, Path(options.report), dataset.images)
     if options.json:
         screen.result_json(result)
         return 0 if result["passed"] else 1

@@ -97,6 +97,3 @@ def crash_report(error: BaseException, words: Sequence[str]) -> str:
             "".join(traceback.format_exception(error)),
         ]
     )
-
-
-__all__ = ["UNEXPECTED", "Ending", "Terminated", "crash_report", "ending_of"]

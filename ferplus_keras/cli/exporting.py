@@ -78,16 +78,16 @@ def _export(options: argparse.Namespace) -> int:
         need_file(path, folder=True)
     replaced = in_the_way(export_path(options.model, recipe, options.out, standin=False))
     _tensorflow()
-    from verify.exporting import export_checked
+    from verify.exporting import Checks, export_checked
 
     say = Steps(quiet=options.json)
-    outcome = export_checked(
-        options.model, recipe, options.out, calibrate=options.calibrate,
-        calibration_images=options.calibration_images, images=options.n,
-        folder=Path(options.images) if options.images else None, seed=options.seed, max_changed=options.max_changed,
-        data=options.data, split=options.split, limit=options.limit, quiet=silent_stderr,
-        progress=say.line, steps=say.step,
+    checks = Checks(
+        options.n, Path(options.images) if options.images else None, options.seed, options.calibrate,
+        options.calibration_images, options.max_changed, options.data, options.split, options.limit,
     )  # fmt: skip
+    outcome = export_checked(
+        options.model, recipe, options.out, checks, quiet=silent_stderr, progress=say.line, steps=say.step
+    )
     if options.json:
         screen.result_json(outcome.as_dict())
         return 0 if outcome.passed else 1

@@ -70,6 +70,3 @@ def number(kind: type, least: float, most: float, what: str) -> Callable[[str], 
         return value
 
     return parse
-
-
-__all__ = ["Parser", "UsageError", "did_you_mean", "number"]

@@ -34,6 +34,3 @@ class Progress:
             return
         self._last = time.monotonic()
         (screen.passing if self.terminal else screen.notice)(text)
-
-
-__all__ = ["Progress"]

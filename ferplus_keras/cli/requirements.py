@@ -97,7 +97,3 @@ def need_network_before(network: str, others: Iterable[str], usage: str) -> None
         swapped = next((each for each in others if each.lower().endswith(NETWORK_SUFFIXES)), None)
         meant = f"; {swapped} looks like one" if swapped else ""
         raise BadInputError(f"{network} is an image and not a network{meant}. The network comes first: {usage}")
-
-
-__all__ = ["BACKENDS", "backend_of_environment", "installed", "missing_sentence", "need", "need_file",
-           "need_network_before", "need_place_for"]  # fmt: skip

@@ -115,6 +115,3 @@ def _write(stream: TextIO, lines: tuple[str, ...]) -> None:
 def _encodable(stream: TextIO, line: str) -> str:
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return printable(line).encode(encoding, "backslashreplace").decode(encoding)
-
-
-__all__ = ["news", "notice", "passing", "prepare", "result", "result_json"]

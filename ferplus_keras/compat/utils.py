@@ -52,6 +52,3 @@ def decode_predictions(preds: Any, top: int = 5) -> list[list[list[Any]]]:
             "names elsewhere (VGGFace2's 8631 identities: rcmalli_vggface_labels_v2.npy of keras_vggface)"
         )
     return [[[name, score] for name, score in row] for row in decode_emotions(scores, top=top)]
-
-
-__all__ = ["decode_predictions", "preprocess_input"]

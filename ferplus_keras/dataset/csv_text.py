@@ -53,10 +53,10 @@ def columns_of(header: Sequence[str], wanted: Sequence[str], where: str, line: i
 
     Raises :class:`BadInputError` naming the column that is missing or there twice.
     """
-    have = [_plain(name) for name in header]
+    have = [_column_name(name) for name in header]
     places = []
     for name in wanted:
-        if (count := have.count(_plain(name))) != 1:
+        if (count := have.count(_column_name(name))) != 1:
             if len(header) == 1 and (other := next((sign for sign in OTHER_SEPARATORS if sign in header[0]), None)):
                 raise BadInputError(
                     f"{where}, line {line}: its columns are separated by {OTHER_SEPARATORS[other]}. Save it as CSV, "
@@ -65,7 +65,7 @@ def columns_of(header: Sequence[str], wanted: Sequence[str], where: str, line: i
             problem = f'there is no column "{name}"' if not count else f'the column "{name}" stands there {count} times'
             shown = ", ".join(field.strip()[:30] for field in header[:14])
             raise BadInputError(f"{where}, line {line}: {problem} among: {shown}.")
-        places.append(have.index(_plain(name)))
+        places.append(have.index(_column_name(name)))
     return places
 
 
@@ -80,8 +80,5 @@ def votes_of(fields: Sequence[str], where: str, line: int) -> list[int]:
     raise BadInputError(f"{where}, line {line}: the votes {', '.join(fields)[:80]} are not all counts.")
 
 
-def _plain(name: str) -> str:
+def _column_name(name: str) -> str:
     return "".join(name.lower().split()).strip("\ufeff_")
-
-
-__all__ = ["MAX_LABEL_BYTES", "MAX_LABEL_ROWS", "columns_of", "refuse_utf16", "rows_of", "votes_of"]

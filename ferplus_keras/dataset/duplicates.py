@@ -60,6 +60,3 @@ def find_duplicates(dataset: Dataset) -> Duplicates:
     places = np.zeros((len(numbers), len(SPLITS)), bool)
     places[identity, dataset.split] = True
     return Duplicates(places[identity] if len(identity) else places, identity, dataset.split)
-
-
-__all__ = ["Duplicates", "find_duplicates"]

@@ -71,6 +71,3 @@ def _class(field: bytes, where: str, line: int) -> int:
         return code
     shown = field.decode("utf-8", "replace")[:40]
     raise BadInputError(f'{where}, line {line}: "{shown}" is no emotion; they go from 0 to {len(FER2013_CLASSES) - 1}.')
-
-
-__all__ = ["FER2013_CLASSES", "load_fer2013"]

@@ -8,9 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ferplus_keras.dataset.places import Archive, Entry, Folder, Place, joined, open_regular
+from ferplus_keras.dataset.places import Archive, Entry, Folder, Place, joined
 from ferplus_keras.dataset.records import FOLDER_LABEL_FILE, LABEL_FILE, SPLITS, split_code
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.opening import open_regular, unreadable
 
 #: The folder or file of the data, where none is named.
 DATA_VARIABLE = "FERPLUS_DATA"
@@ -178,7 +179,7 @@ def _is_zip(path: Path) -> bool:
         with open_regular(path) as stream:
             return stream.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
     except OSError as error:
-        raise BadInputError(f"{path} cannot be read: {error.strerror}.") from None
+        raise BadInputError(unreadable(path, error)) from None
 
 
 def _no_labels(pixels: object, place: Place) -> Entry:

@@ -75,6 +75,3 @@ def decode_image(data: bytes, name: str, where: str) -> np.ndarray:
         raise
     except Exception as error:  # whatever a decoder raises on damaged bytes: OSError, SyntaxError, struct.error ...
         raise BadInputError(f"{where}: {name} cannot be decoded ({str(error)[:120]}).") from None
-
-
-__all__ = ["decode_image", "folder_labels", "read_images"]

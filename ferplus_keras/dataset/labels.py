@@ -63,6 +63,3 @@ def read_folder_labels(data: bytes, split: int, where: str) -> Labels:
         lines.append(line)
     votes = np.array(counts, np.uint8).reshape(-1, len(VOTE_COLUMNS))
     return Labels(votes, np.full(len(names), split, np.uint8), tuple(names), tuple(lines), where)
-
-
-__all__ = ["read_folder_labels", "read_labels"]

@@ -87,6 +87,3 @@ def _examples(wrong: np.ndarray, emotions: np.ndarray, voted: np.ndarray, lines:
         f"{labels.votes[row].max()} of {labels.votes[row].sum()} votes for {KAGGLE_CLASSES[voted[row]]}"
         for row in clearest
     )
-
-
-__all__ = ["KAGGLE_CLASSES", "KAGGLE_CODES", "UNKNOWN", "check_order"]

@@ -159,6 +159,3 @@ def _lines(stream: BinaryIO, where: str) -> Iterator[tuple[int, bytes]]:
 
 def _too_long(where: str, number: int) -> str:
     return f"{where}, line {number}: longer than any row of a pixel file can be."
-
-
-__all__ = ["read_pixels", "table"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,29 +12,13 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.opening import open_regular, unreadable
 
 #: More entries than that no copy of FERPlus has (35,713); a directory of millions is not walked to its end.
 MAX_ENTRIES = 400_000
 
 #: What reading a member of a damaged archive may raise.
 _ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError, ValueError)
-
-
-def open_regular(path: Path) -> BinaryIO:
-    """The file at ``path``, unbuffered. Raises ``OSError``, or :class:`BadInputError` for what is no regular file.
-
-    A named pipe is not waited for, and a device not read.
-    """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise BadInputError(f"{path} is not a regular file but {kind_of(path)}; put a copy of the data there.")
-    return cast(BinaryIO, os.fdopen(descriptor, "rb", buffering=0))
-
-
-def kind_of(path: Path) -> str:
-    """What lies at ``path``, in words."""
-    return "a folder" if path.is_dir() else "a named pipe" if path.is_fifo() else "a device or a socket"
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:
@@ -71,17 +54,17 @@ class Folder:
     def open(self, name: str) -> Iterator[BinaryIO]:
         """The file ``name`` as a stream. Raises :class:`BadInputError` when it cannot be read."""
         try:
-            with open_regular(self.path / name) as stream:
+            with open_regular(self.path / name, buffering=0) as stream:
                 yield stream
         except OSError as error:
-            raise BadInputError(f"{self.path / name} cannot be read: {error.strerror or error}.") from None
+            raise BadInputError(unreadable(self.path / name, error)) from None
 
     def show(self, name: str) -> str:
         return str(self.path / name)
 
-    def files_for_signature(self, names: list[str]) -> list[Path]:
-        """The files on the disk that the content of ``names`` depends on."""
-        return [self.path / name for name in names]
+    def file_of(self, name: str) -> Path:
+        """The file on the disk that holds ``name``."""
+        return self.path / name
 
 
 @dataclass(frozen=True)
@@ -148,8 +131,8 @@ class Archive:
     def show(self, name: str) -> str:
         return f"{self.path}: {name}"
 
-    def files_for_signature(self, names: list[str]) -> list[Path]:
-        return [self.path]
+    def file_of(self, name: str) -> Path:
+        return self.path
 
 
 Place = Folder | Archive
@@ -180,6 +163,3 @@ class Entry:
 def joined(*parts: str) -> str:
     """A name inside a place, of its parts; empty ones are left out."""
     return "/".join(part for part in parts if part)
-
-
-__all__ = ["Archive", "Entry", "Folder", "Place", "joined", "kind_of", "open_regular"]

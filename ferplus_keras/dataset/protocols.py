@@ -218,5 +218,3 @@ PROTOCOLS = {
 
 #: The one that the published accuracies of these networks were measured under.
 PUBLISHED_PROTOCOL = "albanie"
-
-__all__ = ["PROTOCOLS", "PUBLISHED_PROTOCOL", "Protocol", "Targets"]

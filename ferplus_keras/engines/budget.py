@@ -55,6 +55,3 @@ class Budget:
 
 def shown(shape: Iterable[int]) -> str:
     return " x ".join(map(str, shape))
-
-
-__all__ = ["Budget", "Shape", "shown"]

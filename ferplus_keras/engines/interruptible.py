@@ -61,6 +61,3 @@ def _started() -> None:
 def _work() -> None:
     while True:
         _calls.get()()
-
-
-__all__ = ["interruptible"]

@@ -58,6 +58,3 @@ def _is_float32(dtype: object) -> bool:
         inner = dtype.get("config")
         dtype = inner.get("name") if isinstance(inner, dict) else None
     return dtype == "float32"
-
-
-__all__ = ["known_network"]

@@ -15,13 +15,13 @@ import numpy as np
 from ferplus_keras.engines.budget import Budget, Shape
 from ferplus_keras.engines.onnx_sizes import OPERATIONS, Sized
 from ferplus_keras.errors import BadInputError, DamagedError
-from ferplus_keras.files.onnx_graph import Graph, Node
+from ferplus_keras.files.onnx_graph import OnnxFile, OnnxNode
 
 #: Integers that a size is computed with: longer rows of them are numbers of the network.
 MAX_VALUES = 64
 
 
-def check_graph(path: Path, graph: Graph, images: Shape) -> Shape:
+def check_graph(path: Path, graph: OnnxFile, images: Shape) -> Shape:
     """Follow ``images``, the shape of the input, through ``graph``; the shape of its first output.
 
     Raises :class:`BadInputError` saying what is refused.
@@ -50,7 +50,7 @@ def check_graph(path: Path, graph: Graph, images: Shape) -> Shape:
     return known[graph.outputs[0]].shape
 
 
-def _follow(node: Node, graph: Graph, known: dict[str, Sized], budget: Budget) -> None:
+def _follow(node: OnnxNode, graph: OnnxFile, known: dict[str, Sized], budget: Budget) -> None:
     if node.kind == "Constant":
         if not node.outputs or node.outputs[0] not in known:
             raise DamagedError("the constant has no number that can be read")
@@ -89,6 +89,3 @@ def _values(array: np.ndarray) -> tuple[int, ...] | None:
     if array.dtype.kind not in "iu" or not 0 < array.size <= MAX_VALUES:
         return None
     return tuple(int(each) for each in array.ravel())
-
-
-__all__ = ["check_graph"]

@@ -15,7 +15,7 @@ import numpy as np
 
 from ferplus_keras.engines.budget import Shape, shown
 from ferplus_keras.errors import DamagedError
-from ferplus_keras.files.onnx_graph import Node
+from ferplus_keras.files.onnx_graph import OnnxNode
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Sized:
 
 Inputs = Sequence[Sized | None]
 Found = tuple[Sized, int]
-Operation = Callable[[Node, Inputs], Found]
+Operation = Callable[[OnnxNode, Inputs], Found]
 
 
 def _given(inputs: Inputs, number: int) -> Sized:
@@ -44,13 +44,13 @@ def _given(inputs: Inputs, number: int) -> Sized:
     return found
 
 
-def _same(node: Node, inputs: Inputs) -> Found:
+def _same(node: OnnxNode, inputs: Inputs) -> Found:
     first = _given(inputs, 0)
     kept = node.kind in ("Identity", "Dropout") or (node.kind == "Cast" and node.number("to", 0) in (6, 7))  # integers
     return Sized(first.shape, first.values if kept else None), 0
 
 
-def _per_channel(_node: Node, inputs: Inputs) -> Found:
+def _per_channel(_node: OnnxNode, inputs: Inputs) -> Found:
     """Element by element, with parameters that must be one for each channel or one for all."""
     first = _given(inputs, 0)
     for other in inputs[1:]:
@@ -59,7 +59,7 @@ def _per_channel(_node: Node, inputs: Inputs) -> Found:
     return Sized(first.shape), 0
 
 
-def _broadcast(node: Node, inputs: Inputs) -> Found:
+def _broadcast(node: OnnxNode, inputs: Inputs) -> Found:
     shapes = [_given(inputs, number).shape for number in range(len(inputs))]
     shape = np.broadcast_shapes(*shapes)
     values = None
@@ -73,7 +73,7 @@ def _broadcast(node: Node, inputs: Inputs) -> Found:
     return Sized(tuple(shape), values), 0
 
 
-def _window(node: Node, extents: Shape, kernel: Sequence[int], *, ceil: bool = False) -> Shape:
+def _window(node: OnnxNode, extents: Shape, kernel: Sequence[int], *, ceil: bool = False) -> Shape:
     """The extents of what a window of the size ``kernel`` makes of a map."""
     count = len(extents)
     strides, dilations = (node.integers(name, [1] * count) for name in ("strides", "dilations"))
@@ -100,7 +100,7 @@ def _window(node: Node, extents: Shape, kernel: Sequence[int], *, ceil: bool = F
     return tuple(found)
 
 
-def _conv(node: Node, inputs: Inputs) -> Found:
+def _conv(node: OnnxNode, inputs: Inputs) -> Found:
     images, kernel = _given(inputs, 0).shape, _given(inputs, 1).shape
     group = int(node.number("group", 1))
     if len(images) < 3 or len(kernel) != len(images) or group < 1 or images[1] != kernel[1] * group:
@@ -109,18 +109,18 @@ def _conv(node: Node, inputs: Inputs) -> Found:
     return Sized(shape), math.prod(shape) * math.prod(kernel[1:])
 
 
-def _pool(node: Node, inputs: Inputs) -> Found:
+def _pool(node: OnnxNode, inputs: Inputs) -> Found:
     images, kernel = _given(inputs, 0).shape, node.integers("kernel_shape", [])
     shape = (*images[:2], *_window(node, images[2:], kernel, ceil=node.number("ceil_mode", 0) == 1))
     return Sized(shape), math.prod(shape) * math.prod(kernel)
 
 
-def _global_pool(_node: Node, inputs: Inputs) -> Found:
+def _global_pool(_node: OnnxNode, inputs: Inputs) -> Found:
     images = _given(inputs, 0).shape
     return Sized((*images[:2], *[1] * (len(images) - 2))), math.prod(images)
 
 
-def _reduce(node: Node, inputs: Inputs) -> Found:
+def _reduce(node: OnnxNode, inputs: Inputs) -> Found:
     first = _given(inputs, 0).shape
     axes = _axes(node, inputs, len(first))
     if not axes and node.number("noop_with_empty_axes", 0) == 0:
@@ -130,7 +130,7 @@ def _reduce(node: Node, inputs: Inputs) -> Found:
     return Sized(shape), math.prod(first)
 
 
-def _axes(node: Node, inputs: Inputs, rank: int) -> set[int]:
+def _axes(node: OnnxNode, inputs: Inputs, rank: int) -> set[int]:
     """The attribute ``axes``, or in newer operators the second input; each within the ``rank``."""
     given = inputs[1] if len(inputs) > 1 else None
     axes = given.integers if given is not None else node.integers("axes", [])
@@ -139,14 +139,14 @@ def _axes(node: Node, inputs: Inputs, rank: int) -> set[int]:
     return {axis % rank for axis in axes}
 
 
-def _flatten(node: Node, inputs: Inputs) -> Found:
+def _flatten(node: OnnxNode, inputs: Inputs) -> Found:
     shape = _given(inputs, 0).shape
     axis = int(node.number("axis", 1))
     axis += len(shape) if axis < 0 else 0
     return Sized((math.prod(shape[:axis]), math.prod(shape[axis:]))), 0
 
 
-def _reshape(node: Node, inputs: Inputs) -> Found:
+def _reshape(node: OnnxNode, inputs: Inputs) -> Found:
     first, wanted = _given(inputs, 0), list(_given(inputs, 1).integers)
     if node.number("allowzero", 0) == 0:
         wanted = [first.shape[place] if extent == 0 else extent for place, extent in enumerate(wanted)]
@@ -158,7 +158,7 @@ def _reshape(node: Node, inputs: Inputs) -> Found:
     return Sized(tuple(wanted), first.values), 0
 
 
-def _squeeze(node: Node, inputs: Inputs) -> Found:
+def _squeeze(node: OnnxNode, inputs: Inputs) -> Found:
     first = _given(inputs, 0)
     axes = _axes(node, inputs, len(first.shape)) or {axis for axis, each in enumerate(first.shape) if each == 1}
     if any(first.shape[axis] != 1 for axis in axes):
@@ -166,7 +166,7 @@ def _squeeze(node: Node, inputs: Inputs) -> Found:
     return Sized(tuple(each for axis, each in enumerate(first.shape) if axis not in axes), first.values), 0
 
 
-def _unsqueeze(node: Node, inputs: Inputs) -> Found:
+def _unsqueeze(node: OnnxNode, inputs: Inputs) -> Found:
     first = _given(inputs, 0)
     count = len(inputs[1].integers) if len(inputs) > 1 and inputs[1] else len(node.integers("axes", []))
     axes = _axes(node, inputs, len(first.shape) + count)
@@ -176,7 +176,7 @@ def _unsqueeze(node: Node, inputs: Inputs) -> Found:
     ), 0
 
 
-def _transpose(node: Node, inputs: Inputs) -> Found:
+def _transpose(node: OnnxNode, inputs: Inputs) -> Found:
     shape = _given(inputs, 0).shape
     order = node.integers("perm", list(range(len(shape)))[::-1])
     if sorted(order) != list(range(len(shape))):
@@ -184,7 +184,7 @@ def _transpose(node: Node, inputs: Inputs) -> Found:
     return Sized(tuple(shape[axis] for axis in order)), 0
 
 
-def _gemm(node: Node, inputs: Inputs) -> Found:
+def _gemm(node: OnnxNode, inputs: Inputs) -> Found:
     one, two = _given(inputs, 0).shape, _given(inputs, 1).shape
     (rows, inner), (inner2, columns) = (
         shape[::-1] if node.number(name, 0) == 1 else shape for shape, name in ((one, "transA"), (two, "transB"))
@@ -200,7 +200,7 @@ def _gemm(node: Node, inputs: Inputs) -> Found:
     return Sized((rows, columns)), rows * inner * columns
 
 
-def _matmul(_node: Node, inputs: Inputs) -> Found:
+def _matmul(_node: OnnxNode, inputs: Inputs) -> Found:
     one, two = _given(inputs, 0).shape, _given(inputs, 1).shape
     if len(one) < 2 or len(two) < 2 or one[-1] != two[-2]:
         raise DamagedError(f"{shown(one)} cannot be multiplied with {shown(two)}")
@@ -208,7 +208,7 @@ def _matmul(_node: Node, inputs: Inputs) -> Found:
     return Sized(shape), math.prod(shape) * one[-1]
 
 
-def _concat(node: Node, inputs: Inputs) -> Found:
+def _concat(node: OnnxNode, inputs: Inputs) -> Found:
     parts = [_given(inputs, number) for number in range(len(inputs))]
     rank = len(parts[0].shape)
     axis = int(node.number("axis", 0)) % rank
@@ -223,13 +223,13 @@ def _concat(node: Node, inputs: Inputs) -> Found:
     return Sized(tuple(shape), values), 0
 
 
-def _shape(node: Node, inputs: Inputs) -> Found:
+def _shape(node: OnnxNode, inputs: Inputs) -> Found:
     shape = _given(inputs, 0).shape
     start, end = int(node.number("start", 0)), int(node.number("end", len(shape)))
     return Sized((len(shape[start:end]),), shape[start:end]), 0
 
 
-def _gather(node: Node, inputs: Inputs) -> Found:
+def _gather(node: OnnxNode, inputs: Inputs) -> Found:
     first, which = _given(inputs, 0), _given(inputs, 1)
     axis = int(node.number("axis", 0)) % len(first.shape)
     shape = (*first.shape[:axis], *which.shape, *first.shape[axis + 1 :])
@@ -241,7 +241,7 @@ def _gather(node: Node, inputs: Inputs) -> Found:
     return Sized(shape, values), 0
 
 
-def _slice(node: Node, inputs: Inputs) -> Found:
+def _slice(node: OnnxNode, inputs: Inputs) -> Found:
     first = _given(inputs, 0)
 
     def numbers(place: int, name: str) -> list[int] | None:
@@ -260,7 +260,7 @@ def _slice(node: Node, inputs: Inputs) -> Found:
     return Sized(shape, values), 0
 
 
-def _pad(node: Node, inputs: Inputs) -> Found:
+def _pad(node: OnnxNode, inputs: Inputs) -> Found:
     shape = _given(inputs, 0).shape
     pads = inputs[1].integers if len(inputs) > 1 and inputs[1] is not None else node.integers("pads", [])
     if len(inputs) > 3 or len(pads) != 2 * len(shape):
@@ -271,7 +271,7 @@ def _pad(node: Node, inputs: Inputs) -> Found:
     return Sized(padded), 0
 
 
-def _expand(_node: Node, inputs: Inputs) -> Found:
+def _expand(_node: OnnxNode, inputs: Inputs) -> Found:
     first, wanted = _given(inputs, 0).shape, _given(inputs, 1).integers
     if min(wanted, default=1) < 1 or len(wanted) > 8 or math.prod(wanted) > 1 << 40:
         raise DamagedError(f"it makes a tensor of {shown(wanted)}, larger than any of these networks'")
@@ -295,5 +295,3 @@ OPERATIONS: dict[str, Operation] = {
     "Transpose": _transpose, "Gemm": _gemm, "MatMul": _matmul, "Concat": _concat, "Shape": _shape, "Gather": _gather,
     "Slice": _slice, "Pad": _pad, "Expand": _expand,
 }  # fmt: skip
-
-__all__ = ["OPERATIONS", "Sized"]

@@ -109,5 +109,3 @@ def _check_options(kind: int, options: Table) -> None:
 
 
 assert all(each[3] in OPTIONS or each[3] == 0 for each in OPERATORS.values())
-
-__all__ = ["OPERATORS", "check_model"]

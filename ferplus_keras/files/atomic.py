@@ -205,9 +205,3 @@ def unwritable(target: Path, error: OSError) -> str:
         return f"{target.name[:40]}... could not be written: its name is too long. Choose a shorter one."
     reason = os.strerror(error.errno) if error.errno else str(error) or type(error).__name__
     return f"{target} could not be written: {reason}. Choose another place or mend that one.{kept}"
-
-
-__all__ = [
-    "as_os_error", "atomic_folder", "atomic_path", "claimed", "flush", "flush_folder", "unwritable", "writable_target",
-    "write_bytes",
-]  # fmt: skip

@@ -150,6 +150,3 @@ def number(view: mmap.mmap | bytes, place: int, form: str) -> int:
         raise DamagedError("it ends too early")
     value: int = struct.unpack_from(form, view, place)[0]
     return value
-
-
-__all__ = ["Schema", "Table", "number", "verify"]

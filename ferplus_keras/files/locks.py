@@ -106,6 +106,3 @@ def _command() -> str:
     """The command line of this process, in the words that were typed."""
     name = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
     return shlex.join(["ferplus" if name == "__main__.py" else name, *sys.argv[1:]])[: SAID_BYTES // 2]
-
-
-__all__ = ["lock_of", "sole_writer"]

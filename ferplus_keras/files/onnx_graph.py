@@ -42,7 +42,7 @@ Value = int | float | str | list[int] | np.ndarray
 
 
 @dataclass
-class Node:
+class OnnxNode:
     """One operator."""
 
     kind: str
@@ -67,10 +67,10 @@ class Node:
 
 
 @dataclass
-class Graph:
+class OnnxFile:
     """What an ONNX file holds."""
 
-    nodes: list[Node] = field(default_factory=list)
+    nodes: list[OnnxNode] = field(default_factory=list)
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
     dtypes: dict[str, str] = field(default_factory=dict)
     inputs: list[str] = field(default_factory=list)
@@ -81,7 +81,7 @@ class Graph:
     producer: str = ""
 
 
-def read_graph(file: MappedFile) -> Graph:
+def read_graph(file: MappedFile) -> OnnxFile:
     """The graph in an ONNX file; its tensors are views of the mapped bytes.
 
     Raises :class:`BadInputError` when the file is damaged, points to other files, or is far too large.
@@ -104,7 +104,7 @@ class _Reader:
     def __init__(self, file: MappedFile) -> None:
         self.path, self.view = file.path, file.view
         self.message = Message(file.view)
-        self.graph = Graph()
+        self.graph = OnnxFile()
 
     def model(self, span: Span) -> None:
         for number, value in self.message.fields(span):
@@ -168,8 +168,8 @@ class _Reader:
         """The messages that the message ``value`` holds in its field ``number``."""
         return (_span(inner) for each, inner in self.message.fields(_span(value)) if each == number)
 
-    def _node(self, span: Span) -> Node:
-        node = Node("", "", [], [])
+    def _node(self, span: Span) -> OnnxNode:
+        node = OnnxNode("", "", [], [])
         domain = ""
         for number, value in self.message.fields(span):
             if number == 1:

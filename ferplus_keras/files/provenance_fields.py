@@ -124,6 +124,3 @@ FIELDS: dict[str, Callable[[Any], bool]] = {
 
 def _shown(value: Any) -> str:
     return repr(value)[:60]
-
-
-__all__ = ["SCHEMA", "SOURCE_FIELDS", "problem_of"]

@@ -211,6 +211,3 @@ def shown(path: Path, model: TfliteModel, index: int) -> str:
         raise BadInputError(f"{path} leaves out what it takes or gives.")
     tensor = model.tensors[index]
     return f"{tensor.dtype} {' x '.join('any' if each < 0 else str(each) for each in tensor.signature)}"
-
-
-__all__ = ["OPTIONS", "Operator", "Tensor", "TfliteModel", "is_tflite", "read_tflite", "shown"]

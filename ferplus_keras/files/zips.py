@@ -80,6 +80,3 @@ class _Content:
 
     def seekable(self) -> bool:
         return True
-
-
-__all__ = ["ZIP_MAGIC", "is_keras_zip", "open_zip"]

@@ -237,6 +237,3 @@ def _first_row(count: Any) -> Any:
     if context is None or context.num_replicas_in_sync == 1:
         return 0
     return tf.cast(context.replica_id_in_sync_group, tf.int32) * count
-
-
-__all__ = ["COLUMNS", "Augmentation", "maps"]

@@ -96,5 +96,3 @@ ALBANIE = AugmentationSettings(
 WTOMIN = AugmentationSettings(
     flip=0.5, crop_scale=(0.8, 1.0), crop_ratio=(4 / 5, 5 / 4), brightness=0.1, contrast=0.1, toned=0.5
 )
-
-__all__ = ["ALBANIE", "WTOMIN", "AugmentationSettings", "Pair"]

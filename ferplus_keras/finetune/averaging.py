@@ -69,6 +69,3 @@ class WeightAverage(keras.layers.Layer):  # type: ignore[misc]  # Keras has no t
 def copy_of(variable: Any) -> np.ndarray:
     """The variable's values in memory of their own: JAX gives a step's buffers away, and no two may be one."""
     return np.array(ops.convert_to_numpy(variable.value))
-
-
-__all__ = ["WeightAverage", "copy_of"]

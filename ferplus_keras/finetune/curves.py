@@ -96,6 +96,3 @@ def _text(x: float, y: float, text: str, colour: str, *, anchor: str = "start", 
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" fill="{colour}" text-anchor="{anchor}" font-size="{size}">{escape(text)}</text>'
     )
-
-
-__all__ = ["learning_curves"]

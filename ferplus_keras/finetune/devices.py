@@ -121,6 +121,3 @@ def out_of_memory(batch: int) -> Iterator[None]:
             f"A batch of {batch} images does not fit into the device's memory. Halve it and add up two for a step: "
             f"--set batch={max(1, batch // 2)} --set accumulate=2."
         ) from None
-
-
-__all__ = ["gpu_capability", "jit_compile", "make_repeatable", "out_of_memory", "peak_memory", "precision_of"]

@@ -42,8 +42,7 @@ class Spec:
 class World:
     """What a training loop must know of the others: ``devices`` over all processes, and which process this is.
 
-    A :class:`~ferplus_keras.finetune.feeding.Feed` takes :attr:`share`, and ``drop_remainder=True`` where
-    :attr:`devices` is more than one.
+    A :class:`~ferplus_keras.finetune.feeding.Feed` takes :attr:`share`.
     """
 
     devices: int = 1
@@ -115,11 +114,6 @@ def scope(spec: str | None) -> Iterator[World]:
             yield world
     finally:
         _world = before
-
-
-def is_chief() -> bool:
-    """Whether this process is the one that writes files. True outside of any scope."""
-    return _world.process == 0
 
 
 def logits(model: Any, images: np.ndarray, batch: int) -> np.ndarray:
@@ -212,6 +206,3 @@ def _before_anything_runs(configure: Callable[[], Any]) -> None:
         raise RuntimeError(
             f"distribution.scope must be entered before the backend has computed anything ({first_line(error)})"
         ) from error
-
-
-__all__ = ["SPECS", "Spec", "World", "is_chief", "logits", "parse", "scope"]

@@ -102,6 +102,3 @@ def _fingerprint(parts: dict[str, Part], wanted: Targets) -> str:
         for array in (part.images, part.labels, part.distribution):
             digest.update(str((array.dtype, array.shape)).encode() + np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
-
-
-__all__ = ["Examples", "Part", "make_examples"]

@@ -30,10 +30,9 @@ class Feed(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
     Args:
         images: n x 48 x 48 bytes (or any n x ...).
         targets, weights: n x classes and n float32, see :mod:`ferplus_keras.finetune.targets`.
-        batch: images a batch, over all processes. The last one of an epoch is smaller, or left out, see below.
+        batch: images a batch, over all processes. What is left at the end of an epoch and fills no batch waits for
+            the next epoch, whose order is another.
         seed: with :attr:`epoch`, all that the order and the mixing depend on.
-        shuffle: whether each epoch has an order of its own; without, it is that of the set.
-        drop_remainder: leave the last batch out where it is not full; where devices share batches, all must be full.
         mixup: parameter a of the Beta(a, a) that two images and their targets are mixed by (Zhang et al. 2017,
             arXiv:1710.09412); 0 mixes nothing.
         share: (i, k): hand out the ith of k equal parts of each batch, for one process of k.
@@ -49,9 +48,7 @@ class Feed(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
         weights: np.ndarray,
         batch: int,
         seed: int = 0,
-        shuffle: bool = True,
         *,
-        drop_remainder: bool = False,
         mixup: float = 0.0,
         share: tuple[int, int] = (0, 1),
     ) -> None:
@@ -61,20 +58,18 @@ class Feed(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
                 f"images, targets and weights go together row by row; there are {len(images)}, {len(targets)} and "
                 f"{len(weights)}"
             )
-        if batch < 1 or len(images) < (batch if drop_remainder else 1):
+        if batch < 1 or len(images) < batch:
             raise ValueError(f"{len(images)} images do not make a batch of {batch}")
         part, parts = share
-        if not 0 <= part < parts or batch % parts or (parts > 1 and not drop_remainder):
-            raise ValueError(f"batches of {batch} cannot be shared as {share}: equal parts of full batches are needed")
+        if not 0 <= part < parts or batch % parts:
+            raise ValueError(f"batches of {batch} cannot be shared as {share}: equal parts are needed")
         self.images, self.targets, self.weights = images, targets, weights
-        self.batch, self.seed, self.shuffle, self.mixup = batch, seed, shuffle, mixup
-        self._share, self._drop_remainder = share, drop_remainder
+        self.batch, self.seed, self.mixup, self._share = batch, seed, mixup, share
         self.epoch = 0
 
     def __len__(self) -> int:
         """Steps an epoch."""
-        full, rest = divmod(len(self.images), self.batch)
-        return full if self._drop_remainder or not rest else full + 1
+        return len(self.images) // self.batch
 
     @property
     def epoch(self) -> int:
@@ -89,8 +84,7 @@ class Feed(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
 
     def order(self, epoch: int) -> np.ndarray:
         """The rows in the order of ``epoch``."""
-        rows = np.arange(len(self.images))
-        return np.random.default_rng([self.seed, epoch, _ORDER]).permutation(rows) if self.shuffle else rows
+        return np.random.default_rng([self.seed, epoch, _ORDER]).permutation(len(self.images))
 
     def retarget(self, targets: np.ndarray, weights: np.ndarray) -> None:
         """Other targets and weights for the same images, where they are drawn anew in every epoch."""
@@ -138,9 +132,6 @@ class Feed(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
 
         images, targets, weights = (mixed(one, other) for one, other in zip(first, second, strict=True))
         return np.rint(images).astype(self.images.dtype), targets, weights
-
-
-__all__ = ["Feed"]
 
 
 class InOrder(keras.utils.PyDataset):  # type: ignore[misc]

@@ -1,7 +1,7 @@
 """The folder of a run: who may write there, and what is called how.
 
     recipe.toml  run.json                 what is being done: all values; data, start, versions, seed
-    history.csv  curves.svg  tensorboard/ the epochs so far
+    history.csv  curves.svg               the epochs so far
     state/state.safetensors               the last complete checkpoint
     state/best-0007.safetensors           the weights of the best epoch on Valid
     best.h5 ... last.h5 ... model-card.md the release, once the run is done
@@ -35,7 +35,6 @@ class RunFolder:
         self.path = path
         self.recipe, self.run = path / RECIPE, path / RUN
         self.history, self.curves = path / HISTORY, path / CURVES
-        self.tensorboard = path / "tensorboard"
         self.accuracy, self.card, self.release = path / "accuracy", path / "model-card.md", path / "release.json"
         self.states = path / "state"
         self.state, self.last = self.states / "state.safetensors", self.states / "last.safetensors"
@@ -69,7 +68,7 @@ class RunFolder:
                 "another --out."
             )
         if self.begun:
-            for pattern in ("state/*.safetensors", "best.*", "last.*", "model-card.md", "accuracy/*", "tensorboard/*"):
+            for pattern in ("state/*.safetensors", "best.*", "last.*", "model-card.md", "accuracy/*"):
                 for old in self.path.glob(pattern):
                     old.unlink(missing_ok=True)
             for old in (self.run, self.recipe, self.history, self.curves, self.release):
@@ -81,11 +80,7 @@ class RunFolder:
 
     def write_text(self, path: Path, text: str) -> None:
         """Write ``text`` to ``path``, whole or not at all. Raises :class:`OutputError`."""
-        self.write_bytes(path, text.encode("utf-8"))
-
-    def write_bytes(self, path: Path, data: bytes) -> None:
-        """Write ``data`` to ``path``, whole or not at all. Raises :class:`OutputError`."""
-        write_bytes(path, data)
+        write_bytes(path, text.encode("utf-8"))
 
     def write_run(self, record: Mapping[str, Any]) -> None:
         self.write_text(self.run, json.dumps(record, indent=2, ensure_ascii=False) + "\n")

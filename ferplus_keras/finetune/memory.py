@@ -23,6 +23,3 @@ def activation_bytes(table: arch.Architecture, size: int, bytes_per_number: int)
         channels[layer.name] = wide
         total += side[layer.name] ** 2 * wide
     return round(total * bytes_per_number * OVERHEAD)
-
-
-__all__ = ["activation_bytes"]

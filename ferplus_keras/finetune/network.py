@@ -145,13 +145,12 @@ def set_arrays(model: keras.Model, table: arch.Architecture, arrays: Arrays) -> 
         model.get_layer(name).set_weights(values)
 
 
-def get_arrays(model: keras.Model, table: arch.Architecture, values: list[Any] | None = None) -> dict[str, Any]:
-    """Layer -> role -> array of all weights, from ``values`` in the order of ``model.weights`` if given."""
-    own = model.weights
-    found = {id(weight): np.asarray(keras.ops.convert_to_numpy(value), np.float32)
-             for weight, value in zip(own, own if values is None else values, strict=True)}  # fmt: skip
+def get_arrays(model: keras.Model, table: arch.Architecture) -> dict[str, Any]:
+    """Layer -> role -> array of all weights."""
     return {
-        name: {role: found[id(weight)] for role, weight in zip(shapes, model.get_layer(name).weights, strict=True)}
+        name: dict(
+            zip(shapes, (np.asarray(each, np.float32) for each in model.get_layer(name).get_weights()), strict=True)
+        )
         for name, shapes in table.parameters.items()
     }
 

@@ -48,6 +48,3 @@ def _mixed(value: Any) -> Any:
 def _shifted(value: Any, by: int) -> Any:
     """To the right, with zeros from the left, as for unsigned numbers."""
     return ops.bitwise_and(ops.right_shift(value, by), (1 << (32 - by)) - 1)
-
-
-__all__ = ["folded", "uniforms"]

@@ -33,6 +33,3 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[
         mean.assign(mean * self.momentum + of_batch * (1.0 - self.momentum))
         variance.assign(variance * self.momentum + spread * (1.0 - self.momentum))
         return outputs
-
-
-__all__ = ["FusedBatchNormalization"]

@@ -93,6 +93,3 @@ def factors_by_layer(settings: OptimizerSettings, layers: Sequence[str], head: s
 def unmatched(settings: OptimizerSettings, layers: Sequence[str]) -> list[str]:
     """The patterns of ``layer_factors`` that fit no layer: a slip, as a rule."""
     return [pattern for pattern in settings.layer_factors if not any(fnmatchcase(name, pattern) for name in layers)]
-
-
-__all__ = ["LearningRateFactors", "factors_by_layer", "make_optimizer", "unmatched", "with_factors"]

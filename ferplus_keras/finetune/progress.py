@@ -62,6 +62,3 @@ class Meter(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no typ
             Moment(self.epoch, self.epochs, done, self.steps, loss, self.batch / pace if pace else 0.0, left,
                    left + self.between_epochs + others)
         )  # fmt: skip
-
-
-__all__ = ["Meter", "Moment"]

@@ -483,9 +483,3 @@ def _toml(value: Any) -> str:
 def as_dict(recipe: Recipe) -> dict[str, Any]:
     """``recipe`` as plain data, for JSON."""
     return dataclasses.asdict(recipe)
-
-
-__all__ = [
-    "RECIPES", "DataSettings", "NetworkSettings", "OptimizerSettings", "Recipe", "ScheduleSettings",
-    "TrainingSettings", "as_dict", "load_recipe",
-]  # fmt: skip

@@ -146,6 +146,3 @@ def standing(settings: ScheduleSettings, peak: float, history: Sequence[Row]) ->
 def make_schedule(rate: Rate) -> Any:
     """What the optimizer takes as its learning rate: a schedule, or for "plateau" a number that is set anew."""
     return rate.peak if rate.settings.kind == "plateau" else RateSchedule(rate)
-
-
-__all__ = ["Rate", "RateSchedule", "Row", "Standing", "better", "make_schedule", "standing"]

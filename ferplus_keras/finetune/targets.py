@@ -175,6 +175,3 @@ def _finished(
     if smooth and smoothing:
         targets = targets * (1 - smoothing) + kept[:, None] * (smoothing / targets.shape[1])
     return Targets(targets.astype(np.float32), weights.astype(np.float32), kind, class_weights, smoothing)
-
-
-__all__ = ["KINDS", "Targets", "draw", "loss", "make"]

@@ -22,7 +22,7 @@ import numpy as np
 
 from ferplus_keras.durations import duration
 from ferplus_keras.errors import BadInputError, CheckFailedError
-from ferplus_keras.finetune import targets, tensorboard
+from ferplus_keras.finetune import targets
 from ferplus_keras.finetune.augmentation import Augmentation
 from ferplus_keras.finetune.averaging import WeightAverage, copy_of
 from ferplus_keras.finetune.curves import learning_curves
@@ -67,7 +67,7 @@ class Hooks:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FinishedRun:
     """A finished run: its epochs, the best of them (from 1), and where the weights of the best and the last are."""
 
     history: list[Row]
@@ -153,7 +153,7 @@ class Run:
         self.leg = leg
         self.feed = Feed(
             examples.train.images, examples.targets.targets, examples.targets.weights, self._batch(leg),
-            recipe.training.seed, drop_remainder=True, mixup=recipe.data.mixup, share=self.world.share,
+            recipe.training.seed, mixup=recipe.data.mixup, share=self.world.share,
         )  # fmt: skip
         with _policy(self.precision):
             self._build(recipe)
@@ -212,7 +212,7 @@ class Run:
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
-    def train(self, folder: RunFolder, *, resume: bool = False) -> Outcome:
+    def train(self, folder: RunFolder, *, resume: bool = False) -> FinishedRun:
         """Train to the end, from the last checkpoint in ``folder`` with ``resume``.
 
         Raises:
@@ -244,7 +244,7 @@ class Run:
                     save_arrays(folder.last, self._flat(), {"epoch": len(history)})
             if not (folder.history.exists() and folder.curves.exists()):
                 self._derive(folder, history)
-        return Outcome(history, place.best_epoch, folder.best(place.best_epoch), folder.last, place.reason)
+        return FinishedRun(history, place.best_epoch, folder.best(place.best_epoch), folder.last, place.reason)
 
     @property
     def chief(self) -> bool:
@@ -318,7 +318,6 @@ class Run:
     def _derive(self, folder: RunFolder, history: list[Row]) -> None:
         """Write what is made of the epochs so far."""
         folder.write_history(history)
-        folder.write_bytes(folder.tensorboard / tensorboard.FILE, tensorboard.events(history))
         folder.write_text(folder.curves, learning_curves(history, self.recipe.name, self.examples.valid.commonest))
 
     def _flat(self) -> dict[str, np.ndarray]:
@@ -406,4 +405,4 @@ def _policy(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-__all__ = ["Hooks", "Outcome", "Run", "duration", "figures"]
+__all__ = ["FinishedRun", "Hooks", "Run", "duration", "figures"]

@@ -79,6 +79,3 @@ def _averaged(images: Any, size: int) -> Any:
     if times == 1:
         return images
     return ops.mean(ops.reshape(images, (-1, size, times, size, times, images.shape[-1])), axis=(2, 4))
-
-
-__all__ = ["oversampling", "resized", "warped"]

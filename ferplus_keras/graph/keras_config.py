@@ -269,6 +269,3 @@ def _is_tensor(value: Any) -> bool:
         isinstance(value, list) and len(value) in (3, 4) and isinstance(value[0], str)
         and all(isinstance(each, int) and not isinstance(each, bool) for each in value[1:3])
     )  # fmt: skip
-
-
-__all__ = ["all_layers", "keras_graph", "plan_graph", "vggface_graph"]

@@ -29,6 +29,9 @@ FUNCTIONS = {
     "nn.relu": "Relu", "nn.sigmoid": "Sigmoid", "math.sigmoid": "Sigmoid", "nn.softmax": "Softmax",
 }  # fmt: skip
 
+#: What is added to a call's key for the node before an activation that the layer has inside.
+BEFORE_ACTIVATION = ", before activation"
+
 CHANNELS = (-1, 3)  #: the axis of the channels, which stand last
 
 
@@ -60,7 +63,7 @@ def add_layer(builder: Builder, key: str, call: Call) -> None:
     elif kind in PASSING:
         builder.same(key, call.sources[0])
     elif kind in LAYERS:
-        inner = key if _activation(call.config) in ("", None) or kind in OWN_ACTIVATION else f"{key}, before activation"
+        inner = key if _activation(call.config) in ("", None) or kind in OWN_ACTIVATION else f"{key}{BEFORE_ACTIVATION}"
         LAYERS[kind](builder, inner, call)
         if inner != key:
             operation = str(_activation(call.config))
@@ -253,6 +256,3 @@ def _numbers(value: Any) -> tuple[float, ...] | None:
     if 0 < len(values) <= 3 and all(isinstance(each, (int, float)) for each in values):
         return tuple(float(each) for each in values)
     return None
-
-
-__all__ = ["Call", "add_layer"]

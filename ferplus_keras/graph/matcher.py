@@ -293,6 +293,3 @@ def shown(attribute: str, value: Any) -> str:
     if isinstance(value, tuple):
         return (" x " if len(value) == 2 else ", ").join(shown("", each) for each in value)
     return "" if value is None else str(value)[:80]
-
-
-__all__ = ["ROLES", "Departure", "Match", "differences", "match"]

@@ -7,12 +7,13 @@ weights through Identity and Flatten. All of that is followed here; what is then
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from ferplus_keras.files.onnx_graph import OnnxFile, OnnxNode
 from ferplus_keras.graph.building import Builder
 from ferplus_keras.graph.form import Four, Graph, GraphError, Pair
 from ferplus_keras.graph.onnx_values import Values, integers, number, text
@@ -22,34 +23,6 @@ SHAPED = ("CastLike", "Expand", "Reshape", "Squeeze", "Unsqueeze")
 
 #: The names of the axes of a map, as convolutions take it, and of a vector.
 MAP, VECTOR = ("n", "c", "h", "w"), ("n", "c")
-
-
-class OnnxNode(Protocol):
-    """An operator as a reader has it."""
-
-    @property
-    def kind(self) -> str: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def inputs(self) -> Sequence[str]: ...
-    @property
-    def outputs(self) -> Sequence[str]: ...
-    @property
-    def attributes(self) -> Mapping[str, Any]: ...
-
-
-class OnnxFile(Protocol):
-    """A file's graph as a reader has it: nodes in order, tensors by name."""
-
-    @property
-    def nodes(self) -> Sequence[OnnxNode]: ...
-    @property
-    def tensors(self) -> Mapping[str, np.ndarray]: ...
-    @property
-    def inputs(self) -> Sequence[str]: ...
-    @property
-    def outputs(self) -> Sequence[str]: ...
 
 
 @dataclass
@@ -437,6 +410,3 @@ def _rounded(node: OnnxNode, strides: Pair) -> Any:
         return padding
     four: Four = padding
     return four[0], four[1] + strides[0] - 1, four[2], four[3] + strides[1] - 1
-
-
-__all__ = ["OnnxFile", "OnnxGraph", "onnx_graph"]

@@ -47,6 +47,3 @@ def _is_head(graph: Graph, node: Node) -> bool:
     while before.operation not in (*AVERAGES, "convolution", "add", "image") and before.inputs:
         before = graph.nodes[before.inputs[0]]
     return before.operation in AVERAGES
-
-
-__all__ = ["recognised"]

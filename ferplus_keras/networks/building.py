@@ -56,6 +56,3 @@ def source_inputs(keras: Any, tensor: Any) -> Any:
         found = import_module(f"{keras.__name__}.src.utils.layer_utils").get_source_inputs
     sources = found(tensor)
     return sources[0] if len(sources) == 1 else sources  # a list of one would be the model's input for ever
-
-
-__all__ = ["model_from_plan", "source_inputs"]

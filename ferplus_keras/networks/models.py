@@ -32,6 +32,3 @@ def model_from_architecture(
     """
     plan = keras_plan(architecture, input_shape=input_shape, activation=activation, pooling=pooling, pixels=pixels)
     return model_from_plan(keras, plan, name=name or architecture.network, input_tensor=input_tensor, classes=classes)
-
-
-__all__ = ["Activation", "model_from_architecture"]

@@ -116,5 +116,3 @@ RESIZERS = {
 }  # fmt: skip
 
 DEFAULT_RESIZER = "pillow"
-
-__all__ = ["DEFAULT_RESIZER", "RESIZERS", "Resizer"]

@@ -100,6 +100,3 @@ def save(sheet: Image, path: Path) -> Path:
     with atomic_path(path) as temporary:
         sheet.save(temporary, "PNG")
     return path
-
-
-__all__ = ["annotated", "annotated_path", "save"]

@@ -217,16 +217,3 @@ def load_image(path: str | Path, size: int = INPUT_SIZE) -> np.ndarray:
         return as_input(read_image(path), side=size)
     except BadInputError as error:
         raise BadInputError(f"{path}: {error}.") from None
-
-
-__all__ = [
-    "BACKGROUND",
-    "MAX_FILE_BYTES",
-    "MAX_PIXELS",
-    "MAX_SIDE",
-    "as_input",
-    "as_rgb",
-    "decode",
-    "read_image",
-    "to_8_bits",
-]

@@ -83,6 +83,3 @@ def _load() -> Callable[[], Any]:
             "pip install 'opencv-python-headless<5'."
         )
     return lambda: cv2.CascadeClassifier(str(file))
-
-
-__all__ = ["CASCADE", "FaceFinder"]

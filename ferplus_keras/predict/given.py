@@ -184,6 +184,3 @@ def _content(stream: Any) -> bytes:
     if len(content) > MAX_FILE_BYTES:
         raise BadInputError(f"more than the {MAX_FILE_BYTES >> 20} MiB that are read")
     return bytes(content)
-
-
-__all__ = ["as_numpy", "from_array", "is_one", "items", "name_of", "opened"]

@@ -59,6 +59,3 @@ def _value(text: str, name: str) -> Any:
     if name in TEXT:  # Parquet's text is UTF-8; a name that is none keeps what can be kept of it
         return unformulated(text).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return int(text) if name in WHOLE else float(text)
-
-
-__all__ = ["check_parquet", "write_parquet"]

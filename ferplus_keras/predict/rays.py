@@ -181,6 +181,3 @@ class Worker:
             )
             for prepared, found in answers
         ]
-
-
-__all__ = ["Piece", "Worker", "find_pieces", "predict_with_ray", "ready"]

@@ -272,6 +272,3 @@ def _open(partial: Path) -> int:
         os.close(descriptor)
         raise OutputError(f"{partial} is {kind_of_entry(mode)}. Remove it, or choose another name.")
     return descriptor
-
-
-__all__ = ["Answer", "Box", "CsvFile", "Prediction", "cells", "columns", "csv_bytes", "unformulated"]

@@ -62,5 +62,3 @@ def _return_what_is_free() -> None:
 
 #: Of this process.
 room = Room()
-
-__all__ = ["ROOM", "Room", "room"]

@@ -49,6 +49,3 @@ class Seen:
 def _number(name: str) -> int:
     """64 bits of the hash of the place that ``name`` names: ``a.png`` and ``./a.png`` are one."""
     return int.from_bytes(blake2b(os.fsencode(os.path.abspath(name)), digest_size=8).digest(), "little")  # noqa: PTH100
-
-
-__all__ = ["Seen"]

@@ -317,17 +317,3 @@ def _column(names: Sequence[str]) -> str:
     raise BadInputError(
         f"its columns are {', '.join(names)[:120]}; the images' bytes are looked for in {', '.join(IMAGE_COLUMNS)}"
     )
-
-
-__all__ = [
-    "Ahead",
-    "Place",
-    "RowGroup",
-    "Source",
-    "find_places",
-    "find_sources",
-    "look_ahead",
-    "row_groups",
-    "rows_of",
-    "suffixes",
-]

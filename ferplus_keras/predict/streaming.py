@@ -117,6 +117,3 @@ def _predicted(
 def answer(name: str, prepared: Prepared[Any], predictions: tuple[Prediction, ...]) -> Answer:
     """The answer to the image called ``name``."""
     return Answer(name, predictions, prepared.boxes if predictions else None, prepared.error)
-
-
-__all__ = ["Preparation", "Prepared", "answer", "stream"]

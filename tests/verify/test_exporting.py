@@ -21,7 +21,7 @@ from ferplus_keras.errors import BadInputError
 from tests.conftest import run_ferplus, run_python
 from tests.ferplus_files import Small, write_pair
 from tests.verify.oracles import painted
-from verify.exporting import draw_calibration_images, export_checked
+from verify.exporting import Checks, draw_calibration_images, export_checked
 from verify.images import Images, natural_pixels
 from verify.outputs import compare_outputs, reference_outputs
 from verify.predictors import open_predictor
@@ -134,7 +134,7 @@ def test_onnx_takes_bytes_and_gives_the_same(recipe: Recipe, resnet_pth: Path, t
     import onnxruntime
 
     path = tmp_path / "x-standin.onnx"
-    outcome = export_checked(resnet_pth, recipe, path, images=2)
+    outcome = export_checked(resnet_pth, recipe, path, Checks(images=2))
     assert outcome.passed and path.exists() and outcome.outputs.changed == 0 and outcome.sha256
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (entry,) = session.get_inputs()
@@ -173,7 +173,7 @@ def test_a_wrong_export_gets_no_name(resnet_pth: Path, tmp_path: Path, monkeypat
     path.write_text("what was there before")
     monkeypatch.setattr(onnx_file, "PUBLISHED", replace(PUBLISHED, mean=PUBLISHED.mean[::-1]))
     monkeypatch.setattr("ferplus_keras.graph.matcher.PUBLISHED", replace(PUBLISHED, mean=PUBLISHED.mean[::-1]))
-    outcome = export_checked(resnet_pth, Recipe("onnx", pixels=True), path, images=2)
+    outcome = export_checked(resnet_pth, Recipe("onnx", pixels=True), path, Checks(images=2))
     assert not outcome.passed and not outcome.outputs.near and outcome.as_dict()["path"] is None
     assert path.read_text() == "what was there before" and len(list(tmp_path.iterdir())) == 1
 
@@ -186,8 +186,8 @@ def int8(resnet_pth: Path, faces: Path, tmp_path_factory: pytest.TempPathFactory
     path = tmp_path_factory.mktemp("int8") / "int8-standin.tflite"
     recipe = Recipe("tflite", "int8", folded=True, pixels=True)
     outcome = export_checked(
-        resnet_pth, recipe, path, calibrate=faces, calibration_images=24, images=8, max_changed=60
-    )  # fmt: skip
+        resnet_pth, recipe, path, Checks(calibrate=faces, calibration_images=24, images=8, max_changed=60)
+    )
     assert outcome.passed and outcome.outputs.kind == "int8" and outcome.outputs.limit is None
     assert "faces" in outcome.calibration and outcome.outputs.as_dict()["changed"] == outcome.outputs.changed
     return path
@@ -217,7 +217,7 @@ def test_int8_calibrated_on_zeros_is_reported_with_what_it_changes(resnet_pth: P
     for number, pixels in enumerate(natural_pixels(8, seed=9)):
         Image.fromarray(pixels).save(images / f"{number}.png")
     recipe = Recipe("tflite", "int8", folded=True, pixels=True)
-    outcome = export_checked(resnet_pth, recipe, path, calibrate=black, folder=images, images=8)
+    outcome = export_checked(resnet_pth, recipe, path, Checks(calibrate=black, folder=images, images=8))
     assert not outcome.passed and outcome.outputs.changed > 0.1 * 8 and not path.exists()
     assert any(not passed and f"{outcome.outputs.changed} of 8 changed" in said for passed, said in outcome.sentences)
 
@@ -232,7 +232,7 @@ def test_se_net_in_float16_is_near_and_said_to_be_off(session_folder: Path, tmp_
     if not source.exists():
         write_standin(known, source)
     path = tmp_path / "half-standin.tflite"
-    outcome = export_checked(source, Recipe("tflite", "float16", folded=True), path, images=4)
+    outcome = export_checked(source, Recipe("tflite", "float16", folded=True), path, Checks(images=4))
     assert outcome.passed and outcome.outputs.kind == "float16"
     assert 5e-5 < outcome.outputs.apart.relative < 1e-2 and path.stat().st_size < source.stat().st_size * 0.52
 
@@ -240,7 +240,7 @@ def test_se_net_in_float16_is_near_and_said_to_be_off(session_folder: Path, tmp_
 @pytest.mark.slow
 def test_a_saved_model_serves_by_name_in_old_tensorflow_too(resnet_pth: Path, tmp_path: Path, keras2: Path) -> None:
     path = tmp_path / "net-standin.saved_model"
-    outcome = export_checked(resnet_pth, Recipe("saved_model", pixels=True), path, images=3)
+    outcome = export_checked(resnet_pth, Recipe("saved_model", pixels=True), path, Checks(images=3))
     assert outcome.passed and outcome.outputs.kind == "float32" and inspect(path)["network"] == "resnet50"
     images = Images.of(2)
     np.save(tmp_path / "pixels.npy", images.pixels)

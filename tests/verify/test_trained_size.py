@@ -21,7 +21,7 @@ from ferplus_keras.networks.resizing import RESIZERS
 from ferplus_keras.predict.classifier import EmotionClassifier
 from tests.seeded import seeded_checkpoint
 from tests.verify.oracles import painted
-from verify.exporting import export_checked
+from verify.exporting import Checks, export_checked
 from verify.gallery import look, open_network
 from verify.images import Images
 from verify.parity import check_parity
@@ -89,7 +89,7 @@ def test_what_is_exported_takes_images_of_the_networks_size(target: str, tmp_pat
     checkpoint = replace(seeded_checkpoint("resnet50"), provenance=trained(48))
     write(checkpoint, tmp_path / "small.safetensors")
     recipe = Recipe(target, pixels=True)
-    outcome = export_checked(tmp_path / "small.safetensors", recipe, tmp_path / f"small.{target}", images=2)
+    outcome = export_checked(tmp_path / "small.safetensors", recipe, tmp_path / f"small.{target}", Checks(images=2))
     assert outcome.passed, outcome.sentences
     assert open_engine(outcome.path).takes.side == 48
 

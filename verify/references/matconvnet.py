@@ -249,6 +249,3 @@ RULES = {
 def _spread(array: np.ndarray) -> np.ndarray:
     """A parameter with MATLAB's dimensions (height, width, channels) beside a batch."""
     return array.reshape((1, *array.shape, 1, 1, 1)[:4])
-
-
-__all__ = ["MatConvNetReference"]

@@ -184,6 +184,3 @@ def _its_names(module: Any) -> Callable[[str], str]:
         *_, last = layers
         its |= {f"{CLASSIFIER}.{role}": f"{last}.{role}" for role in ("weight", "bias")}
     return lambda published: its.get(published, published)
-
-
-__all__ = ["UserCodeReference"]

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ferplus_keras.durations import duration
 from verify.accuracy_text import interval, percent
 from verify.report import accuracy_plots as plots
 from verify.report import numbers, parts
@@ -27,7 +26,7 @@ def accuracy_page(result: Result, images: np.ndarray) -> Page:
     """The page of one result; ``images`` are the data set's, of which the mistakes are shown."""
     sections = []
     if result["levels"]:
-        sections.append(Section("asked", "What was asked", _asked(result)))
+        sections.append(Section("asked", "What was asked", parts.levels(result["levels"])))
     if result["notes"]:
         sections.append(Section("notes", "To be known when reading this", _notes(result)))
     for split in result["splits"]:
@@ -50,7 +49,7 @@ def accuracy_page(result: Result, images: np.ndarray) -> Page:
         ),
         Section("data", "Data", _data(result)),
         Section("files", "The network", _files(result)),
-        Section("repeat", "How to repeat this", html("{}{}", parts.command(result["command"]), _circumstances(result))),
+        Section("repeat", "How to repeat this", parts.repetition(result, ("Pace", _pace(result)))),
     ]  # fmt: skip
     return Page(
         kind=f"Accuracy on FERPlus, protocol {result['protocol']['name']}",
@@ -100,15 +99,6 @@ def _verdict(result: Result) -> Verdict:
         )
     missed = any(not each["passed"] for each in result["expectations"])
     return Verdict(False, f"{told}: not as expected" if missed else "Not the same decisions", sentence, facts)
-
-
-def _asked(result: Result) -> Markup:
-    return parts.levels(
-        [
-            parts.Level(level["title"], level["question"], level["passed"], level["summary"].split("; "))
-            for level in result["levels"]
-        ]
-    )
 
 
 def _notes(result: Result) -> Markup:
@@ -284,20 +274,12 @@ def _card(role: str, model: dict[str, Any]) -> parts.File:
     return parts.File(role, model["name"], found, model["sha256"], model["standin"])
 
 
-def _circumstances(result: Result) -> Markup:
-    pace = "; ".join(
+def _pace(result: Result) -> str:
+    return "; ".join(
         f"{split['split']}: {split['timing']['per_second']:.1f} images/s, "
         f"{_share(split['timing'])} of the time on the images themselves"
         for split in result["splits"]
     )
-    return parts.facts(
-        [
-            ("Machine", result["machine"]), ("Pace", pace),
-            ("Versions", ", ".join(f"{name} {version}" for name, version in result["versions"].items())),
-            ("Time", f"{numbers.moment(result['created'])}, took {duration(result['seconds'])}"),
-            ("Memory", f"{numbers.size(result['peak_bytes'])} at most"),
-        ]
-    )  # fmt: skip
 
 
 def _share(timing: dict[str, Any]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from verify.accuracy_text import interval, percent
+from verify.report import parts
 from verify.report.page import render
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ def contact_sheet(split: dict[str, Any], classes: Sequence[str], images: np.ndar
     space = "\N{NO-BREAK SPACE}"
     shown = [
         {
-            "source": f"data:image/png;base64,{base64.b64encode(_png(images[each['row']])).decode()}",
+            "source": parts.image_source(images[each["row"]]),
             "name": each["name"], "copied": each["copied"], "decision": each["decision"],
             "confidence": percent(each["confidence"], 1).replace(" ", space), "votes": _votes(each["votes"], classes),
         }
@@ -112,14 +111,3 @@ def _votes(votes: Sequence[int], classes: Sequence[str]) -> str:
     """The emotions with votes, the most first: "sadness 6, neutral 3"."""
     named = [*zip((*classes, "unknown", "no face"), votes, strict=True)]
     return ", ".join(f"{name} {count}" for name, count in sorted(named, key=lambda pair: -pair[1]) if count)
-
-
-def _png(image: np.ndarray) -> bytes:
-    from PIL import Image
-
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "PNG", optimize=True)
-    return stream.getvalue()
-
-
-__all__ = ["RateRow", "confusion", "contact_sheet", "rates", "reliability"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ferplus_keras.durations import duration
 from verify.accuracy_text import interval, percent
-from verify.report import junit, markdown, numbers
+from verify.report import junit, markdown
 from verify.report.markdown import code, text
+from verify.report.parity_texts import repetition
 from verify.result import Result
 
 
@@ -90,11 +90,7 @@ def summary(result: Result) -> str:
         )  # fmt: skip
     if result["notes"]:
         lines += ["", "## To be known when reading this", "", *(f"- {text(note)}." for note in result["notes"])]
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    lines += ["", "Repeat with:", "", code(result["command"]), "",
-              f"{code(model['sha256'])} is the file's SHA-256. {text(result['tool'])}, "
-              f"{text(numbers.moment(result['created']))}, took {duration(result['seconds'])} on "
-              f"{text(result['machine'])} ({text(versions)})."]  # fmt: skip
+    lines += ["", f"{code(model['sha256'])} is the file's SHA-256.", *repetition(result)]
     return markdown.document(lines)
 
 
@@ -109,6 +105,3 @@ def _rates(split: dict[str, Any]) -> list[tuple[str, ...]]:
         (split["split"], name, f"{rate['correct']:,} of {rate['n']:,}", percent(rate["accuracy"]), interval(rate))
         for name, rate in named
     ]
-
-
-__all__ = ["junit_xml", "summary"]

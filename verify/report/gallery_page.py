@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,9 +86,10 @@ def _card(looks: Looks, dataset: Dataset, index: int) -> dict[str, Any]:
     row, label, decision = int(looks.rows[index]), int(looks.labels[index]), int(looks.decisions[index])
     shown = [decision] if label == decision else [decision, label]
     heats = [
-        {"emotion": EMOTIONS[each], "source": _data(_heat_png(looks.heat(index, each))), "decided": each == decision}
+        {"emotion": EMOTIONS[each], "source": parts.image_source(_heat_pixels(looks.heat(index, each))),
+         "decided": each == decision}
         for each in shown
-    ]
+    ]  # fmt: skip
     bars = [
         {
             "name": name,
@@ -105,7 +104,7 @@ def _card(looks: Looks, dataset: Dataset, index: int) -> dict[str, Any]:
     told = ", ".join(f"{'no face' if name == 'NF' else name} {count}" for name, count in votes if count)
     return {
         "name": dataset.names[row],
-        "face": _data(_png(dataset.images[row])),
+        "face": parts.image_source(dataset.images[row]),
         "heats": heats,
         "bars": bars,
         "wrong": label != decision,
@@ -116,7 +115,7 @@ def _card(looks: Looks, dataset: Dataset, index: int) -> dict[str, Any]:
     }
 
 
-def _heat_png(heat: np.ndarray) -> bytes:
+def _heat_pixels(heat: np.ndarray) -> np.ndarray:
     """A map as an image to lay over the face; its own largest value is the hottest."""
     from PIL import Image
 
@@ -126,20 +125,8 @@ def _heat_png(heat: np.ndarray) -> bytes:
     place = np.clip(np.asarray(smooth), 0, 1) * (len(COLORS) - 1)
     below = np.minimum(place.astype(int), len(COLORS) - 2)
     share = (place - below)[..., None]
-    pixels = np.rint(COLORS[below] * (1 - share) + COLORS[below + 1] * share).astype(np.uint8)
-    return _png(pixels)
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    from PIL import Image
-
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG", optimize=True)
-    return stream.getvalue()
-
-
-def _data(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    pixels: np.ndarray = np.rint(COLORS[below] * (1 - share) + COLORS[below + 1] * share).astype(np.uint8)
+    return pixels
 
 
 def _reading(side: int) -> Markup:
@@ -167,6 +154,3 @@ def _about(network: Network, dataset: Dataset, protocol: Protocol, split: str, l
             ("Chosen", "by these rules alone: surest first, ties in the order of the data set"),
         ]
     )
-
-
-__all__ = ["gallery_page"]

@@ -58,8 +58,3 @@ def share(value: float) -> str:
     """A part of one in percent; 100 % only when it is all."""
     text = f"{value:.0%}"
     return text if text != "100%" or value == 1.0 else "below 100%"
-
-
-def count(number: int, thing: str) -> str:
-    """``1 image``, ``4 images``."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"

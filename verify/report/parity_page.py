@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ferplus_keras.durations import duration
+from ferplus_keras.wording import counted
 from verify.report import numbers, parts, plots
 from verify.report.page import Fact, Page, Section, Verdict, html
 from verify.result import Result, run_label
@@ -31,7 +32,7 @@ STANDIN = (
 def parity_page(result: Result) -> Page:
     """The page of one result, of one backend or several."""
     sections = [
-        Section("levels", "Five levels of proof", _levels(result)),
+        Section("levels", "Five levels of proof", parts.levels(result["levels"])),
         Section(
             "layers", "Error at every layer",
             html("{}", html("").join(plots.log_plot(panel) for panel in panels(result))),
@@ -45,12 +46,15 @@ def parity_page(result: Result) -> Page:
             "of the network.",
         ),
         Section("files", "Both files", _files(result)),
-        Section("repeat", "How to repeat this", html("{}{}", parts.command(result["command"]), _circumstances(result))),
+        Section(
+            "repeat", "How to repeat this",
+            parts.repetition(result, ("Images", f"{result['images']['count']}: {result['images']['origin']}")),
+        ),
         Section("figures", "Every figure", _figures(result), "Click a heading to sort; errors sort worst first."),
     ]  # fmt: skip
     if set(result["pairing"]["by"]) != {"name"} or not result["pairing"]["sure"]:
-        lead = "The file is not one of ours. Its layers were found by their names, their places in the graph, or their "
-        sections.insert(2, Section("pairing", "Which layer is which", _pairing(result), f"{lead}numbers."))
+        lead = "The file is not one of ours. Its layers were found by their places in the graph, or by their names."
+        sections.insert(2, Section("pairing", "Which layer is which", _pairing(result), lead))
     if not result["passed"]:
         sections.insert(0, Section("cause", "Where they part, and why", _cause(result), tone="fail"))
     return Page(
@@ -149,15 +153,6 @@ def _sentence_case(text: str) -> str:
 
 
 # --- sections -------------------------------------------------------------------------------------------------------
-
-
-def _levels(result: Result) -> Markup:
-    return parts.levels(
-        [
-            parts.Level(level["title"], level["question"], level["passed"], level["summary"].split("; "))
-            for level in result["levels"]
-        ]
-    )
 
 
 def panels(result: Result) -> list[plots.Panel]:
@@ -291,39 +286,27 @@ def _of_file(file: dict[str, Any], result: Result) -> list[tuple[str, str]]:
         return [*found, ("Provenance", "none: the file says nothing of where it comes from")]
     source, origin = told["source"], told["origin"]
     same = source["sha256"] == result["source"]["sha256"]
-    tie = "the source here: same SHA-256" if same else f"ANOTHER file: SHA-256 {_plain(source['sha256'])}"
-    found.append(("Made from", f"{_plain(source['name'])}, {tie}"))
+    tie = "the source here: same SHA-256" if same else f"ANOTHER file: SHA-256 {_in_words(source['sha256'])}"
+    found.append(("Made from", f"{_in_words(source['name'])}, {tie}"))
     if origin["sha256"] != source["sha256"]:
-        found.append(("First of all", f"{_plain(origin['name'])}, SHA-256 {_plain(origin['sha256'])}"))
-    head = f"{told['network']}, {told['head']} of {told['units']}, yields {_plain(told['output'])}"
-    found += [("Made by", _plain(told["tool"])), ("Network", head)]
+        found.append(("First of all", f"{_in_words(origin['name'])}, SHA-256 {_in_words(origin['sha256'])}"))
+    head = f"{told['network']}, {told['head']} of {told['units']}, yields {_in_words(told['output'])}"
+    found += [("Made by", _in_words(told["tool"])), ("Network", head)]
     for name, key in (("Dropout", "dropout"), ("Classes", "labels"), ("Preprocessing", "preprocessing")):
         if told[key]:
-            found.append((name, _plain(told[key])))
-    return [*found, *(("Note", _plain(note)) for note in told["notes"])]
+            found.append((name, _in_words(told[key])))
+    return [*found, *(("Note", _in_words(note)) for note in told["notes"])]
 
 
-def _plain(value: Any, longest: int = 600) -> str:
+def _in_words(value: Any, longest: int = 600) -> str:
     """Any value of a file in words, cut where somebody has written a book."""
     if isinstance(value, dict):
-        text = "; ".join(f"{str(key).replace('_', ' ')} {_plain(each)}" for key, each in value.items())
+        text = "; ".join(f"{str(key).replace('_', ' ')} {_in_words(each)}" for key, each in value.items())
     elif isinstance(value, list | tuple):
         text = ", ".join(str(each).removesuffix(".0") for each in value)
     else:
         text = str(value)
     return text if len(text) <= longest else f"{text[:longest]} ..."
-
-
-def _circumstances(result: Result) -> Markup:
-    return parts.facts(
-        [
-            ("Images", f"{result['images']['count']}: {result['images']['origin']}"),
-            ("Machine", result["machine"]),
-            ("Versions", ", ".join(f"{name} {version}" for name, version in result["versions"].items())),
-            ("Time", f"{numbers.moment(result['created'])}, took {duration(result['seconds'])}"),
-            ("Memory", f"{numbers.size(result['peak_bytes'])} at most"),
-        ]
-    )
 
 
 def _figures(result: Result) -> Markup:
@@ -362,7 +345,7 @@ def _layer_table(run: dict[str, Any]) -> Markup:
                            True if each["passed"] else None if fine else False),
             ]
         )  # fmt: skip
-    caption = f"{run_label(run)}: every layer, the worst of {numbers.count(run['decisions']['images'], 'image')}"
+    caption = f"{run_label(run)}: every layer, the worst of {counted(run['decisions']['images'], 'image')}"
     return parts.table(parts.Table(caption, columns, rows, row_header=1, tall=True))
 
 

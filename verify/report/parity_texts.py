@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ferplus_keras.durations import duration
+from ferplus_keras.wording import counted
 from verify.report import junit, markdown, numbers
 from verify.report.markdown import code, text
 from verify.report.parity_page import STANDIN
+from verify.report.parts import versions
 from verify.result import Result, run_label
 
 #: Rows of the summary's table of layers.
@@ -51,7 +53,7 @@ def _cases(run: dict[str, Any], cause: str) -> list[junit.Case]:
         cases.append(junit.Case(name, group, each_seconds, failure, details=cause if name == run["first_over"] else ""))
     told = run["decisions"]
     different = "" if told["agreement"] == 1.0 else (
-        f"the same top class for {numbers.share(told['agreement'])} of {numbers.count(told['images'], 'image')}"
+        f"the same top class for {numbers.share(told['agreement'])} of {counted(told['images'], 'image')}"
     )  # fmt: skip
     return [*cases, junit.Case("decisions", group, each_seconds, different)]
 
@@ -69,7 +71,7 @@ def summary(result: Result) -> str:
     standin = " of STAND-IN weights" if result["standin"] else ""
     verdict = f"PASS: the same function{standin}" if result["passed"] else f"FAIL: not the same function{standin}"
     model, source = result["model"], result["source"]
-    images = numbers.count(result["images"]["count"], "image")
+    images = counted(result["images"]["count"], "image")
     lines = [f"# {verdict}", "", f"{code(model['name'])} against {code(source['name'])}: "
              f"{text(result['network'])}, {text(result['head'])}, {images}."]  # fmt: skip
     if result["standin"]:
@@ -103,11 +105,16 @@ def summary(result: Result) -> str:
         [(code(file["name"]), numbers.size(file["size"]), code(file["sha256"])) for file in (model, source)],
         right=(1,),
     )
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    lines += ["", "Repeat with:", "", code(result["command"]), "",
-              f"{text(result['tool'])}, {text(numbers.moment(result['created']))}, took "
-              f"{duration(result['seconds'])} on {text(result['machine'])} ({text(versions)})."]  # fmt: skip
-    return markdown.document(lines)
+    return markdown.document([*lines, *repetition(result)])
+
+
+def repetition(result: Result) -> list[str]:
+    """The command that made ``result``, and what it took."""
+    return [
+        "", "Repeat with:", "", code(result["command"]), "",
+        f"{text(result['tool'])}, {text(numbers.moment(result['created']))}, took {duration(result['seconds'])} on "
+        f"{text(result['machine'])} ({text(versions(result))}).",
+    ]  # fmt: skip
 
 
 def _worst_layers(result: Result) -> list[str]:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from verify.report.page import render
+from ferplus_keras.durations import duration
+from verify.report import numbers
+from verify.report.page import html, render
+from verify.result import Result
 
 if TYPE_CHECKING:
+    import numpy as np
     from markupsafe import Markup
-
-
-@dataclass(frozen=True)
-class Level:
-    """One step of a proof. ``passed`` None: it was not taken."""
-
-    title: str
-    question: str
-    passed: bool | None
-    findings: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -52,8 +48,8 @@ class Table:
     tall: bool = False  #: scrolls within itself, under headings that stay
 
 
-def levels(steps: Sequence[Level]) -> Markup:
-    """The steps of a proof, one under the other, each with its verdict."""
+def levels(steps: Sequence[dict[str, Any]]) -> Markup:
+    """A result's levels, one under the other, each with its verdict."""
     return render("levels.html.j2", steps=steps)
 
 
@@ -103,6 +99,30 @@ def facts(content: Sequence[tuple[str, Any]]) -> Markup:
     return render("facts.html.j2", facts=content)
 
 
+def repetition(result: Result, *more: tuple[str, str]) -> Markup:
+    """The command line that made ``result``, to be copied, and what it took; ``more`` stands first."""
+    told = [
+        *more, ("Machine", result["machine"]), ("Versions", versions(result)),
+        ("Time", f"{numbers.moment(result['created'])}, took {duration(result['seconds'])}"),
+        ("Memory", f"{numbers.size(result['peak_bytes'])} at most"),
+    ]  # fmt: skip
+    return html("{}{}", command(result["command"]), facts(told))
+
+
+def versions(result: Result) -> str:
+    """The libraries that took part."""
+    return ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+
+
 def command(line: str) -> Markup:
     """A command line to be copied."""
     return render("command.html.j2", line=line)
+
+
+def image_source(pixels: np.ndarray) -> str:
+    """An image as part of the page: a PNG in a data URI."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"

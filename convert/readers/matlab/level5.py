@@ -25,7 +25,7 @@ from convert.readers.matlab.values import (
     refused,
     text_of,
 )
-from ferplus_keras.errors import BadInputError
+from ferplus_keras.errors import BadInputError, DamagedError
 from ferplus_keras.files.mapped_file import MappedFile
 
 HEADER_BYTES = 128
@@ -47,10 +47,6 @@ COMPLEX_FLAG, CLASS_MASK = 0x0800, 0xFF
 
 #: The other dimensions of an empty matrix, multiplied; NumPy can address no more.
 MOST_BESIDE_NONE = 1 << 48
-
-
-class DamagedError(Exception):
-    """The bytes contradict the format; the message says where."""
 
 
 @dataclass(frozen=True)

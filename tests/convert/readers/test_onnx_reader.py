@@ -25,7 +25,7 @@ from convert.readers.onnx_file import IDENTITY, paired_layers
 from convert.writers import write
 from ferplus_keras.errors import BadInputError, DamagedError
 from ferplus_keras.files.mapped_file import MappedFile
-from ferplus_keras.files.onnx_graph import Graph, Node, read_graph
+from ferplus_keras.files.onnx_graph import OnnxFile, OnnxNode, read_graph
 from ferplus_keras.files.protobuf import Message, Span
 from ferplus_keras.networks.architecture import BATCHNORM_EPSILON, FERPLUS_HEAD
 from tests.conftest import run_ferplus
@@ -406,7 +406,7 @@ INPUTS: list[list[str]] = [
 
 
 @st.composite
-def changes_of_a_node(draw: st.DrawFn) -> Callable[[Node], Node]:
+def changes_of_a_node(draw: st.DrawFn) -> Callable[[OnnxNode], OnnxNode]:
     what = draw(st.sampled_from(["attribute", "inputs", "last inputs", "outputs", "kind"]))
     if what == "attribute":
         entry = {draw(st.sampled_from(NAMES)): draw(st.sampled_from(VALUES))}
@@ -421,7 +421,7 @@ def changes_of_a_node(draw: st.DrawFn) -> Callable[[Node], Node]:
 
 
 @pytest.fixture(scope="module")
-def graph(ours: Path) -> Graph:
+def graph(ours: Path) -> OnnxFile:
     return read_graph(MappedFile(ours))
 
 
@@ -429,7 +429,7 @@ def graph(ours: Path) -> Graph:
 @given(changes=st.lists(st.tuples(st.integers(0, 170), changes_of_a_node()), min_size=1, max_size=3),
        strange=st.sampled_from([value for value in VALUES if isinstance(value, np.ndarray)]))  # fmt: skip
 def test_changed_nodes_are_paired_or_told_and_nothing_else(
-    changes: Any, strange: np.ndarray, graph: Graph, ours: Path
+    changes: Any, strange: np.ndarray, graph: OnnxFile, ours: Path
 ) -> None:
     """Not bytes, of which few changes make sense, but what a damaged or a hostile exporter might have meant."""
     nodes = list(graph.nodes)
@@ -443,7 +443,7 @@ def test_changed_nodes_are_paired_or_told_and_nothing_else(
 
 
 @pytest.mark.parametrize("value", [np.array([np.nan] * 8, np.float32), [1, 1], 1, "", "SAME"])
-def test_an_attribute_of_the_wrong_kind_departs(value: Any, graph: Graph, ours: Path) -> None:
+def test_an_attribute_of_the_wrong_kind_departs(value: Any, graph: OnnxFile, ours: Path) -> None:
     first = next(place for place, node in enumerate(graph.nodes) if node.kind == "Conv")
     nodes = list(graph.nodes)
     nodes[first] = replace(nodes[first], attributes=nodes[first].attributes | {"auto_pad": value})
@@ -451,8 +451,8 @@ def test_an_attribute_of_the_wrong_kind_departs(value: Any, graph: Graph, ours: 
         paired_layers(replace(graph, nodes=nodes), MappedFile(ours))
 
 
-def test_a_large_tensor_for_pads_is_not_turned_into_a_list(graph: Graph, ours: Path) -> None:
-    pad = Node("Pad", "pad", ["data", "large"], ["padded"])
+def test_a_large_tensor_for_pads_is_not_turned_into_a_list(graph: OnnxFile, ours: Path) -> None:
+    pad = OnnxNode("Pad", "pad", ["data", "large"], ["padded"])
     tensors = graph.tensors | {"large": np.zeros(20 << 20, np.uint8)}
     tracemalloc.start()
     paired_layers(replace(graph, nodes=[pad, *graph.nodes], tensors=tensors), MappedFile(ours))

@@ -30,7 +30,7 @@ def test_it_tells_real_faces_apart_far_better_than_the_commonest_class_would(lea
 def test_the_folder_is_a_release(learned: Learned) -> None:
     names = {path.name for path in learned.folder.iterdir() if not path.name.startswith(".")}
     assert names == {
-        "recipe.toml", "run.json", "history.csv", "curves.svg", "state", "tensorboard", "accuracy", "model-card.md",
+        "recipe.toml", "run.json", "history.csv", "curves.svg", "state", "accuracy", "model-card.md",
         "release.json", "best.h5", "best.safetensors", "last.h5", "last.safetensors",
     }  # fmt: skip
     assert load_recipe(learned.folder / "recipe.toml").network.train_from == "classifier"
@@ -117,17 +117,3 @@ def test_a_finished_run_is_left_as_it_is(learned: Learned) -> None:
     run = run_ferplus("finetune", "--resume", learned.folder)
     assert run.returncode == 0 and run.stdout.startswith("finished already"), run.stderr
     assert files() == before
-
-
-def test_tensorboard_reads_the_curves(learned: Learned) -> None:
-    import tensorflow as tf
-
-    (log,) = (learned.folder / "tensorboard").iterdir()
-    seen = {
-        (value.tag, event.step): value.simple_value
-        for event in tf.compat.v1.train.summary_iterator(str(log)) for value in event.summary.value
-    }  # fmt: skip
-    with (learned.folder / "history.csv").open() as file:
-        for row in csv.DictReader(file):
-            for tag in ("loss", "val_loss", "val_accuracy", "learning_rate"):
-                assert seen[tag, int(row["epoch"])] == pytest.approx(float(row[tag]), rel=1e-6)

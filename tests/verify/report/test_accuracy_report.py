@@ -22,7 +22,7 @@ from tests.verify.oracles import painted, seer, swapped
 from verify.accuracy import evaluate
 from verify.accuracy_gate import Expectation
 from verify.accuracy_result import SCHEMA, as_result
-from verify.report.accuracy import write_accuracy_report
+from verify.report import write_report
 
 CONTRACT = json.loads((ROOT / "verify/report/accuracy.schema.json").read_text())
 HOSTILE = '"><script>alert(1)</script>|`$x$`@all\n# h.h5'
@@ -48,7 +48,7 @@ def red() -> dict[str, Any]:
 
 
 def written(result: dict[str, Any], folder: Path) -> dict[str, str]:
-    paths = write_accuracy_report(result, DATASET.images, folder)
+    paths = write_report(result, folder, DATASET.images)
     assert paths[-1].name == "report.html"
     return {path.name: path.read_text(encoding="utf-8") for path in paths}
 

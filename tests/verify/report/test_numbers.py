@@ -22,8 +22,6 @@ from verify.report import numbers
         (numbers.size(94_886_040), "94.9 MB"),
         (numbers.size(812), "812 bytes"),
         (numbers.moment("2026-11-04T09:07:34+00:00"), "4 November 2026, 09:07:34 UTC"),
-        (numbers.count(1, "image"), "1 image"),
-        (numbers.count(1200, "image"), "1,200 images"),
         (numbers.share(1.0), "100%"),
         (numbers.share(0.9999), "below 100%"),
         (numbers.share(0.75), "75%"),
