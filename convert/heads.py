@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from convert.layouts import array_name, layer_of
 from convert.matching import NamedArrays
-from ferplus_keras.networks.architecture import FEATURES, NO_HEAD, architecture
+from ferplus_keras.networks.architecture import NO_HEAD, architecture
 from ferplus_keras.networks.emotions import EMOTIONS
 
 #: What a head is called in Albanie's files.
@@ -18,12 +18,12 @@ def foreign_head(found: NamedArrays) -> str | None:
     layout = found.layout
     layers = {layer_of(name, layout) for name in found.arrays}
     network = "senet50" if any(layer.endswith("_1x1_down") for layer in layers) else "resnet50"
-    table = architecture(network, NO_HEAD).parameters
-    left = layers - table.keys()
-    if not table.keys() <= layers:
+    table = architecture(network, NO_HEAD)
+    left = layers - table.parameters.keys()
+    if not table.parameters.keys() <= layers:
         return None
     arrays = {layer: [name for name in found.arrays if layer_of(name, layout) == layer] for layer in left}
-    heads = [layer for layer in left if len(arrays[layer]) == 2 and _is_classifier(found, layer)]
+    heads = [layer for layer in left if len(arrays[layer]) == 2 and _is_classifier(found, layer, table.features)]
     others = [layer for layer in left if layer not in heads and any(found.arrays[name].shape for name in arrays[layer])]
     return heads[0] if len(heads) == 1 and not others and heads[0] not in HEAD_NAMES else None
 
@@ -50,14 +50,14 @@ def head_note(layer: str, units: int) -> str:
     return note
 
 
-def _is_classifier(found: NamedArrays, layer: str) -> bool:
-    """Whether it has a kernel and a bias on the features: units x 2048, or a 1 x 1 convolution, in PyTorch."""
+def _is_classifier(found: NamedArrays, layer: str, features: int) -> bool:
+    """Whether it has a kernel and a bias on the features: units x features, or a 1 x 1 convolution, in PyTorch."""
     kernel, bias = (found.arrays.get(array_name(layer, role, found.layout)) for role in ("kernel", "bias"))
     if kernel is None or bias is None or bias.ndim != 1 or not bias.size:
         return False
     if found.layout == "torch":
-        return kernel.shape in ((bias.size, FEATURES), (bias.size, FEATURES, 1, 1))
-    return kernel.shape == (FEATURES, bias.size)
+        return kernel.shape in ((bias.size, features), (bias.size, features, 1, 1))
+    return kernel.shape == (features, bias.size)
 
 
 __all__ = ["HEAD_NAMES", "as_classifier", "foreign_head", "head_note"]

@@ -20,6 +20,7 @@ from ferplus_keras.networks.architecture import (
     NETWORKS,
     NO_HEAD,
     Architecture,
+    BatchNorm,
     Head,
     Shape,
     architecture,
@@ -153,7 +154,7 @@ def match(
             details=f"{printable(where)} against {expected_architecture}:\n{mismatch.table()}",
         )
     notes += _dtype_notes(found, slots)
-    return Match(expected_architecture, neutral, _folded(counters), torch_head, notes)
+    return Match(expected_architecture, neutral, _folded(counters, expected_architecture), torch_head, notes)
 
 
 def recognise(
@@ -261,12 +262,13 @@ def _dtype_notes(found: NamedArrays, slots: dict[str, Slot]) -> list[str]:
     return notes
 
 
-def _folded(counters: dict[str, int]) -> int | dict[str, int] | None:
-    """One number when all 53 counters are alike, as after ordinary training; None when the file had none."""
+def _folded(counters: dict[str, int], table: Architecture) -> int | dict[str, int] | None:
+    """One number when all layers' counters are alike, as after ordinary training; None when the file had none."""
     if not counters:
         return None
     values = set(counters.values())
-    return values.pop() if len(values) == 1 and len(counters) == 53 else counters
+    normalisations = sum(isinstance(layer, BatchNorm) for layer in table.layers)
+    return values.pop() if len(values) == 1 and len(counters) == normalisations else counters
 
 
 def _named(name: str, patterns: Iterable[str]) -> bool:

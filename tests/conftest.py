@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,8 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # each its share of 
 settings.register_profile("gate", derandomize=True, deadline=None)
 settings.register_profile("fuzz", derandomize=False, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
+#: What `python -m ferplus_keras.cli` does.
+COMMAND = "import sys\nfrom ferplus_keras.cli import main\nsys.exit(main())"
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -46,24 +49,53 @@ def network(request: pytest.FixtureRequest) -> str:
     return name
 
 
+@pytest.fixture(scope="module")
+def small() -> Iterator[None]:
+    """For ``pytest.mark.usefixtures``: the module's networks are small ones (:mod:`tests.small`), not of full size."""
+    from tests.small import small_networks
+
+    with small_networks():
+        yield
+
+
+@pytest.fixture
+def full_size() -> Iterator[None]:
+    """For the one test of a module of small networks that needs the published ones."""
+    from ferplus_keras.networks.architecture import BODIES
+    from tests.small import PUBLISHED
+
+    with patch.dict(BODIES, PUBLISHED):
+        yield
+
+
+@pytest.fixture(scope="module")
+def networks_folder(session_folder: Path) -> Path:
+    """Where the files of networks of the size that is in use are: made once a session."""
+    from ferplus_keras.networks.architecture import BODIES
+
+    folder = session_folder / f"stem-{BODIES['resnet50'].stem}"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 #: For ``indirect`` parameters of :func:`network`: both, the second by `make test-all` only.
 SECOND_SLOW = ["resnet50", pytest.param("senet50", marks=pytest.mark.slow)]
 
 
-@pytest.fixture(scope="session")
-def standin_pth(network: str, session_folder: Path) -> Path:
-    """A stand-in checkpoint of full size in the old torch.save format: sane activations, made-up weights."""
+@pytest.fixture(scope="module")
+def standin_pth(network: str, networks_folder: Path) -> Path:
+    """A stand-in checkpoint in the old torch.save format: sane activations, made-up weights."""
     from convert.manifest import read_manifest
     from convert.standin import standin_path, write_standin
 
     known = read_manifest()[f"{network}_ferplus"]
-    path = standin_path(known, session_folder)
+    path = standin_path(known, networks_folder)
     if not path.exists():
         write_standin(known, path)
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def standin_h5(standin_pth: Path) -> Path:
     """The stand-in, converted to a whole-model .h5."""
     from convert.conversion import convert
@@ -74,12 +106,12 @@ def standin_h5(standin_pth: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def seeded_pth(session_folder: Path) -> Path:
+@pytest.fixture(scope="module")
+def seeded_pth(networks_folder: Path) -> Path:
     """A ResNet50 with seeded numbers in the zip format. Do not write to it; copy it."""
     from tests.seeded import save_state, seeded_state
 
-    path = session_folder / "seeded-resnet50.pth"
+    path = networks_folder / "seeded-resnet50.pth"
     return path if path.exists() else save_state(seeded_state("resnet50"), path)
 
 
@@ -121,6 +153,7 @@ def hears_interrupts() -> None:
 
 def run_python(code: str, *arguments: object, python: object = sys.executable, **environment: str) -> str:
     """The standard output of ``code`` in a process of its own; fails the test with its error output otherwise."""
+    code = code if str(python) != sys.executable else _in_the_size_in_use() + code
     run = subprocess.run(
         [str(python), "-c", code, *map(str, arguments)],
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT), **environment}, cwd=ROOT,
@@ -130,10 +163,17 @@ def run_python(code: str, *arguments: object, python: object = sys.executable, *
     return run.stdout
 
 
+def _in_the_size_in_use() -> str:
+    """What has another Python make its networks small, where they are so here."""
+    from ferplus_keras.networks.architecture import BODIES, STAGES
+
+    return "" if BODIES["resnet50"].stages == STAGES else "from tests.small import make_small\nmake_small()\n"
+
+
 def run_ferplus(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command line as a user has it, in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "ferplus_keras.cli", *map(str, arguments)],
+        [sys.executable, "-c", f"{_in_the_size_in_use()}{COMMAND}", *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, cwd=cwd or ROOT, capture_output=True, text=True,
     )  # fmt: skip
 

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from convert.checkpoint import Arrays, Checkpoint, Provenance
-from ferplus_keras.networks import architecture as arch
 from ferplus_keras.networks.architecture import Architecture
 from ferplus_keras.networks.emotions import softmax
 from verify.metrics import Difference, difference, finite_or_none, without_number, worst
@@ -221,9 +220,8 @@ def _output(table: Architecture, ours: np.ndarray, returned: list[list[np.ndarra
     if table.head.kind == "classifier":
         candidates.append(softmax)
     elif table.head.kind == "none":
-        channels = arch.FEATURES
-        candidates += [lambda head: head.reshape(len(head), -1, channels).mean(axis=1),
-                       lambda head: head.reshape(len(head), -1, channels).max(axis=1)]  # fmt: skip
+        candidates += [lambda head: head.reshape(len(head), -1, table.features).mean(axis=1),
+                       lambda head: head.reshape(len(head), -1, table.features).max(axis=1)]  # fmt: skip
     likely = min(candidates, key=lambda of: _apart(of(ours), own))
     return difference(name, likely(ours), own)
 

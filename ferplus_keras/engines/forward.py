@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from ferplus_keras.networks.architecture import FEATURES, Architecture
+from ferplus_keras.networks.architecture import Architecture
 from ferplus_keras.networks.keras_plan import KerasLayer, keras_plan
 
 Arrays = Mapping[str, Mapping[str, np.ndarray]]
@@ -144,8 +144,8 @@ def place_logits(maps: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     its gradient at each of the 49 places ``kernel[:, class] / 49``, and Grad-CAM ``relu(map @ kernel[:, class]) / 49``:
     the class activation map of Zhou et al. (2016).
     """
-    if maps.ndim != 4 or maps.shape[3] != FEATURES:
-        raise ValueError(f"the last maps are n x height x width x {FEATURES}, not {maps.shape}")
+    if maps.ndim != 4 or maps.shape[3] != len(kernel):
+        raise ValueError(f"the last maps are n x height x width x {len(kernel)}, not {maps.shape}")
     result: np.ndarray = maps @ kernel / (maps.shape[1] * maps.shape[2])
     return result
 

@@ -45,7 +45,7 @@ class Provenance:
     layout: str = "albanie"
     standin: bool = False
     #: What a round trip to PyTorch must give back and Keras has no place for: the BatchNorm step counters.
-    #: An int when all 53 are alike, a dict by layer otherwise; None where the source had none.
+    #: An int when all are alike, a dict by layer otherwise; None where the source had none.
     num_batches_tracked: int | dict[str, int] | None = None
     #: "conv" (units, 2048, 1, 1) or "linear" (units, 2048): the form of the head in the PyTorch source.
     torch_head: str = "conv"

@@ -31,9 +31,6 @@ BATCHNORM_EPSILON = 1e-5
 #: Keras's share of the old running statistics; PyTorch calls ``1 - 0.9 = 0.1`` the momentum.
 BATCHNORM_MOMENTUM = 0.9
 
-#: Width of the features that enter the head.
-FEATURES = 2048
-
 #: Rate of the published networks' dropout during their FERPlus fine-tuning.
 PUBLISHED_DROPOUT = 0.5
 
@@ -209,12 +206,26 @@ class Stage:
     stride: int
 
 
+#: What the published networks have.
 STAGES = (
     Stage(2, blocks=3, mid=64, out=256, stride=1),
     Stage(3, blocks=4, mid=128, out=512, stride=2),
     Stage(4, blocks=6, mid=256, out=1024, stride=2),
     Stage(5, blocks=3, mid=512, out=2048, stride=2),
 )
+
+
+@dataclass(frozen=True)
+class Body:
+    """What is below the head: the stages, the first convolution's channels, and whether there are gates (SE)."""
+
+    gated: bool
+    stem: int = 64
+    stages: tuple[Stage, ...] = STAGES
+
+
+#: Every network of bottlenecks that is known, by name. Whatever is made or read goes by what stands here.
+BODIES = {"resnet50": Body(gated=False), "senet50": Body(gated=True)}
 
 
 @dataclass(frozen=True)
@@ -263,6 +274,11 @@ class Architecture:
         """Name of the layer whose output is the network's: ``classifier``, ``feat_extract`` or the last ReLU."""
         return self.layers[-1].name
 
+    @property
+    def features(self) -> int:
+        """Width of what enters the head: 2048 in the published networks."""
+        return next(layer.out_channels for layer in reversed(self.layers) if isinstance(layer, Conv))
+
     @cached_property
     def parameters(self) -> dict[str, dict[str, Shape]]:
         """Layer -> role -> shape, of every layer that owns arrays, in order."""
@@ -290,7 +306,6 @@ class Architecture:
         return f"{self.network}, {self.head}{', batch normalisation folded' if self.folded else ''}"
 
 
-@lru_cache(maxsize=64)
 def architecture(
     network: str, head: Head = FERPLUS_HEAD, dropout: float = 0.0, *, folded: bool = False
 ) -> Architecture:
@@ -310,10 +325,15 @@ def architecture(
         raise ValueError("a folded network is for inference, where dropout does nothing: leave one of them out")
     if dropout and network == COMPACT:
         raise ValueError("the compact network was not published, so it has no published dropout")
-    layers = list(_compact_body() if network == COMPACT else _body(network))
+    return _table(network, BODIES.get(network), head, dropout, folded)
+
+
+@lru_cache(maxsize=64)
+def _table(network: str, body: Body | None, head: Head, dropout: float, folded: bool) -> Architecture:
+    layers = list(_bottlenecks(body) if body else _compact_body())
     if head.kind != "none":
         assert head.layer_name is not None
-        features = COMPACT_BLOCKS[-1].out if network == COMPACT else FEATURES
+        features = Architecture(network, NO_HEAD, tuple(layers)).features
         layers.append(AveragePool("pool5_7x7_s1", (layers[-1].name,)))
         layers.append(Linear(head.layer_name, ("pool5_7x7_s1",), features, head.units, bias=head.kind == "classifier"))
     table = Architecture(network, head, tuple(layers))
@@ -327,18 +347,18 @@ def with_dropout(table: Architecture, after: tuple[str, ...], rate: float) -> Ar
     return replace(table, layers=tuple(_with_dropout(table.layers, after, rate)))
 
 
-def _body(network: str) -> Iterator[Layer]:
+def _bottlenecks(body: Body) -> Iterator[Layer]:
     yield Input("data", ())
-    yield Conv("conv1_7x7_s2", ("data",), 3, 64, kernel=7, stride=2, padding=3)
-    yield BatchNorm("conv1_7x7_s2_bn", ("conv1_7x7_s2",), 64)
+    yield Conv("conv1_7x7_s2", ("data",), 3, body.stem, kernel=7, stride=2, padding=3)
+    yield BatchNorm("conv1_7x7_s2_bn", ("conv1_7x7_s2",), body.stem)
     yield ReLU("conv1_relu_7x7_s2", ("conv1_7x7_s2_bn",))
     yield MaxPool("pool1_3x3_s2", ("conv1_relu_7x7_s2",))
-    source, channels = "pool1_3x3_s2", 64
-    for stage in STAGES:
+    source, channels = "pool1_3x3_s2", body.stem
+    for stage in body.stages:
         for block in range(1, stage.blocks + 1):
             name = f"conv{stage.number}_{block}"
             stride = stage.stride if block == 1 else 1
-            yield from _bottleneck(name, source, channels, stage, stride, first=block == 1, network=network)
+            yield from _bottleneck(name, source, channels, stage, stride, first=block == 1, gated=body.gated)
             source, channels = f"{name}_relu", stage.out
 
 
@@ -362,7 +382,7 @@ def _compact_body() -> Iterator[Layer]:
 
 
 def _bottleneck(
-    name: str, source: str, channels: int, stage: Stage, stride: int, *, first: bool, network: str
+    name: str, source: str, channels: int, stage: Stage, stride: int, *, first: bool, gated: bool
 ) -> Iterator[Layer]:
     # The stride sits on the first 1x1 convolution, as in Caffe's ResNet; torchvision and keras.applications v1.5
     # have it on the 3x3, and a port that mixes the two has the right shapes and the wrong values.
@@ -372,7 +392,7 @@ def _bottleneck(
     yield ReLU(f"{name}_3x3_relu", (f"{name}_3x3_bn",))
     yield from _conv_bn(f"{name}_1x1_increase", f"{name}_3x3_relu", stage.mid, stage.out)
     main = f"{name}_1x1_increase_bn"
-    if network == "senet50":
+    if gated:
         squeezed = stage.out // SE_REDUCTION
         yield GlobalPool(f"{name}_global_pool", (main,), stage.out)
         yield Conv(f"{name}_1x1_down", (f"{name}_global_pool",), stage.out, squeezed, bias=True)

@@ -14,6 +14,8 @@ from ferplus_keras.networks.architecture import architecture, classifier
 from tests.conftest import SECOND_SLOW
 from tests.seeded import save_state, seeded_state
 
+pytestmark = pytest.mark.usefixtures("small")
+
 
 def states_equal(one: Path, other: Path) -> None:
     import torch

@@ -17,6 +17,8 @@ from ferplus_keras.networks.architecture import architecture, classifier
 from ferplus_keras.networks.emotions import EMOTIONS
 from tests.seeded import seeded_checkpoint
 
+pytestmark = pytest.mark.usefixtures("small")
+
 
 @pytest.fixture(scope="module")
 def h5(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:

@@ -36,6 +36,8 @@ from ferplus_keras.networks.keras_vggface import (
 from tests.seeded import seeded_checkpoint
 from verify.metrics import ulps
 
+pytestmark = pytest.mark.usefixtures("small")
+
 
 def ulps_apart(one: dict[str, dict[str, np.ndarray]], other: dict[str, dict[str, np.ndarray]]) -> dict[str, int]:
     """Role -> the largest distance of any array of that role. The layers must be the same."""

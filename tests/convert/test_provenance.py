@@ -23,6 +23,8 @@ from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.networks.preprocessing import PUBLISHED
 from tests.seeded import seeded_checkpoint
 
+pytestmark = pytest.mark.usefixtures("small")
+
 GOOD: dict[str, Any] = json.loads(seeded_checkpoint("resnet50").provenance.to_json())
 
 

@@ -21,6 +21,8 @@ from verify.parity import Parity, check_parity
 from verify.result import as_result
 from verify.text import as_text
 
+pytestmark = pytest.mark.usefixtures("small")
+
 ONE = pytest.mark.parametrize("network", ["resnet50"], indirect=True)
 
 

@@ -22,6 +22,8 @@ from ferplus_keras.networks.preprocessing import PUBLISHED
 from verify.faults import IMAGENET_MEAN
 from verify.parity import check_parity
 
+pytestmark = pytest.mark.usefixtures("small")
+
 Config = dict[str, Any]
 
 
@@ -94,7 +96,7 @@ def swap_mean_and_variance(file: Converted) -> None:
 
 
 def exchange_two_layers(file: Converted) -> None:
-    file.swap(("conv3_2_3x3", "kernel"), ("conv3_3_3x3", "kernel"))
+    file.swap(("conv2_2_3x3", "kernel"), ("conv2_3_3x3", "kernel"))
 
 
 def permute_the_head(file: Converted) -> None:
@@ -114,7 +116,7 @@ def one_number(relative: float) -> Callable[[Converted], None]:
             kernel[1, 1, 3, 5] *= 1 + relative
             return kernel
 
-        file.change("conv4_3_3x3", "kernel", change)
+        file.change("conv4_2_3x3", "kernel", change)
 
     return plant
 
@@ -151,7 +153,7 @@ def forget_all_but_the_head(file: Converted) -> None:
 
 def exchange_two_norms(file: Converted) -> None:
     for role in ("gamma", "beta", "moving_mean", "moving_variance"):
-        file.swap(("conv4_2_3x3_bn", role), ("conv4_4_3x3_bn", role))
+        file.swap(("conv5_2_3x3_bn", role), ("conv5_3_3x3_bn", role))
 
 
 FAULTS = {
@@ -181,8 +183,8 @@ FAULTS = {
         slow=True,
     ),
     "kernel flipped": Fault(
-        lambda file: file.change("conv4_6_3x3", "kernel", lambda kernel: kernel[::-1, ::-1]),
-        "conv4_6_3x3",
+        lambda file: file.change("conv4_2_3x3", "kernel", lambda kernel: kernel[::-1, ::-1]),
+        "conv4_2_3x3",
         "kernel-flipped",
         slow=True,
     ),
@@ -192,7 +194,7 @@ FAULTS = {
         "channels-swapped",
         slow=True,
     ),
-    "two layers exchanged": Fault(exchange_two_layers, "conv3_2_3x3", "layers-exchanged", slow=True),
+    "two layers exchanged": Fault(exchange_two_layers, "conv2_2_3x3", "layers-exchanged", slow=True),
     "head's classes permuted": Fault(permute_the_head, "classifier", "label-order", slow=True),
     "conv1 padded like Keras's same": Fault(
         lambda file: file.configure("conv1_7x7_s2_pad", padding=[[2, 3], [2, 3]]),
@@ -210,7 +212,7 @@ FAULTS = {
         "conv1_7x7_s2",
         "bgr",
     ),
-    "one number by a millionth": Fault(one_number(1e-6), "conv4_3_3x3", "other-numbers", hidden_in_float32=True),
+    "one number by a millionth": Fault(one_number(1e-6), "conv4_2_3x3", "other-numbers", hidden_in_float32=True),
     "a ReLU left out": Fault(
         lambda file: file.configure("conv3_2_3x3_relu", activation="linear"),
         "conv3_2_3x3_relu",
@@ -218,14 +220,14 @@ FAULTS = {
         slow=True,
     ),
     "shortcut taken before the ReLU": Fault(
-        lambda file: file.rewire("conv3_3", "conv3_2_relu", "conv3_2"),
-        "conv3_3",
+        lambda file: file.rewire("conv2_3", "conv2_2_relu", "conv2_2"),
+        "conv2_3",
         "wired-wrong",
         slow=True,
     ),
     "SE: a bias forgotten": Fault(
-        lambda file: file.change("conv4_4_1x1_up", "bias", np.zeros_like),
-        "conv4_4_1x1_up",
+        lambda file: file.change("conv4_2_1x1_up", "bias", np.zeros_like),
+        "conv4_2_1x1_up",
         "bias-missing",
         "senet50",
     ),
@@ -264,14 +266,14 @@ FAULTS = {
     "no mean": Fault(rescale(1.0, list(PUBLISHED.mean)), "conv1_7x7_s2", "no-mean", slow=True),
     "half-loaded": Fault(forget_all_but_the_head, "conv1_7x7_s2", "half-loaded", slow=True),
     "standard deviation for variance": Fault(
-        lambda file: file.change("conv3_3_3x3_bn", "moving_variance", lambda variance: np.sqrt(variance + 1e-5)),
-        "conv3_3_3x3_bn",
+        lambda file: file.change("conv3_2_3x3_bn", "moving_variance", lambda variance: np.sqrt(variance + 1e-5)),
+        "conv3_2_3x3_bn",
         "sigma-as-variance",
         slow=True,
     ),
     "two BatchNorms exchanged": Fault(
         exchange_two_norms,
-        "conv4_2_3x3_bn",
+        "conv5_2_3x3_bn",
         "layers-exchanged",
         slow=True,
     ),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,8 @@ def port(
     x = keras.layers.ZeroPadding2D(stem_padding)(image)
     x = keras.layers.ReLU()(norm(conv(x, "conv1_7x7_s2", 2, "valid"), "conv1_7x7_s2"))
     x = keras.layers.MaxPooling2D(3, 2, "same")(x)
-    for stage, blocks in ((2, 3), (3, 4), (4, 6), (5, 3)):
-        for number in range(1, blocks + 1):
+    for stage, number in itertools.product((2, 3, 4, 5), range(1, 7)):
+        if f"conv{stage}_{number}_3x3" in arrays:
             x = block(x, f"conv{stage}_{number}", 2 if stage > 2 and number == 1 else 1, number == 1)
     body = keras.Model(image, x) if nested else None
     if body is not None:
@@ -115,8 +116,8 @@ image = keras.Input((224, 224, 3))
 x = L.ZeroPadding2D(3)(image)
 x = L.Activation('relu')(norm(conv(x, 'conv1/7x7_s2', 'conv1_7x7_s2', 2), 'conv1/7x7_s2'))
 x = L.MaxPooling2D(3, 2, 'same')(x)
-for stage, blocks in ((2, 3), (3, 4), (4, 6), (5, 3)):
-    for number in range(1, blocks + 1):
+for stage in (2, 3, 4, 5):
+    for number in [each for each in range(1, 7) if f'conv{stage}_{each}_3x3/kernel' in arrays]:
         base, stride, shortcut = f'conv{stage}_{number}', 2 if stage > 2 and number == 1 else 1, x
         y = x
         for part, s, padding in (('1x1_reduce', stride, 'valid'), ('3x3', 1, 'same'), ('1x1_increase', 1, 'valid')):

@@ -27,14 +27,14 @@ from verify.outputs import compare_outputs, reference_outputs
 from verify.predictors import open_predictor
 
 
-@pytest.fixture(scope="session")
-def resnet_pth(session_folder: Path) -> Path:
+@pytest.fixture(scope="module")
+def resnet_pth(networks_folder: Path) -> Path:
     """The stand-in ResNet50 alone: most of what is exported is the same for both networks."""
     from convert.manifest import read_manifest
     from convert.standin import standin_path, write_standin
 
     known = read_manifest()["resnet50_ferplus"]
-    path = standin_path(known, session_folder)
+    path = standin_path(known, networks_folder)
     if not path.exists():
         write_standin(known, path)
     return path

@@ -20,6 +20,8 @@ from verify.folding_check import check_folding
 from verify.images import natural_inputs
 from verify.parity import check_parity
 
+pytestmark = pytest.mark.usefixtures("small")
+
 
 @pytest.fixture(scope="module")
 def images() -> np.ndarray:

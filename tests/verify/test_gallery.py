@@ -20,7 +20,7 @@ from verify.gallery import Looks, groups, look, open_network
 from verify.images import natural_images
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def opened(standin_pth: Path) -> Any:
     return open_network(standin_pth)
 

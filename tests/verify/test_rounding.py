@@ -13,6 +13,8 @@ from verify.metrics import difference
 from verify.references.torch_reference import TorchReference
 from verify.rounding import UNIT_ROUNDOFF, rounding_units
 
+pytestmark = pytest.mark.usefixtures("small")
+
 
 def test_float32_stays_below_the_bound_and_not_far_below(standin_pth: Path) -> None:
     checkpoint = read_checkpoint(standin_pth)
@@ -31,7 +33,6 @@ def test_float32_stays_below_the_bound_and_not_far_below(standin_pth: Path) -> N
     assert 1 < np.median(ratios) < 30, "a bound a hundred times too high would excuse anything"
 
 
-@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bound(standin_pth: Path) -> None:
     checkpoint = read_checkpoint(standin_pth)
     image = natural_inputs(1, seed=3)

@@ -13,9 +13,11 @@ import pytest
 import verify.roundtrip
 from convert.checkpoint import Checkpoint
 from convert.writers import FORMATS, write
-from tests.conftest import run_ferplus
+from tests.conftest import run_ferplus, typed
 from tests.seeded import save_state, seeded_checkpoint, seeded_state
 from verify.roundtrip import Leg, Way, _Walk, roundtrip
+
+pytestmark = pytest.mark.usefixtures("small")
 
 QUICK = ("safetensors", "onnx")
 
@@ -47,7 +49,7 @@ def test_the_long_way_round(standin_pth: Path, tmp_path: Path, network: str) -> 
     at, stops = standin_pth, (".mat", ".h5", ".onnx", ".safetensors", ".pth")
     for number, suffix in enumerate(stops):
         target = tmp_path / f"stop{number}-standin{suffix}"
-        run = run_ferplus("convert", at, target)
+        run = typed("convert", at, target)
         assert run.returncode == 0, run.stderr
         at = target
     before, after = (torch.load(path, weights_only=True) for path in (standin_pth, at))
@@ -131,9 +133,9 @@ def test_a_zero_that_loses_its_sign_is_seen() -> None:
 
 def test_on_the_command_line(tmp_path: Path) -> None:
     source = write(seeded_checkpoint("senet50"), tmp_path / "mine.safetensors").path
-    run = run_ferplus("roundtrip", source, "--to", "onnx")
+    run = typed("roundtrip", source, "--to", "onnx")
     assert run.returncode == 0, run.stderr
     assert "-> onnx" in run.stdout and "equal" in run.stdout and "1 way home to safetensors" in run.stdout
     (tmp_path / "x.pth").write_bytes(b"nothing")
-    run = run_ferplus("roundtrip", tmp_path / "x.pth")
+    run = typed("roundtrip", tmp_path / "x.pth")
     assert run.returncode == 2 and "no checkpoint" in run.stderr and "Traceback" not in run.stderr

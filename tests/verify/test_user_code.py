@@ -17,6 +17,8 @@ from verify.parity import check_parity
 from verify.references.torch_reference import TorchReference
 from verify.references.user_code import UserCodeReference
 
+pytestmark = pytest.mark.usefixtures("small")
+
 
 def dag_code(network: str, *, stride_on_3x3: bool = False) -> str:
     """A file in the manner of the published ones: one module for each layer, a forward pass spelled out."""
@@ -153,7 +155,7 @@ class Port(nn.Module):
                         parent.add_module(part, nn.Module())
                     parent = parent.get_submodule(part)
                 parent.add_module(last, module)
-        self.fc = nn.Linear(2048, num_classes)
+        self.fc = nn.Linear(architecture("resnet50").features, num_classes)
 """
 
 

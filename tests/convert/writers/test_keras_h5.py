@@ -16,6 +16,8 @@ from ferplus_keras.networks.keras_plan import keras_plan
 from tests.conftest import SECOND_SLOW, run_python
 from tests.seeded import seeded_checkpoint
 
+pytestmark = pytest.mark.usefixtures("small")
+
 #: Run by both Keras versions: load the file in every way, predict, save what was seen.
 EVERY_ROAD = """
 import json, sys, warnings

@@ -21,6 +21,8 @@ from verify.keras_side import open_model, without_preprocessing
 from verify.predictors import open_predictor
 from verify.same import check_same
 
+pytestmark = pytest.mark.usefixtures("small")
+
 ONE = pytest.mark.parametrize("network", ["resnet50"], indirect=True)
 
 

@@ -16,6 +16,8 @@ from ferplus_keras.networks.architecture import FERPLUS_HEAD, NO_HEAD, Head, cla
 from tests.conftest import run_python
 from tests.seeded import seeded_checkpoint, seeded_state
 
+pytestmark = pytest.mark.usefixtures("small")
+
 
 def same(one: Checkpoint, other: Checkpoint) -> None:
     assert one.architecture == other.architecture
@@ -26,18 +28,8 @@ def same(one: Checkpoint, other: Checkpoint) -> None:
             assert np.array_equal(array.view(np.uint32), there.view(np.uint32)), f"{layer}/{role}"
 
 
-def each_format_with_each_head() -> list[object]:
-    """Keras writes its own formats, which takes its time: with the other heads by `make test-all` only."""
-    return [
-        pytest.param(
-            format, head, id=f"{name}, {head}",
-            marks=pytest.mark.slow if name in ("keras", "weights.h5") and head != FERPLUS_HEAD else [],
-        )
-        for name, format in FORMATS.items() for head in (FERPLUS_HEAD, embedding(128), NO_HEAD)
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize(("format", "head"), each_format_with_each_head())
+@pytest.mark.parametrize("head", [FERPLUS_HEAD, embedding(128), NO_HEAD], ids=str)
+@pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
 def test_a_file_reads_back_bit_for_bit_with_its_provenance(format, head: Head, tmp_path: Path) -> None:
     network = "senet50" if head == FERPLUS_HEAD else "resnet50"
     checkpoint = seeded_checkpoint(network, head, steps=12)
@@ -53,17 +45,14 @@ def test_a_file_reads_back_bit_for_bit_with_its_provenance(format, head: Head, t
     assert again.provenance.source.sha256 == written.sha256
 
 
-@pytest.mark.parametrize("formats", [
-    ("h5", "pth", "safetensors", "onnx", "mat"), pytest.param(("keras", "weights.h5"), marks=pytest.mark.slow),
-])  # fmt: skip
-def test_the_same_network_gives_the_same_bytes(formats: tuple[str, ...], tmp_path: Path) -> None:
+def test_the_same_network_gives_the_same_bytes(tmp_path: Path) -> None:
     """Whatever the process, the hour and the file's name: a second process writes them a second time."""
     code = (
         "import sys\nfrom convert.writers import write\nfrom tests.seeded import seeded_checkpoint\n"
         "for path in sys.argv[1:]:\n    print(write(seeded_checkpoint('resnet50'), path).sha256)"
     )
-    written = [write(seeded_checkpoint("resnet50"), tmp_path / f"x{FORMATS[name].suffix}") for name in formats]
-    again = run_python(code, *(tmp_path / f"other{FORMATS[name].suffix}" for name in formats), PYTHONHASHSEED="1")
+    written = [write(seeded_checkpoint("resnet50"), tmp_path / f"x{FORMATS[name].suffix}") for name in FORMATS]
+    again = run_python(code, *(tmp_path / f"other{FORMATS[name].suffix}" for name in FORMATS), PYTHONHASHSEED="1")
     assert again.split() == [each.sha256 for each in written]
 
 
@@ -118,7 +107,7 @@ def test_pytorch_takes_our_pth(tmp_path: Path) -> None:
     module = ReferenceNetwork(checkpoint.architecture)
     module.load_state_dict(state, strict=True)
     wanted = seeded_state("senet50", steps=3)
-    assert list(state) == list(wanted) and len(state) == 384
+    assert list(state) == list(wanted)
     assert all(torch.equal(state[name], wanted[name]) and state[name].dtype == wanted[name].dtype for name in wanted)
 
 
@@ -128,7 +117,7 @@ def test_pytorch_takes_our_safetensors(tmp_path: Path) -> None:
 
     path = write(seeded_checkpoint("resnet50", torch_head="linear"), tmp_path / "x.safetensors").path
     state, wanted = load_file(path), seeded_state("resnet50", torch_head="linear")
-    assert state.keys() == wanted.keys() and state["classifier.weight"].shape == (8, 2048)
+    assert state.keys() == wanted.keys() and state["classifier.weight"].ndim == 2
     assert all(torch.equal(state[name], wanted[name]) for name in wanted)
 
 

@@ -35,6 +35,7 @@ from ferplus_keras.networks.architecture import (
     embedding,
     torch_name,
 )
+from tests.small import small_networks
 
 HEADS = {
     "8": FERPLUS_HEAD,
@@ -322,3 +323,14 @@ def test_shapes_multiply_to_the_parameter_count() -> None:
     channels = sum(layer.channels for layer in table.layers if isinstance(layer, BatchNorm))
 
     assert everything - 2 * channels == table.parameter_count
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_another_body_is_another_table_under_the_same_names(name: str) -> None:
+    published = architecture(name)
+    with small_networks():
+        table = architecture(name)
+        assert table.parameters.keys() < published.parameters.keys() and table.parameter_count < 110_000
+        assert {type(layer) for layer in table.layers} == {type(layer) for layer in published.layers}
+        assert table.features == table.parameters["classifier"]["kernel"][0] == 128
+    assert architecture(name) is published

@@ -13,15 +13,15 @@ from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.predict.records import Prediction
 
 
-@pytest.fixture(scope="session")
-def standin(session_folder: Path) -> dict[str, Path]:
+@pytest.fixture(scope="module")
+def standin(networks_folder: Path) -> dict[str, Path]:
     """One ResNet50 with made-up weights, as .h5, .keras and .onnx."""
     from convert.conversion import convert
     from convert.manifest import read_manifest
     from convert.standin import standin_path, write_standin
 
     known = read_manifest()["resnet50_ferplus"]
-    source = standin_path(known, session_folder)
+    source = standin_path(known, networks_folder)
     if not source.exists():
         write_standin(known, source)
     made = {format: source.with_suffix(f".{format}") for format in ("h5", "keras", "onnx")}

@@ -19,6 +19,8 @@ from tests.verify.report.results import difference, made_up, of_other_hands, sev
 from verify.report import parity_page, write_report
 from verify.result import SCHEMA, levels, merged
 
+pytestmark = pytest.mark.usefixtures("small")
+
 FILES = ["parity.json", "junit.xml", "report.md", "report.html"]
 CONTRACT = json.loads((ROOT / "verify/report/parity.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(CONTRACT)
