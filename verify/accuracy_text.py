@@ -27,7 +27,7 @@ def as_text(result: Result) -> str:
     protocol, resize = result["protocol"], result["preprocessing"]["resize"]
     lines = [
         f"{result['model']['name']}, run by {result['model']['run_by']}" + ("  STAND-IN weights" * result["standin"]),
-        f"protocol {protocol['name']} ({protocol['title']}); {resize['title']}; RGB 0..255 less the published mean",
+        f"protocol {protocol['name']} ({protocol['title']}); {resize['title']}; {result['preprocessing']['text']}",
     ]
     for split in result["splits"]:
         lines += ["", *_split(split, protocol["name"])]
@@ -51,6 +51,12 @@ def _split(split: dict[str, Any], protocol: str) -> list[str]:
         f"  without the {split['copies']['n']:,} whose exact copy training may have seen: "
         f"{percent(clean['accuracy'])}  {clean['correct']:,} of {clean['n']:,}",
     ]
+    if split["missing"]:
+        theirs = split["without_missing"]
+        lines.append(
+            f"  without the {split['n'] - theirs['n']:,} of {' and '.join(split['missing'])}, which it does not know: "
+            f"{percent(theirs['accuracy'])}  {theirs['correct']:,} of {theirs['n']:,}"
+        )
     if ties["tied"]["n"]:
         lines.append(
             f"  two emotions voted equal on {ties['tied']['n']:,}: {percent(ties['tied']['accuracy'])} of these are "

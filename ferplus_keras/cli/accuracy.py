@@ -43,7 +43,17 @@ def add(commands: Commands) -> None:
         "accuracy", _accuracy, "How often a network is right on FERPlus, under a named protocol.",
         "ferplus verify accuracy senet50_ferplus.h5 --data fer2013/ --split both --expect published",
     )  # fmt: skip
-    accuracy.add_argument("model", metavar="MODEL", help="a checkpoint, a Keras or ONNX model, .tflite or a SavedModel")
+    accuracy.add_argument(
+        "model", metavar="MODEL", help="a checkpoint, a Keras or ONNX model, .tflite, TorchScript or a SavedModel"
+    )
+    accuracy.add_argument(
+        "--input", metavar="LINE",
+        help='what somebody else\'s network takes, where its file does not say: "gray 48x48 0..1", "bgr 224x224 mean '
+        '103.9,116.8,123.7"; kept in MODEL.toml (docs/field.md)',
+    )  # fmt: skip
+    accuracy.add_argument(
+        "--classes", metavar="NAMES", help='its classes in order: "angry,disgust,fear,happy,sad,surprise,neutral"'
+    )
     add_data(accuracy)
     accuracy.add_argument("--split", choices=("val", "test", "both"), default="test", help="default: test")
     accuracy.add_argument(
@@ -80,6 +90,7 @@ def _accuracy(options: argparse.Namespace) -> int:
 
     from ferplus_keras.dataset import load_ferplus
     from ferplus_keras.dataset.protocols import PROTOCOLS
+    from ferplus_keras.engines.card import Card
     from verify.accuracy import evaluate
     from verify.accuracy_gate import expectations
     from verify.accuracy_result import as_result
@@ -90,13 +101,16 @@ def _accuracy(options: argparse.Namespace) -> int:
         from verify.report import ready_folder
 
         ready_folder(Path(options.report))
+    card = Card.of(options.input, options.classes)
     say = Steps(quiet=options.json)
     protocol = PROTOCOLS[options.protocol]
     splits = ["val", "test"] if options.split == "both" else [options.split]
     dataset = load_ferplus(options.data, progress=say.passing)
     if with_keras:
         start_keras()
-    predictor = open_predictor(options.model)
+    predictor = open_predictor(options.model, card) if card else open_predictor(options.model)
+    if card and (kept := card.over(Card.beside(predictor.path)).keep(predictor.path)):
+        say.line(f"what it takes is kept in {kept}")
     expected = expectations(
         options.expect, options.tolerance, predictor, dataset, protocol, splits, options.limit
     )  # fmt: skip
