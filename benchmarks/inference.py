@@ -4,7 +4,8 @@
 
 The named competitor is ONNX Runtime on PyTorch's own export (torch.onnx.export) of the same network. Each library has
 one process with all its ways loaded, and they are run in turn, way by way and round by round, so that whatever else the
-machine does meanwhile falls on all of them. The median of the rounds counts. All take as many threads as there are
+machine does meanwhile falls on all of them; every second round goes backwards, so that none always runs behind the same
+other one. The median of the rounds counts. All take as many threads as there are
 cores; all end in the softmax.
 """
 
@@ -112,7 +113,7 @@ def measure(network: str, rounds: int, batches: tuple[int, ...] = (1, 32)) -> di
     try:
         for batch in batches:
             for number in range(rounds + 1):
-                for way, library, _ in WAYS:
+                for way, library, _ in WAYS if number % 2 else reversed(WAYS):
                     taken = workers[library].seconds(way, batch, CALLS.get(batch, 1) if number else 1)
                     if number:  # the first compiles, allocates, and does not count
                         seconds.setdefault((way, batch), []).append(taken)

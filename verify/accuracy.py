@@ -92,6 +92,10 @@ class SplitEvaluation:
     def rate(self) -> Rate:
         return Rate.of(self.correct)
 
+    def among(self, emotions: Sequence[str]) -> np.ndarray:
+        """Whether the label is one of ``emotions``."""
+        return np.isin(self.labels, [EMOTIONS.index(each) for each in emotions])
+
     @property
     def complete(self) -> bool:
         return len(self.rows) == self.of_split

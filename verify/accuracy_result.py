@@ -45,7 +45,7 @@ def as_result(evaluation: Evaluation, expected: list[Expectation], command: str,
         "standin": evaluation.predictor.standin,
         "data": _data(evaluation),
         "protocol": _protocol(evaluation),
-        "preprocessing": PUBLISHED.as_dict() | {"resize": _resizer(evaluation.resize)},
+        "preprocessing": _preprocessing(evaluation),
         "classes": list(EMOTIONS),
         "splits": splits,
         "expectations": verdicts,
@@ -89,6 +89,16 @@ def _protocol(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
+def _preprocessing(evaluation: Evaluation) -> dict[str, Any]:
+    """As published, or what the network takes instead."""
+    takes = evaluation.predictor.engine.takes
+    mean, std = (list(each) if len(each) == 3 else list(each) * 3 for each in (takes.mean, takes.std))
+    return PUBLISHED.as_dict() | {
+        "channel_order": takes.order, "pixel_range": list(takes.range), "mean": mean, "std": std,
+        "size": [takes.side] * 2, "text": takes.text, "resize": _resizer(evaluation.resize),
+    }  # fmt: skip
+
+
 def _resizer(name: str) -> dict[str, str]:
     resizer = RESIZERS[name]
     return {"name": name, "title": resizer.title, "text": resizer.text}
@@ -114,6 +124,8 @@ def _split(each: SplitEvaluation, evaluation: Evaluation) -> dict[str, Any]:
         },
         "copies": Rate.of(each.correct[each.copied]).as_dict(),
         "without_copies": Rate.of(each.correct[~each.copied]).as_dict(),
+        "missing": list(evaluation.predictor.missing),
+        "without_missing": Rate.of(each.correct[~each.among(evaluation.predictor.missing)]).as_dict(),
         "classes": [{"name": name} | row for name, row in zip(EMOTIONS, classes, strict=True)],
         "macro": macro(classes),
         "confusion": each.confusion.tolist(),

@@ -27,7 +27,7 @@ def as_text(result: Result) -> str:
     protocol, resize = result["protocol"], result["preprocessing"]["resize"]
     lines = [
         f"{result['model']['name']}, run by {result['model']['run_by']}" + ("  STAND-IN weights" * result["standin"]),
-        f"protocol {protocol['name']} ({protocol['title']}); {resize['title']}; RGB 0..255 less the published mean",
+        f"protocol {protocol['name']} ({protocol['title']}); {resize['title']}; {result['preprocessing']['text']}",
     ]
     for split in result["splits"]:
         lines += ["", *_split(split, protocol["name"])]
@@ -43,6 +43,37 @@ def as_text(result: Result) -> str:
     return "\n".join(lines)
 
 
+def compared_text(result: Result) -> str:
+    """A result of :func:`verify.comparing.compare` as one table, and what each two networks differ by."""
+    first = result["protocols"][0]
+    networks = result["networks"]
+    width = max(len(network["name"]) for network in networks) + 2
+    heads = [*result["protocols"], "no copies", "its classes", "macro", "calibr.", "MB", "images/s"]
+    lines = [f"{result['split']}, accuracy by protocol; what follows under {first}", ""]
+    lines.append(" " * width + "".join(f"{head:>12}" for head in heads))
+    for network in networks:
+        scored = network["protocols"]
+        cells = [percent(scored[name]["all"]["accuracy"]) for name in result["protocols"]]
+        cells += [percent(scored[first][key]["accuracy"]) for key in ("without_copies", "without_missing")]
+        cells += [percent(network["macro"]["recall"]), percent(network["ece"])]
+        cells += [f"{network['size'] / 1e6:.1f}", f"{network['per_second']:,.1f}"]
+        lines.append(f"{network['name']:<{width}}" + "".join(f"{cell:>12}" for cell in cells))
+    lines += ["", "recall by class:"]
+    lines += [
+        f"  {row['name']:<10}" + "".join(f"{percent(each['classes'][place]['recall']):>12}" for each in networks)
+        for place, row in enumerate(networks[0]["classes"])
+    ]
+    lines.append("")
+    names = [network["name"] for network in networks]
+    lines += [
+        f"{names[pair['first']]} alone is right on {pair['only_first']:,}, {names[pair['second']]} alone on "
+        f"{pair['only_second']:,}: p {pair['p']:.2g} (McNemar)"
+        for pair in result["pairs"]
+    ]
+    lines += [f"note: {network['name']}: {note}" for network in networks for note in network["notes"]]
+    return "\n".join(lines)
+
+
 def _split(split: dict[str, Any], protocol: str) -> list[str]:
     clean, ties, loss = split["without_copies"], split["ties"], split["log_loss"]
     lines = [
@@ -51,6 +82,12 @@ def _split(split: dict[str, Any], protocol: str) -> list[str]:
         f"  without the {split['copies']['n']:,} whose exact copy training may have seen: "
         f"{percent(clean['accuracy'])}  {clean['correct']:,} of {clean['n']:,}",
     ]
+    if split["missing"]:
+        theirs = split["without_missing"]
+        lines.append(
+            f"  without the {split['n'] - theirs['n']:,} of {' and '.join(split['missing'])}, which it does not know: "
+            f"{percent(theirs['accuracy'])}  {theirs['correct']:,} of {theirs['n']:,}"
+        )
     if ties["tied"]["n"]:
         lines.append(
             f"  two emotions voted equal on {ties['tied']['n']:,}: {percent(ties['tied']['accuracy'])} of these are "
@@ -72,4 +109,4 @@ def _split(split: dict[str, Any], protocol: str) -> list[str]:
     return lines
 
 
-__all__ = ["as_text", "interval", "percent"]
+__all__ = ["as_text", "compared_text", "interval", "percent"]

@@ -7,7 +7,7 @@ by the reference module, MatConvNet's by the graph that is stored in it. :data:`
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,18 @@ from convert.readers.exports import is_export, read_export
 from ferplus_keras import HDF5_MAGIC
 from ferplus_keras.applications.loading import kind_of
 from ferplus_keras.engines import Engine, open_engine
+from ferplus_keras.engines.card import NO_CARD, Card
 from ferplus_keras.engines.engine import LOGITS, Run
 from ferplus_keras.engines.keras_engine import engine_of_model
 from ferplus_keras.engines.record import Told
+from ferplus_keras.engines.torchscript import is_torchscript
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.keras_files import open_keras_file
 from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.files.signatures import is_mat_file, is_onnx
 from ferplus_keras.files.zips import is_keras_zip
 from ferplus_keras.networks.architecture import INPUT_SIZE
-from ferplus_keras.networks.emotions import EMOTIONS
+from ferplus_keras.networks.emotions import EMOTIONS, emotion_of
 from ferplus_keras.networks.keras_vggface import KERAS_VGGFACE
 from ferplus_keras.networks.preprocessing import PUBLISHED
 
@@ -65,14 +67,28 @@ class Predictor:
         named = "standin" in self.path.name.lower()
         return named or self.engine.standin or bool(self.provenance and self.provenance.standin)
 
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The emotions that it has no class for."""
+        return tuple(each for each in EMOTIONS if each not in _meant(self.engine.labels or ()))
+
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """n x 8 float64 in the order of EMOTIONS for ``pixels``, n x size x size x 3 in RGB, 0..255.
+
+        An emotion that it does not have gets 0; what it gives to classes that are no emotions is left out.
 
         Raises :class:`BadInputError` when the network has other classes or gives what is no distribution where it
         should, :class:`ferplus_keras.errors.CheckFailedError` on NaN.
         """
         assert self.engine.labels is not None  # open_predictor saw to it
-        return self.engine.probabilities(pixels)[:, [self.engine.labels.index(emotion) for emotion in EMOTIONS]]
+        given, meant = self.engine.probabilities(pixels), _meant(self.engine.labels)
+        result = np.zeros((len(given), len(EMOTIONS)))
+        for place, emotion in enumerate(EMOTIONS):
+            if emotion in meant:
+                result[:, place] = given[:, meant.index(emotion)]
+        if None in meant:
+            result /= np.maximum(result.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+        return result
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self.source) | {
@@ -85,20 +101,40 @@ class Predictor:
         }
 
 
-def open_predictor(path: str | Path) -> Predictor:
+def _meant(labels: tuple[str, ...]) -> list[str | None]:
+    """The emotion that each of a network's classes is."""
+    return [emotion_of(label) for label in labels]
+
+
+def open_predictor(path: str | Path, card: Card = NO_CARD) -> Predictor:
     """The network in the file at ``path``, whatever its format.
 
-    Raises :class:`BadInputError` when there is no such file, no such format, or no eight emotions in it.
+    ``card`` says what its file does not, before what the card beside it says. Raises :class:`BadInputError` when there
+    is no such file, no such format, or no emotions in it.
     """
     path = Path(path)
+    card = card.over(Card.beside(path))
     head = b"" if path.is_dir() and is_export(path) else bytes(MappedFile(path).view[:512])
-    predictor = next(kind for kind in KINDS if kind.recognises(path, head)).open(path)
+    predictor = next(kind for kind in KINDS if kind.recognises(path, head)).open(path, card)
     labels, classes = predictor.engine.labels, predictor.engine.classes
     if labels is None or classes not in (None, len(labels)):
-        raise BadInputError(f"{path} gives {classes} numbers for an image, and FERPlus has {len(EMOTIONS)} emotions.")
-    if sorted(labels) != sorted(EMOTIONS):
-        raise BadInputError(f"{path} has the classes {', '.join(labels)[:200]}; FERPlus's are {', '.join(EMOTIONS)}.")
-    return predictor
+        named = "" if labels is None else f", and {len(labels)} classes are named"
+        raise BadInputError(
+            f"{path} gives {classes} numbers for an image, and FERPlus has {len(EMOTIONS)} emotions{named}: name its "
+            'classes in order with --classes "angry,disgust,...".'
+        )
+    found = [emotion for emotion in _meant(labels) if emotion]
+    if len(found) < 2 or len(set(found)) < len(found):
+        raise BadInputError(
+            f"{path} has the classes {', '.join(labels)[:200]}, of which each must be another emotion of FERPlus's: "
+            f"{', '.join(EMOTIONS)}."
+        )
+    notes = predictor.notes
+    if missing := predictor.missing:
+        notes += (f"it has no class for {' and '.join(missing)}: images of these can only be wrong, unless left out",)
+    if others := [label for label in labels if not emotion_of(label)]:
+        notes += (f"what it gives to {', '.join(others)[:200]} is left out, and the rest made to sum to 1",)
+    return replace(predictor, notes=notes)
 
 
 @dataclass(frozen=True)
@@ -107,25 +143,27 @@ class Kind:
 
     name: str
     recognises: Callable[[Path, bytes], bool]
-    open: Callable[[Path], Predictor]
+    open: Callable[[Path, Card], Predictor]
 
 
-def _open_engine(path: Path) -> Predictor:
+def _open_engine(path: Path, card: Card = NO_CARD) -> Predictor:
     """A Keras or an ONNX file: what it says of itself is known where its arrays are those of one of the networks."""
     try:
         told = read_checkpoint(path, check_graph=False).provenance
     except BadInputError:  # somebody else's network, which may well have eight emotions
         file = MappedFile(path)
-        kind = "onnx" if is_onnx(bytes(file.view[:8])) else "keras"
-        return _predictor(open_engine(path), Source(path.name, file.size, file.sha256(), kind), None)
-    return _predictor(open_engine(path), told.source, told)
+        kind = "torchscript" if is_torchscript(file) else "onnx" if is_onnx(bytes(file.view[:8])) else "keras"
+        source = Source(path.name, file.size, file.sha256(), kind)
+        return _predictor(open_engine(path, card=card), source, None)
+    return _predictor(open_engine(path, card=card), told.source, told)
 
 
-def _open_keras(path: Path) -> Predictor:
+def _open_keras(path: Path, card: Card) -> Predictor:
     with open_keras_file(path) as file:
         theirs = not file.config_layers and kind_of(file.layers, file.listed) == KERAS_VGGFACE
     if not theirs:
-        return _open_engine(path)
+        return _open_engine(path, card)
+    _refuse_card(path, card)
     from verify.keras_side import open_model  # the inexact graph that the weights are for
 
     model, mine = open_model(path)
@@ -133,13 +171,23 @@ def _open_keras(path: Path) -> Predictor:
     return _predictor(engine_of_model(Told(path), model), mine.provenance.source, mine.provenance)
 
 
-def _open_export(path: Path) -> Predictor:
+def _refuse_card(path: Path, card: Card) -> None:
+    """Raises :class:`BadInputError`: these files are of networks whose input is known."""
+    if card:
+        raise BadInputError(
+            f"{path} is of a network whose input is known: leave --input and --classes out, and remove the card beside "
+            "it if there is one."
+        )
+
+
+def _open_export(path: Path, card: Card) -> Predictor:
     export = read_export(path)
     assert export is not None
-    return _predictor(open_engine(path), export.source, export.provenance, tuple(export.notes))
+    return _predictor(open_engine(path, card=card), export.source, export.provenance, tuple(export.notes))
 
 
-def _open_torch(path: Path) -> Predictor:
+def _open_torch(path: Path, card: Card) -> Predictor:
+    _refuse_card(path, card)
     import torch
 
     from verify.references.torch_reference import as_torch, reference_module
@@ -155,7 +203,8 @@ def _open_torch(path: Path) -> Predictor:
     return _of_checkpoint(path, checkpoint, f"PyTorch {torch.__version__}, this project's module", call)
 
 
-def _open_matconvnet(path: Path) -> Predictor:
+def _open_matconvnet(path: Path, card: Card) -> Predictor:
+    _refuse_card(path, card)
     from verify.references.matconvnet import MatConvNetReference
 
     checkpoint = read_checkpoint(path)
@@ -183,7 +232,7 @@ def _predictor(engine: Engine, source: Source, told: Provenance | None, more: tu
     """Raises :class:`BadInputError` when the network has another head than a classifier of eight classes."""
     if told is None:
         notes = []
-        if not (engine.record or {}).get("labels"):
+        if not (engine.record or {}).get("labels") and engine.labels is EMOTIONS:  # named by nobody
             notes = ["the file says nothing of its classes; they are taken to stand in FERPlus's order"]
         return Predictor(engine, source, notes=(*notes, *more))
     if told.head != "classifier" or told.units != len(EMOTIONS):
@@ -209,6 +258,7 @@ KINDS = (
     Kind("matconvnet", lambda _path, head: is_mat_file(head), _open_matconvnet),
     Kind("keras", lambda path, head: head.startswith(HDF5_MAGIC) or is_keras_zip(path), _open_keras),
     Kind("onnx", lambda _path, head: is_onnx(head), _open_engine),
+    Kind("torchscript", lambda path, _head: is_torchscript(MappedFile(path)), _open_engine),
     Kind("torch", lambda _path, _head: True, _open_torch),
 )
 

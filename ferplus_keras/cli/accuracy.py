@@ -43,7 +43,17 @@ def add(commands: Commands) -> None:
         "accuracy", _accuracy, "How often a network is right on FERPlus, under a named protocol.",
         "ferplus verify accuracy senet50_ferplus.h5 --data fer2013/ --split both --expect published",
     )  # fmt: skip
-    accuracy.add_argument("model", metavar="MODEL", help="a checkpoint, a Keras or ONNX model, .tflite or a SavedModel")
+    accuracy.add_argument(
+        "model", metavar="MODEL", help="a checkpoint, a Keras or ONNX model, .tflite, TorchScript or a SavedModel"
+    )
+    accuracy.add_argument(
+        "--input", metavar="LINE",
+        help='what somebody else\'s network takes, where its file does not say: "gray 48x48 0..1", "bgr 224x224 mean '
+        '103.9,116.8,123.7"; kept in MODEL.toml (docs/field.md)',
+    )  # fmt: skip
+    accuracy.add_argument(
+        "--classes", metavar="NAMES", help='its classes in order: "angry,disgust,fear,happy,sad,surprise,neutral"'
+    )
     add_data(accuracy)
     accuracy.add_argument("--split", choices=("val", "test", "both"), default="test", help="default: test")
     accuracy.add_argument(
@@ -67,6 +77,60 @@ def add(commands: Commands) -> None:
     accuracy.add_argument(
         "--report", metavar="DIR", help="write accuracy.json, junit.xml, report.md and report.html there"
     )
+    _add_compare(commands)
+
+
+def _add_compare(commands: Commands) -> None:
+    compare = verify_group(commands).add(
+        "compare", _compare, "Several networks side by side on FERPlus, under three protocols.",
+        "ferplus verify compare a.h5 b.onnx c.tflite --data fer2013/ --html field.html",
+    )  # fmt: skip
+    compare.add_argument(
+        "models", nargs="+", metavar="MODEL", help="two or more networks, somebody else's with a card beside them"
+    )
+    add_data(compare)
+    compare.add_argument("--split", choices=("val", "test"), default="test", help="default: test")
+    compare.add_argument("--resize", choices=RESIZER_NAMES, default=RESIZER_NAMES[0], help="default: pillow")
+    compare.add_argument("--limit", type=count, metavar="N", help="the first N images only")
+    compare.add_argument("--html", metavar="FILE", help="write a page there")
+
+
+def _compare(options: argparse.Namespace) -> int:
+    start = time.perf_counter()
+    for name in options.models:
+        need_file(name, folder=True)
+    if with_keras := any(not name.lower().endswith(WITHOUT_KERAS) for name in options.models):
+        keras_settings()
+
+    from ferplus_keras.dataset import load_ferplus
+    from verify.accuracy_text import compared_text
+    from verify.comparing import compare, different
+    from verify.predictors import open_predictor
+
+    different([Path(name) for name in options.models])
+    say = Steps(quiet=options.json)
+    dataset = load_ferplus(options.data, progress=say.passing)
+    if with_keras:
+        start_keras()
+    result = compare(
+        [open_predictor(name) for name in options.models], dataset, split=options.split, resize=options.resize,
+        limit=options.limit, command=typed_again("verify compare", options, "html"), progress=say.step,
+    )  # fmt: skip
+    if options.html:
+        from verify.report.comparison_page import comparison_page
+        from verify.report.files import write_text
+        from verify.report.page import render_page
+
+        write_text(Path(options.html), render_page(comparison_page(result)))
+    if options.json:
+        screen.result_json(result)
+        return 0
+    screen.result(*compared_text(all_printable(result)).split("\n"))
+    screen.news(
+        *([str(options.html)] if options.html else []),
+        f"{counted(result['images'], 'image')}, in {duration(time.perf_counter() - start)} altogether",
+    )
+    return 0
 
 
 def _accuracy(options: argparse.Namespace) -> int:
@@ -80,6 +144,7 @@ def _accuracy(options: argparse.Namespace) -> int:
 
     from ferplus_keras.dataset import load_ferplus
     from ferplus_keras.dataset.protocols import PROTOCOLS
+    from ferplus_keras.engines.card import Card
     from verify.accuracy import evaluate
     from verify.accuracy_gate import expectations
     from verify.accuracy_result import as_result
@@ -90,13 +155,16 @@ def _accuracy(options: argparse.Namespace) -> int:
         from verify.report import ready_folder
 
         ready_folder(Path(options.report))
+    card = Card.of(options.input, options.classes)
     say = Steps(quiet=options.json)
     protocol = PROTOCOLS[options.protocol]
     splits = ["val", "test"] if options.split == "both" else [options.split]
     dataset = load_ferplus(options.data, progress=say.passing)
     if with_keras:
         start_keras()
-    predictor = open_predictor(options.model)
+    predictor = open_predictor(options.model, card) if card else open_predictor(options.model)
+    if card and (kept := card.over(Card.beside(predictor.path)).keep(predictor.path)):
+        say.line(f"what it takes is kept in {kept}")
     expected = expectations(
         options.expect, options.tolerance, predictor, dataset, protocol, splits, options.limit
     )  # fmt: skip

@@ -102,10 +102,10 @@ def typed_again(command: str, options: argparse.Namespace, *left_out: str) -> st
     """
     from ferplus_keras.dataset import DATA_VARIABLE
 
-    words = ["ferplus", *command.split(), options.model]
+    words = ["ferplus", *command.split(), *(getattr(options, "models", None) or [options.model])]
     given = vars(options) | {"data": options.data or os.environ.get(DATA_VARIABLE)}
     for name, value in given.items():
-        if name in ("run", "parser", "model", "json", *left_out) or value is None or value is False:
+        if name in ("run", "parser", "model", "models", "json", *left_out) or value is None or value is False:
             continue
         flag = f"--{name.replace('_', '-')}"
         words += [flag] if value is True else [flag, f"{value:g}" if isinstance(value, float) else str(value)]

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ferplus_keras.engines.card import BGR, GRAY, RGB
 from ferplus_keras.engines.interruptible import interruptible
 from ferplus_keras.errors import BadInputError, CheckFailedError, FerplusError, first_line
 from ferplus_keras.networks.architecture import INPUT_SIZE
@@ -37,19 +38,48 @@ class Takes:
 
     side: int = INPUT_SIZE
     mean: tuple[float, ...] = PUBLISHED.mean  #: zeros where the graph takes it off by itself
+    std: tuple[float, ...] = (1.0,)  #: what is divided by then
+    order: str = RGB  #: "RGB", "BGR" or "gray", which has one channel
+    range: tuple[float, float] = (0.0, 255.0)  #: what 0..255 is brought to before the mean is taken off
     dtype: str = "float32"  #: "uint8" where bytes go in
     channels_first: bool = False
     fixed: int | None = None  #: how many images at a time, where the file insists on it
 
     def prepared(self, pixels: np.ndarray) -> np.ndarray:
         """``pixels`` (n x side x side x 3, RGB, 0..255, bytes or floats) as the network takes them."""
+        if self.order == GRAY:
+            pixels = _gray(pixels)
+        elif self.order == BGR:
+            pixels = pixels[..., ::-1]
         if self.dtype == "uint8":
             images = pixels if pixels.dtype == np.uint8 else np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
         else:
             images = pixels.astype(np.float32)
+            if self.range != (0.0, 255.0):
+                low, high = self.range
+                images = images * np.float32((high - low) / 255) + np.float32(low)
             if any(self.mean):
                 images -= np.asarray(self.mean, np.float32)
+            if any(each != 1 for each in self.std):
+                images /= np.asarray(self.std, np.float32)
         return np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if self.channels_first else images
+
+    @property
+    def text(self) -> str:
+        """In words: "gray 48 x 48, 0..1", "RGB 224 x 224, 0..255 less (131.0912, 103.8827, 91.4953)"."""
+        low, high = self.range
+        words = [f"{self.order} {self.side} x {self.side}, {low:g}..{high:g}"]
+        for lead, values, nothing in (("less", self.mean, 0), ("divided by", self.std, 1)):
+            if any(each != nothing for each in values):
+                shown = ", ".join(f"{each:g}" for each in dict.fromkeys(values))
+                words.append(f"{lead} {shown if len(set(values)) == 1 else f'({shown})'}")
+        return " ".join(words)
+
+
+def _gray(pixels: np.ndarray) -> np.ndarray:
+    """n x side x side x 1: the brightness by ITU-R 601, as Pillow and OpenCV have it; bytes stay bytes."""
+    gray = pixels.astype(np.float32) @ np.asarray([[0.299], [0.587], [0.114]], np.float32)
+    return np.rint(gray).astype(np.uint8) if pixels.dtype == np.uint8 else gray
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from ferplus_keras.engines.budget import Budget, shown
+from ferplus_keras.engines.card import NO_CARD, Card
 from ferplus_keras.engines.engine import BATCH, LOGITS, PROBABILITIES, Engine
 from ferplus_keras.engines.known_graph import known_network
 from ferplus_keras.engines.record import Told
@@ -20,13 +21,13 @@ from ferplus_keras.files.keras_files import KerasFile, open_keras_file
 from ferplus_keras.quiet import import_keras, silent_stderr
 
 
-def open_keras(path: Path) -> Engine:
+def open_keras(path: Path, card: Card = NO_CARD) -> Engine:
     """The network in a ``.h5``, ``.weights.h5`` or ``.keras`` file.
 
     Raises :class:`BadInputError` when the file is damaged, unsafe, weights of an unknown graph, or for other images.
     """
     with open_keras_file(path) as file:  # every safety check of the reader, before Keras sees the file
-        told = Told.of(path, file.provenance)
+        told = Told.of(path, file.provenance, card)
         known = known_network(file)
         if known is None and not file.config_layers:
             raise BadInputError(
@@ -55,13 +56,10 @@ def engine_of_model(told: Told, model: Any) -> Engine:
     Raises :class:`BadInputError` when the model takes anything but square RGB images with the channels last.
     """
     shapes = [tuple(each.shape) for each in model.inputs or ()]
-    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][3] not in (None, 3):
-        shown = " and ".join(map(_shown, shapes)) or "nothing that is known before it runs"
-        raise BadInputError(
-            f"{told.path} takes {shown[:200]}, and these networks take images of {told.side or 224} x "
-            f"{told.side or 224} x 3."
-        )
-    side = told.side_for(*shapes[0][1:3])
+    if len(shapes) > 1:
+        raise BadInputError(f"{told.path} takes {len(shapes)} inputs, and these networks take images alone.")
+    layout = told.layout(shapes[0] if shapes else None, last=True)
+    side = told.side_for(*layout.extents)
     _refuse_vast(told.path, model, side)
     dtype = str(getattr(model.inputs[0], "dtype", "float32"))
     listed = _takes_a_list(model)
@@ -77,7 +75,8 @@ def engine_of_model(told: Told, model: Any) -> Engine:
     gives = (PROBABILITIES if softmax else LOGITS) if told.record else None
     return told.engine(
         _by(), call, shape[-1] if len(shape) == 2 else None, side=side, gives=gives,
-        fixed=shapes[0][0] or BATCH, dtype="uint8" if dtype == "uint8" else "float32",
+        fixed=shapes[0][0] or BATCH, channels_first=layout.first, order=layout.order,
+        dtype="uint8" if dtype == "uint8" else "float32",
     )  # fmt: skip
 
 
@@ -141,10 +140,6 @@ def _by() -> str:
     import keras
 
     return f"Keras {keras.__version__} on {keras.backend.backend()}"
-
-
-def _shown(shape: tuple[int | None, ...]) -> str:
-    return " x ".join("any" if each is None else str(each) for each in shape)
 
 
 def _takes_a_list(model: Any) -> bool:

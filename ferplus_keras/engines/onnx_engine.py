@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ferplus_keras import PROVENANCE_KEY
+from ferplus_keras.engines.card import GRAY, NO_CARD, Card
 from ferplus_keras.engines.engine import BATCH, Engine, telling_line
 from ferplus_keras.engines.interruptible import interruptible
 from ferplus_keras.engines.onnx_policy import check_graph
@@ -24,25 +25,25 @@ INPUTS = {1: "float32", 2: "uint8"}
 MAX_FIXED = 256
 
 
-def open_onnx(file: MappedFile, threads: int | None = None) -> Engine:
+def open_onnx(file: MappedFile, threads: int | None = None, card: Card = NO_CARD) -> Engine:
     """The network in ``file``; what counts is its first output.
 
     Raises :class:`BadInputError` when the file is damaged, takes anything but images, or is not for us to run.
     """
     path = file.path
     graph = read_graph(file)
-    told = Told.of(path, provenance_of(path, graph.metadata.get(PROVENANCE_KEY)))
+    told = Told.of(path, provenance_of(path, graph.metadata.get(PROVENANCE_KEY)), card)
     name = next((each for each in graph.inputs if each not in graph.tensors), "")
     kind, shape = graph.declared.get(name, (0, None))
-    if shape is None or len(shape) != 4 or kind not in INPUTS or 3 not in (shape[1], shape[3]):
-        shown = " x ".join("any" if each is None else str(each) for each in shape or ()) or "nothing that is known"
-        raise BadInputError(f"{path} takes {shown[:200]}, and these networks take RGB images, bytes or float32.")
-    first = shape[3] != 3
-    side = told.side_for(*(shape[2:] if first else shape[1:3]))
+    if shape is None or kind not in INPUTS:
+        raise BadInputError(f"{path} takes no images that are known, bytes or float32.")
+    layout = told.layout(shape)
+    first, side = layout.first, told.side_for(*layout.extents)
     fixed = shape[0] if shape[0] is None or 0 < shape[0] <= MAX_FIXED else 0
     if fixed == 0:
         raise BadInputError(f"{path} takes {shape[0]} images at a time; 1 to {MAX_FIXED} can be given.")
-    image = (3, side, side) if first else (side, side, 3)
+    channels = 1 if layout.order == GRAY else 3
+    image = (channels, side, side) if first else (side, side, channels)
     output = check_graph(path, graph, (fixed or BATCH, *image))
     known = {fixed or BATCH}
     session, by = interruptible(_session, file, threads)
@@ -58,7 +59,7 @@ def open_onnx(file: MappedFile, threads: int | None = None) -> Engine:
     quantized = any(node.kind == "QuantizeLinear" for node in graph.nodes)
     return told.engine(
         by, call, output[1] if len(output) == 2 else None, side=side, fixed=fixed, channels_first=first,
-        dtype=INPUTS[kind], numbers="int8" if quantized else "float32",
+        order=layout.order, dtype=INPUTS[kind], numbers="int8" if quantized else "float32",
     )  # fmt: skip
 
 

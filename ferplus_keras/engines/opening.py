@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ferplus_keras import HDF5_MAGIC
+from ferplus_keras.engines.card import Card
 from ferplus_keras.engines.engine import Engine
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
@@ -22,18 +23,20 @@ def is_saved_model(path: Path) -> bool:
     return (path / "saved_model.pb").is_file()
 
 
-def open_engine(path: str | Path, threads: int | None = None) -> Engine:
+def open_engine(path: str | Path, threads: int | None = None, card: Card | None = None) -> Engine:
     """The network in the file, the SavedModel or the folder of a finished training at ``path``.
 
-    ``threads`` bounds the processor threads of one run where it can be told. Raises :class:`BadInputError` when there
+    ``threads`` bounds the processor threads of one run where it can be told; ``card`` is what is known of it besides,
+    instead of what the card beside it says. Raises :class:`BadInputError` when there
     is no network, when it does something that these networks do not, or when what runs it is not installed.
     """
     path = Path(path)
+    card = Card.beside(path) if card is None else card
     if path.is_dir():
         if is_saved_model(path):
             from ferplus_keras.engines.saved_model import open_saved_model
 
-            return open_saved_model(path)
+            return open_saved_model(path, card)
         if not (path / BEST).is_file():
             raise BadInputError(f"{path} is a folder, neither a SavedModel nor a finished training. Name a file in it.")
         path = path / BEST
@@ -42,17 +45,22 @@ def open_engine(path: str | Path, threads: int | None = None) -> Engine:
     if head.startswith(HDF5_MAGIC) or (head.startswith(b"PK\x03\x04") and is_keras_zip(path)):
         from ferplus_keras.engines.keras_engine import open_keras
 
-        return open_keras(path)
+        return open_keras(path, card)
     if is_tflite(head):
         from ferplus_keras.engines.tflite_engine import open_tflite
 
-        return open_tflite(file, threads)
+        return open_tflite(file, threads, card)
     if is_onnx(head) or (path.suffix.lower() == ".onnx" and head):
         from ferplus_keras.engines.onnx_engine import open_onnx
 
-        return open_onnx(file, threads)
+        return open_onnx(file, threads, card)
+    from ferplus_keras.engines.torchscript import is_torchscript, open_torchscript
+
+    if is_torchscript(file):
+        return open_torchscript(path, threads, card)
     raise BadInputError(
-        f"{path} is none of the files that can be run: .h5, .weights.h5, .keras, .onnx, .tflite or a SavedModel. "
+        f"{path} is none of the files that can be run: .h5, .weights.h5, .keras, .onnx, .tflite, TorchScript or a "
+        "SavedModel. "
         f"`ferplus convert {path.name} {path.stem}.h5` makes one of a checkpoint."
     )
 

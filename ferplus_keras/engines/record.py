@@ -6,16 +6,27 @@ The record comes from a file, and the file from anywhere.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ferplus_keras.engines.card import GRAY, MAX_SIDE, MIN_SIDE, NO_CARD, RGB, Card
 from ferplus_keras.engines.engine import LOGITS, PROBABILITIES, Engine, Run, Takes
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.networks.preprocessing import PUBLISHED, trained_side
 
 Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Whether channels come ``first``, which ones, and height and width (None: any)."""
+
+    first: bool
+    order: str
+    extents: tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
@@ -28,10 +39,15 @@ class Told:
     mean: tuple[float, ...] = PUBLISHED.mean
     side: int | None = None  #: of the images that it was trained on; None where nothing is said
     gives: str | None = None
+    card: Card = NO_CARD  #: what is known besides; it goes before the record
 
     @classmethod
-    def of(cls, path: Path, record: Record | None) -> Told:
+    def of(cls, path: Path, record: Record | None, card: Card = NO_CARD) -> Told:
         """Raises :class:`BadInputError` when the network wants its images in a way that is not given here."""
+        if card.input is not None:
+            said = card.input
+            labels = card.classes or _labels((record or {}).get("labels"))
+            return cls(path, record, labels, said.mean, said.side, said.gives, card)
         told = record or {}
         wanted = told.get("preprocessing")
         wanted = wanted if isinstance(wanted, dict) else {}
@@ -45,9 +61,10 @@ class Told:
         inside = told.get("preprocessing_inside") is True
         gives = told.get("output")
         return cls(
-            path, record, _labels(told.get("labels")), (0.0,) * 3 if inside else _mean(path, wanted.get("mean")),
+            path, record, card.classes or _labels(told.get("labels")),
+            (0.0,) * 3 if inside else _mean(path, wanted.get("mean")),
             trained_side(wanted["size"]) if "size" in wanted else None,
-            gives if isinstance(gives, str) and gives in (LOGITS, PROBABILITIES) else None,
+            gives if isinstance(gives, str) and gives in (LOGITS, PROBABILITIES) else None, card,
         )  # fmt: skip
 
     def side_for(self, *graph: int | None) -> int:
@@ -57,13 +74,41 @@ class Told:
         """
         fixed = {each for each in graph if each is not None}
         side = self.side or (fixed and min(fixed)) or PUBLISHED.size[0]
-        if fixed - {side} or trained_side((side, side)) != side:
+        possible = MIN_SIDE <= side <= MAX_SIDE if self.card.input else trained_side((side, side)) == side
+        if fixed - {side} or not possible:
             shown = " x ".join("any" if each is None else str(each) for each in graph)
             raise BadInputError(
                 f"{self.path} takes images of {shown}, and these networks take images of {side} x {side} x 3: it is no "
-                "network for square images of one size, or its record is another file's."
+                "network for square images of one size, or its record or --input is another file's."
             )
         return side
+
+    def layout(self, shape: Sequence[int | None] | None, kind: str = "", *, last: bool = False) -> Layout:
+        """How images lie in an input of the ``shape`` (None: any extent) and the ``kind`` of numbers;
+        ``last``: the channels are, unless it was said that they are not.
+
+        Raises :class:`BadInputError` when these are no images, or what they are like is known from nowhere.
+        """
+        said = self.card.input
+        orders = {3: said.order or RGB, 1: said.order or GRAY} if said else {3: RGB}
+        if said and said.order:
+            orders = {1 if said.order == GRAY else 3: said.order}
+        found = None
+        if shape is not None and len(shape) == 4:
+            for first in (False,) if last and not (said and said.first) else (False, True):
+                channels = shape[1 if first else 3]
+                if channels is None:  # any number: the one that is meant
+                    channels = next(iter(orders)) if not first and shape[1] not in orders else None
+                if found is None and channels in orders and (said is None or said.first in (None, first)):
+                    found = Layout(first, orders[channels], tuple(shape[2:] if first else shape[1:3]))
+        if found is None:
+            shown = " x ".join("any" if each is None else str(each) for each in shape or ()) or "nothing that is known"
+            wanted = f'--input says "{said.text[:80]}"' if said else (
+                f"these networks take images of {self.side or 224} x {self.side or 224} x 3: if it is a network for "
+                'other images, say which with --input, such as "gray 48x48 0..1"'
+            )  # fmt: skip
+            raise BadInputError(f"{self.path} takes {shown[:200]}{f' ({kind})' if kind else ''}, and {wanted}.")
+        return found
 
     def engine(
         self,
@@ -77,7 +122,10 @@ class Told:
         **more: Any,
     ) -> Engine:
         """The engine of the file; ``more`` are fields of :class:`Engine`, or of :class:`Takes`."""
-        takes = {name: more.pop(name) for name in ("dtype", "channels_first", "fixed") if name in more}
+        takes: Record = {name: more.pop(name) for name in ("dtype", "channels_first", "fixed", "order") if name in more}
+        if (said := self.card.input) is not None:
+            takes |= {"order": said.order or takes.get("order", RGB), "range": said.range, "std": said.std}
+            gives = said.gives or gives
         labels = self.labels
         if labels is None and classes in (len(EMOTIONS), None):
             labels = EMOTIONS
@@ -105,4 +153,4 @@ def _mean(path: Path, mean: Any) -> tuple[float, ...]:
     return tuple(map(float, mean))
 
 
-__all__ = ["Record", "Told"]
+__all__ = ["Layout", "Record", "Told"]

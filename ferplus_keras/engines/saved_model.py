@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ferplus_keras import PROVENANCE_MEMBER
+from ferplus_keras.engines.card import NO_CARD, Card
 from ferplus_keras.engines.engine import Engine
 from ferplus_keras.engines.record import Told
 from ferplus_keras.errors import BadInputError, first_line
@@ -27,6 +28,8 @@ ARITHMETIC = {
     "MaxPool", "Mean", "Mul", "NoOp", "Pack", "Pad", "PadV2", "PartitionedCall", "Placeholder", "ReadVariableOp",
     "Relu", "Reshape", "Rsqrt", "Shape", "Sigmoid", "Softmax", "Squeeze", "StatefulPartitionedCall", "StridedSlice",
     "Sub", "DisableCopyOnRead", "VarHandleOp",
+    "ConcatV2", "DepthwiseConv2dNative", "Elu", "Exp", "ExpandDims", "LeakyRelu", "Max", "Maximum", "Minimum", "Neg",
+    "RealDiv", "Relu6", "Selu", "Softplus", "Sqrt", "Square", "Sum", "Tanh", "Transpose",
 }  # fmt: skip
 
 #: and how TensorFlow reads and writes these: never on the way from images to probabilities.
@@ -39,7 +42,7 @@ SAVING = {
 MAX_GRAPH, MAX_RECORD = 64 << 20, 1 << 20
 
 
-def open_saved_model(path: Path) -> Engine:
+def open_saved_model(path: Path, card: Card = NO_CARD) -> Engine:
     """The signature ``serving_default`` of the SavedModel in the folder ``path``.
 
     Raises :class:`BadInputError` when it is damaged, takes anything but images, or has operators of another kind.
@@ -49,7 +52,7 @@ def open_saved_model(path: Path) -> Engine:
             import tensorflow as tf
     except ImportError:
         raise BadInputError(f"{path} is run by TensorFlow, which is not installed: pip install tensorflow.") from None
-    told = Told.of(path, provenance_of(path, record_text(path)))
+    told = Told.of(path, provenance_of(path, record_text(path)), card)
     _looked_at(path)
     try:
         with silent_stderr():
@@ -65,8 +68,7 @@ def open_saved_model(path: Path) -> Engine:
             f"TensorFlow cannot open {path} as a network of one input: {first_line(error, 300)}"
         ) from None
     _refuse(path, serve.graph.as_graph_def(), ARITHMETIC)
-    if len(shape) != 4 or shape[3] != 3:
-        raise BadInputError(f"{path} takes {str(shape)[:200]}, and these networks take RGB images.")
+    layout = told.layout(shape)
 
     def call(batch: np.ndarray, _kept: Any = loaded) -> np.ndarray:
         found: np.ndarray = serve(**{name: tf.constant(batch)})[output].numpy()
@@ -75,7 +77,8 @@ def open_saved_model(path: Path) -> Engine:
     classes = serve.structured_outputs[output].shape
     return told.engine(
         f"TensorFlow {tf.__version__}, the signature serving_default", call,
-        classes[-1] if classes.rank == 2 else None, side=told.side_for(*shape[1:3]), fixed=shape[0],
+        classes[-1] if classes.rank == 2 else None, side=told.side_for(*layout.extents), fixed=shape[0],
+        channels_first=layout.first, order=layout.order,
         dtype="uint8" if spec.dtype == tf.uint8 else "float32", batch=8,
     )  # fmt: skip
 

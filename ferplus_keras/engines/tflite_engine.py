@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ferplus_keras import PROVENANCE_KEY
+from ferplus_keras.engines.card import NO_CARD, Card
 from ferplus_keras.engines.engine import Engine
 from ferplus_keras.engines.record import Told
 from ferplus_keras.engines.tflite_policy import check_model
@@ -38,7 +39,7 @@ WORKER = "ferplus_keras.engines.tflite_process"
 INPUTS = ("float32", "uint8", "int8", "int16")
 
 
-def open_tflite(file: MappedFile, threads: int | None = None) -> Engine:
+def open_tflite(file: MappedFile, threads: int | None = None, card: Card = NO_CARD) -> Engine:
     """The network in ``file``; what counts is its first output.
 
     Raises :class:`BadInputError` when the file is damaged, takes anything but images, or is not for us to run.
@@ -46,20 +47,15 @@ def open_tflite(file: MappedFile, threads: int | None = None) -> Engine:
     path = file.path
     model = read_tflite(file, PROVENANCE_KEY)
     check_model(path, model)
-    told = Told.of(path, provenance_of(path, model.texts.get(PROVENANCE_KEY)))
+    told = Told.of(path, provenance_of(path, model.texts.get(PROVENANCE_KEY)), card)
     taken, given = model.tensors[model.inputs[0]], model.tensors[model.outputs[0]]
-    shape = taken.signature
-    if len(shape) != 4 or taken.dtype not in INPUTS or 3 not in (shape[1], shape[3]):
-        raise BadInputError(
-            f"{path} takes {' x '.join(map(str, shape))[:200]} ({taken.dtype}), and these networks take RGB images."
-        )
-    first = shape[3] != 3
-    free = [None if each < 0 else each for each in (shape[2:] if first else shape[1:3])]
+    shape = [None if each < 0 else each for each in taken.signature]
+    layout = told.layout(shape if taken.dtype in INPUTS else None, taken.dtype)
     process = LiteProcess(path, threads or os.cpu_count())
     dtypes = {each.dtype for each in model.tensors if each.constant}
     return told.engine(
         process.by, process.run, given.signature[-1] if given.signature and given.signature[-1] > 0 else None,
-        side=told.side_for(*free), fixed=shape[0] if shape[0] > 0 else None, channels_first=first,
+        side=told.side_for(*layout.extents), fixed=shape[0], channels_first=layout.first, order=layout.order,
         dtype="uint8" if taken.dtype == "uint8" and not process.quantized else "float32",
         numbers="int8" if "int8" in dtypes else "float16" if "float16" in dtypes else "float32",
         batch=8, close=process.end,
@@ -67,11 +63,13 @@ def open_tflite(file: MappedFile, threads: int | None = None) -> Engine:
 
 
 class LiteProcess:
-    """The interpreter of one file, in a process that ends with this one."""
+    """The interpreter of one file, in a process that ends with this one: LiteRT, or for a ``script`` PyTorch."""
 
-    def __init__(self, path: Path, threads: int | None) -> None:
-        self.path = path
-        if not (find_spec("ai_edge_litert") or find_spec("tensorflow")):
+    def __init__(self, path: Path, threads: int | None, *, script: bool = False) -> None:
+        self.path, self.name = path, "PyTorch" if script else "LiteRT"
+        if script and not find_spec("torch"):
+            raise BadInputError(f"{path} is run by PyTorch, which is not installed: pip install torch.")
+        if not script and not (find_spec("ai_edge_litert") or find_spec("tensorflow")):
             raise BadInputError(f"{path} is run by LiteRT, which is not installed: pip install ai-edge-litert.")
         command = [sys.executable, "-m", WORKER, os.path.abspath(path)]  # noqa: PTH100
         environment = os.environ | {
@@ -79,8 +77,8 @@ class LiteProcess:
         }  # fmt: skip
         # A session of its own: Ctrl-C is for this process, which then ends that one.
         process = subprocess.Popen(
-            [*command, str(threads or 0)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env=environment, start_new_session=True,
+            [*command, str(threads or 0), *["script"] * script], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, env=environment, start_new_session=True,
         )  # fmt: skip
         self.process = process
         self.end = weakref.finalize(self, _end, process)
@@ -104,14 +102,14 @@ class LiteProcess:
         assert self.process.stdout is not None
         if not select.select([self.process.stdout], [], [], seconds)[0]:
             self.end()
-            raise BadInputError(f"LiteRT gave no answer for {self.path} in {seconds:.0f} s, and was ended.")
+            raise BadInputError(f"{self.name} gave no answer for {self.path} in {seconds:.0f} s, and was ended.")
         told, array = receive(self.process.stdout)  # type: ignore[arg-type]
         if not told:
             raise self._ended()
         if told.get("short"):
             raise MemoryError
         if problem := told.get("problem"):
-            raise BadInputError(f"LiteRT cannot run {self.path}: {problem}")
+            raise BadInputError(f"{self.name} cannot run {self.path}: {problem}")
         return told, array
 
     def _ended(self) -> BadInputError:
@@ -121,7 +119,7 @@ class LiteProcess:
             code = 0
         self.end()
         how = f"by the signal {-code}" if code < 0 else f"with the exit code {code}"
-        return BadInputError(f"LiteRT came to an end {how} over {self.path}: the file is damaged, or not for it.")
+        return BadInputError(f"{self.name} came to an end {how} over {self.path}: the file is damaged, or not for it.")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -1,4 +1,6 @@
-"""The process in which LiteRT runs one file: ``python -m ferplus_keras.engines.tflite_process FILE THREADS``.
+"""The process in which LiteRT or PyTorch runs a file: ``python -m ferplus_keras.engines.tflite_process FILE THREADS``.
+
+A TorchScript file is a program, and any further argument says that the file is one.
 
 Batches come on standard input, answers go out: each is a line of JSON and, where the line has a shape, the bytes of a
 float32 or uint8 array behind it. The first line that goes out says that the file is open.
@@ -20,11 +22,13 @@ import numpy as np
 ROOM = 4 << 30
 
 
-def main(path: str, threads: int) -> None:
+def main(path: str, threads: int, script: bool = False) -> None:
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whatever libraries print goes nowhere
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     try:
+        if script:
+            return _torchscript(path, threads, out)
         interpreter_class, by = _library()
         _bound_memory()
         with warnings.catch_warnings():
@@ -50,6 +54,21 @@ def main(path: str, threads: int) -> None:
     except Exception as error:  # ValueError, RuntimeError, whatever the library's parts raise
         text = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         send(out, short="bad_alloc" in text, problem=text)
+
+
+def _torchscript(path: str, threads: int, out: BinaryIO) -> None:
+    import torch
+
+    _bound_memory()
+    if threads:
+        torch.set_num_threads(threads)
+    module = torch.jit.load(path, map_location="cpu").eval()  # type: ignore[no-untyped-call]
+    send(out, by=f"PyTorch {torch.__version__}, TorchScript", quantized=False)
+    with torch.inference_mode():
+        while (batch := receive(sys.stdin.buffer)[1]) is not None:
+            found = module(torch.from_numpy(batch))
+            found = found[0] if isinstance(found, list | tuple) else found
+            send(out, found.float().numpy())
 
 
 def quantized(batch: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
@@ -125,4 +144,4 @@ def receive(stream: BinaryIO) -> tuple[dict[str, Any], np.ndarray | None]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), len(sys.argv) > 3)

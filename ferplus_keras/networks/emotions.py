@@ -10,6 +10,21 @@ import numpy as np
 EMOTIONS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 
 
+#: What people call them besides, in small letters.
+SYNONYMS = {
+    "neutral": ("neutrality", "calm", "normal"), "happiness": ("happy", "joy", "joyful", "smile", "smiling"),
+    "surprise": ("surprised", "astonished"), "sadness": ("sad", "unhappy"), "anger": ("angry", "mad"),
+    "disgust": ("disgusted", "disgusting"), "fear": ("fearful", "scared", "afraid"),
+    "contempt": ("contemptuous", "scorn"),
+}  # fmt: skip
+
+
+def emotion_of(name: str) -> str | None:
+    """The one of :data:`EMOTIONS` that ``name`` means ("Angry" is anger); None where it is none of them."""
+    told = name.strip().lower()
+    return next((each for each in EMOTIONS if told == each or told in SYNONYMS[each]), None)
+
+
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Images x classes: each row's probabilities."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))

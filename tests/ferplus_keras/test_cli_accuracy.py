@@ -38,7 +38,7 @@ def _seers(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFac
         "right.h5": seer(path=Path("right.h5")),
         "wrong.h5": seer(swapped("sadness", "anger"), path=Path("wrong.h5")),
     }
-    monkeypatch.setattr("verify.predictors.open_predictor", lambda path: networks[str(path)])
+    monkeypatch.setattr("verify.predictors.open_predictor", lambda path, *_: networks[str(path)])
 
 
 def test_the_names_on_the_command_line_are_the_protocols() -> None:
@@ -51,6 +51,14 @@ def test_a_measurement(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "test, albanie: 100.00 %  16 of 16" in shown.out and "protocol albanie" in shown.out
     assert "16 of 16 images" in shown.err and "a second" in shown.err
     assert re.fullmatch(r"16 images, in [\d.]+ s altogether", shown.out.splitlines()[-1])
+
+
+def test_what_a_strangers_network_takes_is_kept_beside_it(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--data", str(data), "--input", "rgb 0..1", "--classes", "angry, sad"]
+    assert main(["verify", "accuracy", "right.h5", *given]) == 0
+    assert "kept in right.h5.toml" in capsys.readouterr().err
+    assert Path("right.h5.toml").read_text() == 'input = "rgb 0..1"\nclasses = ["angry", "sad"]\n'
+    assert main(["verify", "accuracy", "right.h5", *given[:2], "--input", "purple"]) == 2
 
 
 def test_the_variable_is_the_default(

@@ -12,6 +12,7 @@ import pytest
 from convert.conversion import convert
 from ferplus_keras.dataset import Dataset
 from ferplus_keras.dataset.protocols import PROTOCOLS
+from ferplus_keras.engines.card import Card
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.networks.architecture import classifier, embedding
 from ferplus_keras.networks.preprocessing import preprocess_input
@@ -176,6 +177,45 @@ def test_a_keras_model_of_other_images_is_a_sentence(tmp_path: Path, size: tuple
     keras.Sequential(head_on_colours(size=size)).save(tmp_path / "mine.keras")
     with pytest.raises(BadInputError, match="these networks take images of"):
         open_predictor(tmp_path / "mine.keras")
+
+
+def test_a_strangers_network_is_run_as_was_said_and_its_classes_are_mapped(tmp_path: Path) -> None:
+    """Seven classes by other names and one that is no emotion, on gray images of 48 x 48."""
+    import keras
+
+    layers = [keras.Input((48, 48, 1)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(8)]
+    model = keras.Sequential([*layers, keras.layers.Softmax()])
+    model.layers[1].set_weights([np.arange(8.0)[None], np.zeros(8)])
+    model.save(tmp_path / "mine.keras")
+    with pytest.raises(BadInputError, match="--input"):
+        open_predictor(tmp_path / "mine.keras")
+    card = Card.of("gray 0..1", "angry,disgust,NF,fear,happy,sad,surprise,neutral")
+    predictor = open_predictor(tmp_path / "mine.keras", card)
+    bright = np.full((1, 48, 48, 3), 255, np.uint8)
+    powers = dict(zip(card.classes or (), np.exp(np.arange(8.0)), strict=True))
+    total = sum(powers.values()) - powers["NF"]
+    wanted = [powers[name] / total if name else 0 for name in
+              ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "")]  # fmt: skip
+    np.testing.assert_allclose(predictor.probabilities(bright)[0], wanted, rtol=1e-5)
+    assert predictor.missing == ("contempt",) and predictor.size == 48
+    assert any("no class for contempt" in note for note in predictor.notes)
+    assert any("what it gives to NF" in note for note in predictor.notes)
+    evaluation = evaluate(predictor, painted([7, 7, 0]), ALBANIE)
+    assert evaluation.splits[0].among(predictor.missing).tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("classes", ["cat,dog,a,b,c,d,e,f", "angry,anger,a,b,c,d,e,f", "angry,sad,happy"])
+def test_classes_that_are_not_the_emotions_are_a_sentence(tmp_path: Path, classes: str) -> None:
+    import keras
+
+    keras.Sequential(head_on_colours()).save(tmp_path / "mine.keras")
+    with pytest.raises(BadInputError, match="classes"):
+        open_predictor(tmp_path / "mine.keras", Card.of(None, classes))
+
+
+def test_a_card_for_a_network_that_needs_none_is_refused(seeded_pth: Path) -> None:
+    with pytest.raises(BadInputError, match="leave --input and --classes out"):
+        open_predictor(seeded_pth, Card.of("gray", None))
 
 
 def test_a_keras_model_that_fails_when_it_runs_is_a_sentence(tmp_path: Path) -> None:

@@ -122,6 +122,11 @@ def _split(split: dict[str, Any], result: Result, images: np.ndarray) -> Markup:
         RateRow("All images", split, strong=True),
         RateRow(f"without copies of {before}", split["without_copies"], strong=True),
         RateRow(f"copies of {before} alone", split["copies"]),
+        *(
+            [RateRow(f"without {' and '.join(split['missing'])}, which it does not know", split["without_missing"])]
+            if split["missing"]
+            else []
+        ),
         RateRow("one emotion has the most votes", ties["untied"]),
         RateRow("two have equally many", ties["tied"], "first counts"),
         RateRow("two have equally many", ties["tied_either"], "either counts"),
@@ -250,7 +255,7 @@ def _data(result: Result) -> Markup:
         [
             ("Read from", data["origin"]), ("Images", f"{data['rows']:,}"),
             ("Votes", f"{data['labels']}, {data['label_rows']:,} rows"), ("Exact copies", copies),
-            ("Preprocessing", f"grey as RGB, 0..255 less {', '.join(map(str, result['preprocessing']['mean']))}"),
+            ("Preprocessing", result["preprocessing"]["text"]),
             ("Resize", f"{resize['name']}: {resize['title']}; {resize['text']}"),
         ]
     )  # fmt: skip

@@ -38,6 +38,17 @@ def images(count: int) -> np.ndarray:
     return np.random.default_rng(0).uniform(-120, 130, (count, 3, 224, 224)).astype(np.float32)
 
 
+def test_onnx_runtime_merges_whatever_can_be_merged(written: Path, tmp_path: Path) -> None:
+    """Normalisation, ReLU and sum go into the 53 convolutions: what is run is what is run of PyTorch's own export."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "merged.onnx")
+    onnxruntime.InferenceSession(str(written), options, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(tmp_path / "merged.onnx").graph.node]
+    assert kinds.count("Conv") + kinds.count("FusedConv") == 53
+    assert not {"BatchNormalization", "Relu", "Add"} & set(kinds)
+
+
 @pytest.mark.parametrize("head", [FERPLUS_HEAD, embedding(128), NO_HEAD], ids=str)
 @pytest.mark.parametrize("network", ["resnet50", "senet50"])
 def test_the_graph_has_the_tables_layers_under_their_names(network: str, head: Head) -> None:

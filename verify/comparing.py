@@ -1,0 +1,136 @@
+"""Several networks side by side on FERPlus: one run over the images, scored under several protocols, and a pace.
+
+Every network sees every image once, and each protocol then counts what it keeps; so figures of one protocol are of the
+same images for all networks.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ferplus_keras import __version__
+from ferplus_keras.dataset import Dataset
+from ferplus_keras.dataset.duplicates import find_duplicates
+from ferplus_keras.dataset.protocols import PROTOCOLS
+from ferplus_keras.errors import BadInputError
+from ferplus_keras.networks.emotions import EMOTIONS
+from ferplus_keras.networks.resizing import DEFAULT_RESIZER
+from verify.accuracy import Progress, SplitEvaluation, predict
+from verify.predictors import Predictor
+from verify.result import Result, versions
+from verify.scores import Rate, calibration, macro, mcnemar, per_class
+
+#: The protocols that people publish figures under; what is of one protocol alone is of the first.
+COMPARED = ("albanie", "majority", "wtomin")
+
+#: Rounds of the measurement of pace, in which the networks take turns, and images that each is shown in one.
+ROUNDS, SHOWN = 3, 64
+
+
+def compare(
+    predictors: Sequence[Predictor],
+    dataset: Dataset,
+    *,
+    split: str = "test",
+    resize: str = DEFAULT_RESIZER,
+    limit: int | None = None,
+    command: str = "",
+    progress: Progress = lambda _step: None,
+) -> Result:
+    """``predictors`` on one ``split`` of ``dataset``, as plain data; ``limit``: on its first so many images.
+
+    Raises :class:`BadInputError` when there are no images.
+    """
+    targets = {name: PROTOCOLS[name].apply(dataset.votes) for name in COMPARED}
+    rows = dataset.rows_of(split)
+    rows = rows[np.any([each.kept[rows] for each in targets.values()], axis=0)][:limit]
+    if not len(rows):
+        raise BadInputError(f"{dataset.origin} has no {split} images that these protocols keep.")
+    copied = find_duplicates(dataset).seen(split)
+    networks, hits = [], []
+    for predictor in predictors:
+        found = predict(predictor, dataset.images, rows, resize, progress, predictor.path.name)
+        scored = {}
+        for name, each in targets.items():
+            kept = each.kept[rows]
+            mine = rows[kept]
+            of_protocol = SplitEvaluation(
+                split, mine, len(mine), replace(found, probabilities=found.probabilities[kept]), each.labels[mine],
+                each.distribution[mine], each.most_voted[mine], copied[mine],
+            )  # fmt: skip
+            scored[name] = _scored(of_protocol, predictor.missing)
+            if name == COMPARED[0]:
+                hits.append(of_protocol.correct)
+                details = _details(of_protocol)
+        networks.append(
+            predictor.as_dict()
+            | {"takes": predictor.engine.takes.text, "missing": list(predictor.missing), "notes": list(predictor.notes)}
+            | {"protocols": scored}
+            | details
+        )
+    for network, pace in zip(networks, _paces(predictors, dataset.images, rows, resize), strict=True):
+        network["per_second"] = pace
+    return {
+        "kind": "comparison", "schema": 1, "tool": f"ferplus-keras {__version__}", "command": command,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions(), "split": split,
+        "data": dataset.origin, "images": len(rows), "resize": resize, "protocols": list(COMPARED),
+        "networks": networks, "pairs": _pairs(networks, hits),
+    }  # fmt: skip
+
+
+def _scored(found: SplitEvaluation, missing: Sequence[str]) -> dict[str, Any]:
+    return {
+        "all": found.rate.as_dict(),
+        "without_copies": Rate.of(found.correct[~found.copied]).as_dict(),
+        "without_missing": Rate.of(found.correct[~found.among(missing)]).as_dict(),
+    }
+
+
+def _details(found: SplitEvaluation) -> dict[str, Any]:
+    classes = per_class(found.confusion)
+    return {
+        "classes": [{"name": name} | row for name, row in zip(EMOTIONS, classes, strict=True)],
+        "macro": macro(classes),
+        "ece": calibration(found.predictions.probabilities, found.correct)["ece"],
+    }
+
+
+def _pairs(networks: list[dict[str, Any]], hits: list[np.ndarray]) -> list[dict[str, Any]]:
+    """McNemar's test on each two of the networks, by their places, under the first protocol."""
+    return [
+        {"first": one, "second": other} | mcnemar(hits[one], hits[other])
+        for one, other in combinations(range(len(networks)), 2)
+    ]
+
+
+def _paces(
+    predictors: Sequence[Predictor], images: np.ndarray, rows: np.ndarray, resize: str,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[float]:  # fmt: skip
+    """Images per second of each network, taking turns, so that whatever else the machine does falls on all of them."""
+    taken: list[list[float]] = [[] for _ in predictors]
+    shown = rows[:SHOWN]
+    for _ in range(ROUNDS):
+        for seconds, predictor in zip(taken, predictors, strict=True):
+            begun = clock()
+            predict(predictor, images, shown, resize, lambda _step: None, "")
+            seconds.append(max(clock() - begun, 1e-9))
+    return [len(shown) / statistics.median(seconds) for seconds in taken]
+
+
+def different(networks: Sequence[Path]) -> None:
+    """Raises :class:`BadInputError` where fewer than two networks are named, or one of them twice."""
+    if len(networks) < 2 or len({each.resolve() for each in networks}) < len(networks):
+        raise BadInputError("Name two or more different networks to be compared.")
+
+
+__all__ = ["COMPARED", "compare", "different"]
