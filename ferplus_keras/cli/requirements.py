@@ -99,5 +99,24 @@ def need_network_before(network: str, others: Iterable[str], usage: str) -> None
         raise BadInputError(f"{network} is an image and not a network{meant}. The network comes first: {usage}")
 
 
-__all__ = ["BACKENDS", "backend_of_environment", "installed", "missing_sentence", "need", "need_file",
-           "need_network_before", "need_place_for"]  # fmt: skip
+def may_be_network(path: str, *, alone: bool) -> bool:
+    """Whether ``path``, the first of several arguments or ``alone``, names a network rather than images.
+
+    Images, patterns, ``-`` and folders without a network in them do not; a file of an unknown kind that stands before
+    others does.
+    """
+    lower = path.lower()
+    if lower.endswith(NETWORK_SUFFIXES):
+        return True
+    if lower.endswith((*IMAGE_SUFFIXES, ".parquet")) or path == "-" or any(sign in path for sign in "*?["):
+        return False
+    try:
+        if Path(path).is_dir():
+            return any((Path(path) / name).is_file() for name in ("saved_model.pb", "best.h5"))
+    except (OSError, ValueError):  # need_file says what is wrong with the name
+        return True
+    return not alone
+
+
+__all__ = ["BACKENDS", "NETWORK_SUFFIXES", "backend_of_environment", "installed", "may_be_network", "missing_sentence",
+           "need", "need_file", "need_network_before", "need_place_for"]  # fmt: skip

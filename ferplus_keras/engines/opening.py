@@ -10,7 +10,7 @@ from ferplus_keras import HDF5_MAGIC
 from ferplus_keras.engines.engine import Engine
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
-from ferplus_keras.files.signatures import is_onnx
+from ferplus_keras.files.signatures import is_onnx, is_safetensors
 from ferplus_keras.files.tflite_file import is_tflite
 from ferplus_keras.files.zips import is_keras_zip
 
@@ -51,6 +51,10 @@ def open_engine(path: str | Path, threads: int | None = None) -> Engine:
         from ferplus_keras.engines.onnx_engine import open_onnx
 
         return open_onnx(file, threads)
+    if is_safetensors(head):
+        from ferplus_keras.engines.shipped_engine import open_shipped
+
+        return open_shipped(path)
     raise BadInputError(
         f"{path} is none of the files that can be run: .h5, .weights.h5, .keras, .onnx, .tflite or a SavedModel. "
         f"`ferplus convert {path.name} {path.stem}.h5` makes one of a checkpoint."
