@@ -100,8 +100,10 @@ def _read(table: Architecture, stored: dict[str, np.ndarray], layer: str, role: 
 
 def shipped() -> dict[str, Shipped]:
     """The trained networks by name, the best first. Raises :class:`BadInputError` when the manifest is not valid."""
-    import tomllib  # from Python 3.11 on; `compat` runs on 3.9 as long as nobody asks for these
-
+    try:
+        import tomllib
+    except ModuleNotFoundError:  # `compat` runs in the Python 3.9 of old Keras, without these networks
+        return {}
     folder = shipped_folder()
     try:
         entries = tomllib.loads((folder / MANIFEST).read_text("utf-8")).get("trained", {})

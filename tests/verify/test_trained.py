@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import ferplus_keras
 from ferplus_keras import EmotionClassifier
 from ferplus_keras.cli import main
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.files.shipped import Recorded, Shipped, best_shipped, shipped, shipped_at
 from ferplus_keras.networks.architecture import architecture, torch_name
 from tests.verify.oracles import painted
@@ -28,13 +30,11 @@ def test_every_shipped_network_has_its_figures_and_is_the_file_that_the_manifest
             == each.table.parameters  # fmt: skip
 
 
-@pytest.mark.parametrize("network", ["resnet50", "compact"])
-def test_pytorch_names_give_the_same_arrays_as_keras_roles(network: str, tmp_path: Path) -> None:
+def made_up(network: str, path: Path) -> tuple[Shipped, dict[str, dict[str, np.ndarray]]]:
+    """A trained network with random weights in ``path``, under PyTorch's names, and its arrays."""
     from safetensors.numpy import save_file
 
-    from ferplus_keras.files.hashing import sha256_of
-
-    path, numbers = tmp_path / "t.safetensors", np.random.default_rng(0)
+    numbers = np.random.default_rng(0)
     want = {layer: {role: numbers.random(shape, np.float32).astype(np.float16) for role, shape in roles.items()}
             for layer, roles in architecture(network).parameters.items()}  # fmt: skip
     stored = {}
@@ -43,9 +43,39 @@ def test_pytorch_names_give_the_same_arrays_as_keras_roles(network: str, tmp_pat
             turned = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
             stored[torch_name(layer, role)] = np.ascontiguousarray(turned) if role == "kernel" else array
     save_file(stored, path)
-    got = Shipped("t", network, path, sha256_of(path), 48).arrays()
+    side = 48 if network == "compact" else 224
+    return Shipped(f"{network}_ferplus", network, path, sha256_of(path), side), want
+
+
+def test_pytorch_names_give_the_same_arrays_as_keras_roles(tmp_path: Path) -> None:
+    trained, want = made_up("compact", tmp_path / "t.safetensors")
+    got = trained.arrays()
     assert all(np.array_equal(got[layer][role], array) for layer, roles in want.items()
                for role, array in roles.items())  # fmt: skip
+
+
+def test_the_large_ones_that_are_not_shipped_yet_are_said_in_one_sentence() -> None:
+    with pytest.raises(BadInputError, match="No trained resnet50 comes with this version; there is the compact"):
+        ferplus_keras.ResNet50(weights="ferplus")
+
+
+@pytest.mark.slow  # the full size: a file of fifty megabytes, and two models
+def test_the_name_ferplus_loads_the_trained_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ferplus_keras.applications import models
+    from ferplus_keras.compat import vggface
+
+    trained, want = made_up("resnet50", tmp_path / "model.safetensors")
+    monkeypatch.setenv("FERPLUS_WEIGHTS", str(tmp_path))
+    for module in (models, vggface):
+        monkeypatch.setattr(module, "shipped", lambda: {trained.name: trained})
+    monkeypatch.setattr(vggface, "shipped_at", lambda _path: trained)
+    for weights in (ferplus_keras.ResNet50(weights="ferplus"), ferplus_keras.ResNet50(False, "ferplus")):
+        for layer in ("conv1_7x7_s2", "conv5_3_1x1_increase_bn"):
+            for got, array in zip(weights.get_layer(layer).get_weights(), want[layer].values(), strict=True):
+                np.testing.assert_array_equal(got, array)
+    theirs = vggface.VGGFace(model="resnet50", weights="ferplus")
+    kernel = vggface.get_layer(theirs, "conv1/7x7_s2").get_weights()[0]
+    np.testing.assert_array_equal(kernel, want["conv1_7x7_s2"]["kernel"][:, :, ::-1])  # it takes BGR
 
 
 def test_a_changed_file_is_not_run(tmp_path: Path) -> None:
