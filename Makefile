@@ -30,7 +30,7 @@ export PYTHONWARNINGS ?= ignore::DeprecationWarning
 export MATRIX := $(abspath $(MATRIX))
 export KERAS2_PYTHON := $(abspath $(VENV_KERAS2))/bin/python
 
-.PHONY: help convert fetch verify accuracy predict report finetune test test-all fuzz matrix lint format bench wheelhouse clean
+.PHONY: help convert fetch verify accuracy trained predict report finetune test test-all fuzz matrix lint format bench wheelhouse clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -52,6 +52,9 @@ accuracy: $(VENV)/.convert  ## accuracy on FERPlus (DATA=path or FERPLUS_DATA; M
 		$(addprefix --split ,$(SPLIT)) $(addprefix --expect ,$(EXPECT)) \
 		--report "weights/reports/$$(basename "$$model").accuracy"; code=$$?; \
 		[ $$code -lt 128 ] || exit $$code; [ $$code -le $$worst ] || worst=$$code; done; exit $$worst
+
+trained: $(VENV)/.convert  ## repeat the recorded accuracies of the networks trained here (DATA=path or FERPLUS_DATA)
+	@$(BIN)/ferplus verify trained $(addprefix --data ,$(DATA))
 
 predict: $(VENV)/.convert  ## emotions of images (INPUT="face.png folder", MODEL=file, CSV=file)
 	@model="$(or $(MODEL),$(firstword $(wildcard weights/output/*_ferplus*.h5)))"; \

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.files.folders import WEIGHTS_VARIABLE, output_folder, weights_folder
+from ferplus_keras.files.folders import MANIFEST, WEIGHTS_VARIABLE, output_folder, shipped_folder, weights_folder
 from ferplus_keras.networks.architecture import NO_HEAD, Head, classifier, embedding
 
 
@@ -41,7 +41,9 @@ def reports_folder() -> Path:
 
 def read_manifest(path: Path | None = None) -> dict[str, Known]:
     """The manifest by name. Raises :class:`BadInputError` when it is not valid, naming the entry."""
-    path = path or weights_folder() / "manifest.toml"
+    if path is None:
+        own = weights_folder() / MANIFEST
+        path = own if own.is_file() else shipped_folder() / MANIFEST
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -51,7 +53,7 @@ def read_manifest(path: Path | None = None) -> dict[str, Known]:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInputError(f"{path} is not valid TOML: {error}.") from None
-    return {name: _known(path, name, entry) for name, entry in raw.items()}
+    return {name: _known(path, name, entry) for name, entry in raw.items() if name != "trained"}
 
 
 def _known(path: Path, name: str, entry: Any) -> Known:

@@ -23,6 +23,7 @@ from convert.writers import FORMATS, Written
 from ferplus_keras import __version__
 from ferplus_keras.errors import BadInputError, CheckFailedError, DownloadError, OutputError
 from ferplus_keras.files.hashing import sha256_of
+from ferplus_keras.files.shipped import Shipped, shipped
 
 #: Files that are verified by running them.
 CHECKED = (".h5", ".keras", ".onnx")
@@ -31,6 +32,9 @@ CHECKED = (".h5", ".keras", ".onnx")
 STAGING = ".partial-{}-convert-all"
 
 TOOL = f"ferplus-keras {__version__}"
+
+#: The word in the names of what was made of a network that was trained here.
+TRAINED = "trained"
 
 #: Seconds to wait for a server that may have been gone since 2020.
 CONNECT_TIMEOUT = 10.0
@@ -56,9 +60,10 @@ def convert_all(
 ) -> list[Made]:
     """Convert the manifest's default checkpoints into ``weights/output`` and check each result's parity.
 
-    A file in ``weights/downloads`` is used as it is; else it is fetched, unless ``offline``; else a seeded stand-in
-    takes its place and says so in its name. Each file's report goes into a folder of its own in ``reports``, if that
-    is given. A file takes its name only when it has passed; one that has, from the same source, is not made again.
+    A file in ``weights/downloads`` is used as it is; else the network that was trained here, if one comes with the
+    package; else the file is fetched, unless ``offline``; else a seeded stand-in takes its place. Names say ``trained``
+    or ``standin``. Each file's report goes into a folder of its own in ``reports``, if that is given. A file takes its
+    name only when it has passed; one that has, from the same source, is not made again.
     Raises :class:`FerplusError` when a step fails.
     """
     start = time.perf_counter()
@@ -69,7 +74,8 @@ def convert_all(
                 continue
             source = _source(known, offline, say)
             digest = sha256_of(source)
-            name = f"{known.name}-{STANDIN}" if STANDIN in source.name else known.name
+            kind = STANDIN if STANDIN in source.name else TRAINED if shipped_as(source) else ""
+            name = f"{known.name}-{kind}" if kind else known.name
             todo = []
             for target in (output_folder() / f"{name}{FORMATS[format].suffix}" for format in formats):
                 if (done := _finished(target, source, digest, reports)) is None:
@@ -173,6 +179,10 @@ def _source(known: Known, offline: bool, say: Callable[[str], None]) -> Path:
 
     folder = downloads_folder()
     path = folder / known.file
+    trained = shipped().get(known.name)
+    if trained and not path.exists():
+        say(f"{known.name}: using the {trained.title}")
+        return trained.path
     if offline and not path.exists():
         say(f"{known.name}: {path} is not there and --offline was given")
     else:
@@ -202,8 +212,9 @@ def verify_all(*, reports: Path | None = None, say: Callable[[str], None] = lamb
         provenance = own_provenance(path)
         if provenance is None:
             raise BadInputError(f"{path} does not say what it was made from. Run `make convert` again.")
-        source = downloads_folder() / provenance.source.name
-        if not source.exists() or sha256_of(source) != provenance.source.sha256:
+        sources = [downloads_folder() / provenance.source.name, *(each.path for each in shipped().values())]
+        same = (each for each in sources if each.exists() and sha256_of(each) == provenance.source.sha256)
+        if (source := next(same, None)) is None:
             raise BadInputError(
                 f"{path} was made from {provenance.source.name}, which is not in {downloads_folder()} any more, or is "
                 "another file now. Run `make convert` again."
@@ -254,20 +265,35 @@ def parity_in_own_process(
 
 def table(made: list[Made]) -> str:
     """The closing table: file, size, SHA-256, parity, and what to do next."""
-    rows = [("file", "size", "sha256", "float64", "float32", "verdict")]
+    rows = [("file", "size", "sha256", "float64", "float32", "verdict", "weights")]
     for each in made:
         figures = {dtype: _worst_logits(each.parity.get("runs", []), dtype) for dtype in ("float64", "float32")}
         verdict = {True: "same function", False: "DIFFERENT", None: "bits compared"}[each.parity.get("passed")]
         rows.append(
             (
                 _shown(each.written.path), f"{each.written.size / 1e6:.1f} MB", each.written.sha256[:12],
-                figures["float64"], figures["float32"], verdict,
+                figures["float64"], figures["float32"], verdict, _weights(each),
             )
         )  # fmt: skip
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join([*lines, "", *_next_steps(made)])
+
+
+def shipped_as(source: Path) -> Shipped | None:
+    """The trained network that ``source`` is the file of; None when it is another file."""
+    return next((each for each in shipped().values() if each.path == source), None)
+
+
+def _weights(made: Made) -> str:
+    """Whose weights they are, and how good."""
+    if made.standin:
+        return "STAND-IN"
+    if trained := shipped_as(made.source):
+        return f"trained here: {trained.figure}"
+    known = next((each for each in read_manifest().values() if each.file == made.source.name), None)
+    return f"published: {known.accuracy['test']} % on FERPlus Test" if known and known.accuracy else "published"
 
 
 def _worst_logits(runs: list[dict[str, Any]], dtype: str) -> str:

@@ -27,7 +27,8 @@ from ferplus_keras.engines.torchscript import is_torchscript
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.keras_files import open_keras_file
 from ferplus_keras.files.mapped_file import MappedFile
-from ferplus_keras.files.signatures import is_mat_file, is_onnx
+from ferplus_keras.files.shipped import shipped_at
+from ferplus_keras.files.signatures import is_mat_file, is_onnx, is_safetensors
 from ferplus_keras.files.zips import is_keras_zip
 from ferplus_keras.networks.architecture import INPUT_SIZE
 from ferplus_keras.networks.emotions import EMOTIONS, emotion_of
@@ -180,6 +181,13 @@ def _refuse_card(path: Path, card: Card) -> None:
         )
 
 
+def _open_shipped(path: Path, card: Card) -> Predictor:
+    _refuse_card(path, card)
+    file = MappedFile(path)
+    source = Source(path.name, file.size, file.sha256(), "safetensors")
+    return _predictor(open_engine(path), source, None, ("it comes with this package, trained here",))
+
+
 def _open_export(path: Path, card: Card) -> Predictor:
     export = read_export(path)
     assert export is not None
@@ -257,6 +265,7 @@ KINDS = (
     Kind("export", lambda path, _head: is_export(path), _open_export),
     Kind("matconvnet", lambda _path, head: is_mat_file(head), _open_matconvnet),
     Kind("keras", lambda path, head: head.startswith(HDF5_MAGIC) or is_keras_zip(path), _open_keras),
+    Kind("shipped", lambda path, head: is_safetensors(head) and shipped_at(path) is not None, _open_shipped),
     Kind("onnx", lambda _path, head: is_onnx(head), _open_engine),
     Kind("torchscript", lambda path, _head: is_torchscript(MappedFile(path)), _open_engine),
     Kind("torch", lambda _path, _head: True, _open_torch),

@@ -9,13 +9,13 @@ from pathlib import Path
 from convert.checkpoint import STANDIN, Checkpoint, Provenance, Source, labels_for, with_output
 from convert.heads import as_classifier, foreign_head
 from convert.matching import Match, NamedArrays, match, without_prefix
-from convert.readers.safetensors_file import is_safetensors, read_safetensors
+from convert.readers.safetensors_file import read_safetensors
 from convert.readers.torch_file import is_torch_file, read_torch_file
 from convert.torchvision_names import MARKER, NOTE, published_name
 from ferplus_keras import HDF5_MAGIC, PROVENANCE_KEY
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
-from ferplus_keras.files.signatures import is_mat_file, is_onnx
+from ferplus_keras.files.signatures import is_mat_file, is_onnx, is_safetensors
 from ferplus_keras.files.zips import is_keras_zip
 from ferplus_keras.networks.architecture import Head, architecture
 from ferplus_keras.networks.keras_vggface import KERAS_VGGFACE

@@ -30,11 +30,6 @@ DTYPES = {
 }
 
 
-def is_safetensors(head: bytes) -> bool:
-    """Whether a file that starts with ``head`` (9 bytes do) may be safetensors: a header length, then JSON."""
-    return len(head) >= 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100 << 20
-
-
 def read_safetensors(file: MappedFile, key: str | None = None) -> NamedArrays:
     """The tensors of a ``.safetensors`` file by name; of the network under ``key`` where it holds several.
 

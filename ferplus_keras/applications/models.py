@@ -12,12 +12,17 @@ from typing import Any
 
 import keras
 
-from ferplus_keras.applications.loading import LoadReport, load_weights
+from ferplus_keras.applications.loading import HEADS, LoadReport, assign, load_weights
+from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.keras_files import open_keras_file
+from ferplus_keras.files.shipped import Shipped, shipped
 from ferplus_keras.networks import architecture as arch
 from ferplus_keras.networks.architecture import INPUT_SIZE, NO_HEAD, classifier, embedding
 from ferplus_keras.networks.models import Activation, model_from_architecture
 from ferplus_keras.networks.preprocessing import MIN_SIZE, trained_side
+
+#: What stands for the trained weights in place of a path.
+FERPLUS = "ferplus"
 
 
 def ResNet50(  # noqa: N802  (the name people know from keras.applications)
@@ -37,7 +42,8 @@ def ResNet50(  # noqa: N802  (the name people know from keras.applications)
 
     Args:
         include_top: whether the classifier (and ``classifier_activation``) stand on the features.
-        weights: path of a converted file (``.h5``, ``.weights.h5``, ``.keras``), or None for random weights. With
+        weights: path of a converted file (``.h5``, ``.weights.h5``, ``.keras``), "ferplus" for the weights that
+            were trained here and come with the package, or None for random weights. With
             ``include_top=False`` the file's head, if it has one, is left out; everything else must match by name.
         input_tensor: a Keras tensor to build upon.
         input_shape: height, width, 3. Default the size that ``weights`` were trained at, else 224 x 224; any size when
@@ -98,7 +104,8 @@ def build(
     dropout: float = 0.0,
 ) -> keras.Model:
     """The model of ``network`` ("resnet50" or "senet50"); the other arguments are those of :func:`ResNet50`."""
-    if weights is not None and not Path(weights).is_file():
+    trained_here = _shipped(network) if weights == FERPLUS else None
+    if weights is not None and not trained_here and not Path(weights).is_file():
         raise ValueError(
             f"weights is None or the path of a converted file, and there is no file {str(weights)!r}; "
             "`ferplus convert` makes one from a PyTorch checkpoint"
@@ -111,7 +118,7 @@ def build(
     if include_top:
         head = classifier(classes) if embedding_size is None else embedding(embedding_size)
     table = arch.architecture(network, head, dropout)
-    trained = None if weights is None else trained_at(weights)
+    trained = trained_here.size if trained_here else None if weights is None else trained_at(weights)
     shape = _checked_shape(input_shape, input_tensor, include_top, trained or INPUT_SIZE)
     if trained and include_top and shape[:2] != (trained, trained):
         warnings.warn(
@@ -127,10 +134,27 @@ def build(
         activation=classifier_activation,
         name=name or network,
     )
-    if weights is not None:
+    if trained_here:
+        arrays = trained_here.arrays()
+        layers = {name: model.get_layer(name) for name in table.parameters}
+        names = {name: name for name in arrays}
+        assign(model, layers, arrays, trained_here.path, names, () if include_top else HEADS)
+    elif weights is not None:
         # Layers of the user's that stand before input_tensor may own weights too; the file knows nothing of them.
         load_weights(model, weights, skip_head=not include_top, layers=table.parameters)
     return model
+
+
+def _shipped(network: str) -> Shipped:
+    """The trained weights of ``network``. Raises :class:`BadInputError` when none come with the package."""
+    found = next((each for each in shipped().values() if each.network == network), None)
+    if found is None:
+        others = ", ".join(each.title for each in shipped().values()) or "nothing"
+        raise BadInputError(
+            f"No trained {network} comes with this version; there is the {others}, which EmotionClassifier() uses. "
+            "Give the path of a converted file as weights."
+        )
+    return found
 
 
 def trained_at(path: str | Path) -> int | None:

@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from ferplus_keras.cli import screen
 from ferplus_keras.cli.parsing import number
 from ferplus_keras.cli.progress import Progress
-from ferplus_keras.cli.requirements import need, need_file, need_network_before, need_place_for
+from ferplus_keras.cli.requirements import (
+    NETWORK_SUFFIXES,
+    may_be_network,
+    need,
+    need_file,
+    need_network_before,
+    need_place_for,
+)
 from ferplus_keras.cli.shared import SKIPPED, Commands, count, in_the_way, keras_settings, silent_stderr
 from ferplus_keras.durations import duration
 from ferplus_keras.errors import BadInputError
@@ -39,9 +46,12 @@ def add(commands: Commands) -> None:
         "predict", _predict, "Say which emotion images of faces show.",
         "ferplus predict resnet50_ferplus.h5 faces/ --csv emotions.csv",
     )  # fmt: skip
-    predict.add_argument("model", metavar="MODEL", help=".h5, .weights.h5, .keras, .onnx or .tflite")
     predict.add_argument(
-        "inputs", metavar="INPUT", nargs="+",
+        "model", metavar="MODEL",
+        help=".h5, .weights.h5, .keras, .onnx or .tflite; left out, the trained network that comes with the package",
+    )  # fmt: skip
+    predict.add_argument(
+        "inputs", metavar="INPUT", nargs="*",
         help='images, folders, patterns ("faces/**/*.jpg"), Parquet files, or - for a list of names on stdin',
     )  # fmt: skip
     predict.add_argument("--csv", metavar="FILE", type=Path, help="write the results there, as they come")
@@ -78,6 +88,7 @@ def add(commands: Commands) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
+    _choose_network(options)
     _check(options)
     from ferplus_keras.files.atomic import claimed
 
@@ -120,6 +131,24 @@ def _answered(options: argparse.Namespace, start: float) -> int:
     return outcome.finish()
 
 
+def _choose_network(options: argparse.Namespace) -> None:
+    """Where the first argument is no network, take the one that comes with the package, and say which.
+
+    Raises :class:`BadInputError` when a network stands alone, or behind an image.
+    """
+    if any(each.lower().endswith(NETWORK_SUFFIXES) for each in options.inputs):
+        need_network_before(options.model, options.inputs, "ferplus predict NETWORK IMAGE")
+    if may_be_network(options.model, alone=not options.inputs):
+        if not options.inputs:
+            raise BadInputError(f"{options.model} is a network, and no image is named: ferplus predict NETWORK IMAGE")
+        return
+    from ferplus_keras.files.shipped import best_shipped
+
+    chosen = best_shipped()
+    options.inputs, options.model = [options.model, *options.inputs], str(chosen.path)
+    screen.notice(f"no network was named; using the {chosen.title}")
+
+
 def _list_of_names(options: argparse.Namespace) -> BinaryIO | None:
     if "-" not in options.inputs:
         return None
@@ -130,7 +159,7 @@ def _list_of_names(options: argparse.Namespace) -> BinaryIO | None:
 
 def _settings(model: str) -> None:
     """What Keras finds when it is imported, if it is; packages that are missing for a Keras file are all named."""
-    if model.lower().endswith((".h5", ".hdf5", ".keras")):
+    if model.lower().endswith((".h5", ".hdf5", ".keras", ".safetensors")):
         keras_settings()
         need("keras", os.environ["KERAS_BACKEND"])
     else:
@@ -164,7 +193,6 @@ def _nothing_to_do(ahead: Ahead, options: argparse.Namespace) -> bool:
 
 def _check(options: argparse.Namespace) -> None:
     """All that can be told from the command line and the disk. Raises :class:`BadInputError`."""
-    need_network_before(options.model, options.inputs, "ferplus predict NETWORK IMAGE")
     need_file(options.model, folder=True)
     if options.annotate:
         need_place_for(options.annotate)

@@ -97,3 +97,22 @@ def need_network_before(network: str, others: Iterable[str], usage: str) -> None
         swapped = next((each for each in others if each.lower().endswith(NETWORK_SUFFIXES)), None)
         meant = f"; {swapped} looks like one" if swapped else ""
         raise BadInputError(f"{network} is an image and not a network{meant}. The network comes first: {usage}")
+
+
+def may_be_network(path: str, *, alone: bool) -> bool:
+    """Whether ``path``, the first of several arguments or ``alone``, names a network rather than images.
+
+    Images, patterns, ``-`` and folders without a network in them do not; a file of an unknown kind that stands before
+    others does.
+    """
+    lower = path.lower()
+    if lower.endswith(NETWORK_SUFFIXES):
+        return True
+    if lower.endswith((*IMAGE_SUFFIXES, ".parquet")) or path == "-" or any(sign in path for sign in "*?["):
+        return False
+    try:
+        if Path(path).is_dir():
+            return any((Path(path) / name).is_file() for name in ("saved_model.pb", "best.h5"))
+    except (OSError, ValueError):  # need_file says what is wrong with the name
+        return True
+    return not alone

@@ -25,6 +25,7 @@ from ferplus_keras.cli.shared import (
     sayer,
     seed,
     silent_stderr,
+    start_keras,
     tolerance,
     verify_group,
 )
@@ -80,6 +81,40 @@ def add(commands: Commands) -> None:
         "--n", type=count, default=2, metavar="N", help="images to run if the numbers differ (default: 2)"
     )
     same.add_argument("--seed", type=seed, default=0, help="seed of the images (default: 0)")
+
+    trained = checks.add(
+        "trained", _verify_trained, "Repeat the recorded accuracies of the networks that come with the package.",
+        "ferplus verify trained --data fer2013",
+    )  # fmt: skip
+    trained.add_argument("--data", metavar="PATH", help="FERPlus (default: $FERPLUS_DATA, or where it is found)")
+    trained.add_argument("--record", action="store_true", help="print what belongs in the manifest instead")
+
+
+def _verify_trained(options: argparse.Namespace) -> int:
+    keras_settings()
+    from ferplus_keras.cli.accuracy import Steps
+    from ferplus_keras.dataset import load_ferplus
+    from ferplus_keras.files.shipped import shipped
+    from verify.predictors import open_predictor
+    from verify.trained import as_toml, measure, repeat, table
+
+    say = Steps(quiet=options.json)
+    dataset = load_ferplus(options.data, progress=say.passing)
+    start_keras()
+    if options.record:
+        for network in shipped().values():
+            found = measure(open_predictor(network.path), dataset, progress=say.step)
+            screen.result(f"[trained.{network.name}]", *as_toml(found).split("\n"))
+        return 0
+    repeated = [each for network in shipped().values() for each in repeat(network, dataset, say.step)]
+    passed = all(each.passed for each in repeated)
+    if options.json:
+        screen.result_json({"passed": passed, "figures": [each.as_dict() for each in repeated]})
+        return 0 if passed else 1
+    screen.result(*table(repeated).split("\n"))
+    if not passed:
+        raise CheckFailedError("A trained network is not as often right as was recorded of it.")
+    return 0
 
 
 def _verify_same(options: argparse.Namespace) -> int:

@@ -8,10 +8,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ferplus_keras.applications.loading import HEADS, LoadReport, assign, neutral_layers
+from ferplus_keras.applications.loading import HEADS, Arrays, LoadReport, assign, neutral_layers
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.folders import output_folder
 from ferplus_keras.files.keras_files import open_keras_file
+from ferplus_keras.files.shipped import shipped, shipped_at
 from ferplus_keras.networks import architecture as arch
 from ferplus_keras.networks.architecture import INPUT_SIZE, NETWORKS, NO_HEAD, classifier
 from ferplus_keras.networks.building import model_from_plan
@@ -50,7 +51,8 @@ def VGGFace(  # noqa: N802  (keras_vggface's name)
     Args:
         include_top: whether the softmax ``classifier`` stands on the features.
         model: "resnet50" or "senet50". ("vgg16", the original's default, is not one of these networks.)
-        weights: "ferplus" or "vggface" (VGGFace2) for a converted file in ``weights/output``; a path; None for random.
+        weights: "ferplus" or "vggface" (VGGFace2) for a converted file in ``weights/output``, or for "ferplus" what was
+            trained here and comes with the package; a path; None for random.
         input_tensor: a tensor of the same Keras to build upon, BGR less the mean.
         input_shape: height, width, 3, at least 195 each; 224 x 224 with the top.
         pooling: without top: "avg" or "max" for 2048 features, None for ``avg_pool`` itself, 1 x 1 x 2048.
@@ -90,16 +92,24 @@ def load(model: Any, path: Path, layers: set[str], *, skip_head: bool) -> LoadRe
 
     Raises :class:`BadInputError` when they do not fit.
     """
-    with open_keras_file(path) as file:
-        try:
-            arrays, names = neutral_layers(file)
-        except BadInputError as error:
-            raise BadInputError(f"{path} does not fit {model.name}: {error}. Nothing was loaded.") from None
+    arrays, names = _stored(model, path)
     arrays[CONV1] = {role: turned(array) for role, array in arrays[CONV1].items()}
     others = [key for key in names if key not in map(our_name, layers)]
     left = HEADS | set(others[:1]) if len(others) == 1 else HEADS  # a head of any name, when it is all that is left
     wanted = {layer.name: layer for layer in model.layers if layer.weights and layer.name in layers}
     return assign(model, wanted, arrays, path, names, left if skip_head else ())
+
+
+def _stored(model: Any, path: Path) -> tuple[Arrays, dict[str, str]]:
+    """The arrays in ``path`` under our names, and our name -> the file's."""
+    if path.suffix == ".safetensors" and (trained := shipped_at(path)):
+        arrays = trained.arrays()
+        return arrays, {name: name for name in arrays}
+    with open_keras_file(path) as file:
+        try:
+            return neutral_layers(file)
+        except BadInputError as error:
+            raise BadInputError(f"{path} does not fit {model.name}: {error}. Nothing was loaded.") from None
 
 
 def get_layer(model: Any, name: str) -> Any:
@@ -141,7 +151,10 @@ def _path(network: str, weights: str | Path) -> Path:
             "`ferplus convert` makes one."
         )
     stems = [stem.format(network=network) for stem in KNOWN[str(weights)][0]]
-    for stem in (*stems, *(f"{stem}-standin" for stem in stems)):
+    trained = next((each.path for each in shipped().values() if each.network == network), None)
+    for stem in (*stems, *(f"{stem}-trained" for stem in stems), *(f"{stem}-standin" for stem in stems)):
+        if stem.endswith("-standin") and trained and weights == "ferplus":
+            return trained
         for suffix in SUFFIXES:
             path = output_folder() / f"{stem}{suffix}"
             if path.is_file():

@@ -40,14 +40,14 @@ def open_keras(path: Path, card: Card = NO_CARD) -> Engine:
             side = told.side_for(*_input_sides(file))
         else:
             names, written_by, kind = [name for name, _, _ in file.config_layers], file.keras_version, file.kind
-    _import(path)
+    imported_for(path)
     if known is None:
         return engine_of_model(told, load_model(path, kind, names, written_by))
     from ferplus_keras.engines.forward import Forward
 
     with silent_stderr():
         forward = Forward(table, arrays)
-    return told.engine(_by(), forward.logits, table.head.units, side=side, network=table.network, gives=LOGITS)
+    return told.engine(running(), forward.logits, table.head.units, side=side, network=table.network, gives=LOGITS)
 
 
 def engine_of_model(told: Told, model: Any) -> Engine:
@@ -74,7 +74,7 @@ def engine_of_model(told: Told, model: Any) -> Engine:
     softmax = any(getattr(getattr(layer, "activation", None), "__name__", "") == "softmax" for layer in model.layers)
     gives = (PROBABILITIES if softmax else LOGITS) if told.record else None
     return told.engine(
-        _by(), call, shape[-1] if len(shape) == 2 else None, side=side, gives=gives,
+        running(), call, shape[-1] if len(shape) == 2 else None, side=side, gives=gives,
         fixed=shapes[0][0] or BATCH, channels_first=layout.first, order=layout.order,
         dtype="uint8" if dtype == "uint8" else "float32",
     )  # fmt: skip
@@ -100,7 +100,7 @@ def load_model(path: Path, kind: str, names: list[str], written_by: str | None) 
 
     ``kind``, ``names`` (of its layers), ``written_by`` (a version of Keras): as :func:`open_keras_file` found them.
     """
-    _import(path)
+    imported_for(path)
     import keras
 
     try:
@@ -126,7 +126,8 @@ def _input_sides(file: KerasFile) -> tuple[int | None, ...]:
     return ()
 
 
-def _import(path: Path) -> None:
+def imported_for(path: Path) -> None:
+    """Import Keras. Raises :class:`BadInputError` that names ``path`` when it is not installed."""
     try:
         import_keras()
     except ImportError as error:
@@ -136,7 +137,8 @@ def _import(path: Path) -> None:
         ) from None
 
 
-def _by() -> str:
+def running() -> str:
+    """What runs a network, in words."""
     import keras
 
     return f"Keras {keras.__version__} on {keras.backend.backend()}"
@@ -180,4 +182,4 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".")[:3] if part.isdigit())
 
 
-__all__ = ["engine_of_model", "load_model", "open_keras"]
+__all__ = ["engine_of_model", "imported_for", "load_model", "open_keras", "running"]

@@ -11,7 +11,7 @@ from ferplus_keras.engines.card import Card
 from ferplus_keras.engines.engine import Engine
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
-from ferplus_keras.files.signatures import is_onnx
+from ferplus_keras.files.signatures import is_onnx, is_safetensors
 from ferplus_keras.files.tflite_file import is_tflite
 from ferplus_keras.files.zips import is_keras_zip
 
@@ -54,6 +54,10 @@ def open_engine(path: str | Path, threads: int | None = None, card: Card | None 
         from ferplus_keras.engines.onnx_engine import open_onnx
 
         return open_onnx(file, threads, card)
+    if is_safetensors(head):
+        from ferplus_keras.engines.shipped_engine import open_shipped
+
+        return open_shipped(path)
     from ferplus_keras.engines.torchscript import is_torchscript, open_torchscript
 
     if is_torchscript(file):

@@ -1,4 +1,4 @@
-"""Where converted weights lie."""
+"""Where weights lie: those that come with the package, and those that are downloaded and converted."""
 
 from __future__ import annotations
 
@@ -7,12 +7,22 @@ from pathlib import Path
 
 from ferplus_keras.errors import BadInputError
 
-#: Folder of the manifest, the downloads and the outputs. The variable moves it, for instance to a larger disk.
+#: Folder of the downloads and the outputs. The variable moves it, for instance to a larger disk.
 WEIGHTS_VARIABLE = "FERPLUS_WEIGHTS"
+
+MANIFEST = "manifest.toml"
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def shipped_folder() -> Path:
+    """The folder of the manifest and the trained weights: the checkout's ``weights``, or the wheel's copy of it."""
+    checkout = _PACKAGE.parent / "weights"
+    return checkout if (checkout / MANIFEST).is_file() else _PACKAGE / "weights"
 
 
 def weights_folder() -> Path:
-    """``$FERPLUS_WEIGHTS``, or the ``weights`` folder of the checkout that this package was installed from.
+    """``$FERPLUS_WEIGHTS``, or the checkout's ``weights``, or a folder of the user's where this is installed.
 
     Raises :class:`BadInputError` when the variable names something that is no folder.
     """
@@ -20,9 +30,16 @@ def weights_folder() -> Path:
         if os.path.lexists(folder) and not os.path.isdir(folder):  # noqa: PTH112  (Path.is_dir raises on a long name)
             raise BadInputError(f"{WEIGHTS_VARIABLE} is {folder}, which is no folder: set it to one, or unset it.")
         return Path(folder)
-    return Path(__file__).resolve().parents[2] / "weights"
+    if shipped_folder().parent != _PACKAGE:
+        return shipped_folder()
+    from platformdirs import user_data_path
+
+    return user_data_path("ferplus-keras", appauthor=False) / "weights"
 
 
 def output_folder() -> Path:
     """Where ``make convert`` puts its results."""
     return weights_folder() / "output"
+
+
+__all__ = ["MANIFEST", "WEIGHTS_VARIABLE", "output_folder", "shipped_folder", "weights_folder"]

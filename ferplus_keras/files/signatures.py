@@ -16,4 +16,9 @@ def is_onnx(head: bytes) -> bool:
     return len(head) > 2 and head[0] == 0x08 and 1 <= head[1] <= 0x20 and head[2] in b"\x12\x1a\x22\x28\x32\x3a\x42"
 
 
-__all__ = ["is_mat_file", "is_onnx"]
+def is_safetensors(head: bytes) -> bool:
+    """Whether a file that starts with ``head`` (9 bytes do) may be safetensors: a header length, then JSON."""
+    return len(head) >= 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100 << 20
+
+
+__all__ = ["is_mat_file", "is_onnx", "is_safetensors"]

@@ -11,6 +11,7 @@ import numpy as np
 from ferplus_keras.engines import open_engine
 from ferplus_keras.engines.engine import BATCH
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.shipped import best_shipped
 from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.predict.given import is_one, items, name_of, opened
 from ferplus_keras.predict.records import Prediction
@@ -20,8 +21,10 @@ from ferplus_keras.predict.streaming import Preparation, stream
 class EmotionClassifier:
     """The network in a ``.h5``, ``.weights.h5``, ``.keras``, ``.onnx`` or ``.tflite`` file, ready to be asked.
 
-    A folder may be a SavedModel, or that of a finished training.
+    A folder may be a SavedModel, or that of a finished training. Without a path it is the best of the trained networks
+    that come with the package: ``repr`` says which.
 
+    >>> classifier = EmotionClassifier()
     >>> classifier = EmotionClassifier("resnet50_ferplus.h5")
     >>> classifier.predict("face.png").emotion
     >>> [each.probabilities["happiness"] for each in classifier.predict(["a.png", image, pixels])]
@@ -31,7 +34,9 @@ class EmotionClassifier:
     Raises :class:`ferplus_keras.errors.BadInputError` when the file is not such a network.
     """
 
-    def __init__(self, path: str | Path, *, threads: int | None = None) -> None:
+    def __init__(self, path: str | Path | None = None, *, threads: int | None = None) -> None:
+        if path is None:
+            path = best_shipped().path
         self.engine = engine = open_engine(path, threads)
         if (
             engine.labels is None

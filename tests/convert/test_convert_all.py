@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from convert import pipeline
 from convert.checkpoint import Provenance, Source
-from convert.pipeline import TOOL, Made, convert_all
+from convert.pipeline import TOOL, Made, convert_all, table
 from convert.writers import Written
 from ferplus_keras.errors import CheckFailedError, OutputError
 from ferplus_keras.files.hashing import sha256_of
+from ferplus_keras.files.shipped import Recorded, Shipped
 
 MANIFEST = """[resnet50_ferplus]
 file = "resnet50_ferplus_dag.pth"
@@ -132,3 +134,21 @@ def test_what_a_killed_run_left_is_cleared(world: World) -> None:
     left.mkdir(parents=True)
     world.run()
     assert not left.exists()
+
+
+def test_a_network_that_was_trained_here_comes_before_a_stand_in_and_after_the_published(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "model.safetensors"
+    source.write_text("trained")
+    figure = Recorded("test", "albanie", True, 865, 1000)
+    trained = Shipped("resnet50_ferplus", "resnet50", source, sha256_of(source), 224, (figure,))
+    monkeypatch.setattr(pipeline, "shipped", lambda: {trained.name: trained})
+    (made,) = world.run()
+    assert made.written.path.name == "resnet50_ferplus-trained.h5" and not made.standin
+    assert "trained here: 86.5 % on FERPlus Test" in table([made])
+    published = world.source.with_name("resnet50_ferplus_dag.pth")
+    published.write_text("published")
+    monkeypatch.setattr("convert.fetch.fetch", lambda *_, **__: SimpleNamespace(path=published))
+    (made,) = world.run()
+    assert made.written.path.name == "resnet50_ferplus.h5" and "published" in table([made])

@@ -43,5 +43,4 @@ def test_a_broken_manifest_names_the_entry(text: str, told: str, tmp_path: Path)
 def test_the_variable_moves_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FERPLUS_WEIGHTS", str(tmp_path))
     assert weights_folder() == tmp_path
-    with pytest.raises(BadInputError, match="no manifest"):
-        read_manifest()
+    assert "resnet50_ferplus" in read_manifest()  # the one that comes with the package, where the folder has none

@@ -47,7 +47,7 @@ def test_the_table_has_size_hash_and_parity(converted: str, weights: Path) -> No
         assert float(size) == pytest.approx(path.stat().st_size / 1e6, abs=0.06) and unit == "MB"
         assert sha256_of(path).startswith(sha256)
         assert 0 < float(float64) <= 1e-12 and 1e-12 < float(float32) <= 5e-5
-        assert verdict == ["same", "function"]
+        assert verdict == ["same", "function", "STAND-IN"]
     assert "keras.models.load_model(" in converted
 
 

@@ -55,7 +55,7 @@ def test_wrong_words(words: str, usage: str, told: str) -> None:
     ("words", "told"),
     [
         ("predict face.png net.onnx", "face.png is an image and not a network; net.onnx looks like one"),
-        ("predict face.png other.jpg", "The network comes first: ferplus predict NETWORK IMAGE"),
+        ("predict net.onnx", "net.onnx is a network, and no image is named"),
         ("convert new.h5 net.onnx", "the source comes first, `ferplus convert net.onnx new.h5`"),
         ("convert https://example.org/a.pth", "is a web address: download it first"),
         ("predict https://example.org/a.onnx face.png", "is a web address: download it first"),

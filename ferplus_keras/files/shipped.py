@@ -1,0 +1,133 @@
+"""The networks that were trained here and come with the package: ``[trained.NAME]`` in ``weights/manifest.toml``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.folders import MANIFEST, shipped_folder
+from ferplus_keras.files.hashing import sha256_of
+from ferplus_keras.networks.architecture import Architecture, Conv, architecture, torch_name
+
+#: The protocol whose figure is quoted where there is room for one.
+QUOTED = "albanie"
+
+TITLES = {"resnet50": "ResNet50", "senet50": "SE-ResNet50", "compact": "compact network"}
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """An accuracy that was measured when the weights were shipped: ``correct`` of ``n`` images.
+
+    ``copies``: whether images that also stand in another split count.
+    """
+
+    split: str
+    protocol: str
+    copies: bool
+    correct: int
+    n: int
+
+    @property
+    def percent(self) -> float:
+        return 100 * self.correct / self.n
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A trained network: its float16 file, the side of its images, and how often it was right."""
+
+    name: str
+    network: str
+    path: Path
+    sha256: str
+    size: int
+    accuracy: tuple[Recorded, ...] = ()
+
+    @property
+    def table(self) -> Architecture:
+        return architecture(self.network)
+
+    @property
+    def figure(self) -> str:
+        """The accuracy in words: of Test, or of Valid where Test was not looked at."""
+        for split in ("test", "val"):
+            for each in self.accuracy:
+                if (each.split, each.protocol, each.copies) == (split, QUOTED, True):
+                    return f"{each.percent:.1f} % on FERPlus {'Test' if split == 'test' else 'Valid'}"
+        return "accuracy not measured"
+
+    @property
+    def title(self) -> str:
+        return f"{TITLES[self.network]} trained here, {self.size} x {self.size}, {self.figure}"
+
+    def arrays(self) -> dict[str, dict[str, np.ndarray]]:
+        """Layer -> role -> float32 array, kernels height x width x in x out.
+
+        Raises :class:`BadInputError` when the file is not there, damaged, or not the one that the manifest names.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        if sha256_of(self.path) != self.sha256:
+            raise BadInputError(f"{self.path} is not the file that the manifest names: install the package again.")
+        try:
+            stored = load_file(self.path)
+            return {layer: {role: _read(self.table, stored, layer, role) for role in roles}
+                    for layer, roles in self.table.parameters.items()}  # fmt: skip
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise BadInputError(f"{self.path} is not a {self.network} of eight emotions ({error}).") from None
+
+
+def _read(table: Architecture, stored: dict[str, np.ndarray], layer: str, role: str) -> np.ndarray:
+    """One array, from a file with Keras's roles (``conv1/kernel``) or with PyTorch's names (``conv1.weight``)."""
+    shape = table.parameters[layer][role]
+    if f"{layer}/{role}" in stored:
+        found = stored[f"{layer}/{role}"]
+    else:
+        found = stored[torch_name(layer, role)]
+        if role == "kernel":
+            convolution = any(each.name == layer and isinstance(each, Conv) for each in table.layers)
+            found = found.transpose(2, 3, 1, 0) if convolution else found.reshape(found.shape[:2]).T
+    if found.shape != shape:
+        raise ValueError(f"{layer} is {found.shape}, not {shape}")
+    return np.ascontiguousarray(found, np.float32)
+
+
+def shipped() -> dict[str, Shipped]:
+    """The trained networks by name, the best first. Raises :class:`BadInputError` when the manifest is not valid."""
+    try:
+        import tomllib
+    except ModuleNotFoundError:  # `compat` runs in the Python 3.9 of old Keras, without these networks
+        return {}
+    folder = shipped_folder()
+    try:
+        entries = tomllib.loads((folder / MANIFEST).read_text("utf-8")).get("trained", {})
+        return {name: _shipped(folder, name, entry) for name, entry in entries.items()}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BadInputError(f"{folder / MANIFEST} has no valid list of trained networks ({error}).") from None
+
+
+def _shipped(folder: Path, name: str, entry: dict[str, Any]) -> Shipped:
+    figures = tuple(Recorded(**each) for each in entry.get("accuracy", ()))
+    return Shipped(name, entry["network"], folder / entry["file"], entry["sha256"], entry["size"], figures)
+
+
+def shipped_at(path: Path) -> Shipped | None:
+    """The trained network whose file is at ``path``, wherever that was copied; None when it is another file."""
+    digest = sha256_of(path)
+    return next((each for each in shipped().values() if each.sha256 == digest), None)
+
+
+def best_shipped() -> Shipped:
+    """The network that is used where none is named. Raises :class:`BadInputError` when there is none."""
+    for each in shipped().values():
+        return each
+    raise BadInputError(f"No trained network comes with this package: {shipped_folder() / MANIFEST} names none.")
+
+
+__all__ = ["Recorded", "Shipped", "best_shipped", "shipped", "shipped_at"]
