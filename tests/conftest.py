@@ -32,8 +32,6 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # each its share of 
 settings.register_profile("gate", derandomize=True, deadline=None)
 settings.register_profile("fuzz", derandomize=False, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
-#: What `python -m ferplus_keras.cli` does.
-COMMAND = "import sys\nfrom ferplus_keras.cli import main\nsys.exit(main())"
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -172,8 +170,10 @@ def _in_the_size_in_use() -> str:
 
 def run_ferplus(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command line as a user has it, in a process of its own."""
+    small = _in_the_size_in_use()
+    command = ["-c", f"{small}import sys\nfrom ferplus_keras.cli import main\nsys.exit(main())"]
     return subprocess.run(
-        [sys.executable, "-c", f"{_in_the_size_in_use()}{COMMAND}", *map(str, arguments)],
+        [sys.executable, *(command if small else ["-m", "ferplus_keras.cli"]), *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, cwd=cwd or ROOT, capture_output=True, text=True,
     )  # fmt: skip
 

@@ -99,8 +99,8 @@ def imported(arrays: Arrays, *, dropout: float = 0.0, loss: bool = False, epsilo
     top = build.conv("conv1_7x7_s2", "data", pad=3, stride=2)
     top = build.relu("conv1_relu_7x7_s2", build.norm("conv1_7x7_s2_bn", top, epsilon))
     top = build.pool("pool1_3x3_s2", top, "max", 3, 2, (0, 1, 0, 1))
-    for stage, blocks in ((2, 3), (3, 4), (4, 6), (5, 3)):
-        for number in range(1, blocks + 1):
+    for stage in (2, 3, 4, 5):
+        for number in [each for each in range(1, 7) if f"conv{stage}_{each}_3x3" in arrays]:
             top = _block(build, f"conv{stage}_{number}", top, 2 if stage > 2 and number == 1 else 1, number, senet)
     head = "classifier" if "classifier" in arrays else "feat_extract"
     if head in arrays:

@@ -27,6 +27,8 @@ from tests.conftest import run_ferplus
 from tests.mat_files import Rows, imported, row, save_level5, save_level73
 from tests.seeded import seeded_arrays
 
+pytestmark = pytest.mark.usefixtures("small")
+
 Root = dict[str, Any]
 
 
@@ -192,7 +194,6 @@ def test_the_rest_of_the_family(head: Head, tmp_path: Path) -> None:
     assert checkpoint.architecture.head == head
 
 
-@pytest.mark.slow
 def test_the_vggface2_embedding_of_the_se_network_in_7_3(tmp_path: Path) -> None:
     arrays = seeded_arrays("senet50", embedding(128))
     assert holds(save_level73(tmp_path / "x.mat", imported(arrays)), arrays).architecture.head == embedding(128)
