@@ -25,7 +25,7 @@ MODULES = {
     "converting": ("convert", "convert-all", "inspect", "roundtrip", "fetch"),
     "exporting": ("export",),
     "predicting": ("predict",),
-    "verifying": ("verify",),
+    "verifying": ("verify", "release"),
     "accuracy": ("verify",),
     "reporting": ("report",),
     "finetuning": ("finetune",),

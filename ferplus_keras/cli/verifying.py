@@ -89,6 +89,32 @@ def add(commands: Commands) -> None:
     trained.add_argument("--data", metavar="PATH", help="FERPlus (default: $FERPLUS_DATA, or where it is found)")
     trained.add_argument("--record", action="store_true", help="print what belongs in the manifest instead")
 
+    release = commands.add(
+        "release", _release, "Make a finished run one of the networks that come with the package, in float16.",
+        "ferplus release runs/scratch --out weights/trained/resnet50_ferplus",
+    )  # fmt: skip
+    release.add_argument("folder", metavar="RUN", type=Path, help="the folder of a finished training")
+    release.add_argument("--out", metavar="DIR", type=Path, required=True, help="weights/trained/NAME")
+    release.add_argument("--data", metavar="PATH", help="FERPlus (default: $FERPLUS_DATA)")
+
+
+def _release(options: argparse.Namespace) -> int:
+    need_file(str(options.folder), folder=True)
+    keras_settings()
+    from ferplus_keras.cli.accuracy import Steps
+    from ferplus_keras.dataset import load_ferplus
+    from verify.shipping import ship
+
+    say = Steps(quiet=options.json)
+    dataset = load_ferplus(options.data, progress=say.passing)
+    start_keras()
+    made = ship(options.folder, options.out, dataset, say.step)
+    if options.json:
+        screen.result_json(made.as_dict())
+        return 0
+    screen.result(made.changed, "this belongs in weights/manifest.toml:", "", *made.manifest.split("\n"))
+    return 0
+
 
 def _verify_trained(options: argparse.Namespace) -> int:
     keras_settings()

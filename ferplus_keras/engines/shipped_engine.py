@@ -8,7 +8,7 @@ from ferplus_keras.engines.engine import LOGITS, Engine
 from ferplus_keras.engines.keras_engine import imported_for, running
 from ferplus_keras.engines.record import Told
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.files.shipped import shipped_at
+from ferplus_keras.files.shipped import Shipped, shipped_at
 from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.quiet import silent_stderr
 
@@ -21,7 +21,12 @@ def open_shipped(path: Path) -> Engine:
             f"{path} is none of the trained networks that come with this package. "
             f"`ferplus convert {path.name} {path.stem}.h5` makes a file that can be run."
         )
-    arrays = found.arrays()
+    return engine_of(found)
+
+
+def engine_of(found: Shipped) -> Engine:
+    """The engine of a trained network, in the manifest or not yet. Raises :class:`BadInputError`."""
+    path, arrays = found.path, found.arrays()
     imported_for(path)
     from ferplus_keras.engines.forward import Forward
 
@@ -31,4 +36,4 @@ def open_shipped(path: Path) -> Engine:
     return told.engine(running(), forward.logits, len(EMOTIONS), side=found.size, network=found.network, gives=LOGITS)
 
 
-__all__ = ["open_shipped"]
+__all__ = ["engine_of", "open_shipped"]

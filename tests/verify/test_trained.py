@@ -19,6 +19,7 @@ from ferplus_keras.files.shipped import Recorded, Shipped, best_shipped, shipped
 from ferplus_keras.networks.architecture import architecture, torch_name
 from tests.verify.oracles import painted
 from verify.predictors import open_predictor
+from verify.shipping import ship
 from verify.trained import TOLERANCE, as_toml, measure, repeat, table
 
 
@@ -124,3 +125,26 @@ def test_what_is_measured_can_be_written_into_the_manifest() -> None:
     found = measure(open_predictor(best_shipped().path), painted([0, 1, 2, 3]), splits=("test",))
     assert {each.protocol for each in found} == {"albanie", "majority", "wtomin"}
     assert tuple(Recorded(**each) for each in tomllib.loads(as_toml(found))["accuracy"]) == found
+
+
+def test_a_finished_run_becomes_a_network_that_the_manifest_can_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tomllib
+
+    out = tmp_path / "trained" / "again"
+    made = ship(best_shipped().path.parents[1], out, painted([0, 1, 2, 3] * 2, [1] * 4 + [2] * 4))
+    assert {path.name for path in out.iterdir()} == {
+        "model.safetensors", "README.md", "recipe.toml", "run.json", "history.csv", "curves.svg"
+    }  # fmt: skip
+    assert made.original == made.shipped.accuracy and "at most 0 images" in made.changed  # it was float16 before
+    assert (out / "README.md").read_text().startswith("---\nlibrary_name: keras\n")
+    (tmp_path / "manifest.toml").write_text(made.manifest)
+    assert tomllib.loads(made.manifest)["trained"]["again"]["sha256"] == made.shipped.sha256
+    monkeypatch.setattr("ferplus_keras.files.shipped.shipped_folder", lambda: tmp_path)
+    assert shipped() == {"again": made.shipped}
+
+
+def test_a_folder_without_a_run_is_no_release(tmp_path: Path, ferplus_data: Path) -> None:
+    assert main(["release", str(tmp_path), "--out", str(tmp_path / "out"), "--data", str(ferplus_data)]) == 2
+    assert not (tmp_path / "out").exists()

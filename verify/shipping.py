@@ -1,0 +1,131 @@
+"""A finished run as a network that comes with the package: float16, a card, its accuracies for the manifest."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convert.checkpoint import Source
+from ferplus_keras.dataset import Dataset
+from ferplus_keras.engines.shipped_engine import engine_of
+from ferplus_keras.errors import BadInputError, OutputError
+from ferplus_keras.files.atomic import atomic_path, write_bytes
+from ferplus_keras.files.hashing import sha256_of
+from ferplus_keras.files.shipped import TITLES, Recorded, Shipped
+from ferplus_keras.finetune.folder import RunFolder
+from ferplus_keras.finetune.recipe import load_recipe
+from ferplus_keras.finetune.state import best_of
+from ferplus_keras.networks.emotions import EMOTIONS
+from verify.accuracy import Progress
+from verify.predictors import Predictor
+from verify.trained import as_toml, measure
+
+FILE = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Release:
+    """What was written, and the figures of the float32 original beside those of the float16 file."""
+
+    shipped: Shipped
+    original: tuple[Recorded, ...]
+
+    @property
+    def changed(self) -> str:
+        """By how many images float16 is right more or less often."""
+        pairs = zip(self.shipped.accuracy, self.original, strict=True)
+        most = max(abs(ours.correct - theirs.correct) for ours, theirs in pairs)
+        return f"float16 is right on at most {most} images more or fewer than float32, under every protocol"
+
+    @property
+    def manifest(self) -> str:
+        each = self.shipped
+        place = f"trained/{each.path.parent.name}/{each.path.name}"
+        return (f'[trained.{each.name}]\nfile = "{place}"\nnetwork = "{each.network}"\nsize = {each.size}\n'
+                f'sha256 = "{each.sha256}"\n{as_toml(each.accuracy)}')  # fmt: skip
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"file": str(self.shipped.path), "sha256": self.shipped.sha256, "manifest": self.manifest,
+                "float16": [asdict(each) for each in self.shipped.accuracy],
+                "float32": [asdict(each) for each in self.original]}  # fmt: skip
+
+
+def ship(run: Path, out: Path, dataset: Dataset, progress: Progress = lambda _step: None) -> Release:
+    """Write the best epoch of the finished ``run`` into ``out``, whose name is the network's.
+
+    Raises :class:`BadInputError` when there is no finished run of eight emotions, or its numbers do not fit float16;
+    :class:`OutputError` when ``out`` cannot be written.
+    """
+    folder = RunFolder(run)
+    record = folder.read_run()
+    if tuple(record.get("classes", ())) != EMOTIONS:
+        raise BadInputError(f"{run} is not a run of FERPlus's eight emotions: only those are shipped.")
+    network = str(record["options"]["arch"])
+    size = load_recipe(folder.recipe, network=network).legs[-1].recipe.network.size
+    best = best_of(run)
+    original = Shipped(out.name, network, best, sha256_of(best), size)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for path in (folder.recipe, folder.run, folder.history, folder.curves):
+            if path.exists():
+                shutil.copyfile(path, out / path.name)
+        if folder.accuracy.is_dir():
+            shutil.copytree(folder.accuracy, out / folder.accuracy.name, dirs_exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written: {error.strerror}.") from None
+    _halve(best, out / FILE)
+    half = Shipped(out.name, network, out / FILE, sha256_of(out / FILE), size)
+    figures = measure(_predictor(half), dataset, progress=progress)
+    half = Shipped(out.name, network, half.path, half.sha256, size, figures)
+    made = Release(half, measure(_predictor(original), dataset, progress=progress))
+    write_bytes(out / "README.md", _card(made).encode())
+    return made
+
+
+def _halve(source: Path, target: Path) -> None:
+    """Write the arrays of ``source`` in float16, its record with them."""
+    from safetensors import safe_open
+    from safetensors.numpy import load_file, save_file
+
+    with safe_open(source, "np") as file:
+        metadata = file.metadata()
+    with np.errstate(over="ignore"):
+        arrays = {name: array.astype(np.float16) for name, array in load_file(source).items()}
+    if wrong := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
+        raise BadInputError(f"{source}: {wrong[0]} has numbers that float16 does not have: it cannot be shipped so.")
+    with atomic_path(target) as temporary:
+        save_file(arrays, temporary, metadata)
+
+
+def _predictor(network: Shipped) -> Predictor:
+    path = network.path
+    return Predictor(engine_of(network), Source(path.name, path.stat().st_size, network.sha256, "safetensors"))
+
+
+def _card(made: Release) -> str:
+    """The model card, with the front matter that the Hugging Face hub reads."""
+    each = made.shipped
+    rows = [
+        f"| {'Valid' if got.split == 'val' else 'Test'} | {got.protocol} | {'with' if got.copies else 'without'} "
+        f"| {got.percent:.2f} % of {got.n:,} |"
+        for got in each.accuracy
+    ]
+    return "\n".join([
+        "---", "library_name: keras", "pipeline_tag: image-classification", "tags:", "- facial-expression-recognition",
+        "- ferplus", "---", f"# {TITLES[each.network]}, trained on FERPlus", "",
+        f"Says which of {len(EMOTIONS)} expressions a cropped face of {each.size} x {each.size} shows: "
+        f"{', '.join(EMOTIONS)}.", "", "```python", "import ferplus_keras", "",
+        f'print(ferplus_keras.EmotionClassifier("{FILE}").predict("face.png").emotion)', "```", "",
+        "| split | protocol | copies of other splits' images | accuracy |", "|---|---|---|---|", *rows, "",
+        f"The file is float16: {made.changed}. `recipe.toml` has every value, `history.csv` and `curves.svg` the "
+        "epochs, `run.json` data and versions.", "",
+        "Raters chose the labels by looking: the answer is what they would call an expression, not what somebody "
+        "feels. Rare expressions have few examples. Do not decide about people by it.", "",
+    ])  # fmt: skip
+
+
+__all__ = ["Release", "ship"]
