@@ -40,7 +40,9 @@ def add(commands: Commands) -> None:
         "predict", _predict, "Say which emotion images of faces show.",
         "ferplus predict resnet50_ferplus.h5 faces/ --csv emotions.csv",
     )  # fmt: skip
-    predict.add_argument("model", metavar="MODEL", help=".h5, .weights.h5, .keras, .onnx or .tflite")
+    predict.add_argument(
+        "model", metavar="MODEL", help=".h5, .weights.h5, .keras, .onnx, .tflite, a SavedModel or a finished run"
+    )
     predict.add_argument(
         "inputs", metavar="INPUT", nargs="+",
         help='images, folders, patterns ("faces/**/*.jpg"), Parquet files, or - for a list of names on stdin',
