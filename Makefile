@@ -90,7 +90,7 @@ lint: $(VENV)/.dev  ## style, types, floors of imports
 format: $(VENV)/.dev  ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-bench: $(VENV)/.dev  ## measure speed and memory: the README's figures (ROUNDS=1 for a quick look)
+bench: $(VENV)/.dev  ## measure speed and memory: the figures in docs/speed.md (ROUNDS=1 for a quick look)
 	@for each in convert_speed mat_speed inference accuracy_speed finetune_speed predict_startup; do \
 		$(BIN)/python -m benchmarks.$$each $(addprefix --rounds ,$(ROUNDS)) || exit; done
 	@$(BIN)/python -m benchmarks.parity_speed

@@ -1,4 +1,4 @@
-"""Samuel Albanie's FERPlus networks in Keras: graphs, preprocessing, labels.
+"""Samuel Albanie's FERPlus networks in Keras: graphs, weights, preprocessing, labels.
 
     import ferplus_keras
     model = ferplus_keras.ResNet50(weights="weights/output/resnet50_ferplus.h5")
@@ -32,20 +32,28 @@ _HOME = {
     "EMOTIONS": "ferplus_keras.networks.emotions",
     "decode_predictions": "ferplus_keras.networks.emotions",
     "EmotionClassifier": "ferplus_keras.predict.classifier",
+    "load_ferplus": "ferplus_keras.dataset",
+    "convert": "convert.conversion",
 }
 __all__ = [*_HOME, "__version__"]
 
 if TYPE_CHECKING:
+    from convert.conversion import convert as convert
     from ferplus_keras.applications.loading import load_weights as load_weights
     from ferplus_keras.applications.models import ResNet50 as ResNet50
     from ferplus_keras.applications.models import SeNet50 as SeNet50
     from ferplus_keras.applications.models import build as build
+    from ferplus_keras.dataset import load_ferplus as load_ferplus
     from ferplus_keras.networks import architecture as architecture
     from ferplus_keras.networks.emotions import EMOTIONS as EMOTIONS
     from ferplus_keras.networks.emotions import decode_predictions as decode_predictions
     from ferplus_keras.networks.preprocessing import preprocess_input as preprocess_input
     from ferplus_keras.predict.classifier import EmotionClassifier as EmotionClassifier
     from ferplus_keras.predict.decoding import load_image as load_image
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import warnings
+
 
 class FerplusError(Exception):
     """An error of the input or of the world, not of the program: no traceback is shown for it.
@@ -45,8 +48,20 @@ class ShortageError(FerplusError):
     exit_code = 3
 
 
+class StandInWarning(UserWarning):
+    """The weights are made up, of the right names and shapes: the model's predictions mean nothing."""
+
+
 class DamagedError(ValueError):
     """The bytes of a file contradict themselves, or end too early; a reader says it in a sentence of its own."""
+
+
+def warn_of_standin(path: str | os.PathLike[str], *, stacklevel: int = 2) -> None:
+    """Warn that the weights at ``path`` are made up; ``stacklevel`` is ``warnings.warn``'s, as seen by the caller."""
+    name = os.path.basename(path)  # noqa: PTH119
+    warnings.warn(
+        f"{name} is a STAND-IN with made-up weights: its predictions mean nothing", StandInWarning, stacklevel + 1
+    )
 
 
 def first_line(error: BaseException, limit: int | None = None) -> str:

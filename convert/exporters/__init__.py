@@ -90,7 +90,7 @@ def checked(recipe: Recipe, calibrated: bool) -> None:
         raise BadInputError("--calibrate is for --quantize int8: nothing else looks at images. Leave it out.")
     if recipe.channels_first and recipe.target != "onnx":
         raise BadInputError(
-            "TensorFlow's networks take images as height x width x channels: leave --channels-first out, or use --to "
+            "TensorFlow's networks take images as height x width x channels: leave --channels first out, or use --to "
             "onnx."
         )
 

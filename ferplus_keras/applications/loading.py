@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ferplus_keras.errors import BadInputError
+from ferplus_keras.errors import BadInputError, warn_of_standin
 from ferplus_keras.files.keras_files import KerasFile, open_keras_file
 from ferplus_keras.graph.form import Graph
 from ferplus_keras.graph.keras_config import keras_graph, vggface_graph
@@ -46,6 +46,12 @@ OURS, COMPAT, OTHER = "ours", "compat", "other"
 HEADS = frozenset(("classifier", "feat_extract"))
 
 SHOWN = 3
+
+#: What the layers of SE-ResNet50's gates end with, and no layer of ResNet50 does.
+GATE = "_1x1_down"
+
+#: The network that each is taken for.
+SWAPPED = {"SeNet50": "ResNet50", "ResNet50": "SeNet50"}
 
 Arrays = dict[str, dict[str, np.ndarray]]
 
@@ -97,9 +103,13 @@ def load_weights(
         stored = {our_name(name): {role: array.read() for role, array in roles.items()}
                   for name, roles in _fitting(file, wanted).items()}  # fmt: skip
         names = {our_name(name): name for name in file.layers}
-        folded = (file.provenance or {}).get("folded") is True
+        told = file.provenance or {}
     _check_graph(path, model, wanted, everything=layers is None)
-    return assign(model, wanted, stored, path, names, HEADS if skip_head else (), folded=folded)
+    head = HEADS if skip_head else ()
+    report = assign(model, wanted, stored, path, names, head, folded=told.get("folded") is True)
+    if told.get("standin") is True:
+        warn_of_standin(path, stacklevel=2 if layers is None else 4)
+    return report
 
 
 def assign(
@@ -130,6 +140,13 @@ def assign(
     report = LoadReport(Path(path), tuple(values), tuple(missing), tuple(left_over))
     if problems and folded:
         problems.insert(0, "its batch normalisations are folded into the convolutions, for inference only")
+    theirs, mine = (any(name.endswith(GATE) for name in names) for names in (file_names, keys.values()))
+    if theirs != mine and _has_blocks(file_names) and _has_blocks(keys.values()):
+        network = "SeNet50" if theirs else "ResNet50"
+        raise BadInputError(
+            f"{path} holds the weights of {network}, and the model {model.name} is {SWAPPED[network]}: build "
+            f"{network} for them. Nothing was loaded."
+        )
     if problems or not values:
         more = f" (and {len(problems) - SHOWN} more)" if len(problems) > SHOWN else ""
         nothing = "" if values else "not one layer has a counterpart of its name and shape; "
@@ -177,6 +194,11 @@ def _owners(model: Any) -> Iterator[tuple[str, Any]]:
             yield from _owners(layer)
         elif layer.weights:
             yield layer.name, layer
+
+
+def _has_blocks(names: Collection[str]) -> bool:
+    """Whether these are layers of one of the two networks, blocks of convolutions and all."""
+    return any(name.endswith("_1x1_increase") for name in names)
 
 
 def _fitting(file: KerasFile, wanted: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -62,6 +62,8 @@ def ResNet50(  # noqa: N802  (the name people know from keras.applications)
     Raises:
         ValueError: on arguments that do not go together.
         ferplus_keras.errors.BadInputError: when the file is damaged or does not match, layer by layer.
+
+    A stand-in's made-up weights are loaded with a :class:`ferplus_keras.errors.StandInWarning`.
     """
     return build(
         "resnet50", include_top, weights, input_tensor, input_shape, pooling, classes, classifier_activation, name,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -18,7 +19,7 @@ from ferplus_keras.cli import screen
 from ferplus_keras.cli.endings import Terminated, ending_of
 from ferplus_keras.cli.parsing import Parser
 from ferplus_keras.cli.shared import EXIT_CODES, Commands
-from ferplus_keras.errors import OutputError
+from ferplus_keras.errors import OutputError, StandInWarning
 
 #: Which module declares which command, in the order of ``--help``.
 MODULES = {
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line ``arguments`` (default: the process's) and return the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     screen.prepare()
+    warnings.simplefilter("ignore", StandInWarning)  # each command says it in its own words
     try:
         options = parsed(words)
         signal.signal(signal.SIGTERM, _terminated)

@@ -21,6 +21,7 @@ from ferplus_keras.cli.requirements import (
 )
 from ferplus_keras.cli.shared import (
     Commands,
+    add_channels,
     add_key,
     add_reports,
     in_the_way,
@@ -66,11 +67,7 @@ def add(commands: Commands) -> None:
     convert.add_argument(
         "--dropout", type=_rate, metavar="RATE", help="dropout where the published networks had it (0.5)"
     )
-    convert.add_argument(
-        "--channels-last",
-        action="store_true",
-        help="ONNX models take height x width x channels (default: channels first)",
-    )
+    add_channels(convert)
     convert.add_argument(
         "--fold", action="store_true", help="merge batch normalisation into the convolutions: for inference only"
     )
@@ -145,7 +142,7 @@ def _convert(options: argparse.Namespace) -> int:
         logits={"logits": True, "probabilities": False, None: None}[options.output],
         dropout=options.dropout,
         top=not options.no_top,
-        channels_last=options.channels_last,
+        channels_last=options.channels == "last",
         folded=options.fold,
         layout=options.layout,
         pixels=options.preprocessing == "inside",

@@ -12,7 +12,7 @@ from ferplus_keras.cli import screen
 from ferplus_keras.cli.accuracy import Steps
 from ferplus_keras.cli.parsing import number
 from ferplus_keras.cli.requirements import need_file, need_network_before
-from ferplus_keras.cli.shared import Commands, count, in_the_way, seed, silent_stderr, start_keras
+from ferplus_keras.cli.shared import Commands, add_channels, count, in_the_way, seed, silent_stderr, start_keras
 from ferplus_keras.errors import BadInputError, CheckFailedError
 
 #: Names of ``convert.exporters.TARGETS`` and ``QUANTIZATIONS``; a test holds them together.
@@ -46,7 +46,7 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     export.add_argument("--batch", type=_batch, metavar="N", help='images at a time, or "dynamic" (default: dynamic)')
     export.add_argument("--output", choices=("probabilities", "logits"), default="probabilities")
-    export.add_argument("--channels-first", action="store_true", help="onnx: images as 3 x 224 x 224")
+    add_channels(export)
     checks = export.add_argument_group("the check")
     checks.add_argument(
         "--images",
@@ -67,9 +67,10 @@ def add(commands: Commands) -> None:
 def _export(options: argparse.Namespace) -> int:
     from convert.exporters import Recipe, checked, export_path
 
+    default = "first" if options.to == "onnx" else "last"
     recipe = Recipe(
         options.to, options.quantize, folded=options.fold, pixels=options.preprocessing == "inside",
-        batch=options.batch, logits=options.output == "logits", channels_first=options.channels_first,
+        batch=options.batch, logits=options.output == "logits", channels_first=(options.channels or default) == "first",
     )  # fmt: skip
     checked(recipe, options.calibrate is not None)  # all of these before TensorFlow is waited for
     need_network_before(options.model, filter(None, [options.out]), "ferplus export MODEL OUT")

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable
@@ -48,7 +49,8 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     predict.add_argument(
         "model", metavar="MODEL",
-        help=".h5, .weights.h5, .keras, .onnx or .tflite; left out, the trained network that comes with the package",
+        help=".h5, .weights.h5, .keras, .onnx, .tflite, a SavedModel or a finished run; left out, the trained network "
+        "that comes with the package",
     )  # fmt: skip
     predict.add_argument(
         "inputs", metavar="INPUT", nargs="*",
@@ -120,6 +122,8 @@ def _answered(options: argparse.Namespace, start: float) -> int:
     draw = _drawing(options, classifier) if options.annotate else None
     sources = ahead.all if ahead else found(done=outcome.done)
     prepare = Preparation(Source.read, find, show=draw is not None, side=classifier.side)
+    if "-" not in options.inputs:
+        outcome.total.count(options.inputs, outcome.before)
     with outcome:
         for answers in stream(
             sources, prepare, classifier, batch=options.batch, threads=options.threads or decoding_threads()
@@ -218,13 +222,47 @@ def _check(options: argparse.Namespace) -> None:
         raise BadInputError("--workers is about --engine ray: add it, or leave --workers out.")
 
 
+class Total:
+    """How many images there are, counted beside the work, and how long the rest will take."""
+
+    def __init__(self) -> None:
+        self.images: int | None = None
+        self._first: tuple[int, float] | None = None
+
+    def count(self, inputs: list[str], done: int) -> None:
+        """Count what ``inputs`` name, less those ``done`` before, in a thread; nothing is opened."""
+        from ferplus_keras.predict.sources import RowGroup, find_places
+
+        def look() -> None:
+            with suppress(BadInputError, OSError):  # they are met again where the work is done, and said there
+                places = find_places(inputs)
+                self.images = sum(each.rows if isinstance(each, RowGroup) else 1 for each in places) - done
+
+        threading.Thread(target=look, daemon=True).start()
+
+    def progress(self, done: int) -> str:
+        """``64 of 1,000 images, 20.5 images/s, 46 s left``. The first batch is no measure: there a network warms up."""
+        now = time.perf_counter()
+        of = f" of {self.images:,}" if self.images else ""
+        if self._first is None:
+            self._first = (done, now)
+        before, begun = self._first
+        if done == before:
+            return f"{done:,}{of} images"
+        pace = (done - before) / max(now - begun, 1e-9)
+        left = f", {duration(max(0, self.images - done) / pace)} left" if self.images else ""
+        return f"{done:,}{of} images, {pace:.1f} images/s{left}"
+
+
 class Outcome:
     """Where answers go: the table or JSON lines on standard output, the file, and the count at the end."""
 
     def __init__(self, options: argparse.Namespace, labels: tuple[str, ...], standin: bool, start: float) -> None:
         from ferplus_keras.predict.records import CsvFile
 
-        self.options, self.labels, self.standin, self.start = options, labels, standin, start
+        self.options, self.labels, self.standin = options, labels, standin
+        self.ready, self.total = time.perf_counter(), Total()
+        self.loading = self.ready - start
         self.say = Progress()
         self.model = Path(options.model).name
         self.file: CsvFile | None = None
@@ -262,8 +300,7 @@ class Outcome:
             screen.result(*(json.dumps(row, allow_nan=False) for each in answers for row in each.rows(self.model)))
         elif not self.file:
             self._table(answers)
-        pace = self.images / max(time.perf_counter() - self.start, 1e-9)
-        self.say.passing(f"{self.images:,} images, {pace:.1f} a second, {self.skipped:,} skipped")
+        self.say.passing(f"{self.total.progress(self.images)}, {self.skipped:,} skipped")
 
     def _table(self, answers: Iterable[Answer]) -> None:
         lines = []
@@ -296,8 +333,9 @@ class Outcome:
             if self.file:
                 self.file.close()
             raise BadInputError("There is no image in the inputs: the list is empty.")
-        seconds, errors = time.perf_counter() - self.start, self.file.errors if self.file else 0
+        seconds, errors = time.perf_counter() - self.ready, self.file.errors if self.file else 0
         told = [f"{counted(self.images - self.skipped, 'image')} in {duration(seconds)}"]
+        told.append(f"{duration(self.loading)} to load the network")
         if self.options.faces:
             told.append(counted(self.faces, "face"))
             told.append(f"{counted(self.without, 'image')} without a face")

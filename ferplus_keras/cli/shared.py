@@ -87,6 +87,14 @@ def add_key(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_channels(command: argparse.ArgumentParser) -> None:
+    """``--channels`` of the commands that write ONNX files."""
+    command.add_argument(
+        "--channels", choices=("first", "last"),
+        help="ONNX: images as 3 x 224 x 224, or 224 x 224 x 3 (default: first)",
+    )  # fmt: skip
+
+
 def add_data(command: argparse.ArgumentParser) -> None:
     """``--data PATH`` of the commands that look at FERPlus's images."""
     command.add_argument(
@@ -183,6 +191,7 @@ __all__ = [
     "SKIPPED",
     "Commands",
     "Run",
+    "add_channels",
     "add_data",
     "add_reports",
     "count",

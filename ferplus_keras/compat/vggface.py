@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from ferplus_keras.applications.loading import HEADS, Arrays, LoadReport, assign, neutral_layers
-from ferplus_keras.errors import BadInputError
+from ferplus_keras.errors import BadInputError, warn_of_standin
 from ferplus_keras.files.folders import output_folder
 from ferplus_keras.files.keras_files import open_keras_file
 from ferplus_keras.files.shipped import shipped, shipped_at
@@ -92,24 +91,28 @@ def load(model: Any, path: Path, layers: set[str], *, skip_head: bool) -> LoadRe
 
     Raises :class:`BadInputError` when they do not fit.
     """
-    arrays, names = _stored(model, path)
+    arrays, names, standin = _stored(model, path)
     arrays[CONV1] = {role: turned(array) for role, array in arrays[CONV1].items()}
     others = [key for key in names if key not in map(our_name, layers)]
     left = HEADS | set(others[:1]) if len(others) == 1 else HEADS  # a head of any name, when it is all that is left
     wanted = {layer.name: layer for layer in model.layers if layer.weights and layer.name in layers}
-    return assign(model, wanted, arrays, path, names, left if skip_head else ())
+    report = assign(model, wanted, arrays, path, names, left if skip_head else ())
+    if standin:
+        warn_of_standin(path, stacklevel=3)
+    return report
 
 
-def _stored(model: Any, path: Path) -> tuple[Arrays, dict[str, str]]:
-    """The arrays in ``path`` under our names, and our name -> the file's."""
+def _stored(model: Any, path: Path) -> tuple[Arrays, dict[str, str], bool]:
+    """The arrays in ``path`` under our names, our name -> the file's, and whether they are a stand-in's."""
     if path.suffix == ".safetensors" and (trained := shipped_at(path)):
         arrays = trained.arrays()
-        return arrays, {name: name for name in arrays}
+        return arrays, {name: name for name in arrays}, False
     with open_keras_file(path) as file:
         try:
-            return neutral_layers(file)
+            arrays, names = neutral_layers(file)
         except BadInputError as error:
             raise BadInputError(f"{path} does not fit {model.name}: {error}. Nothing was loaded.") from None
+        return arrays, names, (file.provenance or {}).get("standin") is True
 
 
 def get_layer(model: Any, name: str) -> Any:
@@ -158,9 +161,6 @@ def _path(network: str, weights: str | Path) -> Path:
         for suffix in SUFFIXES:
             path = output_folder() / f"{stem}{suffix}"
             if path.is_file():
-                if stem.endswith("-standin"):
-                    warnings.warn(f"{path.name} is a STAND-IN with made-up weights: its predictions mean nothing",
-                                  stacklevel=3)  # fmt: skip
                 return path
     how = "run `make convert`" if weights == "ferplus" else (
         f"fetch and convert VGGFace2's: `ferplus fetch {stems[0]}`, then `ferplus convert` to {stems[0]}.h5 there"

@@ -9,6 +9,9 @@ import numpy as np
 #: Order of the logits. Source: Microsoft's FERPlus columns, which Albanie's networks keep.
 EMOTIONS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 
+#: How far a probability that was computed in float16 may lie outside 0..1.
+ROUNDING = 1e-3
+
 
 #: What people call them besides, in small letters.
 SYNONYMS = {
@@ -35,10 +38,10 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def decode_predictions(
     predictions: Any, top: int = 3, labels: tuple[str, ...] = EMOTIONS
 ) -> list[list[tuple[str, float]]]:
-    """The ``top`` classes of each row of ``predictions`` (images x classes), best first, as (name, score).
+    """The ``top`` classes of each row of ``predictions`` (images x classes), best first, as (name, probability).
 
-    Like ``keras.applications``' function of that name. Scores are returned as they are, so probabilities stay
-    probabilities and logits stay logits. Raises ``ValueError`` when the width is not the number of labels.
+    Like ``keras.applications``' function of that name. Raises ``ValueError`` when the width is not the number of
+    labels, and when a value is not from 0 to 1, as logits are not.
     """
     scores = np.asarray(predictions)
     if scores.ndim != 2 or scores.shape[1] != len(labels):
@@ -46,6 +49,11 @@ def decode_predictions(
             f"decode_predictions takes an array of images x {len(labels)} classes ({', '.join(labels)}); "
             f"it was given the shape {scores.shape}"
         )
-    # As floats: minus an unsigned integer (a vote count) is a large one, and the order would be wrong.
-    order = np.argsort(-scores.astype(np.float64), axis=1, kind="stable")[:, :top]
+    scores = scores.astype(np.float64)  # minus an unsigned integer would be a large one, and the order wrong
+    if not ((scores > -ROUNDING) & (scores < 1 + ROUNDING)).all():
+        raise ValueError(
+            f"decode_predictions takes probabilities, and these range from {scores.min():.4g} to {scores.max():.4g}. "
+            "If they are logits, pass keras.ops.softmax(predictions)"
+        )
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
     return [[(labels[index], float(scores[row, index])) for index in best] for row, best in enumerate(order)]

@@ -10,7 +10,7 @@ import numpy as np
 
 from ferplus_keras.engines import open_engine
 from ferplus_keras.engines.engine import BATCH
-from ferplus_keras.errors import BadInputError
+from ferplus_keras.errors import BadInputError, warn_of_standin
 from ferplus_keras.files.shipped import best_shipped
 from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.predict.given import is_one, items, name_of, opened
@@ -30,7 +30,8 @@ class EmotionClassifier:
     >>> [each.probabilities["happiness"] for each in classifier.predict(["a.png", image, pixels])]
 
     ``labels`` are its classes in order, ``side`` is that of the square images it takes, ``by`` what runs it,
-    ``standin`` whether its weights are made up. ``threads`` bounds the processor threads of ONNX Runtime and LiteRT.
+    ``standin`` whether its weights are made up, which is warned of. ``threads`` bounds the processor threads of ONNX
+    Runtime and LiteRT.
     Raises :class:`ferplus_keras.errors.BadInputError` when the file is not such a network.
     """
 
@@ -49,6 +50,8 @@ class EmotionClassifier:
             )
         self.path, self.by, self.labels = engine.path, engine.by, engine.labels
         self.standin, self.network, self.side = engine.standin, engine.network, engine.takes.side
+        if self.standin:
+            warn_of_standin(self.path)
 
     def __repr__(self) -> str:
         made_up = ", STAND-IN: made-up weights" if self.standin else ""

@@ -25,7 +25,7 @@ def check_parquet() -> None:
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError:
-        raise BadInputError("--parquet needs pyarrow: pip install 'ferplus-keras[ray]'.") from None
+        raise BadInputError("--parquet needs pyarrow: pip install 'ferplus-keras[parquet]'.") from None
 
 
 def write_parquet(results: Path, labels: Sequence[str], target: Path) -> Path:

@@ -259,7 +259,7 @@ def row_groups(path: str) -> list[RowGroup]:
     try:
         import pyarrow.parquet as parquet
     except ImportError:
-        raise BadInputError("reading Parquet needs pyarrow: pip install 'ferplus-keras[ray]'") from None
+        raise BadInputError("reading Parquet needs pyarrow: pip install 'ferplus-keras[parquet]'") from None
     try:
         with parquet.ParquetFile(path) as file:
             counts = [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)]

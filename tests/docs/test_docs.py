@@ -205,6 +205,12 @@ def test_every_relative_link_leads_somewhere() -> None:
             assert anchor in headings, f"{page.name}: #{anchor}"
 
 
+def test_the_index_has_every_page_and_the_readme_is_short() -> None:
+    listed = set(re.findall(r"\]\(([^)]+)\)", (ROOT / "docs" / "index.md").read_text(encoding="utf-8")))
+    assert listed == {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
 def test_images_are_small_and_shown_somewhere() -> None:
     pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     for image in (ROOT / "docs" / "images").glob("*.png"):

@@ -61,7 +61,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (Recipe("onnx", "int8"), True, "is for --to tflite"),
         (Recipe("saved_model", "float16"), False, "is for --to tflite"),
         (Recipe("tflite"), True, "is for --quantize int8"),
-        (Recipe("tflite", channels_first=True), False, "leave --channels-first out"),
+        (Recipe("tflite", channels_first=True), False, "leave --channels first out"),
         (Recipe("coreml"), False, "no target 'coreml'"),
         (Recipe("tflite", "int4"), False, "no quantisation 'int4'"),
     ],
@@ -110,7 +110,7 @@ def test_the_command_line_says_what_is_wrong_and_writes_nothing(seeded_pth: Path
     tries = {
         ("--to", "tflite", "--quantize", "int8"): "give --calibrate",
         ("--to", "onnx", "--quantize", "float16"): "is for --to tflite",
-        ("--to", "tflite", "--channels-first"): "--channels-first",
+        ("--to", "tflite", "--channels", "first"): "leave --channels first out",
     }
     for options, words in tries.items():
         run = run_ferplus("export", seeded_pth, tmp_path / "x.tflite", *options)

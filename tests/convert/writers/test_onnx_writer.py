@@ -127,7 +127,7 @@ def test_converting_to_h5_does_not_import_onnx(seeded_pth: Path, tmp_path: Path)
 
 
 def test_channels_last_on_the_command_line(seeded_pth: Path, tmp_path: Path) -> None:
-    assert typed("convert", seeded_pth, tmp_path / "x.onnx", "--channels-last").returncode == 0
+    assert typed("convert", seeded_pth, tmp_path / "x.onnx", "--channels", "last").returncode == 0
     assert [d.dim_value for d in onnx.load(tmp_path / "x.onnx").graph.input[0].type.tensor_type.shape.dim][1:] == [
         224,
         224,

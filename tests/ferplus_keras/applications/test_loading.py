@@ -16,7 +16,7 @@ import pytest
 from convert.writers import write
 from convert.writers.keras_h5 import functional_config
 from ferplus_keras.applications.loading import load_weights
-from ferplus_keras.errors import BadInputError
+from ferplus_keras.errors import BadInputError, StandInWarning
 from ferplus_keras.networks.architecture import NO_HEAD, architecture
 from ferplus_keras.networks.keras_plan import KerasLayer, keras_plan
 from ferplus_keras.networks.keras_vggface import ZEROS, keras3_name, same_name, their_name, vggface_plan
@@ -122,6 +122,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("files")
     checkpoint = seeded_checkpoint("resnet50")
     found = {"ours": write(checkpoint, folder / "ours.h5").path}
+    found["senet50"] = write(seeded_checkpoint("senet50"), folder / "senet50.h5").path
     found["keras-vggface"] = write(checkpoint, folder / "theirs.h5", layout="keras-vggface").path
     return found
 
@@ -160,6 +161,22 @@ def test_what_does_not_match_is_listed_and_nothing_is_loaded(files: dict[str, Pa
     assert "2 missing in the file: conv2_1_1x1_reduce_bm" in caught.value.details
     assert "left over in the file: conv2_1_1x1_reduce_bn" in caught.value.details
     assert not any(layer.set for layer in mine.layers)
+
+
+@pytest.mark.parametrize(("file", "network"), [("ours", "senet50"), ("senet50", "resnet50")])
+def test_the_other_network_is_called_by_its_name(file: str, network: str, files: dict[str, Path]) -> None:
+    built, other = ("SeNet50", "ResNet50") if network == "senet50" else ("ResNet50", "SeNet50")
+    with pytest.raises(BadInputError, match=rf"the weights of {other}, and the model mine is {built}: build {other}"):
+        load_weights(model(network=network), files[file])
+
+
+def test_a_stand_in_is_warned_of(tmp_path: Path) -> None:
+    checkpoint = seeded_checkpoint("resnet50")
+    told = replace(checkpoint.provenance, standin=True)
+    path = write(replace(checkpoint, provenance=told), tmp_path / "x-standin.h5").path
+    with pytest.warns(StandInWarning, match="x-standin.h5 is a STAND-IN") as caught:
+        load_weights(model(), path)
+    assert caught[0].filename == __file__
 
 
 def test_nothing_in_common_is_said(files: dict[str, Path]) -> None:

@@ -127,4 +127,9 @@ def test_the_curves_are_an_image(epochs: int) -> None:
         for point in line.attrib["points"].split():
             x, y = map(float, point.split(","))
             assert 0 <= x <= 720 and 0 <= y <= 460
-    assert "always the commonest class: 38.0%" in "".join(root.itertext())
+    words = [each.text for each in root.iter() if each.tag.endswith("text")]
+    assert "always the commonest class: 38.0 %" in words
+    best = [f"best accuracy: {29 + epochs}.0 %, epoch {epochs}"] if epochs else []
+    assert [word for word in words if word and "best" in word] == best
+    axis = {0: "1", 1: "1", 2: "1 2", 40: "1 5 10 15 20 25 30 35 40"}
+    assert words[words.index("epoch") + 1 :] == axis[epochs].split()
