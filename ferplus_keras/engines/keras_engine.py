@@ -54,7 +54,7 @@ def engine_of_model(told: Told, model: Any) -> Engine:
 
     Raises :class:`BadInputError` when the model takes anything but square RGB images with the channels last.
     """
-    shapes = [tuple(each.shape) for each in model.inputs or ()]
+    shapes = [tuple(each.shape) for each in _known_inputs(model)]
     if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][3] not in (None, 3):
         shown = " and ".join(map(_shown, shapes)) or "nothing that is known before it runs"
         raise BadInputError(
@@ -147,6 +147,13 @@ def _shown(shape: tuple[int | None, ...]) -> str:
     return " x ".join("any" if each is None else str(each) for each in shape)
 
 
+def _known_inputs(model: Any) -> list[Any]:
+    try:
+        return list(model.inputs or ())
+    except (AttributeError, ValueError):  # a Sequential has none until it is called
+        return []
+
+
 def _takes_a_list(model: Any) -> bool:
     """Whether the model was made of a list of one input: Keras warns at each batch that has another structure."""
     try:
@@ -168,13 +175,13 @@ def _without_slashes(path: Path, folder: Path, names: list[str]) -> Path:
 
     copy = folder / "model.h5"
     with h5py.File(path, "r") as old, h5py.File(copy, "w") as new:
-        for key, value in old.attrs.items():
-            new.attrs[key] = value
         config = old.attrs["model_config"]
         new.attrs["model_config"] = json.dumps(rename(json.loads(config))).encode()
         source, target = old["model_weights"], new.create_group("model_weights")
-        for key, value in source.attrs.items():
-            target.attrs[key] = value
+        for key in ("keras_version", "backend"):  # others may be anything, and Keras asks for none of them
+            for there, here in ((old, new), (source, target)):
+                if key in there.attrs:
+                    here.attrs[key] = there.attrs[key]
         target.attrs["layer_names"] = [name.replace("/", "_").encode() for name in renamed]
         for name in renamed:
             old.copy(source[name], target, name=renamed[name])
