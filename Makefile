@@ -77,9 +77,8 @@ test: $(VENV)/.dev $(VENV_KERAS2)/.ready  ## run the tests, but for the long one
 test-all: $(VENV)/.dev $(VENV_KERAS2)/.ready  ## run the tests, the long ones too
 	@$(PYTEST) -m 'slow or not slow'
 
-fuzz: $(VENV)/.dev  ## random input to the readers, other than what the tests give them each time (SECONDS=600)
-	@stop=$$(($$(date +%s) + $(or $(SECONDS),600))); while [ $$(date +%s) -lt $$stop ]; do \
-		HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -m hypothesis || exit; done
+fuzz: $(VENV)/.dev  ## fuzz every reader, guided by coverage; what it finds is kept (SECONDS=60 each, TARGETS="onnx keras")
+	@$(BIN)/python -m tests.fuzzing $(or $(SECONDS),60) $(TARGETS) && HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -m hypothesis
 
 matrix: $(VENV)/.dev $(VENV_KERAS2)/.ready $(MATRIX)/.keras-oldest $(MATRIX)/.tensorflow-oldest  ## open every file that is written in every Keras, old and new
 	@$(BIN)/python -m tests.matrix.running

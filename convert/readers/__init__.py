@@ -7,14 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from convert.checkpoint import STANDIN, Checkpoint, Provenance, Source, labels_for, with_output
+from convert.choice import choose
 from convert.heads import as_classifier, foreign_head
 from convert.matching import Match, NamedArrays, match, without_prefix
-from convert.readers.safetensors_file import read_safetensors
 from convert.readers.torch_file import is_torch_file, read_torch_file
 from convert.torchvision_names import MARKER, NOTE, published_name
 from ferplus_keras import HDF5_MAGIC, PROVENANCE_KEY
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.files.provenance import provenance_of
+from ferplus_keras.files.safetensors_file import read_tensors
 from ferplus_keras.files.signatures import is_mat_file, is_onnx, is_safetensors
 from ferplus_keras.files.zips import is_keras_zip
 from ferplus_keras.networks.architecture import Head, architecture
@@ -41,7 +43,11 @@ def read_named(file: MappedFile, key: str | None = None) -> NamedArrays:
 
         return read_keras(file)
     if is_safetensors(head):
-        return read_safetensors(file, key)
+        tensors = read_tensors(file)
+        record = provenance_of(file.path, tensors.metadata.get(PROVENANCE_KEY))
+        _path, arrays, notes = choose(file.path, {"": tensors.arrays}, key)
+        dtypes = {name: tensors.dtypes[name] for name in arrays}
+        return NamedArrays("safetensors", "torch", arrays, dtypes, notes, record)
     if is_torch_file(head):
         found = read_torch_file(file, key)
         notes = [f"the state dict stood under {' / '.join(found.wrapping)}"] if found.wrapping else []

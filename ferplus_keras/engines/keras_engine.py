@@ -55,7 +55,7 @@ def engine_of_model(told: Told, model: Any) -> Engine:
 
     Raises :class:`BadInputError` when the model takes anything but square RGB images with the channels last.
     """
-    shapes = [tuple(each.shape) for each in model.inputs or ()]
+    shapes = [tuple(each.shape) for each in _known_inputs(model)]
     if len(shapes) > 1:
         raise BadInputError(f"{told.path} takes {len(shapes)} inputs, and these networks take images alone.")
     layout = told.layout(shapes[0] if shapes else None, last=True)
@@ -144,6 +144,13 @@ def running() -> str:
     return f"Keras {keras.__version__} on {keras.backend.backend()}"
 
 
+def _known_inputs(model: Any) -> list[Any]:
+    try:
+        return list(model.inputs or ())
+    except (AttributeError, ValueError):  # a Sequential has none until it is called
+        return []
+
+
 def _takes_a_list(model: Any) -> bool:
     """Whether the model was made of a list of one input: Keras warns at each batch that has another structure."""
     try:
@@ -165,13 +172,13 @@ def _without_slashes(path: Path, folder: Path, names: list[str]) -> Path:
 
     copy = folder / "model.h5"
     with h5py.File(path, "r") as old, h5py.File(copy, "w") as new:
-        for key, value in old.attrs.items():
-            new.attrs[key] = value
         config = old.attrs["model_config"]
         new.attrs["model_config"] = json.dumps(rename(json.loads(config))).encode()
         source, target = old["model_weights"], new.create_group("model_weights")
-        for key, value in source.attrs.items():
-            target.attrs[key] = value
+        for key in ("keras_version", "backend"):  # others may be anything, and Keras asks for none of them
+            for there, here in ((old, new), (source, target)):
+                if key in there.attrs:
+                    here.attrs[key] = there.attrs[key]
         target.attrs["layer_names"] = [name.replace("/", "_").encode() for name in renamed]
         for name in renamed:
             old.copy(source[name], target, name=renamed[name])

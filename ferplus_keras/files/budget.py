@@ -34,9 +34,10 @@ class Budget:
 
     path: object
     size: int
+    times: int = 1  #: how often its own size the file may unfold to
 
     def __post_init__(self) -> None:
-        self.bytes_left = self.size + FREE_BYTES
+        self.bytes_left = self.times * self.size + FREE_BYTES
         self.text_left = TEXT_BYTES
 
     def take(self, size: int, what: str) -> None:
@@ -47,7 +48,7 @@ class Budget:
     def check(self, size: int, what: str) -> None:
         """See that ``size`` bytes may be there for a moment. Raises :class:`BadInputError`."""
         if size > self.bytes_left:
-            whole = self.size + FREE_BYTES - self.bytes_left + size
+            whole = self.times * self.size + FREE_BYTES - self.bytes_left + size
             raise BadInputError(
                 f"{self.path}: with {what} it would unfold to {whole:,} bytes, and the file has {self.size:,}. No "
                 "network of this family is like that; get the file elsewhere."

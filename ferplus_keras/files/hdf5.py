@@ -11,6 +11,7 @@ import math
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ import h5py
 import numpy as np
 
 from ferplus_keras.errors import BadInputError, first_line
-from ferplus_keras.files.budget import MAX_DEPTH, MAX_NAMES, Budget
+from ferplus_keras.files.budget import MAX_DEPTH, MAX_NAMES, TEXT_BYTES, Budget
 
 #: What h5py raises when it meets damage.
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
 
 MAX_DEFLATION = 1032  #: zlib's best; an array that is larger by more than that has no data for most of it
+HEAP = b"GCOL\1\0\0\0"  #: how a heap of strings begins; its size stands behind, in eight bytes
 STEP = 1 << 18  #: bytes that are unpacked at a time, to see how many a piece holds
 
 SHUFFLE, DEFLATE, FLETCHER32, LZF = h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32, 32000
@@ -167,6 +169,68 @@ def refuse_link(path: Path, where: str) -> None:
     )
 
 
+# --- attributes -------------------------------------------------------------------------------------------------------
+
+
+class Attributes:
+    """The texts in the attributes of an open HDF5 file, read when their size is known.
+
+    Strings of any length lie in heaps, and an attribute has references to them: as many as it likes to a single one.
+    HDF5 does not say what they come to before it has made them all, but no string is larger than its heap.
+    """
+
+    def __init__(self, content: Any, budget: Budget) -> None:
+        self.content, self.budget = content, budget
+
+    def texts(self, item: Any, name: str) -> list[str] | None:
+        """The texts in the attribute ``name`` of the group ``item``; None where there is none.
+
+        Raises :class:`BadInputError` when they are no texts, or too many, or too long.
+        """
+        if not h5py.h5a.exists(item.id, name.encode()):
+            return None
+        stored = h5py.h5a.open(item.id, name.encode())
+        if stored.shape is None or not math.prod(stored.shape):
+            return []  # Keras has numbers for the names of no weights
+        string = h5py.check_string_dtype(stored.dtype)
+        if string is None:
+            raise BadInputError(f"{self.budget.path}: its attribute {name} is no text. The file is damaged.")
+        count = math.prod(stored.shape)
+        if count > MAX_NAMES:
+            raise BadInputError(f"{self.budget.path}: {name} has far too many names. The file is not a model.")
+        if string.length is not None:
+            self.budget.text(count * string.length, name)
+            values = np.empty(stored.shape, stored.dtype)
+            stored.read(values)
+            return [value.decode("utf-8", "replace") for value in values.reshape(-1)]
+        self.budget.check(count * self.largest_heap, f"the texts of {name}")
+        if self.largest_heap > TEXT_BYTES:
+            self.budget.text(self.largest_heap, f"a text such as {name}")
+        values = np.asarray(item.attrs[name], object).reshape(-1)
+        found = [text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in values]
+        self.budget.text(sum(map(len, found)), name)
+        return found
+
+    def text(self, item: Any, name: str) -> str | None:
+        """The only text in such an attribute."""
+        found = self.texts(item, name)
+        if found and len(found) != 1:
+            raise BadInputError(f"{self.budget.path}: its attribute {name} is no single text. The file is damaged.")
+        return found[0] if found else None
+
+    @cached_property
+    def largest_heap(self) -> int:
+        """Bytes of the largest heap of strings in the file, by what the heaps say of themselves."""
+        largest, view = 0, memoryview(self.content)
+        for start in range(0, len(view), STEP):
+            piece = bytes(view[start : start + STEP + len(HEAP) - 1])
+            place = piece.find(HEAP)
+            while place >= 0:
+                largest = max(largest, int.from_bytes(view[start + place + 8 : start + place + 16], "little"))
+                place = piece.find(HEAP, place + 1)
+        return largest
+
+
 def _refuse_foreign(path: Path, where: str, dataset: h5py.h5d.DatasetID) -> None:
     creation = dataset.get_create_plist()
     if creation.get_external_count() or creation.get_layout() == h5py.h5d.VIRTUAL:
@@ -273,4 +337,14 @@ def _expanded(packed: memoryview, limit: int) -> int:
     return count
 
 
-__all__ = ["DAMAGE", "StoredArray", "arrays_below", "check_pieces", "open_hdf5", "piece_bytes", "refuse_link"]
+__all__ = [
+    "DAMAGE",
+    "MAX_DEFLATION",
+    "Attributes",
+    "StoredArray",
+    "arrays_below",
+    "check_pieces",
+    "open_hdf5",
+    "piece_bytes",
+    "refuse_link",
+]

@@ -12,8 +12,6 @@ What such a file may hold, and how much, is looked at by :mod:`ferplus_keras.fil
 
 from __future__ import annotations
 
-import json
-import math
 import re
 import struct
 import zipfile
@@ -26,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 
 from ferplus_keras import HDF5_MAGIC, PROVENANCE_KEY, PROVENANCE_MEMBER
 from ferplus_keras.errors import BadInputError, first_line
 from ferplus_keras.files.budget import MAX_NAMES, Budget
-from ferplus_keras.files.hdf5 import StoredArray, arrays_below, open_hdf5, refuse_link
+from ferplus_keras.files.hdf5 import Attributes, StoredArray, arrays_below, open_hdf5, refuse_link
+from ferplus_keras.files.json_text import parse_json
 from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.files.provenance import provenance_of
 from ferplus_keras.files.zips import open_zip
@@ -101,6 +99,15 @@ class _Contents:
     view: Any
     budget: Budget
 
+    def __post_init__(self) -> None:
+        if self.h5.id.get_create_plist().get_sizes() != (8, 8):  # what everybody writes; heaps are looked for by it
+            raise BadInputError(f"{self.path}: its offsets have another size than 8 bytes. Save the model again.")
+        self.attributes = Attributes(self.view, self.budget)
+
+    def text(self, item: Any, name: str) -> str:
+        """The text in an attribute of the group ``item``; "" where there is none."""
+        return self.attributes.text(item, name) or ""
+
 
 @contextmanager
 def _open_zip(file: MappedFile, budget: Budget) -> Iterator[KerasFile]:
@@ -141,16 +148,16 @@ def _read_hdf5(file: _Contents) -> KerasFile:
     for name in h5.id:  # below, names are opened
         if h5.id.links.get_info(name).type != h5py.h5l.TYPE_HARD:
             refuse_link(path, name.decode("utf-8", "replace"))
-    provenance = provenance_of(path, h5.attrs.get(PROVENANCE_KEY))
+    provenance = provenance_of(path, file.text(h5, PROVENANCE_KEY))
     if "layer_names" in h5.attrs or "layer_names0" in h5.attrs:
-        version = _text(h5.attrs.get("keras_version"))
-        listed = tuple(_name_list(file, h5.id, "layer_names"))
+        version = file.text(h5, "keras_version")
+        listed = tuple(_name_list(file, h5, "layer_names"))
         return KerasFile("h5-weights", _read_legacy(file, h5), None, version, provenance, listed=listed)
     if isinstance(weights := h5.get("model_weights"), h5py.Group):
         config = None
         if "model_config" in h5.attrs:
-            config = _json(file.budget, _text(h5.attrs["model_config"]), "model_config")
-        version = _text(h5.attrs.get("keras_version") or weights.attrs.get("keras_version"))
+            config = _json(file.budget, file.text(h5, "model_config"), "model_config")
+        version = file.text(h5, "keras_version") or file.text(weights, "keras_version")
         return KerasFile("h5-model", _read_legacy(file, weights), config, version, provenance)
     if "layers" in h5 or "_layer_checkpoint_dependencies" in h5:
         layers = _read_vars(file, {})
@@ -166,9 +173,9 @@ def _read_legacy(file: _Contents, group: h5py.Group) -> dict[str, dict[str, Stor
     path = file.path
     stored = arrays_below(path, group, file.view, file.budget)
     layers: dict[str, dict[str, StoredArray]] = {}
-    for layer in _name_list(file, group.id, "layer_names"):
+    for layer in _name_list(file, group, "layer_names"):
         try:
-            names = _name_list(file, h5py.h5g.open(group.id, layer.encode()), "weight_names")
+            names = _name_list(file, h5py.Group(h5py.h5g.open(group.id, layer.encode())), "weight_names")
         except KeyError:
             raise BadInputError(
                 f"{path}: the layer {layer!r} is announced but not there. The file is damaged."
@@ -187,36 +194,21 @@ def _read_legacy(file: _Contents, group: h5py.Group) -> dict[str, dict[str, Stor
     return layers
 
 
-def _name_list(file: _Contents, group: h5py.h5g.GroupID, attribute: str) -> list[str]:
+def _name_list(file: _Contents, group: h5py.Group, attribute: str) -> list[str]:
     """A list of names from an attribute, or from its chunks ``attribute0``, ``attribute1``... (split at 64 KiB).
 
     Raises :class:`BadInputError` when a name stands there twice.
     """
-    if h5py.h5a.exists(group, attribute.encode()):
-        names = _names(file, group, attribute)
-    else:
+    names = file.attributes.texts(group, attribute)
+    if names is None:
         names, chunk = [], 0
-        while h5py.h5a.exists(group, f"{attribute}{chunk}".encode()):
-            names += _names(file, group, f"{attribute}{chunk}")
+        while (found := file.attributes.texts(group, f"{attribute}{chunk}")) is not None:
+            names += found
             chunk += 1
     if len(set(names)) < len(names):
         twice, times = Counter(names).most_common(1)[0]
         raise BadInputError(f"{file.path}: {twice!r} stands {times:,} times in its {attribute}. The file is damaged.")
     return names
-
-
-def _names(file: _Contents, group: h5py.h5g.GroupID, attribute: str) -> list[str]:
-    stored = h5py.h5a.open(group, attribute.encode())
-    count = math.prod(stored.shape or ())
-    if count > MAX_NAMES:
-        raise BadInputError(f"{file.path}: {attribute} has far too many names. The file is not a model.")
-    if stored.dtype.kind != "S":  # strings of any length, as Keras 3 writes them
-        return [_text(name) for name in h5py.Group(group).attrs[attribute]]
-    file.budget.text(count * stored.dtype.itemsize, attribute)
-    values = np.empty(stored.shape, stored.dtype)
-    if values.size:
-        stored.read(values)
-    return [_text(name) for name in values.reshape(-1)]
 
 
 def _read_vars(file: _Contents, names: dict[str, str]) -> dict[str, dict[str, StoredArray]]:
@@ -230,7 +222,7 @@ def _read_vars(file: _Contents, names: dict[str, str]) -> dict[str, dict[str, St
     for group, numbered in by_group.items():
         counted = group.split("/")[-2]
         roles = ROLES.get(re.sub(r"_\d+$", "", counted), ())
-        name = _text(file.h5[group].attrs.get("name")) or names.get(counted, counted)
+        name = file.text(file.h5[group], "name") or names.get(counted, counted)
         if name in layers:  # in two models within the model: neither is taken for the other
             name = group
         layers[name] = {
@@ -278,18 +270,10 @@ def _text_member(archive: zipfile.ZipFile, budget: Budget, name: str) -> bytes:
 
 
 def _json(budget: Budget, text: bytes | str, what: str) -> dict[str, Any]:
-    if isinstance(text, str):  # a member's size is accounted for when it is read
-        budget.text(len(text), what)
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = parse_json(text)
+    except ValueError:
         raise BadInputError(f"{budget.path}: {what} is not valid JSON. The file is damaged.") from None
     if not isinstance(value, dict):
         raise BadInputError(f"{budget.path}: {what} is JSON but no object. The file is damaged.")
     return value
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

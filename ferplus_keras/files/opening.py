@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.budget import TEXT_BYTES
 
 KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
 
@@ -39,6 +40,18 @@ def open_regular(path: str | Path, *, buffering: int = -1) -> BinaryIO:
     raise BadInputError(f"{path} is {kind_of_entry(mode)} and no regular file. Copy its content to a file first.")
 
 
+def read_text(path: str | Path) -> str:
+    """The text of the small regular file at ``path``. Raises :class:`BadInputError`; ``ValueError`` when it is none."""
+    with open_regular(path) as stream:
+        try:
+            data = stream.read(TEXT_BYTES + 1)
+        except OSError as error:
+            raise BadInputError(unreadable(path, error)) from None
+    if len(data) > TEXT_BYTES:
+        raise BadInputError(f"{path} has more than {TEXT_BYTES:,} bytes, and no record of ours has.")
+    return data.decode("utf-8")
+
+
 def unreadable(path: object, error: OSError) -> str:
     """The sentence for what the system says when ``path`` is opened or read."""
     return f"{path} cannot be read: {error.strerror or error}."
@@ -49,4 +62,4 @@ def kind_of_entry(mode: int) -> str:
     return KINDS.get(stat.S_IFMT(mode), "a special file")
 
 
-__all__ = ["kind_of_entry", "open_regular", "unreadable"]
+__all__ = ["kind_of_entry", "open_regular", "read_text", "unreadable"]

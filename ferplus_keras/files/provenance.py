@@ -8,6 +8,7 @@ from typing import Any
 
 from ferplus_keras import PROVENANCE_KEY, __version__
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.json_text import parse_json
 from ferplus_keras.files.provenance_fields import SCHEMA, SOURCE_FIELDS, problem_of
 from ferplus_keras.networks.preprocessing import PUBLISHED, trained_side
 
@@ -95,7 +96,7 @@ def provenance_of(path: object, text: object) -> dict[str, Any] | None:
     if not isinstance(text, (str, bytes)) or len(text) > MAX_RECORD:
         raise BadInputError(f"{path}: its {PROVENANCE_KEY} record is no text, or far too long. {ELSEWHERE}")
     try:
-        record = json.loads(text)
+        record = parse_json(text)
         # JSON can name half a character ("\\ud800"), which no file, terminal or table takes.
         json.dumps(record, ensure_ascii=False).encode("utf-8")
     except UnicodeError:

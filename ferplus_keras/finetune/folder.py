@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -22,7 +23,9 @@ from typing import Any
 
 from ferplus_keras.errors import BadInputError, OutputError
 from ferplus_keras.files.atomic import unwritable, write_bytes
+from ferplus_keras.files.json_text import parse_json
 from ferplus_keras.files.locks import sole_writer
+from ferplus_keras.files.opening import read_text
 
 RECIPE, RUN, HISTORY, CURVES = "recipe.toml", "run.json", "history.csv", "curves.svg"
 LOCK = ".lock"
@@ -87,8 +90,8 @@ class RunFolder:
 
     def read_run(self) -> dict[str, Any]:
         try:
-            record = json.loads(self.run.read_text("utf-8"))
-        except (OSError, ValueError):
+            record = parse_json(read_text(self.run))
+        except (BadInputError, ValueError):
             record = None
         if not isinstance(record, dict):
             raise BadInputError(f"{self.run} cannot be read: the run cannot be gone on with. Begin anew: --overwrite.")
@@ -96,11 +99,11 @@ class RunFolder:
 
     def read_release(self) -> dict[str, Any]:
         """What the finished run made; empty when it is not finished. Raises :class:`BadInputError` when damaged."""
-        try:
-            record = json.loads(self.release.read_text("utf-8"))
-        except FileNotFoundError:
+        if not os.path.lexists(self.release):
             return {}
-        except (OSError, ValueError):
+        try:
+            record = parse_json(read_text(self.release))
+        except (BadInputError, ValueError):
             record = None
         if not isinstance(record, dict):
             raise BadInputError(f"{self.release} cannot be read. Remove it, and --resume makes it again.")

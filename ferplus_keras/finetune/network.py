@@ -138,6 +138,8 @@ def set_arrays(model: keras.Model, table: arch.Architecture, arrays: Arrays) -> 
             if name == table.output:
                 continue  # a new head
             raise BadInputError(f"The start has no {name}: it is another network's.")
+        if missing := sorted(set(shapes) - set(arrays[name])):
+            raise BadInputError(f"The start's {name} has no {missing[0]}: it is another network's.")
         values = [np.asarray(arrays[name][role]) for role in shapes]
         if [value.shape for value in values] != list(shapes.values()):
             found = ", ".join(str(value.shape) for value in values)

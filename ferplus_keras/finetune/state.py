@@ -8,6 +8,7 @@ disk and renamed, so that at any moment there is one complete state.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ import numpy as np
 
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.atomic import as_os_error, atomic_path
+from ferplus_keras.files.json_text import parse_json
+from ferplus_keras.files.safetensors_file import read_tensors
 
 #: Counts up when the file's form changes.
 VERSION = 1
@@ -86,24 +89,23 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], record: Mapping[st
 
 def load_arrays(path: Path) -> Saved:
     """What :func:`save_arrays` wrote. Raises :class:`BadInputError` when the file is not one, or damaged."""
-    from safetensors import SafetensorError, safe_open
-
+    if not os.path.lexists(path):
+        raise BadInputError(f"There is no {path}: the run did not get as far as its first checkpoint.")
+    found = read_tensors(path)
     try:
-        with safe_open(path, "np") as file:
-            record = json.loads((file.metadata() or {})[KEY])
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
-    except FileNotFoundError:
-        raise BadInputError(f"There is no {path}: the run did not get as far as its first checkpoint.") from None
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise BadInputError(f"{path} is damaged, or no state of a run: {error}.") from None
-    return Saved(arrays, record)
+        record = parse_json(found.metadata[KEY])
+    except (KeyError, ValueError):
+        record = None
+    if not isinstance(record, dict):
+        raise BadInputError(f"{path} is damaged, or no state of a run. Name another one, or begin anew.")
+    return Saved({name: array.copy() for name, array in found.arrays.items()}, record)
 
 
 def arrays_by_layer(path: Path) -> dict[str, dict[str, np.ndarray]]:
     """Layer -> role -> array of the weights of one epoch. Raises :class:`BadInputError` when the file is damaged."""
     found: dict[str, dict[str, np.ndarray]] = {}
     for name, array in load_arrays(path).arrays.items():
-        layer, role = name.split("/")
+        layer, _, role = name.partition("/")
         found.setdefault(layer, {})[role] = array
     return found
 

@@ -54,10 +54,13 @@ def load_teacher(path: Path, classes: int) -> Teacher:
     folder = RunFolder(path)
     if not folder.begun:
         raise BadInputError(f"--teacher takes the folder of a run of `ferplus finetune`, and {path} is none.")
-    network = str(folder.read_run().get("options", {}).get("arch"))
+    told = folder.read_run().get("options")
+    network = str(told.get("arch")) if isinstance(told, dict) else ""
+    if network not in (*arch.NETWORKS, arch.COMPACT):
+        raise BadInputError(f"{folder.run} names no network of this project: it is no run that can teach.")
     weights = best_of(path)
     arrays = arrays_by_layer(weights)
-    found = len(arrays["classifier"]["bias"])
+    found = np.size(arrays.get("classifier", {}).get("bias", ()))
     if found != classes:
         raise BadInputError(f"The teacher in {path} knows {found} classes, and this run has {classes}.")
     size = load_recipe(folder.recipe, network=network).legs[-1].recipe.network.size

@@ -63,7 +63,7 @@ def read_level5(file: MappedFile) -> dict[str, Value]:
     order = {b"IM": "<", b"MI": ">"}.get(bytes(file.view[126:128]))
     if order is None:
         raise BadInputError(f"{file.path} has a damaged MATLAB header. Copy or download it again.")
-    budget = Budget()
+    budget = Budget(file.path, file.size)
     variables: dict[str, Value] = {}
     view = memoryview(file.view)
     try:
@@ -114,7 +114,7 @@ def _inflate(data: memoryview, order: str, budget: Budget) -> bytes:
         if len(tag) < 8:
             raise DamagedError("a compressed variable is empty")
         size = struct.unpack(f"{order}II", tag)[1]
-        budget.copy(size, len(data), "a compressed variable")
+        budget.take(size, "a compressed variable")
         stream = zlib.decompressobj()
         inflated = stream.decompress(data, size + 8)
         surplus = stream.decompress(stream.unconsumed_tail, 8)  # reaches the checksum, which zlib verifies
@@ -170,7 +170,7 @@ class _Reader:
                 f"a matrix at byte {position:,} is to have the size {dimensions} and has {values.size:,} numbers"
             )
         if values.dtype != wanted:  # MATLAB stores whole numbers in the smallest type that holds them
-            self.budget.copy(values.size * wanted.itemsize, values.nbytes, "a matrix")
+            self.budget.take(values.size * wanted.itemsize, "a matrix")
             values = values.astype(wanted)
         return values.reshape(dimensions, order="F")
 
@@ -180,6 +180,7 @@ class _Reader:
             return ""
         kind, start, end, _ = _element(self.view, position, stop, self.order)
         if kind == UTF8 and count != end - start:  # characters of several bytes: only a row can be told apart
+            self.budget.text(end - start, "a text")
             return bytes(self.view[start:end]).decode("utf-8", "replace")
         codes, _ = self._numbers(position, stop)
         if codes.size != count:

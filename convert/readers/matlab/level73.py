@@ -16,8 +16,7 @@ import numpy as np
 
 from convert.readers.matlab.values import NUMERIC, Budget, Opaque, Struct, TooMuchError, Value, refused, text_of
 from ferplus_keras.errors import BadInputError, first_line
-from ferplus_keras.files import budget
-from ferplus_keras.files.hdf5 import DAMAGE, check_pieces, piece_bytes
+from ferplus_keras.files.hdf5 import DAMAGE, MAX_DEFLATION, check_pieces, piece_bytes
 from ferplus_keras.files.mapped_file import MappedFile
 
 #: MATLAB's own: the values that references lead to, and the store of objects.
@@ -45,8 +44,7 @@ def read_level73(file: MappedFile) -> dict[str, Value]:
 
 class _Reader:
     def __init__(self, root: h5py.h5g.GroupID, file: MappedFile) -> None:
-        self.root, self.file, self.budget = root, file, Budget()
-        self.pieces = budget.Budget(file.path, file.size)
+        self.root, self.file, self.budget = root, file, Budget(file.path, file.size)
 
     def variables(self) -> dict[str, Value]:
         members = self._members(self.root)
@@ -103,7 +101,7 @@ class _Reader:
         if h5py.check_ref_dtype(dataset.dtype) is not h5py.Reference:
             raise ValueError("numbers where references should be")
         count = math.prod(dataset.shape)
-        self.budget.copy(max(8 * count, piece_bytes(dataset)), dataset.get_storage_size(), "a cell array")
+        self.budget.take(max(8 * count, piece_bytes(dataset)), "a cell array")
         if count > self.budget.values_left:
             raise TooMuchError(f"a cell array has {count:,} values")
         references = self._read(dataset).reshape(-1)
@@ -126,11 +124,13 @@ class _Reader:
             flat = np.ndarray((size // wanted.itemsize,), wanted, buffer=self.file.view, offset=offset)
             return flat.reshape(dataset.shape).T
         made = max(size, size // dataset.dtype.itemsize * wanted.itemsize, piece_bytes(dataset))
-        self.budget.copy(made, dataset.get_storage_size(), "a matrix")
+        if made > MAX_DEFLATION * dataset.get_storage_size():
+            raise TooMuchError(f"a matrix claims {made:,} bytes and has no data for them")
+        self.budget.take(made, "a matrix")
         return self._read(dataset).astype(wanted, copy=False).T
 
     def _read(self, dataset: h5py.h5d.DatasetID) -> np.ndarray:
-        check_pieces(dataset, self.file.view, self.pieces, "of a variable")
+        check_pieces(dataset, self.file.view, self.budget, "of a variable")
         values: np.ndarray = h5py.Dataset(dataset)[()]
         return values
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.budget import Budget as FileBudget
 
 Value = Any  # np.ndarray | str | list | Struct | Opaque: see the table
 
@@ -28,12 +29,8 @@ NUMERIC = {
     "int32": "i4", "uint32": "u4", "int64": "i8", "uint64": "u8", "logical": "u1",
 }  # fmt: skip
 
-#: The largest of these networks (8631 identities, stored as double) takes 350 MB. What claims more is a bomb.
-MAX_BYTES = 512 << 20
-
-#: Trained numbers hardly compress. What unfolds to this many times its size, beyond the first MiB, has none.
-MAX_RATIO = 50
-UNSUSPICIOUS = 1 << 20
+#: How often a file's own size its numbers may take: doubles made of singles compress to little more than half.
+TIMES = 2
 
 #: An SE-ResNet50 with all that training leaves in it has about 5,400 values, nested five or six deep.
 MAX_VALUES = 25_000
@@ -68,10 +65,10 @@ class TooMuchError(Exception):
 
 
 @dataclass
-class Budget:
-    """What a file may still cost: bytes that are copied into memory, and values of any kind."""
+class Budget(FileBudget):
+    """What a file may still cost: bytes that are made, as for any other file, and values of any kind."""
 
-    bytes_left: int = MAX_BYTES
+    times: int = TIMES
     values_left: int = MAX_VALUES
     opaque: list[str] = field(default_factory=list)
 
@@ -89,14 +86,6 @@ class Budget:
             raise TooMuchError(f"{what} has {count:,} {parts}")
         self.values_left -= count
 
-    def copy(self, size: int, stored: int, what: str) -> None:
-        """Account for ``size`` bytes that are about to be made of ``stored`` bytes in the file."""
-        if size > UNSUSPICIOUS and size > MAX_RATIO * stored:
-            raise TooMuchError(f"{what} claims {size:,} bytes and has {stored:,} in the file")
-        self.bytes_left -= size
-        if self.bytes_left < 0:
-            raise TooMuchError(f"with {what} it claims more than {MAX_BYTES >> 20} MiB")
-
 
 def refused(path: object, reason: str) -> BadInputError:
     """The sentence for a file that is well-formed and absurd."""
@@ -109,6 +98,7 @@ def text_of(codes: np.ndarray, dimensions: tuple[int, ...], budget: Budget) -> s
         return ""
     dimensions = dimensions or (1, 1)  # a scalar of HDF5
     budget.values(dimensions[0], "a char matrix", "rows")
+    budget.text(codes.nbytes, "a char matrix")
     rows = codes.reshape(dimensions, order="F").reshape(dimensions[0], -1, order="F")
     texts = [row.astype("<u2").tobytes().decode("utf-16-le", "replace") for row in rows]
     return texts[0] if len(texts) == 1 else [text.rstrip(" \0") for text in texts]

@@ -7,8 +7,6 @@ import struct
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from convert.inspection import as_text, inspect
 from convert.readers import read_checkpoint
@@ -107,20 +105,6 @@ def test_a_record_that_is_no_json_is_damage(tmp_path: Path) -> None:
     path.write_bytes(small_tflite("[1"))
     with pytest.raises(BadInputError, match="not valid JSON"):
         read_export(path)
-
-
-@settings(max_examples=50, deadline=None)
-@given(cut=st.integers(8, len(SMALL)), place=st.integers(8, len(SMALL) - 1), value=st.binary(min_size=1, max_size=4))
-def test_damaged_bytes_are_an_error_of_ours_or_none(
-    tmp_path_factory: pytest.TempPathFactory, cut: int, place: int, value: bytes
-) -> None:
-    path = tmp_path_factory.mktemp("fuzz") / "x.tflite"
-    for content in (SMALL[:cut], SMALL[:place] + value + SMALL[place + len(value) :]):
-        path.write_bytes(content)
-        try:
-            read_export(path)
-        except BadInputError as error:
-            assert str(path) in str(error)
 
 
 def test_a_claim_of_a_billion_entries_is_refused() -> None:

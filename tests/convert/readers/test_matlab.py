@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
 from convert.readers.matlab import read_variables
-from convert.readers.matlab.values import MAX_BYTES, Opaque, Struct
+from convert.readers.matlab.values import Budget, Opaque, Struct
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
 from tests.mat_files import Handle, Rows, for_scipy, row, save_level5, save_level73
@@ -215,23 +215,6 @@ def test_truncated_files_end_in_a_sentence(kind: str, samples: dict[str, bytes],
             assert length == len(whole) - 1 and ours.keys() == SAMPLE.keys()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=150)
-@given(flips=st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), min_size=1, max_size=6))
-def test_flipped_bytes_end_in_a_sentence_or_in_a_reading(
-    kind: str, flips: list[tuple[int, int]], samples: dict[str, bytes], tmp_path_factory: Any
-) -> None:
-    damaged = bytearray(samples[kind])
-    for place, value in flips:
-        damaged[10 + place % (len(damaged) - 10)] = value
-    path = tmp_path_factory.getbasetemp() / f"flipped-{kind}.mat"
-    path.write_bytes(damaged)
-    try:
-        read(path)
-    except BadInputError as error:
-        assert str(error).count("\n") == 0 and len(str(error)) < 1000
-
-
 def deflated(size_claimed: int, content: bytes) -> bytes:
     data = zlib.compress(struct.pack("<II", 14, size_claimed) + content, 9)
     return b"MATLAB 5.0".ljust(124) + b"\0\1IM" + struct.pack("<II", 15, len(data)) + data
@@ -368,8 +351,10 @@ def test_hostile_level73_files_are_refused_cheaply(kind: str, tmp_path: Path) ->
 def test_the_limits_are_above_the_largest_network() -> None:
     from ferplus_keras.networks.architecture import architecture, classifier
 
-    largest = 8 * architecture("senet50", classifier(8631)).parameter_count  # stored as double
-    assert largest < MAX_BYTES
+    numbers = architecture("senet50", classifier(8631)).parameter_count
+    some = np.random.default_rng(0).normal(size=100_000).astype(np.float32).astype(np.float64)  # stored as double
+    stored = numbers * len(zlib.compress(some.tobytes())) // some.size
+    Budget("x.mat", stored).take(8 * numbers, "all of it")
 
 
 def test_the_writer_of_these_tests_is_read_by_scipy_too(tmp_path: Path) -> None:

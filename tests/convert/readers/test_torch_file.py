@@ -384,24 +384,6 @@ def test_a_file_cut_short_is_refused(small: bytes, data: st.DataObject, tmp_path
         read_named(MappedFile(path))
 
 
-@settings(max_examples=300)
-@given(data=st.data())
-def test_flipped_bytes_end_in_a_sentence_or_in_a_reading(
-    small: bytes, data: st.DataObject, tmp_path_factory: Any
-) -> None:
-    damaged = bytearray(small)
-    for place, value in data.draw(
-        st.lists(st.tuples(st.integers(0, len(small) - 1), st.integers(0, 255)), min_size=1, max_size=6)
-    ):
-        damaged[place] = value
-    path = tmp_path_factory.getbasetemp() / "flipped.pth"
-    path.write_bytes(damaged)
-    try:
-        read_named(MappedFile(path))
-    except BadInputError as error:
-        assert str(error)
-
-
 def test_a_flipped_bit_in_a_weight_of_a_zip_is_seen(seeded_pth: Path, tmp_path: Path) -> None:
     damaged = bytearray(seeded_pth.read_bytes())
     damaged[len(damaged) // 2] ^= 1

@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import sys
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from ferplus_keras import cli
 from ferplus_keras.cli.endings import UNEXPECTED, Terminated
 from ferplus_keras.errors import BadInputError, CheckFailedError, DownloadError, OutputError
 from tests.conftest import typed
+from tests.ferplus_keras.engines.small_onnx import small_onnx
 
 
 @pytest.fixture
@@ -120,14 +123,72 @@ def test_the_modules_of_commands_are_within_the_boundary(monkeypatch: pytest.Mon
 def test_no_known_input_reaches_the_last_resort(
     words: str, environment: dict[str, str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.ferplus_keras.predict.conftest import Brightness, image
+    from tests.ferplus_keras.predict.conftest import Brightness, drawing
 
     monkeypatch.setattr("ferplus_keras.predict.classifier.EmotionClassifier", Brightness)
     monkeypatch.delitem(sys.modules, "keras", raising=False)
     monkeypatch.delenv("KERAS_BACKEND", raising=False)
     (tmp_path / "net.h5").write_bytes(b"a network")
-    image(0).save(tmp_path / "face.png")
+    drawing(0).save(tmp_path / "face.png")
     settings = {name: value.format(tmp=tmp_path) for name, value in environment.items()}
     run = typed(*words.format(tmp=tmp_path).split(), **settings)
     assert run.returncode in (2, 3) and told in run.stderr, run.stderr
     assert os.environ.get("KERAS_BACKEND") is None
+
+
+def sequential_without_input(path: Path) -> None:
+    """A Sequential .keras file that says nowhere what it takes."""
+    import keras
+
+    layers = [keras.Input((224, 224, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(8, "softmax")]
+    keras.Sequential(layers).save(path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(members["config.json"])
+    config.pop("build_config", None)
+    config["config"].pop("build_input_shape", None)
+    config["config"]["layers"] = config["config"]["layers"][1:]
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, json.dumps(config) if name == "config.json" else data)
+
+
+def onnx_without_output(path: Path) -> None:
+    import onnx
+
+    model = onnx.load(small_onnx(path, [onnx.helper.make_node("Relu", ["x"], ["y"])]))
+    del model.graph.output[:]
+    onnx.save(model, path)
+
+
+def onnx_with_record(path: Path, record: str) -> None:
+    import onnx
+
+    model = onnx.load(small_onnx(path, [onnx.helper.make_node("Relu", ["x"], ["y"])]))
+    onnx.helper.set_model_props(model, {"ferplus_keras": record})
+    onnx.save(model, path)
+
+
+def record(**preprocessing: object) -> Callable[[Path], None]:
+    return lambda path: onnx_with_record(path, json.dumps({"preprocessing": preprocessing}))
+
+
+FILES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "Sequential without input": (sequential_without_input, "takes nothing that is known"),
+    "ONNX without output": (onnx_without_output, "and 0 outputs"),
+    "huge mean": (record(mean=[10**400] * 3), "not valid JSON"),
+    "infinite mean": (record(mean=[float("inf")] * 3), "three numbers"),
+    "huge size": (record(size=[10**99, 1]), "not valid JSON"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_known_file_reaches_it(name: str, tmp_path: Path) -> None:
+    from tests.ferplus_keras.predict.conftest import drawing
+
+    make, told = FILES[name]
+    path = tmp_path / "x.keras"  # Keras itself goes by the name; the others do not
+    make(path)
+    drawing(0).save(tmp_path / "face.png")
+    run = typed("predict", path, tmp_path / "face.png")
+    assert run.returncode == 2 and told in run.stderr, run.stderr

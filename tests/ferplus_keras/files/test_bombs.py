@@ -98,7 +98,7 @@ def nested_groups(path: Path) -> None:
 
 def layer_names(path: Path) -> None:
     names = [f"k{number}:0" for number in range(300)]
-    with layer_file(path, [LAYER] * 4000, names) as file:
+    with layer_file(path, [LAYER] * 1500, names) as file:
         for name in names:
             file["model_weights"][LAYER][name] = np.zeros(1, "f4")
 
@@ -106,6 +106,68 @@ def layer_names(path: Path) -> None:
 def long_config(path: Path) -> None:
     with layer_file(path, [LAYER], []) as file:
         file.attrs["model_config"] = "[" + "{}," * 10_000_000 + "{}]"
+
+
+def shared_text(path: Path, long: bytes = b"x" * 1_000_000, count: int = 3000) -> None:
+    """Names without a fixed length, all of them references to one text."""
+    with layer_file(path, [LAYER], []) as file:
+        file["model_weights"].attrs["layer_names"] = [*(b"%d" % number for number in range(count - 1)), long]
+    content = bytearray(path.read_bytes())
+    last = content.index(struct.pack("<I", len(long)))  # how a reference begins; its place in the heap follows
+    content[last - 16 * (count - 1) : last] = content[last : last + 16] * (count - 1)
+    path.write_bytes(content)
+
+
+def long_text(path: Path) -> None:
+    """One text that takes four bytes a character, for the sake of the first."""
+    with layer_file(path, [LAYER], []) as file:
+        file.attrs["keras_version"] = "\N{GRINNING FACE}" + "a" * 80_000_000
+        file.attrs["layer_names"] = [b"x"]
+
+
+def many_numbers(path: Path) -> None:
+    with h5py.File(path, "w", libver="latest") as file:
+        file.create_group("model_weights").attrs["layer_names"] = np.zeros(20_000_000)
+
+
+def element(kind: int, *data: bytes) -> bytes:
+    """A tagged element of a MATLAB 5 file."""
+    size = sum(map(len, data))
+    return b"".join([struct.pack("<II", kind, size), *data, bytes(-size % 8)])
+
+
+def variable(kind: int, columns: int, data: bytes) -> bytes:
+    return element(14, element(6, struct.pack("<II", kind, 0)), element(5, struct.pack("<ii", 1, columns)),
+                   element(1, b"x"), data)  # fmt: skip
+
+
+def level5(*variables: bytes) -> Callable[[Path], None]:
+    return lambda path: path.write_bytes(b"".join([b"MATLAB 5.0 MAT-file".ljust(124) + b"\0\1IM", *variables]))
+
+
+def packed_variables(path: Path) -> None:
+    """Two variables of zeros, each of them within what a file may unfold to."""
+    packed = deflated(variable(7, 15 << 20, element(7, bytes(60 << 20))))
+    level5(*[struct.pack("<II", 15, len(packed)) + packed] * 2)(path)
+
+
+def long_characters(path: Path) -> None:
+    text = "\N{GRINNING FACE}".encode() + b"a" * 80_000_000
+    level5(variable(4, 80_000_001, element(16, text)))(path)
+
+
+def onnx(piece: bytes, count: int, before: bytes = b"") -> Callable[[Path], None]:
+    """A version of the format, then a graph of so many equal pieces, all of them in the field ``before``."""
+
+    def field(tag: bytes, size: int) -> bytes:
+        length = b""
+        while size > 127:
+            size, length = size >> 7, length + bytes([size & 127 | 128])
+        return tag + length + bytes([size])
+
+    inner = field(before, len(piece) * count) if before else b""
+    head = b"\x08\x08" + field(b"\x3a", len(inner) + len(piece) * count) + inner
+    return lambda path: path.write_bytes(head + piece * count)
 
 
 def matlab(path: Path) -> None:
@@ -178,8 +240,18 @@ BOMBS: dict[str, dict[str, tuple[Callable[[Path], None], str]]] = {
         "hard links": (hard_links, "unfold to"),
         "shared bytes": (shared_bytes, "share their bytes"),
         "nested groups": (nested_groups, "nested more than"),
-        "layer names": (layer_names, "4,000 times"),
-        "config": (long_config, "model_config has"),
+        "layer names": (layer_names, "1,500 times"),
+        "config": (long_config, "a text such as"),
+        "shared text": (shared_text, "it would unfold to"),
+        "long text": (long_text, "a text such as"),
+        "numbers for names": (many_numbers, "is no text"),
+    },
+    "MATLAB 5": {"inflates": (packed_variables, "would unfold to"), "text": (long_characters, "a text has")},
+    "ONNX": {
+        "nodes": (onnx(b"\x0a\x00", 8_000_000), "far too many nodes"),
+        "tensors": (onnx(b"\x2a\x00", 8_000_000), "in it twice"),
+        "sizes": (onnx(b"\x08\x01", 8_000_000, b"\x2a"), "more than 8 dimensions"),
+        "attributes": (onnx(b"\x2a\x00", 8_000_000, b"\x0a"), "far too many entries"),
     },
     "MATLAB 7.3": {"inflates": (matlab, "unpacks to more")},
     "zip": {
@@ -258,10 +330,12 @@ def test_all_of_a_network_may_be_packed_and_no_more() -> None:
 
 
 def test_a_record_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    for number, record in enumerate([b'"\xff"', json.dumps({"a": ["\ud800"]}), json.dumps([1]), "{", 7]):
+    for number, record in enumerate(
+        [b'"\xff"', json.dumps({"a": ["\ud800"]}), json.dumps([1]), "{", 7, f'{{"a": {10**400}}}', '{"a":' * 9999]
+    ):
         with layer_file(tmp_path / f"{number}.h5", [LAYER], []) as file:
             file.attrs["ferplus_keras"] = record
-        with pytest.raises(BadInputError, match="ferplus_keras record"), open_keras_file(tmp_path / f"{number}.h5"):
+        with pytest.raises(BadInputError, match="ferplus_keras"), open_keras_file(tmp_path / f"{number}.h5"):
             pass
 
 

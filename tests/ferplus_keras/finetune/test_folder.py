@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,11 @@ import numpy as np
 import pytest
 
 from ferplus_keras.errors import BadInputError, OutputError
+from ferplus_keras.files.budget import TEXT_BYTES
 from ferplus_keras.finetune.curves import learning_curves
 from ferplus_keras.finetune.folder import RunFolder, locked
 from ferplus_keras.finetune.state import load_arrays, save_arrays
+from ferplus_keras.finetune.teacher import load_teacher
 from tests.conftest import ROOT
 
 
@@ -77,7 +80,13 @@ def test_arrays_keep_their_bits_and_shapes(tmp_path: Path) -> None:
         assert saved.arrays[name].tobytes() == array.tobytes()
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"x" * 100])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"x" * 100,
+        lambda data: data.replace(b"ferplus_keras_run", b"somebody_elses_no"),
+    ],
+)  # fmt: skip
 def test_a_damaged_state_is_said_to_be_one(damage: object, tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     save_arrays(path, {"a": np.zeros(100, np.float32)}, {})
@@ -86,6 +95,26 @@ def test_a_damaged_state_is_said_to_be_one(damage: object, tmp_path: Path) -> No
         load_arrays(path)
     with pytest.raises(BadInputError, match="first checkpoint"):
         load_arrays(tmp_path / "none.safetensors")
+
+
+def test_a_run_is_opened_like_any_other_file(tmp_path: Path) -> None:
+    """A pipe is not waited for, a header of megabytes not parsed, and a record of the wrong kind is no traceback."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BadInputError, match="a named pipe"):
+        load_arrays(tmp_path / "pipe")
+    save_arrays(tmp_path / "long.safetensors", {"a": np.zeros(1)}, {"history": ["x" * TEXT_BYTES]})
+    with pytest.raises(BadInputError, match="its header has"):
+        load_arrays(tmp_path / "long.safetensors")
+    folder = RunFolder(tmp_path)
+    for record in ("[", "[" * 99_999, "[1]", "x" * (TEXT_BYTES + 1), '{"options": 7}', '{"options": {"arch": "vgg"}}'):
+        folder.run.write_text(record)
+        with pytest.raises(BadInputError, match=r"run\.json"):
+            load_teacher(tmp_path, 8)
+    folder.run.write_text('{"options": {"arch": "resnet50"}}')
+    folder.states.mkdir()
+    save_arrays(folder.best(1), {"classifier": np.zeros(8)}, {})
+    with pytest.raises(BadInputError, match="knows 0 classes"):
+        load_teacher(tmp_path, 8)
 
 
 def test_a_full_disk_leaves_the_state_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

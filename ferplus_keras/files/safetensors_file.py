@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from convert.choice import choose
-from convert.matching import NamedArrays
-from ferplus_keras import PROVENANCE_KEY
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.budget import Budget
+from ferplus_keras.files.json_text import parse_json
 from ferplus_keras.files.mapped_file import MappedFile
-from ferplus_keras.files.provenance import provenance_of
 
 #: safetensors' dtype names -> (PyTorch's name, numpy type of the bytes). Source: the format's documentation.
 DTYPES = {
@@ -25,31 +23,38 @@ DTYPES = {
     "I32": ("int32", "<i4"),
     "I16": ("int16", "<i2"),
     "I8": ("int8", "i1"),
+    "U64": ("uint64", "<u8"),
+    "U32": ("uint32", "<u4"),
+    "U16": ("uint16", "<u2"),
     "U8": ("uint8", "u1"),
     "BOOL": ("bool", "?"),
 }
 
 
-def read_safetensors(file: MappedFile, key: str | None = None) -> NamedArrays:
-    """The tensors of a ``.safetensors`` file by name; of the network under ``key`` where it holds several.
+@dataclass(frozen=True)
+class Tensors:
+    """What stands in a file: arrays on its bytes by name, their types in PyTorch's words, and the header's texts."""
 
-    Raises :class:`BadInputError` on a damaged one.
-    """
+    arrays: dict[str, np.ndarray]
+    dtypes: dict[str, str]
+    metadata: dict[str, str]
+
+
+def read_tensors(source: Path | MappedFile) -> Tensors:
+    """All of the ``.safetensors`` file ``source``. Raises :class:`BadInputError` on a damaged one."""
     from safetensors import SafetensorError, safe_open
 
+    file = source if isinstance(source, MappedFile) else MappedFile(source)
     length = int.from_bytes(file.view[:8], "little")
     Budget(file.path, file.size).text(min(length, file.size), "its header")
     try:
         with safe_open(file.path, framework="numpy"):
             pass  # opening validates lengths, offsets and overlaps
+        header = parse_json(file.view[8 : 8 + length], _without_duplicates)
     except (SafetensorError, OSError, ValueError) as error:
         raise BadInputError(
             f"{file.path} is a damaged safetensors file ({error}). Copy or download it again."
         ) from None
-    try:
-        header = json.loads(file.view[8 : 8 + length], object_pairs_hook=_without_duplicates)
-    except (ValueError, RecursionError) as error:
-        raise BadInputError(f"{file.path} is a damaged safetensors file ({error}). Download it again.") from None
     metadata = header.pop("__metadata__", None) or {}  # the library takes null for none
     arrays: dict[str, np.ndarray] = {}
     dtypes: dict[str, str] = {}
@@ -64,9 +69,7 @@ def read_safetensors(file: MappedFile, key: str | None = None) -> NamedArrays:
             arrays[name] = np.ndarray(tuple(entry["shape"]), numpy_dtype, buffer=file.view, offset=start)
         except (ValueError, OverflowError) as error:  # 65 dimensions, or a size of 2**62 beside a zero
             raise BadInputError(f"{file.path}: the tensor {name} has an impossible shape ({error}).") from None
-    provenance = provenance_of(file.path, metadata.get(PROVENANCE_KEY))
-    _path, arrays, notes = choose(file.path, {"": arrays}, key)
-    return NamedArrays("safetensors", "torch", arrays, {name: dtypes[name] for name in arrays}, notes, provenance)
+    return Tensors(arrays, dtypes, metadata)
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
