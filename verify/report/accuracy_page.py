@@ -53,7 +53,7 @@ def accuracy_page(result: Result, images: np.ndarray) -> Page:
         Section("repeat", "How to repeat this", html("{}{}", parts.command(result["command"]), _circumstances(result))),
     ]  # fmt: skip
     return Page(
-        kind=f"Accuracy on FERPlus, protocol {result['protocol']['name']}",
+        kind=f"Accuracy on FERPlus (protocol {result['protocol']['name']})",
         subject=result["model"]["name"],
         verdict=_verdict(result),
         sections=sections,
