@@ -16,7 +16,7 @@ from ferplus_keras.networks.resizing import RESIZERS
 from verify.accuracy import Evaluation, Predictions, SplitEvaluation
 from verify.accuracy_gate import Expectation, compared, judged
 from verify.result import Result, peak_bytes, versions
-from verify.scores import Rate, better_order, calibration, log_loss, macro, mcnemar, per_class
+from verify.scores import Rate, better_order, calibration, guesswork, log_loss, macro, mcnemar, per_class
 
 SCHEMA = 1
 
@@ -198,6 +198,7 @@ def _cautions(splits: list[dict[str, Any]]) -> list[str]:
                 f"were the classes taken to stand in the order {', '.join(split['order']['classes'])}, "
                 f"{split['order']['accuracy']:.1%} of {where} would be right: the head may be permuted"
             )
+        notes += guesswork(split)
         if sum(bool(row["decided"]) for row in split["classes"]) == 1:
             notes.append(f"every {where} image gets the same decision")
     return notes

@@ -64,6 +64,17 @@ def confusion_matrix(labels: np.ndarray, decisions: np.ndarray, classes: int) ->
     return counts.reshape(classes, classes)
 
 
+def guesswork(rate: dict[str, Any]) -> list[str]:
+    """A sentence where a split's rate (``split``, ``accuracy``, ``always_the_commonest``) is what guessing gives."""
+    accuracy, commonest = rate["accuracy"], rate["always_the_commonest"]
+    if accuracy is None or accuracy > commonest:
+        return []
+    return [
+        f"{accuracy:.2%} on {rate['split']} is no better than always deciding for the commonest class, which gives "
+        f"{commonest:.2%}: the network has learned nothing useful, or is given other images than it learned from"
+    ]
+
+
 def per_class(confusion: np.ndarray) -> list[dict[str, Any]]:
     """Support, number of decisions, precision, recall and F1 of each class."""
     rows = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -70,6 +71,7 @@ def training_network(network: str, classes: int, recipe: Recipe, start: Start) -
                 gamma.assign(np.zeros(gamma.shape, np.float32))
     set_arrays(model, table, with_gates(start.arrays, table))
     freeze(model, settings)
+    regularize(model, table, settings)
     if wrong := unmatched(recipe.optimizer, list(table.parameters)):
         raise BadInputError(
             f"optimizer.layer_factors: no layer of {network} goes by {wrong[0]!r}; patterns are such as conv5_* or "
@@ -94,6 +96,25 @@ def freeze(model: keras.Model, settings: NetworkSettings) -> None:
     for number, layer in enumerate(layers):
         frozen_norm = settings.batchnorm == "frozen" and isinstance(layer, keras.layers.BatchNormalization)
         layer.trainable = number >= first and not frozen_norm
+
+
+def regularize(model: keras.Model, table: arch.Architecture, settings: NetworkSettings) -> None:
+    """Give the weights that learn the recipe's penalty, which Keras adds to the loss.
+
+    Raises :class:`BadInputError` when a pattern fits no layer that has weights.
+    """
+    patterns = settings.regularizer_layers or ("*",)
+    if wrong := [each for each in patterns if not fnmatch.filter(table.parameters, each)]:
+        raise BadInputError(f"network.regularizer_layers: no layer with weights goes by {wrong[0]!r}.")
+    if not settings.regularizer:
+        return
+    kind = {"l1": keras.regularizers.L1, "l2": keras.regularizers.L2}[settings.regularizer]
+    for name, shapes in table.parameters.items():
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+            continue
+        for role, weight in zip(shapes, model.get_layer(name).weights, strict=True):
+            if role in ("kernel", "gamma", "beta") or (role == "bias" and settings.regularize_bias):
+                weight.regularizer = kind(settings.regularizer_factor)
 
 
 #: Bias of the gates that are given to a network without: they start at sigmoid(2) = 0.88, from where they move easily.
@@ -172,6 +193,7 @@ __all__ = [
     "factor_of",
     "freeze",
     "get_arrays",
+    "regularize",
     "set_arrays",
     "training_network",
     "training_table",

@@ -81,6 +81,14 @@ class NetworkSettings:
     #: The last gamma of each residual block starts at 0, so that the block starts as the identity (Goyal et al. 2017).
     #: For networks that start from nothing.
     zero_init_residual: bool = False
+    #: A penalty on the size of what learns, added to the loss: ``regularizer_factor`` times the sum of absolute values
+    #: ("l1") or squares ("l2") of kernels, gammas and betas. Empty: none.
+    regularizer: str = _one_of("", "l1", "l2", default="")
+    regularizer_factor: float = _within(0.0, 1.0, 5e-4)
+    #: Layer names or patterns (``conv5_*``) that it goes for; empty: all that learn.
+    regularizer_layers: tuple[str, ...] = ()
+    #: Biases of convolutions too.
+    regularize_bias: bool = False
 
 
 @dataclass(frozen=True)

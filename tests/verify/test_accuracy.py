@@ -49,6 +49,14 @@ def test_one_that_is_always_right() -> None:
     assert split["macro"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0} and split["mistakes"] == []
 
 
+@pytest.mark.parametrize(("decision", "warned"), [(3, True), (0, True), (None, False)])
+def test_one_that_does_not_beat_the_commonest_class_is_said_to_know_nothing(decision: int | None, warned: bool) -> None:
+    """Three of ten are class 0: always class 3 is worse, always class 0 the same, and one that is right is better."""
+    wanted = seer() if decision is None else seer(lambda logits: np.eye(8)[np.full(len(logits), decision)])
+    result = result_of(wanted, painted([0, 0, 0, 1, 2, 3, 4, 5, 6, 7]))
+    assert any("always deciding for the commonest class" in note for note in result["notes"]) == warned
+
+
 @pytest.mark.parametrize("resize", RESIZERS)
 def test_images_reach_the_network_as_published(resize: str) -> None:
     """Grey as RGB, less each channel's mean, whatever resizes."""

@@ -52,7 +52,7 @@ def accuracy_page(result: Result, images: np.ndarray) -> Page:
         Section("repeat", "How to repeat this", parts.repetition(result, ("Pace", _pace(result)))),
     ]  # fmt: skip
     return Page(
-        kind=f"Accuracy on FERPlus, protocol {result['protocol']['name']}",
+        kind=f"Accuracy on FERPlus (protocol {result['protocol']['name']})",
         subject=result["model"]["name"],
         verdict=_verdict(result),
         sections=sections,

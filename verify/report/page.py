@@ -67,8 +67,8 @@ class Page:
     @property
     def title(self) -> str:
         """The browser tab's and bookmark's."""
-        word = {True: "passed", False: "FAILED", None: "measured"}[self.verdict.passed]
-        return f"{'STAND-IN: ' if self.standin else ''}{self.kind} {word}: {self.subject}"
+        word = {True: " passed", False: " FAILED", None: ""}[self.verdict.passed]
+        return f"{'STAND-IN: ' if self.standin else ''}{self.kind}{word}: {self.subject}"
 
 
 def render_page(page: Page) -> str:

@@ -20,6 +20,7 @@ from ferplus_keras.finetune.network import (
     factor_of,
     freeze,
     get_arrays,
+    regularize,
     set_arrays,
     training_network,
     training_table,
@@ -48,6 +49,27 @@ def test_wtomin_trains_from_the_layer_on_that_he_did(wtomin: keras.Model) -> Non
     trained = {weight.path.split("/")[0] for weight in wtomin.trainable_weights}
     assert {"classifier", "conv4_5_1x1_increase", "conv5_1_1x1_reduce"} <= trained
     assert not trained & {"conv1_7x7_s2", "conv4_5_3x3", "conv4_4_1x1_increase"}
+
+
+@pytest.mark.parametrize(("bias", "layers"), [("false", []), ("true", ["conv5_3_1x1_increase*", "classifier"])])
+def test_the_penalty_is_on_what_learns(bias: str, layers: list[str], wtomin: keras.Model) -> None:
+    """As wtomin's --reg_func l2 has it: kernels, gammas and betas of the layers that learn; biases with --reg_bias."""
+    settings = small("wtomin", "regularizer=l2", f"regularizer_layers={layers}", f"regularize_bias={bias}").network
+    wanted = 0.0
+    try:
+        regularize(wtomin, training_table("resnet50", 8, settings), settings)
+        for weight in wtomin.trainable_weights:
+            layer, role = weight.path.split("/")[-2:]
+            if role in ("kernel", "gamma", "beta") or bias == "true":
+                chosen = not layers or layer.startswith("conv5_3_1x1_increase") or layer == "classifier"
+                wanted += chosen * 5e-4 * float((np.asarray(weight, np.float64) ** 2).sum())
+        assert wanted > 0 and float(sum(wtomin.losses)) == pytest.approx(wanted, rel=1e-5)
+    finally:
+        for weight in wtomin.weights:
+            weight.regularizer = None
+    with pytest.raises(BadInputError, match="regularizer_layers: no layer with weights goes by 'dense'"):
+        regularize(wtomin, training_table("resnet50", 8, small("wtomin").network),
+                   small("wtomin", "regularizer_layers=['dense']").network)  # fmt: skip
 
 
 def test_frozen_batchnorm_stays_and_the_others_move(wtomin: keras.Model) -> None:

@@ -91,6 +91,8 @@ def test_the_verdict_is_green_red_or_none(tmp_path: Path) -> None:
     for result, word in ((result_of(), "measured"), (result_of(expect=75.0), "pass"), (result_of(expect=90.0), "fail")):
         page = written(result, tmp_path)["report.html"]
         assert f'<body class="{word}' in page
+        title = "" if word == "measured" else " passed" if word == "pass" else " FAILED"
+        assert f"<title>Accuracy on FERPlus (protocol albanie){title}: a.h5</title>" in page
 
 
 def test_the_mistakes_are_images_inside_the_page_and_nowhere_else(red: dict[str, Any], tmp_path: Path) -> None:
