@@ -80,5 +80,5 @@ def refuse_folded(checkpoint: Checkpoint, purpose: str) -> None:
         origin = checkpoint.provenance.origin.name
         raise BadInputError(
             f"{checkpoint.provenance.source.name} is folded: its batch normalisations stand in its convolutions, for "
-            f"inference only, and cannot be had back. {purpose} Or use the file it was made from ({origin})."
+            f"inference only, and cannot be recovered. {purpose} Or use the file it was made from ({origin})."
         )

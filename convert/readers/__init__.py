@@ -248,7 +248,7 @@ def _what_it_is(head: bytes, size: int) -> str:
     if head.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer, not the file itself. Run `git lfs pull` where it came from."
     if head[4:8] == b"TFL3":
-        return "it is a TensorFlow Lite file, from which weights cannot be had back. Give the file it was made from."
+        return "it is a TensorFlow Lite file, from which weights cannot be recovered. Give the file it was made from."
     if head.startswith(b"\x1f\x8b"):
         return "it is gzip-compressed. Unpack it first."
     if head[257:262] == b"ustar":

@@ -92,7 +92,7 @@ def _finetune(options: argparse.Namespace) -> int:
     say = _Progress(quiet=options.json)
     examples, dataset = _examples(options, recipe, say)
     start_keras(options.backend)
-    begun_from, teachers = _start(options, examples.classes), _teachers(options, examples.classes)
+    start_from, teachers = _start(options, examples.classes), _teachers(options, examples.classes)
     with scope(options.distribute) as world:
         from ferplus_keras.finetune.training import Hooks, Run
 
@@ -101,7 +101,7 @@ def _finetune(options: argparse.Namespace) -> int:
         say.passing(f"building {options.arch} at {size} x {size}")
 
         def make() -> Run:
-            return Run(options.arch, recipe, examples, begun_from, hooks, world, teachers)
+            return Run(options.arch, recipe, examples, start_from, hooks, world, teachers)
 
         if options.dry_run:
             return _dry_run(make(), options)

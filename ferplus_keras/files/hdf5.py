@@ -276,7 +276,7 @@ def check_pieces(dataset: h5py.h5d.DatasetID, content: Any, budget: Budget, wher
     whole = math.prod(dataset.shape) * dataset.dtype.itemsize
     if size > max(whole, 1 << 20):  # h5py itself chooses pieces of up to 1 MiB, also for a small array that may grow
         raise BadInputError(
-            f"{budget.path}: the array {where} has {whole:,} bytes in pieces of {size:,} each. The file is damaged."
+            f"{budget.path}: the array {where} has {whole:,} bytes in chunks of {size:,} each. The file is damaged."
         )
     budget.check(2 * size, f"a piece of the array {where}")  # as it is packed, and unpacked
 

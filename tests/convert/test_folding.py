@@ -135,7 +135,7 @@ def test_every_format_takes_a_folded_network_and_is_read_as_one(suffix: str, fol
 
 
 def test_the_way_back_is_closed(folded_h5: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match=r"is folded: .* cannot be had back. .* --fold"):
+    with pytest.raises(BadInputError, match=r"is folded: .* cannot be recovered. .* --fold"):
         convert(folded_h5, [tmp_path / "x.pth"])
     with pytest.raises(BadInputError, match=r"A .mat file is a network with its batch normalisations"):
         convert(folded_h5, [tmp_path / "x.mat"], folded=True)
@@ -161,7 +161,7 @@ def test_the_command_line_folds(seeded_pth: Path, tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
     assert "folded" in typed("inspect", tmp_path / "f.h5").stdout
     back = typed("convert", tmp_path / "f.h5", tmp_path / "back.safetensors")
-    assert back.returncode == 2 and "cannot be had back" in back.stderr and not (tmp_path / "back.safetensors").exists()
+    assert back.returncode == 2 and "be recovered" in back.stderr and not (tmp_path / "back.safetensors").exists()
 
 
 def test_a_place_where_nothing_can_be_written_is_said(folded_h5: Path, tmp_path: Path) -> None:

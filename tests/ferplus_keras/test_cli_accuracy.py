@@ -49,7 +49,7 @@ def test_a_measurement(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", "accuracy", "right.h5", "--data", str(data)]) == 0
     shown = capsys.readouterr()
     assert "test, albanie: 100.00 %  16 of 16" in shown.out and "protocol albanie" in shown.out
-    assert "16 of 16 images" in shown.err and "a second" in shown.err
+    assert "16 of 16 images" in shown.err and "images/s" in shown.err
     assert re.fullmatch(r"16 images, in [\d.]+ s altogether", shown.out.splitlines()[-1])
 
 

@@ -82,7 +82,7 @@ def test_a_tflite_file_says_what_it_is(tmp_path: Path) -> None:
 def test_its_weights_are_not_read(tmp_path: Path) -> None:
     path = tmp_path / "x.tflite"
     path.write_bytes(SMALL)
-    with pytest.raises(BadInputError, match=r"TensorFlow Lite file, from which weights cannot be had back"):
+    with pytest.raises(BadInputError, match=r"TensorFlow Lite file, from which weights cannot be recovered"):
         read_checkpoint(path)
 
 
