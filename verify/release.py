@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import sys
 import time
 from dataclasses import asdict
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ferplus_keras.networks.emotions import EMOTIONS
+from verify.scores import guesswork
 
 if TYPE_CHECKING:
     from ferplus_keras.dataset import Dataset
@@ -19,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def release(
-    run: Run, outcome: FinishedRun, folder: RunFolder, dataset: Dataset, formats: tuple[str, ...], again: str, say: Any
+    run: Run, outcome: FinishedRun, folder: RunFolder, dataset: Dataset, formats: tuple[str, ...], data: str, say: Any
 ) -> dict[str, Any]:
     """Write the release of ``run`` into its folder and return what it is, as plain data.
 
     The best epoch was chosen on Valid; Test is looked at here, once: of a run that was released before, only what is
-    missing is made again. Raises :class:`OutputError`.
+    missing is made again. ``data`` is where the user said that the data set lies. Raises :class:`OutputError`.
     """
     from convert.writers import write
 
@@ -49,7 +51,7 @@ def release(
     if known and (folder.accuracy.exists() or not reported):
         rates = known["accuracy"]
     elif reported:
-        rates = _accuracy_report(Path(files[0]["path"]), run, folder, dataset, again, say)
+        rates = _accuracy_report(Path(files[0]["path"]), run, folder, dataset, data, say)
     else:
         rates = _rates(run, outcome)
     made = {
@@ -113,7 +115,7 @@ def _checkpoint(run: Run, folder: RunFolder, weights: Path, epoch: int) -> Any:
 
 
 def _accuracy_report(
-    path: Path, run: Run, folder: RunFolder, dataset: Dataset, again: str, say: Any
+    path: Path, run: Run, folder: RunFolder, dataset: Dataset, data: str, say: Any
 ) -> list[dict[str, Any]]:
     """What ``ferplus verify accuracy`` says of the file, with its report in ``accuracy/``."""
     from ferplus_keras.dataset.protocols import PROTOCOLS
@@ -124,8 +126,11 @@ def _accuracy_report(
 
     began = time.perf_counter()
     limit = len(run.examples.valid) if len(run.examples.valid) == len(run.examples.test) else None
+    protocol = run.recipe.data.protocol
+    words = ["ferplus", "verify", "accuracy", str(path), "--data", data, "--split", "both", "--protocol", protocol]
+    again = shlex.join(words + (["--limit", str(limit)] if limit else []))
     evaluation = evaluate(
-        open_predictor(path), dataset, PROTOCOLS[run.recipe.data.protocol], splits=("val", "test"), limit=limit,
+        open_predictor(path), dataset, PROTOCOLS[protocol], splits=("val", "test"), limit=limit,
         progress=lambda step: say.passing(f"{step.title}: {step.done:,} of {step.total:,}"),
     )  # fmt: skip
     result = as_result(evaluation, [], again, time.perf_counter() - began)
@@ -175,6 +180,8 @@ def _card(run: Run, outcome: FinishedRun, folder: RunFolder, made: dict[str, Any
             f"| {name} | {rate['n']:,} | {rate['accuracy']:.2%} | {low:.2%} to {high:.2%} | "
             f"{rate['always_the_commonest']:.2%} |"
         )
+    for warning in (each for rate in made["accuracy"] for each in guesswork(rate)):
+        lines += ["", f"**Warning**: {warning}."]
     lines += [
         "",
         "![learning curves](curves.svg)",

@@ -121,7 +121,7 @@ def _finetune(options: argparse.Namespace) -> int:
                 outcome = run.train(folder, resume=bool(options.resume))
                 from verify.release import release
 
-                made = release(run, outcome, folder, dataset, formats, _again(folder), say)
+                made = release(run, outcome, folder, dataset, formats, _places(options).get("data", ""), say)
             except BaseException as error:
                 _how_to_go_on(error, folder)
                 raise
@@ -327,8 +327,11 @@ def _dry_run(run: Run, options: argparse.Namespace) -> int:
 
 
 def _told(made: dict[str, Any], folder: RunFolder) -> list[str]:
+    from verify.scores import guesswork
+
     lines = [f"best epoch: {made['best_epoch']} of {made['epochs']} ({made['reason']})"]
     lines += [f"{each['split']}: {each['accuracy']:.2%} of {each['n']:,}" for each in made["accuracy"]]
+    lines += [f"warning: {each}" for rate in made["accuracy"] for each in guesswork(rate)]
     lines += [f"{each['path']}  {each['size'] / 1e6:.1f} MB  {each['sha256'][:12]}" for each in made["files"]]
     took = f", in {duration(made['seconds'])}" if "seconds" in made else ""
     lines.append(f"{folder.path}: all of it{took}; start with model-card.md")

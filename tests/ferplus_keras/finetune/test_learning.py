@@ -42,6 +42,8 @@ def test_the_folder_is_a_release(learned: Learned) -> None:
         assert told in card
     report = json.loads((learned.folder / "accuracy" / "accuracy.json").read_text())
     assert [split["split"] for split in report["splits"]] == ["val", "test"] and not report["standin"]
+    assert report["command"].startswith(f"ferplus verify accuracy {learned.folder / 'best.h5'} --data ")
+    assert report["command"].endswith(" --split both --protocol albanie --limit 1600")
 
 
 def test_the_files_say_how_they_were_trained(learned: Learned) -> None:
