@@ -66,7 +66,9 @@ def ship(run: Path, out: Path, dataset: Dataset, progress: Progress = lambda _st
         raise BadInputError(f"{run} is not a run of FERPlus's eight emotions: only those are shipped.")
     network = str(record["options"]["arch"])
     size = load_recipe(folder.recipe, network=network).legs[-1].recipe.network.size
-    best = best_of(run)
+    # Of the large networks the release in PyTorch's names is taken, which `convert` reads; the compact one has none.
+    best = run / "best.safetensors"
+    best = best if best.exists() else best_of(run)
     original = Shipped(out.name, network, best, sha256_of(best), size)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -87,14 +89,17 @@ def ship(run: Path, out: Path, dataset: Dataset, progress: Progress = lambda _st
 
 
 def _halve(source: Path, target: Path) -> None:
-    """Write the arrays of ``source`` in float16, its record with them."""
+    """Write the arrays of ``source`` in float16, step counters as they are, and its record with them."""
     from safetensors import safe_open
     from safetensors.numpy import load_file, save_file
 
     with safe_open(source, "np") as file:
         metadata = file.metadata()
     with np.errstate(over="ignore"):
-        arrays = {name: array.astype(np.float16) for name, array in load_file(source).items()}
+        arrays = {
+            name: array.astype(np.float16) if array.dtype == np.float32 else array
+            for name, array in load_file(source).items()
+        }
     if wrong := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
         raise BadInputError(f"{source}: {wrong[0]} has numbers that float16 does not have: it cannot be shipped so.")
     with atomic_path(target) as temporary:

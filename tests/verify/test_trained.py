@@ -11,15 +11,18 @@ import pytest
 from PIL import Image
 
 import ferplus_keras
+from convert.readers import read_checkpoint
+from convert.writers import write
 from ferplus_keras import EmotionClassifier
 from ferplus_keras.cli import main
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.files.shipped import Recorded, Shipped, best_shipped, shipped, shipped_at
 from ferplus_keras.networks.architecture import architecture, torch_name
+from tests.seeded import seeded_checkpoint
 from tests.verify.oracles import painted
 from verify.predictors import open_predictor
-from verify.shipping import ship
+from verify.shipping import _halve, ship
 from verify.trained import TOLERANCE, as_toml, measure, repeat, table
 
 
@@ -53,6 +56,25 @@ def test_pytorch_names_give_the_same_arrays_as_keras_roles(tmp_path: Path) -> No
     got = trained.arrays()
     assert all(np.array_equal(got[layer][role], array) for layer, roles in want.items()
                for role, array in roles.items())  # fmt: skip
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("network", ["resnet50", "senet50"])
+def test_a_large_network_in_float16_is_read_by_convert_and_by_name_alike(network: str, tmp_path: Path) -> None:
+    """Step counters of PyTorch stay whole numbers, and what is read is float32 again."""
+    given = seeded_checkpoint(network, steps=70_000)
+    write(given, tmp_path / "best.safetensors")
+    _halve(tmp_path / "best.safetensors", tmp_path / "model.safetensors")
+    found = read_checkpoint(tmp_path / "model.safetensors")
+    named = Shipped(f"{network}_ferplus", network, tmp_path / "model.safetensors",
+                    sha256_of(tmp_path / "model.safetensors"), 224).arrays()  # fmt: skip
+    assert found.provenance.num_batches_tracked == 70_000
+    for layer, roles in given.arrays.items():
+        for role, array in roles.items():
+            wanted = array.astype(np.float16).astype(np.float32)
+            np.testing.assert_array_equal(found.arrays[layer][role], wanted, err_msg=f"{layer} {role}")
+            np.testing.assert_array_equal(named[layer][role], wanted, err_msg=f"{layer} {role}")
+            assert found.arrays[layer][role].dtype == named[layer][role].dtype == np.float32
 
 
 def test_the_large_ones_that_are_not_shipped_yet_are_said_in_one_sentence() -> None:

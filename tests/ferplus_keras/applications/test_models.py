@@ -334,8 +334,8 @@ def test_dropout_in_the_file_or_in_the_model_does_not_matter(files: Callable[...
 
 
 @pytest.mark.parametrize(("network", "arguments", "message"), [
-    ("senet50", {}, "conv2_1_1x1_down is not in the file"),
-    ("senet50", {"include_top": False}, "conv2_1_1x1_down is not in the file"),
+    ("senet50", {}, "holds the weights of ResNet50, .*: build ResNet50 for them"),
+    ("senet50", {"include_top": False}, "holds the weights of ResNet50, .*: build ResNet50 for them"),
     ("resnet50", {"classes": 7}, r"classifier has the shapes \[\(2048, 8\), \(8,\)\] in the file and \[\(2048, 7\)"),
     ("resnet50", {"embedding_size": 8}, "feat_extract is not in the file; classifier is not in the model"),
 ])  # fmt: skip
@@ -344,7 +344,7 @@ def test_a_file_of_another_network_is_refused(
 ) -> None:
     with pytest.raises(BadInputError, match=message) as caught:
         MAKERS[network](weights=files("resnet50"), input_shape=SMALL, **arguments)
-    assert "nothing was loaded" in str(caught.value)
+    assert "nothing was loaded" in str(caught.value).lower()
 
 
 @pytest.mark.parametrize("case", ["another network", "another head", "damaged"])
