@@ -7,8 +7,10 @@ arrays: which network it is, and where it came from.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,16 +35,20 @@ class Checkpoint:
 
     def __post_init__(self) -> None:
         """Put layers and roles into the architecture's order, which is what Keras's ``set_weights`` counts by."""
+        wanted = self.architecture.parameters
         self.arrays = {
-            layer: {role: self.arrays[layer][role] for role in roles}
-            for layer, roles in self.architecture.parameters.items()
-            if layer in self.arrays
+            layer: _in_order(roles, wanted.get(layer, ())) for layer, roles in _in_order(self.arrays, wanted).items()
         }
 
     @property
     def parameter_bytes(self) -> int:
         """Size of all arrays in memory, in bytes."""
         return sum(array.nbytes for roles in self.arrays.values() for array in roles.values())
+
+
+def _in_order(given: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """``given`` with those of the ``names`` that it has first, and everything else behind."""
+    return {name: given[name] for name in names if name in given} | dict(given)
 
 
 def check_standin_name(source: str, path: Path, suffix: str) -> None:

@@ -162,12 +162,16 @@ def test_a_finetune_command_of_the_docs_runs(work: Path) -> None:
     assert (run := run_ferplus("finetune", "--resume", "runs/scratch", cwd=work)).returncode == 0, run.stderr
     made = [path.suffix for path in (work / "runs" / "scratch").glob("best.*")]
     assert sorted(made) == [".h5", ".keras", ".pth", ".safetensors"]
+    words = shlex.split(next(line for line in commands() if line.startswith("ferplus release ")))[1:]
+    words[words.index("runs/mine")], words[words.index("--data") + 1] = "runs/scratch", "faces"
+    assert (run := run_ferplus(*words, cwd=work)).returncode == 0, run.stderr
+    assert (work / words[words.index("--out") + 1] / "model.safetensors").exists()
 
 
 def ferplus_commands() -> list[object]:
     """Those that run a network, and those that wait for TensorFlow's converter, are slow; but for one of each kind."""
     lines = [line for line in commands() if line.startswith("ferplus ") and "[" not in line]
-    lines = [line for line in lines if not line.startswith("ferplus finetune ")]  # they have a test of their own
+    lines = [line for line in lines if not line.startswith(("ferplus finetune ", "ferplus release "))]  # tested above
     quick = ("ferplus verify parity b.onnx", "ferplus predict a.h5 face.png", "ferplus report a.h5")
     waiting = (".tflite", ".saved_model", "verify", "export", "predict", "report", "roundtrip")
     return [

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from convert.checkpoint import Checkpoint
 from convert.conversion import convert
-from convert.readers import mat_file, read_checkpoint
+from convert.readers import read_checkpoint
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.networks.architecture import FERPLUS_HEAD, NO_HEAD, Head, architecture
 from tests.conftest import run_ferplus
@@ -293,9 +293,13 @@ def test_both_references_are_brought_and_it_is_told_who_disagrees(
             layer["block"]["pad"][0, 0][:] = [2, 3, 2, 3]
     scipy.io.savemat(mat, net, long_field_names=True)
     refused = run_ferplus("verify", "parity", model, "--against", mat, "--n", 1, "--no-onnx")
-    assert refused.returncode == 2 and "at conv1_7x7_s2" in refused.stderr and "Traceback" not in refused.stderr
+    assert (
+        refused.returncode == 2
+        and "conv1_7x7_s2 has padding 2 above" in refused.stderr
+        and "Traceback" not in refused.stderr
+    )
     # Should the reader ever overlook such a graph, the reference that runs it does not.
-    monkeypatch.setattr(mat_file, "departure", lambda *_: "")
+    monkeypatch.setattr("convert.readers.graph_problem", lambda _found: "")
     result = check_parity(model, mat, images=1)
     assert not result.passed and result.diagnosis is not None
     assert {"matconvnet", "torch"} <= {run.reference for run in result.runs}

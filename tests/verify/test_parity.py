@@ -212,6 +212,7 @@ def test_the_other_backends_in_float32(backend: str, standin_h5: Path, standin_p
 
 #: Prints how far BatchNormalization "in float64" is off, the type of its result, and what check_parity says to it.
 FLOAT64 = """
+import sys
 import keras, numpy as np
 from ferplus_keras.errors import BadInputError
 from verify.parity import check_parity

@@ -161,7 +161,7 @@ def broken_config(file: h5py.File) -> None:
     ("damage", "told"),
     [
         (external_link, "link"), (soft_link, "link"), (root_link, "link"), (external_dataset, "another file"),
-        (virtual_dataset, "another file"), (shape_bomb, "claims the shape"), (chunk_bomb, "pieces of"),
+        (virtual_dataset, "another file"), (shape_bomb, "claims the shape"), (chunk_bomb, "chunks of"),
         (announced_and_absent, "not there"),
         (a_loop, "loop"), (text_for_numbers, "not there|no numbers"), (broken_config, "JSON"),
     ],
