@@ -31,7 +31,7 @@ def commands() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory, session_folder: Path) -> Path:
+def desk(tmp_path_factory: pytest.TempPathFactory, networks_folder: Path) -> Path:
     """A folder with the files that the docs speak of: stand-ins under the real names."""
     from PIL import Image
 
@@ -44,7 +44,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory, session_folder: Path) -> Path
     output.mkdir(parents=True)
     for network in ("resnet50", "senet50"):
         known = read_manifest()[f"{network}_ferplus"]
-        source = standin_path(known, session_folder)
+        source = standin_path(known, networks_folder)
         if not source.exists():
             write_standin(known, source)
         made = source.with_suffix(".h5")

@@ -19,12 +19,12 @@ pytestmark = pytest.mark.usefixtures("small")
 
 
 @pytest.fixture(scope="module")
-def standin(session_folder: Path) -> Path:
+def standin(networks_folder: Path) -> Path:
     from convert.manifest import read_manifest
     from convert.standin import standin_path, write_standin
 
     known = read_manifest()["resnet50_ferplus"]
-    path = standin_path(known, session_folder)
+    path = standin_path(known, networks_folder)
     if not path.exists():
         write_standin(known, path)
     return path
