@@ -91,7 +91,7 @@ def test_verify_turns_red_when_a_file_was_changed(converted: str, weights: Path)
     assert run.returncode == 1, run.stderr
     assert "DIFFERENT" in run.stdout and "do not use it" in run.stderr
     row = next(line for line in run.stdout.splitlines() if "senet50_ferplus-standin.h5 " in line and "MB" in line)
-    assert row.endswith("same function")
+    assert "same function" in row
     page = weights / "reports" / "resnet50_ferplus-standin-h5" / "report.html"
     assert "Not the same function" in page.read_text() and f"Report: {page}" in run.stdout
 
