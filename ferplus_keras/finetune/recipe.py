@@ -269,6 +269,8 @@ def _of_file(path: Path, network: str) -> Recipe:
         table = tomllib.loads(data.decode("utf-8"))
     except OSError as error:
         raise BadInputError(f"{path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise BadInputError(f"{path} is not in UTF-8. Save the recipe as plain text in UTF-8.") from None
     except (ValueError, RecursionError) as error:
         raise BadInputError(f"{path} is not TOML: {error}") from None
     return _of_table(table, str(path), network, default_name=path.stem)

@@ -14,6 +14,7 @@ import numpy as np
 
 from ferplus_keras.errors import BadInputError, first_line
 from ferplus_keras.predict.decoding import MAX_FILE_BYTES, as_rgb, decode, read_image, to_8_bits
+from ferplus_keras.wording import counted
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,6 +27,12 @@ ROWS = (48 * 48, 48 * 48 * 3, 224 * 224, 224 * 224 * 3)
 #: A longer strip is no image of a face.
 LONGEST = 16
 
+#: 16-bit numbers up to here are what a camera of 12 bits gives, or bytes in a wider type: read as 16 bits, near black.
+TWELVE_BITS = 4095
+
+#: Fractions up to here lie in 0..1 but for brightness or contrast that went beyond it: read as 0..255, near black.
+ALMOST_ONE = 2.0
+
 
 def is_one(images: Any) -> bool:
     """Whether ``images`` is one image, and no list of them. Raises :class:`BadInputError` on what is neither."""
@@ -35,7 +42,7 @@ def is_one(images: Any) -> bool:
         return len(_shape(images)) != 4
     if isinstance(images, Mapping) or not isinstance(images, Iterable):
         raise BadInputError(
-            f"a {type(images).__name__} is no image: give a path, an image file's bytes, a Pillow image, an array of "
+            f"{_kind(images)} is no image: give a path, an image file's bytes, a Pillow image, an array of "
             "pixels, or several of these."
         )
     return False
@@ -66,7 +73,7 @@ def opened(image: Any) -> Image:
         return decode(_content(image))
     if _is_array(image) or isinstance(image, list | tuple):
         return from_array(image)
-    raise BadInputError(f"a {type(image).__name__} is no image")
+    raise BadInputError(f"{_kind(image)} is no image")
 
 
 def name_of(image: Any, number: int) -> str:
@@ -99,26 +106,27 @@ def as_numpy(array: Any) -> np.ndarray:
     except MemoryError:
         raise
     except Exception as error:  # whatever the library raises on a symbolic tensor, or a kind that NumPy has not
-        raise BadInputError(
-            f"a {type(array).__name__} that cannot be made a NumPy array ({first_line(error, 120)})"
-        ) from None
+        raise BadInputError(f"{_kind(array)} that cannot be made a NumPy array ({first_line(error, 120)})") from None
 
 
 def _wrong_shape(shape: tuple[int, ...]) -> str:
     """What is wrong with the shape of an image; "" where it is one."""
-    told = f"an array of the shape {' x '.join(map(str, shape)) or '()'}"
+    if not shape:
+        return f"a single number is no image: {WANTED}"
+    told = f"an array of the shape {' x '.join(map(str, shape))}"
     if 0 in shape or len(shape) not in (2, 3):
         more = "; several images go in a list, or as n x height x width x 3" if len(shape) > 3 else ""
         return f"{told} is no image: {WANTED}{more}"
     if len(shape) == 2 and (shape[1] in ROWS or shape[1] > LONGEST * shape[0]) and shape[0] != shape[1]:
         return (
-            f"{told} looks like {shape[0]} rows of pixels, one for each image, and not like one image: reshape it to "
-            "n x height x width x 1 (one image of that size: height x width x 1)"
+            f"{told} looks like {counted(shape[0], 'row')} of pixels, one for each image, and not like one image: "
+            "reshape it to n x height x width x 1 (one image of that size: height x width x 1)"
         )
     if len(shape) == 3 and shape[2] not in (1, 3, 4):
+        several = f"{counted(shape[0], 'grey image')} would be n x height x width x 1"
         if shape[0] in (1, 3, 4):
-            return f"{told} has its channels first: move them to the end (numpy.moveaxis(array, 0, -1))"
-        return f"{told} is no image: {WANTED}; {shape[0]} grey images are n x height x width x 1"
+            return f"{told} has its channels first: move them to the end (numpy.moveaxis(array, 0, -1)); {several}"
+        return f"{told} is no image: {WANTED}; {several}"
     if len(shape) == 3 and shape[0] in (1, 3) and shape[1] > LONGEST * shape[0]:
         return f"{told} may have its channels first, and is no image of a face: {WANTED}"
     return ""
@@ -134,7 +142,7 @@ def _bytes(pixels: np.ndarray) -> np.ndarray:
         raise BadInputError("the array has NaN or infinity among its numbers, and pixels in 0..255 are wanted")
     low, high = float(pixels.min()), float(pixels.max())
     if pixels.dtype == np.uint16:
-        if 0 < high <= 255:
+        if 0 < high <= TWELVE_BITS:
             raise BadInputError(
                 f"the array has 16 bits and no number above {high:.0f}, which would be all but black: give bytes "
                 "(array.astype('uint8')), or numbers up to 65535"
@@ -144,10 +152,17 @@ def _bytes(pixels: np.ndarray) -> np.ndarray:
         raise BadInputError(
             f"the array has numbers outside 0..255 ({low:g} to {high:g}): pixels are wanted, with no mean subtracted"
         )
-    if 0 < high <= 1:
-        raise BadInputError("the array's numbers lie in 0..1, and pixels in 0..255: multiply it by 255")
+    if 0 < high <= (1 if pixels.dtype.kind in "ui" else ALMOST_ONE):
+        raise BadInputError(
+            f"the array has no number above {high:g}, and pixels lie in 0..255: if it holds 0..1, multiply it by 255"
+        )
     whole: np.ndarray = np.rint(pixels).astype(np.uint8)
     return whole
+
+
+def _kind(value: Any) -> str:
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIO' else 'a'} {name}"
 
 
 def _is_array(value: Any) -> bool:

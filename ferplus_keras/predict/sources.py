@@ -6,6 +6,7 @@ ten thousand. One image comes once, however many of the inputs name it.
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
 import re
@@ -217,12 +218,16 @@ def suffixes() -> frozenset[str]:
 
 def _names(stream: BinaryIO, end: bytes) -> Iterator[str]:
     """The names in ``stream``; a carriage return before a line's end belongs to the line's end."""
-    rest = b""
-    while piece := _piece(stream):
+    rest, piece = b"", _piece(stream)
+    if piece.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise BadInputError("The list of names is in UTF-16, as PowerShell writes files. Save it in UTF-8.")
+    piece = piece.removeprefix(codecs.BOM_UTF8)
+    while piece:
         *names, rest = (rest + piece).split(end)
         if len(rest) > MAX_NAME_BYTES:
             raise BadInputError(f"The list of names has one of more than {MAX_NAME_BYTES:,} bytes: it is no list.")
         yield from _as_names(names, end)
+        piece = _piece(stream)
     yield from _as_names([rest], end)
 
 

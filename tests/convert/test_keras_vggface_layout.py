@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,23 @@ def test_a_head_upon_keras_vggface_is_read_by_what_its_graph_says(epsilon: float
     told = found.provenance
     assert told.labels is None and told.output == "probabilities"
     assert any("dense" in note for note in told.notes) and any("not quite the old one" in note for note in told.notes)
+
+
+def test_a_file_of_keras_2_2_from_a_cell_that_ran_twice_is_read(tmp_path: Path) -> None:
+    wanted = old_work(tmp_path / "tuned.h5")
+    with h5py.File(tmp_path / "tuned.h5", "r+") as file:
+        model = json.loads(file.attrs["model_config"])
+        file.attrs["model_config"] = json.dumps({**model, "class_name": "Model"}).encode()
+        weights = file["model_weights"]
+        file.attrs["keras_version"] = weights.attrs["keras_version"] = b"2.2.4"
+        for layer in weights.attrs["layer_names"]:
+            group = weights[layer]
+            renamed = [re.sub(rb"/(?=[^/]+$)", b"_1/", name) for name in group.attrs["weight_names"]]
+            for old, new in zip(group.attrs["weight_names"], renamed, strict=True):
+                group.move(old, new)
+            group.attrs["weight_names"] = np.array(renamed, np.bytes_)
+    found = read_checkpoint(tmp_path / "tuned.h5").arrays
+    assert max(ulps_apart(wanted, found).values()) <= 1
 
 
 def test_old_work_moves_to_pytorch_and_to_keras_3s_file(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -146,3 +147,14 @@ def test_a_standin_may_not_lose_its_name(suffix: str, tmp_path: Path) -> None:
         write(checkpoint, tmp_path / f"x{suffix}")
     assert not list(tmp_path.iterdir())
     assert read_checkpoint(write(checkpoint, tmp_path / f"x-standin{suffix}").path).provenance.standin
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+def test_a_backend_that_is_not_there_is_named_beside_those_that_are(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "nonsense")
+    monkeypatch.setitem(sys.modules, "ferplus_keras.networks.models", None)
+    with pytest.raises(OutputError, match=r"KERAS_BACKEND is nonsense; what is installed here: .*needs no Keras"):
+        write(seeded_checkpoint("resnet50"), tmp_path / f"x{suffix}")
+    assert not list(tmp_path.iterdir())

@@ -105,11 +105,12 @@ def test_what_cannot_be_is_refused_in_a_sentence(override: str, told: str) -> No
         ("optimizer = 3", "section of values"),
         ("name = 3", "are texts"),
         ("[", "not TOML"),
+        ("\ufeff[data]".encode("utf-16"), "not in UTF-8"),
     ],
 )
-def test_a_file_that_is_no_recipe(text: str, told: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_recipe(text: str | bytes, told: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text(text)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(BadInputError, match=told):
         load_recipe(path)
 

@@ -99,6 +99,9 @@ def test_lists_of_names(tmp_path: Path) -> None:
     assert names("-", listed=b"") == []
     long = b"x" * 60_000
     assert names("-", listed=b"\n".join([long, b"a.png", long + b"y"])) == [long.decode(), "a.png", long.decode() + "y"]
+    assert names("-", listed="\ufeffa.png\nb.png".encode()) == ["a.png", "b.png"]
+    with pytest.raises(BadInputError, match="in UTF-16"):
+        names("-", listed="a.png\nb.png\n".encode("utf-16"))
     with pytest.raises(BadInputError, match="no list"):
         names("-", listed=b"x" * 300_000)
 
