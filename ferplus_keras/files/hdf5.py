@@ -25,7 +25,7 @@ from ferplus_keras.files.budget import MAX_DEPTH, MAX_NAMES, TEXT_BYTES, Budget
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
 
 MAX_DEFLATION = 1032  #: zlib's best; an array that is larger by more than that has no data for most of it
-HEAP = b"GCOL\1\0\0\0"  #: how a heap of strings begins; its size stands behind, in eight bytes
+HEAP = b"GCOL\1\0\0\0"  #: how a heap of strings begins; its size stands behind, in the file's own number of bytes
 STEP = 1 << 18  #: bytes that are unpacked at a time, to see how many a piece holds
 
 SHUFFLE, DEFLATE, FLETCHER32, LZF = h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32, 32000
@@ -179,8 +179,9 @@ class Attributes:
     HDF5 does not say what they come to before it has made them all, but no string is larger than its heap.
     """
 
-    def __init__(self, content: Any, budget: Budget) -> None:
+    def __init__(self, h5: h5py.File, content: Any, budget: Budget) -> None:
         self.content, self.budget = content, budget
+        _, self.size_bytes = h5.id.get_create_plist().get_sizes()
 
     def texts(self, item: Any, name: str) -> list[str] | None:
         """The texts in the attribute ``name`` of the group ``item``; None where there is none.
@@ -226,7 +227,8 @@ class Attributes:
             piece = bytes(view[start : start + STEP + len(HEAP) - 1])
             place = piece.find(HEAP)
             while place >= 0:
-                largest = max(largest, int.from_bytes(view[start + place + 8 : start + place + 16], "little"))
+                begin = start + place + len(HEAP)
+                largest = max(largest, int.from_bytes(view[begin : begin + self.size_bytes], "little"))
                 place = piece.find(HEAP, place + 1)
         return largest
 
