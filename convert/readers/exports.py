@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,7 +81,7 @@ def _saved_model(path: Path) -> Export:
     digest = hashlib.sha256()
     try:
         for each in files:
-            digest.update(f"{each.relative_to(path)}\0{sha256_of(each)}\n".encode())
+            digest.update(os.fsencode(f"{each.relative_to(path)}\0{sha256_of(each)}\n"))
         size = sum(each.stat().st_size for each in files)
         found = Export(Source(path.name, size, digest.hexdigest(), "saved_model"))
         found.notes.append("the SHA-256 is of the names and SHA-256s of the folder's files")

@@ -119,6 +119,15 @@ def write_bytes(target: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def write_text(target: Path, text: str) -> Path:
+    """The same for ``text`` in UTF-8. Gives ``target``.
+
+    Half a character, as paths have it that are no UTF-8, becomes an escape: in JSON the one that means it.
+    """
+    write_bytes(target, text.encode("utf-8", "backslashreplace"))
+    return target
+
+
 @contextmanager
 def _aside(real: Path, size: int) -> Iterator[Path]:
     """The unfinished twin of ``real``, which nobody else writes; whatever is left of it is removed."""

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ferplus_keras.errors import BadInputError, OutputError
-from ferplus_keras.files.atomic import unwritable, write_bytes
+from ferplus_keras.files.atomic import unwritable, write_text
 from ferplus_keras.files.json_text import parse_json
 from ferplus_keras.files.locks import sole_writer
 from ferplus_keras.files.opening import read_text
@@ -83,7 +83,7 @@ class RunFolder:
 
     def write_text(self, path: Path, text: str) -> None:
         """Write ``text`` to ``path``, whole or not at all. Raises :class:`OutputError`."""
-        write_bytes(path, text.encode("utf-8"))
+        write_text(path, text)
 
     def write_run(self, record: Mapping[str, Any]) -> None:
         self.write_text(self.run, json.dumps(record, indent=2, ensure_ascii=False) + "\n")

@@ -43,6 +43,13 @@ def test_a_line_that_makes_no_sense_is_a_sentence(text: str, problem: str) -> No
         Input.parse(text)
 
 
+def test_names_of_classes_are_text(tmp_path: Path) -> None:
+    card = Card.of(None, "a\x1b,\udcff")
+    card.keep(tmp_path / "x.onnx")
+    assert card.classes == (r"a\x1b", r"\udcff") and Card.beside(tmp_path / "x.onnx") == card
+    assert card.keep(tmp_path / "x.onnx") is None
+
+
 @pytest.mark.parametrize(
     ("order", "more", "pixel", "wanted"),
     [

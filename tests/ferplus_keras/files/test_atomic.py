@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import socket
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from ferplus_keras.errors import OutputError
-from ferplus_keras.files.atomic import atomic_folder, atomic_path
+from ferplus_keras.files.atomic import atomic_folder, atomic_path, write_text
 from tests.conftest import ROOT, hears_interrupts, run_ferplus
 
 
@@ -67,6 +68,14 @@ def test_nothing_is_begun_without_room(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="disk is full"), atomic_path(target, size=1 << 62):
         raise AssertionError("the block must not run")
     assert target.read_bytes() == b"old" and list(tmp_path.iterdir()) == [target]
+
+
+def test_a_text_with_halves_of_characters_is_written_so_that_json_gives_them_back(tmp_path: Path) -> None:
+    """As paths have them whose bytes are no UTF-8."""
+    said = {"data": "/somewhere/\udcff", "name": "Zoë"}
+    write_text(tmp_path / "x.json", json.dumps(said, ensure_ascii=False))
+    assert "Zoë" in (tmp_path / "x.json").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == said
 
 
 def test_a_folder_in_the_place_is_refused(tmp_path: Path) -> None:
