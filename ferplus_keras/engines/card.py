@@ -18,7 +18,7 @@ from typing import Any
 
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.atomic import write_text
-from ferplus_keras.files.opening import open_regular
+from ferplus_keras.files.opening import is_file, open_regular
 from ferplus_keras.wording import printable
 
 GRAY, RGB, BGR = "gray", "RGB", "BGR"
@@ -113,7 +113,7 @@ class Card:
     def beside(cls, path: Path) -> Card:
         """What the card beside ``path`` says; nothing where there is none. Raises :class:`BadInputError`."""
         card = card_of(path)
-        if not card.is_file():
+        if not is_file(card):
             return cls()
         with open_regular(card) as stream:
             content = stream.read(MAX_CARD)

@@ -44,6 +44,8 @@ def writable_target(target: str | Path, *, folder: bool = False) -> Path:
             mode = target.stat().st_mode
         except FileNotFoundError:  # or a link to what is not there yet
             mode = None
+        except ValueError:  # a null character
+            raise OutputError(f"{str(target)!r} is no name of a file. Give another one.") from None
         if mode is not None and stat.S_ISDIR(mode) != folder:
             raise OutputError(
                 f"{target} is a file, and a folder is to be written; give another name." if folder

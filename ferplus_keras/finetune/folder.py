@@ -25,7 +25,7 @@ from ferplus_keras.errors import BadInputError, OutputError
 from ferplus_keras.files.atomic import unwritable, write_text
 from ferplus_keras.files.json_text import parse_json
 from ferplus_keras.files.locks import sole_writer
-from ferplus_keras.files.opening import read_text
+from ferplus_keras.files.opening import is_file, read_text
 
 RECIPE, RUN, HISTORY, CURVES = "recipe.toml", "run.json", "history.csv", "curves.svg"
 LOCK = ".lock"
@@ -55,7 +55,7 @@ class RunFolder:
     @property
     def begun(self) -> bool:
         """Whether a run was begun here."""
-        return self.run.exists() or self.state.exists()
+        return is_file(self.run) or is_file(self.state)
 
     def prepare(self, *, resume: bool, overwrite: bool) -> None:
         """Make the folder ready for a run. Raises :class:`BadInputError` when another one is there."""
