@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 import time
 import urllib.error
 import urllib.parse
@@ -23,6 +24,9 @@ from typing import Any, TypeVar
 
 from convert.readers import looks_like_html
 from ferplus_keras import __version__
+from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.json_text import parse_json
+from ferplus_keras.files.opening import read_text
 
 #: The largest of the networks is 170 MB; an answer beyond this is no checkpoint.
 MAX_BYTES = 2 << 30
@@ -78,10 +82,12 @@ class Part:
     def recall(self) -> None:
         """Resume what is there if it is known what it is a part of; else begin anew."""
         try:
-            notes = json.loads(self.notes.read_text())
+            # Links and pipes in their places are not ours: nothing is written through them, or waited for.
+            ours = all(stat.S_ISREG(each.lstat().st_mode) for each in (self.path, self.notes))
+            notes = parse_json(read_text(self.notes)) if ours else {}
             self.validator, self.total = str(notes["validator"]), notes["total"]
             self.resumed = notes["url"] == self.url and bool(self.validator) and self.size > 0
-        except (OSError, ValueError, KeyError, TypeError):
+        except (BadInputError, OSError, ValueError, KeyError, TypeError):
             self.resumed = False
         if not self.resumed:
             self.begin("", None)

@@ -19,7 +19,7 @@ from convert.manifest import Known, weights_folder
 from convert.readers import read_named
 from convert.seen import Seen
 from ferplus_keras.errors import BadInputError, DownloadError, OutputError
-from ferplus_keras.files.atomic import flush, flush_folder
+from ferplus_keras.files.atomic import flush, flush_folder, writable_target
 from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.files.locks import sole_writer
 from ferplus_keras.files.mapped_file import MappedFile
@@ -107,9 +107,9 @@ def _the_known_one(known: Known, path: Path, shown: Path, record: Path, url: str
 
 
 def _download(known: Known, target: Path, record: Path, progress: Progress, timeout: float) -> Fetched:
-    reasons = []
+    reasons, real = [], writable_target(target)
     for url in known.urls:
-        part = Part(target.with_name(f"{target.name}.{zlib.crc32(url.encode()):08x}.part"), url)
+        part = Part(real.with_name(f"{target.name}.{zlib.crc32(url.encode()):08x}.part"), url)
         part.recall()
         try:
             if not part.complete:  # a run that was stopped between the last byte and the check has it all
@@ -140,7 +140,8 @@ def _install(known: Known, part: Part, target: Path, record: Path) -> Seen:
         part.discard()
         raise
     flush(part.path)
-    part.path.replace(target)
-    flush_folder(target.parent)
+    real = writable_target(target)
+    part.path.replace(real)
+    flush_folder(real.parent)
     part.discard()
     return found

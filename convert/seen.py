@@ -14,7 +14,8 @@ from typing import Any
 
 from convert.manifest import Known
 from ferplus_keras.errors import BadInputError, DownloadError
-from ferplus_keras.files.atomic import write_bytes
+from ferplus_keras.files.atomic import write_text
+from ferplus_keras.files.opening import read_text
 
 HEADER = (
     "# Written by `ferplus fetch`: what each checkpoint was when it was first seen here. Later ones must be the same.\n"
@@ -59,9 +60,7 @@ def check(known: Known, found: Seen, path: Path, record: Path, *, url: str) -> N
 
 def _read(record: Path) -> dict[str, dict[str, Any]]:
     try:
-        entries = tomllib.loads(record.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
+        entries = tomllib.loads(read_text(record)) if record.exists() else {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInputError(f"{record} is not valid TOML ({error}). Mend it, or delete it to begin anew.") from None
     for name, entry in entries.items():
@@ -76,4 +75,4 @@ def _write(record: Path, entries: dict[str, dict[str, Any]]) -> None:
         for name, entry in entries.items()
     ]
     # JSON's strings and integers are TOML's.
-    write_bytes(record, (HEADER + "\n" + "\n".join(tables)).encode("utf-8"))
+    write_text(record, HEADER + "\n" + "\n".join(tables))

@@ -6,6 +6,7 @@ same images for all networks.
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -129,7 +130,7 @@ def _paces(
 
 def different(networks: Sequence[Path]) -> None:
     """Raises :class:`BadInputError` where fewer than two networks are named, or one of them twice."""
-    if len(networks) < 2 or len({each.resolve() for each in networks}) < len(networks):
+    if len(networks) < 2 or len({os.path.realpath(each) for each in networks}) < len(networks):
         raise BadInputError("Name two or more different networks to be compared.")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.opening import is_folder
 from ferplus_keras.networks.architecture import INPUT_SIZE
 from ferplus_keras.networks.natural import natural_images, natural_inputs, natural_pixels
 from ferplus_keras.networks.preprocessing import preprocess_input
@@ -34,7 +35,7 @@ class Images:
             return cls(
                 natural_pixels(count, seed=seed, size=size), f"seeded images with natural statistics, seed {seed}"
             )
-        if not folder.is_dir():
+        if not is_folder(folder):
             raise BadInputError(f"{folder} is no folder; --images takes a folder of images.")
         paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
         if not paths:

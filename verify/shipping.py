@@ -13,7 +13,7 @@ from convert.checkpoint import Source
 from ferplus_keras.dataset import Dataset
 from ferplus_keras.engines.shipped_engine import engine_of
 from ferplus_keras.errors import BadInputError, OutputError
-from ferplus_keras.files.atomic import atomic_path, write_bytes
+from ferplus_keras.files.atomic import atomic_path, write_text
 from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.files.shipped import TITLES, Recorded, Shipped
 from ferplus_keras.finetune.folder import RunFolder
@@ -84,7 +84,7 @@ def ship(run: Path, out: Path, dataset: Dataset, progress: Progress = lambda _st
     figures = measure(_predictor(half), dataset, progress=progress)
     half = Shipped(out.name, network, half.path, half.sha256, size, figures)
     made = Release(half, measure(_predictor(original), dataset, progress=progress))
-    write_bytes(out / "README.md", _card(made).encode())
+    write_text(out / "README.md", _card(made))
     return made
 
 

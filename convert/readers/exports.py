@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from ferplus_keras.engines.saved_model import EXTRA, record_text
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.files.opening import is_folder
 from ferplus_keras.files.provenance import provenance_of
 from ferplus_keras.files.tflite_file import is_tflite, read_tflite, shown
 
@@ -41,7 +43,7 @@ class Export:
 
 def is_export(path: Path) -> bool:
     """Whether :func:`read_export` is for this file or folder."""
-    if path.is_dir():
+    if is_folder(path):
         return is_saved_model(path)
     return is_tflite(bytes(MappedFile(path).view[:8]))
 
@@ -52,7 +54,7 @@ def read_export(path: str | Path) -> Export | None:
     Raises :class:`BadInputError` when it is damaged.
     """
     path = Path(path)
-    if path.is_dir():
+    if is_folder(path):
         return _saved_model(path) if is_saved_model(path) else None
     file = MappedFile(path)
     return _tflite(file) if is_tflite(bytes(file.view[:8])) else None
@@ -80,7 +82,7 @@ def _saved_model(path: Path) -> Export:
     digest = hashlib.sha256()
     try:
         for each in files:
-            digest.update(f"{each.relative_to(path)}\0{sha256_of(each)}\n".encode())
+            digest.update(os.fsencode(f"{each.relative_to(path)}\0{sha256_of(each)}\n"))
         size = sum(each.stat().st_size for each in files)
         found = Export(Source(path.name, size, digest.hexdigest(), "saved_model"))
         found.notes.append("the SHA-256 is of the names and SHA-256s of the folder's files")

@@ -15,6 +15,7 @@ import keras
 from ferplus_keras.applications.loading import HEADS, LoadReport, assign, load_weights
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.keras_files import open_keras_file
+from ferplus_keras.files.opening import is_file
 from ferplus_keras.files.shipped import Shipped, shipped
 from ferplus_keras.networks import architecture as arch
 from ferplus_keras.networks.architecture import INPUT_SIZE, NO_HEAD, classifier, embedding
@@ -107,7 +108,7 @@ def build(
 ) -> keras.Model:
     """The model of ``network`` ("resnet50" or "senet50"); the other arguments are those of :func:`ResNet50`."""
     trained_here = _shipped(network) if weights == FERPLUS else None
-    if weights is not None and not trained_here and not Path(weights).is_file():
+    if weights is not None and not trained_here and not is_file(weights):
         raise ValueError(
             f"weights is None or the path of a converted file, and there is no file {str(weights)!r}; "
             "`ferplus convert` makes one from a PyTorch checkpoint"

@@ -117,8 +117,8 @@ def _compare(options: argparse.Namespace) -> int:
         limit=options.limit, command=typed_again("verify compare", options, "html"), progress=say.step,
     )  # fmt: skip
     if options.html:
+        from ferplus_keras.files.atomic import write_text
         from verify.report.comparison_page import comparison_page
-        from verify.report.files import write_text
         from verify.report.page import render_page
 
         write_text(Path(options.html), render_page(comparison_page(result)))

@@ -142,15 +142,15 @@ def outputs_only(model: str) -> bool:
     """Whether a file can be compared by its output alone: an export, or an ONNX file with its preprocessing inside."""
     from convert.readers import own_provenance
     from convert.readers.exports import is_saved_model, is_tflite
-    from ferplus_keras.files.opening import open_regular
+    from ferplus_keras.files.opening import is_file, is_folder, open_regular
 
     path = Path(model)
-    if path.is_dir():
+    if is_folder(path):
         return is_saved_model(path)
     with suppress(BadInputError), open_regular(path) as stream:
         if is_tflite(stream.read(8)):
             return True
-    if path.suffix.lower() != ".onnx" or not path.is_file():
+    if path.suffix.lower() != ".onnx" or not is_file(path):
         return False
     told = own_provenance(path)
     return told is not None and told.preprocessing_inside

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ferplus_keras.cli import screen
 from ferplus_keras.cli.progress import Progress
+from ferplus_keras.cli.requirements import need_file
 from ferplus_keras.cli.shared import Commands, count, plain, seed, start_keras
 from ferplus_keras.durations import duration
 from ferplus_keras.errors import BadInputError, CheckFailedError
@@ -87,8 +88,7 @@ def _finetune(options: argparse.Namespace) -> int:
     parse(options.distribute)
     formats, recipe = _formats(options), _recipe(options, folder)
     for name in ([options.weights] if options.weights else []) + (options.teacher or []):
-        if not Path(name).exists():
-            raise BadInputError(f"There is no {name}. Check the name.")
+        need_file(name, folder=True)
     say = _Progress(quiet=options.json)
     examples, dataset = _examples(options, recipe, say)
     start_keras(options.backend)

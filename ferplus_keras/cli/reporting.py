@@ -48,8 +48,9 @@ def _report(options: argparse.Namespace) -> int:
     from datetime import UTC, datetime
 
     from ferplus_keras.dataset.protocols import PROTOCOLS
+    from ferplus_keras.files.atomic import write_text
     from verify.gallery import groups, look, open_network
-    from verify.report.files import ready_folder, write_text
+    from verify.report.files import ready_folder
     from verify.report.gallery_page import gallery_page
     from verify.report.page import render_page
 

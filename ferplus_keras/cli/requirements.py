@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ferplus_keras.errors import BadInputError, OutputError
+from ferplus_keras.files.opening import is_file, is_folder
 
 #: Keras 3's backends that can run these networks, and the package that each needs.
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -85,7 +86,7 @@ def need_file(path: str, *, folder: bool = False) -> None:
 def need_place_for(folder: Path) -> None:
     """Raise :class:`OutputError` when ``folder`` is no folder and cannot be made one: a file is in the way."""
     for path in (folder, *folder.parents):
-        if path.is_dir():
+        if is_folder(path):
             return
         if os.path.lexists(path):
             raise OutputError(f"{folder} cannot be a folder: {path} is a file. Choose another place.")
@@ -110,9 +111,6 @@ def may_be_network(path: str, *, alone: bool) -> bool:
         return True
     if lower.endswith((*IMAGE_SUFFIXES, ".parquet")) or path == "-" or any(sign in path for sign in "*?["):
         return False
-    try:
-        if Path(path).is_dir():
-            return any((Path(path) / name).is_file() for name in ("saved_model.pb", "best.h5"))
-    except (OSError, ValueError):  # need_file says what is wrong with the name
-        return True
+    if is_folder(path):
+        return any(is_file(Path(path) / name) for name in ("saved_model.pb", "best.h5"))
     return not alone

@@ -34,6 +34,7 @@ from ferplus_keras.dataset.places import Entry, joined
 from ferplus_keras.dataset.records import Dataset
 from ferplus_keras.errors import BadInputError, OutputError
 from ferplus_keras.files.atomic import atomic_path
+from ferplus_keras.files.opening import open_regular
 
 #: A folder for the cache, or "off" to do without.
 CACHE_VARIABLE = "FERPLUS_CACHE"
@@ -131,7 +132,7 @@ def _save(stream: Any, dataset: Dataset, states: np.ndarray, made: float) -> Non
 def _load(entry: Path, states: np.ndarray) -> Dataset | None:
     """The data set in ``entry``; None when there is none, of other files, or damaged (the archive has checksums)."""
     try:
-        with np.load(entry, allow_pickle=False) as arrays:
+        with open_regular(entry) as stream, np.load(stream, allow_pickle=False) as arrays:
             newest = states[:, 1:3].max(initial=0) / 1e9
             if not np.array_equal(arrays["states"], states) or newest + TICK >= arrays["made"]:
                 return None
@@ -143,7 +144,7 @@ def _load(entry: Path, states: np.ndarray) -> Dataset | None:
         with suppress(OSError):
             os.utime(entry)  # the entries used last are kept
         return dataset
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+    except (BadInputError, OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return None
 
 

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.files.atomic import atomic_path
-from ferplus_keras.files.opening import open_regular
+from ferplus_keras.files.atomic import write_text
+from ferplus_keras.files.opening import is_file, open_regular
+from ferplus_keras.wording import printable
 
 GRAY, RGB, BGR = "gray", "RGB", "BGR"
 
@@ -100,7 +101,8 @@ class Card:
         """``input`` as :meth:`Input.parse` takes it, and the ``classes`` in order. Raises :class:`BadInputError`."""
         names = None
         if classes is not None:
-            names = tuple(each.strip() for each in (classes.split(",") if isinstance(classes, str) else classes))
+            given = classes.split(",") if isinstance(classes, str) else classes
+            names = tuple(printable(each.strip()) for each in given)
             twice = [each for each in names if names.count(each) > 1]
             if not 2 <= len(names) <= MAX_CLASSES or not all(names) or twice:
                 problem = f"{twice[0][:40]} stands there twice" if twice and twice[0] else f"they are {len(names)}"
@@ -111,7 +113,7 @@ class Card:
     def beside(cls, path: Path) -> Card:
         """What the card beside ``path`` says; nothing where there is none. Raises :class:`BadInputError`."""
         card = card_of(path)
-        if not card.is_file():
+        if not is_file(card):
             return cls()
         with open_regular(card) as stream:
             content = stream.read(MAX_CARD)
@@ -143,9 +145,7 @@ class Card:
             lines.append(f"input = {_quoted(self.input.text)}")
         if self.classes is not None:
             lines.append(f"classes = [{', '.join(map(_quoted, self.classes))}]")
-        with atomic_path(card_of(path)) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        return card_of(path)
+        return write_text(card_of(path), "".join(f"{line}\n" for line in lines))
 
     def __bool__(self) -> bool:
         return self.input is not None or self.classes is not None

@@ -11,6 +11,7 @@ from ferplus_keras.engines.card import Card
 from ferplus_keras.engines.engine import Engine
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.files.opening import is_file, is_folder
 from ferplus_keras.files.signatures import is_onnx, is_safetensors
 from ferplus_keras.files.tflite_file import is_tflite
 from ferplus_keras.files.zips import is_keras_zip
@@ -20,7 +21,7 @@ BEST = "best.h5"
 
 
 def is_saved_model(path: Path) -> bool:
-    return (path / "saved_model.pb").is_file()
+    return is_file(path / "saved_model.pb")
 
 
 def open_engine(path: str | Path, threads: int | None = None, card: Card | None = None) -> Engine:
@@ -32,12 +33,12 @@ def open_engine(path: str | Path, threads: int | None = None, card: Card | None 
     """
     path = Path(path)
     card = Card.beside(path) if card is None else card
-    if path.is_dir():
+    if is_folder(path):
         if is_saved_model(path):
             from ferplus_keras.engines.saved_model import open_saved_model
 
             return open_saved_model(path, card)
-        if not (path / BEST).is_file():
+        if not is_file(path / BEST):
             raise BadInputError(f"{path} is a folder, neither a SavedModel nor a finished training. Name a file in it.")
         path = path / BEST
     file = MappedFile(path)

@@ -44,6 +44,8 @@ def writable_target(target: str | Path, *, folder: bool = False) -> Path:
             mode = target.stat().st_mode
         except FileNotFoundError:  # or a link to what is not there yet
             mode = None
+        except ValueError:  # a null character
+            raise OutputError(f"{str(target)!r} is no name of a file. Give another one.") from None
         if mode is not None and stat.S_ISDIR(mode) != folder:
             raise OutputError(
                 f"{target} is a file, and a folder is to be written; give another name." if folder
@@ -117,6 +119,15 @@ def write_bytes(target: Path, data: bytes) -> None:
     """Write ``data`` to ``target``, whole or not at all. Raises :class:`OutputError` as :func:`atomic_path` does."""
     with atomic_path(target, len(data)) as temporary:
         temporary.write_bytes(data)
+
+
+def write_text(target: Path, text: str) -> Path:
+    """The same for ``text`` in UTF-8. Gives ``target``.
+
+    Half a character, as paths have it that are no UTF-8, becomes an escape: in JSON the one that means it.
+    """
+    write_bytes(target, text.encode("utf-8", "backslashreplace"))
+    return target
 
 
 @contextmanager

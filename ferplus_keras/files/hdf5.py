@@ -25,7 +25,8 @@ from ferplus_keras.files.budget import MAX_DEPTH, MAX_NAMES, TEXT_BYTES, Budget
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
 
 MAX_DEFLATION = 1032  #: zlib's best; an array that is larger by more than that has no data for most of it
-HEAP = b"GCOL\1\0\0\0"  #: how a heap of strings begins; its size stands behind, in eight bytes
+HEAP = b"GCOL\1\0\0\0"  #: how a heap of strings begins; its size stands behind, in the file's own number of bytes
+HEAP_HEADER = 16  #: bytes before a heap's entries, and before each of them
 STEP = 1 << 18  #: bytes that are unpacked at a time, to see how many a piece holds
 
 SHUFFLE, DEFLATE, FLETCHER32, LZF = h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32, 32000
@@ -179,8 +180,10 @@ class Attributes:
     HDF5 does not say what they come to before it has made them all, but no string is larger than its heap.
     """
 
-    def __init__(self, content: Any, budget: Budget) -> None:
+    def __init__(self, h5: h5py.File, content: Any, budget: Budget) -> None:
         self.content, self.budget = content, budget
+        self.entries = 0
+        _, self.size_bytes = h5.id.get_create_plist().get_sizes()
 
     def texts(self, item: Any, name: str) -> list[str] | None:
         """The texts in the attribute ``name`` of the group ``item``; None where there is none.
@@ -226,9 +229,27 @@ class Attributes:
             piece = bytes(view[start : start + STEP + len(HEAP) - 1])
             place = piece.find(HEAP)
             while place >= 0:
-                largest = max(largest, int.from_bytes(view[start + place + 8 : start + place + 16], "little"))
+                begin = start + place + len(HEAP)
+                size = int.from_bytes(view[begin : begin + self.size_bytes], "little")
+                largest = max(largest, size)
+                self._check_heap(view[start + place : start + place + size])
                 place = piece.find(HEAP, place + 1)
         return largest
+
+    def _check_heap(self, heap: memoryview) -> None:
+        """See that each entry of a heap leads on to another, for HDF5 goes from one to the next until the heap ends.
+
+        Raises :class:`BadInputError`.
+        """
+        place = HEAP_HEADER
+        while len(heap) - place >= HEAP_HEADER:
+            index = int.from_bytes(heap[place : place + 2], "little")
+            size = int.from_bytes(heap[place + 8 : place + 8 + self.size_bytes], "little")
+            step = HEAP_HEADER + (size + 7) // 8 * 8 if index else size  # what is free counts its header
+            self.entries += 1
+            if not HEAP_HEADER <= step <= len(heap) - place or self.entries > MAX_NAMES:
+                raise BadInputError(f"{self.budget.path}: its texts do not stand one behind the other. It is damaged.")
+            place += step
 
 
 def _refuse_foreign(path: Path, where: str, dataset: h5py.h5d.DatasetID) -> None:

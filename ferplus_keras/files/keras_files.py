@@ -100,9 +100,7 @@ class _Contents:
     budget: Budget
 
     def __post_init__(self) -> None:
-        if self.h5.id.get_create_plist().get_sizes() != (8, 8):  # what everybody writes; heaps are looked for by it
-            raise BadInputError(f"{self.path}: its offsets have another size than 8 bytes. Save the model again.")
-        self.attributes = Attributes(self.view, self.budget)
+        self.attributes = Attributes(self.h5, self.view, self.budget)
 
     def text(self, item: Any, name: str) -> str:
         """The text in an attribute of the group ``item``; "" where there is none."""

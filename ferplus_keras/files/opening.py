@@ -40,6 +40,16 @@ def open_regular(path: str | Path, *, buffering: int = -1) -> BinaryIO:
     raise BadInputError(f"{path} is {kind_of_entry(mode)} and no regular file. Copy its content to a file first.")
 
 
+def is_file(path: str | Path) -> bool:
+    """Whether there is a regular file; a name that no file can have is no error here, and no file."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether there is a folder, asked in the same way."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 def read_text(path: str | Path) -> str:
     """The text of the small regular file at ``path``. Raises :class:`BadInputError`; ``ValueError`` when it is none."""
     with open_regular(path) as stream:
@@ -62,4 +72,4 @@ def kind_of_entry(mode: int) -> str:
     return KINDS.get(stat.S_IFMT(mode), "a special file")
 
 
-__all__ = ["kind_of_entry", "open_regular", "read_text", "unreadable"]
+__all__ = ["is_file", "is_folder", "kind_of_entry", "open_regular", "read_text", "unreadable"]

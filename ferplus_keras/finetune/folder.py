@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from ferplus_keras.errors import BadInputError, OutputError
-from ferplus_keras.files.atomic import unwritable, write_bytes
+from ferplus_keras.files.atomic import unwritable, write_text
 from ferplus_keras.files.json_text import parse_json
 from ferplus_keras.files.locks import sole_writer
-from ferplus_keras.files.opening import read_text
+from ferplus_keras.files.opening import is_file, read_text
 
 RECIPE, RUN, HISTORY, CURVES = "recipe.toml", "run.json", "history.csv", "curves.svg"
 LOCK = ".lock"
@@ -55,7 +55,7 @@ class RunFolder:
     @property
     def begun(self) -> bool:
         """Whether a run was begun here."""
-        return self.run.exists() or self.state.exists()
+        return is_file(self.run) or is_file(self.state)
 
     def prepare(self, *, resume: bool, overwrite: bool) -> None:
         """Make the folder ready for a run. Raises :class:`BadInputError` when another one is there."""
@@ -83,7 +83,7 @@ class RunFolder:
 
     def write_text(self, path: Path, text: str) -> None:
         """Write ``text`` to ``path``, whole or not at all. Raises :class:`OutputError`."""
-        write_bytes(path, text.encode("utf-8"))
+        write_text(path, text)
 
     def write_run(self, record: Mapping[str, Any]) -> None:
         self.write_text(self.run, json.dumps(record, indent=2, ensure_ascii=False) + "\n")

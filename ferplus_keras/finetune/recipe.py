@@ -19,6 +19,7 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.opening import is_file
 from ferplus_keras.finetune.augmentation_settings import AugmentationSettings
 from ferplus_keras.networks.architecture import NETWORKS
 
@@ -255,7 +256,7 @@ def _named(name: str, network: str) -> Recipe:
 
 
 def _of_file(path: Path, network: str) -> Recipe:
-    if not path.is_file():
+    if not is_file(path):
         near = difflib.get_close_matches(str(path), RECIPES, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise BadInputError(

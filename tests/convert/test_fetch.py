@@ -324,6 +324,30 @@ def test_a_part_of_unknown_origin_is_not_resumed(place: Place, body: bytes, note
     assert "Range" not in place.told.requests[-1]
 
 
+@pytest.mark.parametrize("kind", [os.mkfifo, lambda path: path.symlink_to("../precious")], ids=["pipe", "link"])
+@pytest.mark.parametrize("suffix", ["", ".json"])
+def test_what_is_no_part_makes_way_for_one(place: Place, body: bytes, kind: Any, suffix: str) -> None:
+    place.broken_off(1000)
+    part = place.part()
+    (place.folder.parent / "precious").write_bytes(part.with_name(part.name + suffix).read_bytes())
+    precious = (place.folder.parent / "precious").read_bytes()
+    part.with_name(part.name + suffix).unlink()
+    kind(part.with_name(part.name + suffix))
+    assert place.fetch().status == "downloaded" and place.target.read_bytes() == body
+    assert (place.folder.parent / "precious").read_bytes() == precious and place.visible() == ["model.pth"]
+
+
+def test_a_link_is_loaded_through_and_one_to_itself_is_left_alone(place: Place, body: bytes) -> None:
+    place.folder.mkdir()
+    place.target.symlink_to("../elsewhere.pth")
+    assert place.fetch().status == "downloaded" and place.target.is_symlink()
+    assert (place.folder.parent / "elsewhere.pth").read_bytes() == body and place.visible() == ["model.pth"]
+    place.target.unlink()
+    place.target.symlink_to(place.target.name)
+    with pytest.raises(OutputError, match=r"model\.pth"):
+        place.fetch()
+
+
 def test_a_complete_part_is_installed_without_asking(
     place: Place, body: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -511,6 +535,12 @@ def test_a_damaged_record_is_named(place: Place, text: str) -> None:
 
 
 # --- at once, and on a full disk ----------------------------------------------------------------------------------
+
+
+def test_a_record_that_is_no_file_is_not_waited_for(place: Place) -> None:
+    os.mkfifo(place.record)
+    with pytest.raises(BadInputError, match=r"seen\.toml is a named pipe"):
+        place.fetch()
 
 
 def test_a_second_one_is_told_who_downloads_the_file(place: Place, body: bytes) -> None:

@@ -20,6 +20,7 @@ from convert.checkpoint import Checkpoint
 from convert.match_report import by
 from convert.torchvision_names import published_layer, published_name
 from ferplus_keras.errors import BadInputError, first_line
+from ferplus_keras.files.opening import is_file
 from ferplus_keras.networks.emotions import softmax
 from verify.references.torch_reference import as_torch, load_strictly
 
@@ -143,7 +144,7 @@ def _network(path: Path, checkpoint: Checkpoint) -> tuple[str, Any]:
 
 
 def _executed(path: Path) -> ModuleType:
-    if not path.is_file():
+    if not is_file(path):
         raise BadInputError(f"There is no reference code at {path}.")
     spec = importlib.util.spec_from_file_location(f"reference_code_{path.stem}", path)
     assert spec is not None and spec.loader is not None

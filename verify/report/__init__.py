@@ -11,7 +11,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from verify.report.files import ready_folder, write_text
+from ferplus_keras.files.atomic import write_text
+from verify.report.files import ready_folder
 from verify.result import Result
 
 if TYPE_CHECKING:

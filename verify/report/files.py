@@ -1,4 +1,4 @@
-"""Reports on the disk: each file whole or not at all."""
+"""The folder for a report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 from ferplus_keras.errors import OutputError
-from ferplus_keras.files.atomic import write_bytes
 
 
 def ready_folder(folder: Path) -> Path:
@@ -26,9 +25,3 @@ def ready_folder(folder: Path) -> Path:
             f"The report cannot be written to {folder}: {error.strerror}. Choose another place."
         ) from None
     return folder
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write ``text`` to ``path`` in UTF-8, atomically. Raises :class:`OutputError`."""
-    write_bytes(path, text.encode("utf-8"))
-    return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -121,7 +122,7 @@ def test_a_saved_model_says_what_it_is(tmp_path: Path) -> None:
     (folder / EXTRA / PROVENANCE_MEMBER).write_text(RECORD)
     found = inspect(folder)
     assert found["network"] == "senet50" and found["format"] == "saved_model" and found["size"] > len(RECORD)
-    (folder / "saved_model.pb").write_bytes(b"other")
+    (folder / os.fsdecode(b"\xff")).write_bytes(b"a name that is no UTF-8")
     assert inspect(folder)["sha256"] != found["sha256"]
 
 

@@ -116,6 +116,12 @@ def test_the_modules_of_commands_are_within_the_boundary(monkeypatch: pytest.Mon
         ("inspect " + "n" * 300, {}, "is not a file name: File name too long"),
         ("convert " + "n" * 300 + ".pth", {}, "is not a file name: File name too long"),
         ("predict {tmp}/net.h5 {tmp}/face.png --csv {tmp}/" + "n" * 300, {}, "its name is too long"),
+        ("predict {tmp}/net.h5 {tmp}/face.png --annotate {tmp}/" + "n" * 300, {}, "its name is too long"),
+        ("finetune --data {tmp} --out {tmp}/r --recipe " + "n" * 300, {}, "There is no recipe"),
+        ("finetune --data {tmp} --out {tmp}/r --weights " + "n" * 300, {}, "is not a file name: File name too long"),
+        ("finetune --data {tmp} --out {tmp}/r --teacher {tmp}/none", {}, "There is no file"),
+        ("finetune --resume " + "n" * 300, {}, "There is no run"),
+        ("verify compare {tmp}/net.h5 {tmp}/loop --data {tmp}", {}, "{tmp}"),
         ("predict {tmp}/net.h5 {tmp}/face.png --margin nan --faces", {}, "a share from 0 to 2"),
         ("export {tmp}/net.h5 --to onnx --seed " + "9" * 5000, {}, "is no number"),
     ],
@@ -130,9 +136,10 @@ def test_no_known_input_reaches_the_last_resort(
     monkeypatch.delenv("KERAS_BACKEND", raising=False)
     (tmp_path / "net.h5").write_bytes(b"a network")
     drawing(0).save(tmp_path / "face.png")
+    (tmp_path / "loop").symlink_to("loop")
     settings = {name: value.format(tmp=tmp_path) for name, value in environment.items()}
     run = typed(*words.format(tmp=tmp_path).split(), **settings)
-    assert run.returncode in (2, 3) and told in run.stderr, run.stderr
+    assert run.returncode in (2, 3) and told.format(tmp=tmp_path) in run.stderr, run.stderr
     assert os.environ.get("KERAS_BACKEND") is None
 
 

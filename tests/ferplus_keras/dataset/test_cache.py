@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,19 +96,20 @@ def test_new_labels_for_old_images_are_seen(folder: Path, tmp_path: Path) -> Non
     np.testing.assert_array_equal(load_ferplus(data).votes, other.votes)
 
 
-@pytest.mark.parametrize("damage", [b"", b"not a zip", None])
-def test_a_damaged_entry_is_as_good_as_none(folder: Path, tmp_path: Path, damage: bytes | None) -> None:
+@pytest.mark.parametrize("damage", [b"", b"not a zip", None, os.mkfifo])
+def test_a_damaged_entry_is_as_good_as_none(folder: Path, tmp_path: Path, damage: Any) -> None:
     data = write_pair(small(), tmp_path / "data")
     time.sleep(0.1)
     first, _ = loaded(data)
     for path in folder.iterdir():
         content = path.read_bytes()
         flipped = content[:900] + bytes([content[900] ^ 1]) + content[901:] if len(content) > 901 else b"{}"
-        path.write_bytes(flipped if damage is None else damage)
+        path.unlink()
+        damage(path) if callable(damage) else path.write_bytes(flipped if damage is None else damage)
     again, read = loaded(data)
     assert read
     np.testing.assert_array_equal(first, again)
-    assert not loaded(data)[1]  # and it was mended
+    assert not loaded(data)[1] or damage is os.mkfifo  # and it was mended
 
 
 def test_files_that_change_while_they_are_read_are_refused(folder: Path, tmp_path: Path) -> None:

@@ -43,6 +43,17 @@ def test_a_line_that_makes_no_sense_is_a_sentence(text: str, problem: str) -> No
         Input.parse(text)
 
 
+def test_a_network_whose_name_leaves_no_room_for_a_card_has_none(tmp_path: Path) -> None:
+    assert Card.beside(tmp_path / f"{'n' * 247}.onnx") == Card()
+
+
+def test_names_of_classes_are_text(tmp_path: Path) -> None:
+    card = Card.of(None, "a\x1b,\udcff")
+    card.keep(tmp_path / "x.onnx")
+    assert card.classes == (r"a\x1b", r"\udcff") and Card.beside(tmp_path / "x.onnx") == card
+    assert card.keep(tmp_path / "x.onnx") is None
+
+
 @pytest.mark.parametrize(
     ("order", "more", "pixel", "wanted"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import socket
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from ferplus_keras.errors import OutputError
-from ferplus_keras.files.atomic import atomic_folder, atomic_path
+from ferplus_keras.files.atomic import atomic_folder, atomic_path, write_text
 from tests.conftest import ROOT, hears_interrupts, run_ferplus
 
 
@@ -67,6 +68,14 @@ def test_nothing_is_begun_without_room(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="disk is full"), atomic_path(target, size=1 << 62):
         raise AssertionError("the block must not run")
     assert target.read_bytes() == b"old" and list(tmp_path.iterdir()) == [target]
+
+
+def test_a_text_with_halves_of_characters_is_written_so_that_json_gives_them_back(tmp_path: Path) -> None:
+    """As paths have them whose bytes are no UTF-8."""
+    said = {"data": "/somewhere/\udcff", "name": "Zoë"}
+    write_text(tmp_path / "x.json", json.dumps(said, ensure_ascii=False))
+    assert "Zoë" in (tmp_path / "x.json").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == said
 
 
 def test_a_folder_in_the_place_is_refused(tmp_path: Path) -> None:
@@ -121,9 +130,9 @@ def test_a_link_in_the_place_of_the_unfinished_file_is_not_followed(tmp_path: Pa
     assert (tmp_path / "precious").read_text() == "kept" and not (tmp_path / "x.h5").is_symlink()
 
 
-@pytest.mark.parametrize("length", [250, 300])
-def test_a_name_that_is_too_long_is_said_to_be(length: int, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="name is too long"), atomic_path(tmp_path / ("n" * length)):
+@pytest.mark.parametrize("name", ["n" * 250, "n" * 300, "\0"])
+def test_a_name_that_no_file_can_have_is_said_to_be_one(name: str, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"name is too long|is no name"), atomic_path(tmp_path / name):
         raise AssertionError("the block must not run")
 
 

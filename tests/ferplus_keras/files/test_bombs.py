@@ -318,6 +318,30 @@ def test_packed_in_any_way_that_h5py_offers_it_is_read(tmp_path: Path) -> None:
             np.testing.assert_array_equal(found[name].read(), array, err_msg=name)
 
 
+@pytest.mark.parametrize("oldest", ["earliest", "v110", "latest"])
+@pytest.mark.parametrize("encoding", ["S16", "ascii", "utf-8"])
+@pytest.mark.parametrize("sizes", [(8, 8), (4, 4), (4, 8), (8, 4)], ids=str)
+def test_a_keras_file_in_any_form_of_hdf5_is_read(
+    oldest: str, encoding: str, sizes: tuple[int, int], tmp_path: Path
+) -> None:
+    """Of any version of h5py, with names of a fixed length or of any, and with offsets of four bytes too."""
+    creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    creation.set_sizes(*sizes)
+    h5py.h5f.create(bytes(tmp_path / "x.h5"), fcpl=creation).close()
+    names = [f"conv{number}" for number in range(260)]  # more than any of the networks has
+    form = encoding if encoding == "S16" else h5py.string_dtype(encoding)
+    with h5py.File(tmp_path / "x.h5", "r+", libver=(oldest, "latest")) as file:
+        file.attrs["model_config"] = json.dumps({"a": "x" * 300_000})  # the largest heap, so a name might be as long
+        group = file.create_group("model_weights")
+        group.attrs.create("layer_names", np.array(names, "S"), dtype=form)
+        for name in names:
+            group.create_group(name).attrs.create("weight_names", np.array([f"{name}/kernel:0"], "S"), dtype=form)
+            group[name][f"{name}/kernel:0"] = np.full(2, 3, "f4")
+    with open_keras_file(tmp_path / "x.h5") as found:
+        assert list(found.layers) == names
+        assert found.layers["conv259"]["kernel"].read().tolist() == [3, 3]
+
+
 def test_all_of_a_network_may_be_packed_and_no_more() -> None:
     budget = Budget("x.h5", 1000)
     budget.take(FREE_BYTES, "one")
