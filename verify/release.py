@@ -33,9 +33,7 @@ def release(
     known = folder.read_release()
     before = {Path(each["path"]).name: each for each in known.get("files", [])}
     files: list[dict[str, Any]] = []
-    for name, weights, epoch in (
-        ("best", outcome.best, outcome.best_epoch), ("last", outcome.last, len(outcome.history)),
-    ):  # fmt: skip
+    for name, (weights, epoch) in outcome.kept.items():
         if not formats:  # the compact network, whose weights stay in the run's state
             break
         say.passing(f"writing {name} as {', '.join(formats)}")
