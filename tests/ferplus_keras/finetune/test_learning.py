@@ -43,6 +43,7 @@ def test_the_folder_is_a_release(learned: Learned) -> None:
     assert record["versions"]["keras"] and record["seed"] == 0 and len(record["data"]) == 64
     assert record["start"]["name"] == "seeing.safetensors"
     card = (learned.folder / "model-card.md").read_text()
+    assert card.startswith("---\nlibrary_name: keras\n") and 'EmotionClassifier("best.h5")' in card
     for told in (record["data"], "seeing.safetensors", "curves.svg", learned.told["files"][0]["sha256"], "1,600"):
         assert told in card
     report = json.loads((learned.folder / "accuracy" / "accuracy.json").read_text())
