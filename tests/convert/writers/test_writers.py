@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ from convert.writers import FORMATS, compare, format_of, write
 from ferplus_keras.errors import BadInputError, OutputError
 from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.networks.architecture import FERPLUS_HEAD, NO_HEAD, Head, classifier, embedding
-from tests.conftest import run_python
+from tests.conftest import ROOT, run_python
 from tests.seeded import seeded_checkpoint, seeded_state
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -146,3 +149,16 @@ def test_a_standin_may_not_lose_its_name(suffix: str, tmp_path: Path) -> None:
         write(checkpoint, tmp_path / f"x{suffix}")
     assert not list(tmp_path.iterdir())
     assert read_checkpoint(write(checkpoint, tmp_path / f"x-standin{suffix}").path).provenance.standin
+
+
+def test_a_keras_file_is_written_without_a_word_from_tensorflow(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom convert.writers import write\n"
+        "from tests.seeded import seeded_checkpoint\nfrom tests.small import small_networks\n"
+        "with small_networks():\n    write(seeded_checkpoint('resnet50'), Path(sys.argv[1]))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "x.keras"], cwd=ROOT, capture_output=True, text=True,
+        env={name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"},
+    )  # fmt: skip
+    assert run.returncode == 0 and not run.stderr, run.stderr
