@@ -30,13 +30,14 @@ from benchmarks.measure import machine
 SIZES = ("224:8:1", "64:16:2")
 
 
-def measure(network: str, size: int, batch: int, rounds: int, steps: int, warps: str) -> dict[str, Any]:
+def measure(network: str, size: int, batch: int, rounds: int, steps: int, recipe: str) -> dict[str, Any]:
     """Images per second of both sides, alternating."""
     import keras
 
     from ferplus_keras.applications.models import build
-    from ferplus_keras.finetune import augmentation
+    from ferplus_keras.finetune.augmentation import Augmentation
     from ferplus_keras.finetune.feeding import Feed, for_keras
+    from ferplus_keras.finetune.recipe import load_recipe
 
     generator = np.random.default_rng(0)
     count = steps * batch
@@ -45,7 +46,7 @@ def measure(network: str, size: int, batch: int, rounds: int, steps: int, warps:
     weights = np.ones(count, np.float32)
 
     net = build(network, input_shape=(size, size, 3), classifier_activation=None)
-    layer = augmentation.Augmentation(getattr(augmentation, warps.upper()), size, seed=0)
+    layer = Augmentation(load_recipe(recipe).augmentation, size, seed=0)
     whole = keras.Sequential([keras.Input((48, 48), dtype="uint8"), layer, net])
     bare = keras.Sequential([keras.Input((size, size, 3)), net])
     for model in (bare, whole):
@@ -66,7 +67,7 @@ def measure(network: str, size: int, batch: int, rounds: int, steps: int, warps:
     ours, theirs = _alternating(rounds, from_bytes, from_arrays)
     flops = 3 * forward_flops(net)  # backward: once for the inputs' gradients, once for the weights'
     return {
-        "network": network, "size": size, "batch": batch, "augmentation": warps,
+        "network": network, "size": size, "batch": batch, "augmentation": recipe,
         "images_per_second": count / ours.seconds, "bare_images_per_second": count / theirs.seconds,
         "pipeline_share": 1 - theirs.seconds / ours.seconds,
         "pipeline_processor_share": 1 - theirs.processor / ours.processor,

@@ -10,6 +10,7 @@ Names are loaded on first use: neither Keras nor a backend is imported by ``impo
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -35,6 +36,8 @@ _HOME = {
     "load_ferplus": "ferplus_keras.dataset",
     "convert": "convert.conversion",
 }
+#: What the extra ``predict`` brings, by the names that are imported.
+_PREDICT = ("keras", "tensorflow", "PIL")
 __all__ = [*_HOME, "__version__"]
 
 if TYPE_CHECKING:
@@ -59,5 +62,14 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(_HOME[name])
+    try:
+        module = import_module(_HOME[name])
+    except ModuleNotFoundError as error:
+        if error.name not in _PREDICT:
+            raise
+        missing = " and ".join(each for each in _PREDICT if find_spec(each) is None)
+        raise ModuleNotFoundError(
+            f"ferplus_keras.{name} needs {missing}, not installed here: pip install 'ferplus-keras[predict]'",
+            name=error.name,
+        ) from None
     return module if name == "architecture" else getattr(module, name)

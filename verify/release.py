@@ -10,7 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ferplus_keras.files.shipped import TITLES
 from ferplus_keras.networks.emotions import EMOTIONS
+from verify.card import opening
 from verify.scores import guesswork
 
 if TYPE_CHECKING:
@@ -33,9 +35,7 @@ def release(
     known = folder.read_release()
     before = {Path(each["path"]).name: each for each in known.get("files", [])}
     files: list[dict[str, Any]] = []
-    for name, weights, epoch in (
-        ("best", outcome.best, outcome.best_epoch), ("last", outcome.last, len(outcome.history)),
-    ):  # fmt: skip
+    for name, (weights, epoch) in outcome.kept.items():
         if not formats:  # the compact network, whose weights stay in the run's state
             break
         say.passing(f"writing {name} as {', '.join(formats)}")
@@ -162,14 +162,13 @@ def _rates(run: Run, outcome: FinishedRun) -> list[dict[str, Any]]:
 def _card(run: Run, outcome: FinishedRun, folder: RunFolder, made: dict[str, Any]) -> str:
     """The model card: what it is, what it was made of, how good it is, and what it is not for."""
     recipe, examples, best = run.recipe, run.examples, outcome.history[outcome.best_epoch - 1]
-    network = {"resnet50": "ResNet50", "senet50": "SE-ResNet50", "compact": "Compact network"}[run.network_name]
     data = "FER+ (Barsoum et al. 2016)" if examples.classes == EMOTIONS else "FER2013 (Goodfellow et al. 2013)"
     start = f"{run.start}" + (" (**a stand-in with made-up weights**)" if run.start.standin else "")
+    title = f"{TITLES[run.network_name]}, {len(examples.classes)} emotions, recipe {recipe.name}"
+    names = [Path(each["path"]).name for each in made["files"]]
+    runs = next((name for name in names if name.endswith((".h5", ".keras"))), None)
     lines = [
-        f"# {network}, {len(examples.classes)} emotions, recipe {recipe.name}",
-        "",
-        f"Says which of {len(examples.classes)} expressions a cropped face shows: {', '.join(examples.classes)}.",
-        "",
+        *opening(title, examples.classes, run.size, runs),
         "| | images | right | 95 % | always the commonest |",
         "|---|---|---|---|---|",
     ]

@@ -21,6 +21,7 @@ from ferplus_keras.finetune.recipe import load_recipe
 from ferplus_keras.finetune.state import best_of
 from ferplus_keras.networks.emotions import EMOTIONS
 from verify.accuracy import Progress
+from verify.card import opening
 from verify.predictors import Predictor
 from verify.trained import as_toml, measure
 
@@ -112,7 +113,7 @@ def _predictor(network: Shipped) -> Predictor:
 
 
 def _card(made: Release) -> str:
-    """The model card, with the front matter that the Hugging Face hub reads."""
+    """The model card."""
     each = made.shipped
     rows = [
         f"| {'Valid' if got.split == 'val' else 'Test'} | {got.protocol} | {'with' if got.copies else 'without'} "
@@ -120,11 +121,7 @@ def _card(made: Release) -> str:
         for got in each.accuracy
     ]
     return "\n".join([
-        "---", "library_name: keras", "pipeline_tag: image-classification", "tags:", "- facial-expression-recognition",
-        "- ferplus", "---", f"# {TITLES[each.network]}, trained on FERPlus", "",
-        f"Says which of {len(EMOTIONS)} expressions a cropped face of {each.size} x {each.size} shows: "
-        f"{', '.join(EMOTIONS)}.", "", "```python", "import ferplus_keras", "",
-        f'print(ferplus_keras.EmotionClassifier("{FILE}").predict("face.png").emotion)', "```", "",
+        *opening(f"{TITLES[each.network]}, trained on FERPlus", EMOTIONS, each.size, FILE),
         "| split | protocol | copies of other splits' images | accuracy |", "|---|---|---|---|", *rows, "",
         f"The file is float16: {made.changed}. `recipe.toml` has every value, `history.csv` and `curves.svg` the "
         "epochs, `run.json` data and versions.", "",

@@ -20,6 +20,7 @@ from convert.checkpoint import Checkpoint
 from ferplus_keras import PROVENANCE_KEY, PROVENANCE_MEMBER
 from ferplus_keras.errors import OutputError
 from ferplus_keras.files.atomic import as_os_error
+from ferplus_keras.quiet import import_keras
 
 #: What Keras can compute with; unless told otherwise it takes the first.
 BACKENDS = ("tensorflow", "torch", "jax")
@@ -62,12 +63,12 @@ def write_keras_weights(checkpoint: Checkpoint, path: Path, *, activation: str |
 
 
 def _model(checkpoint: Checkpoint, activation: str | None, model_name: str, pixels: bool = False) -> Any:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow greets
     wanted = os.environ.get("KERAS_BACKEND")
     installed = [name for name in BACKENDS if find_spec(name)]
     if not wanted and installed and installed[0] != BACKENDS[0]:
         os.environ["KERAS_BACKEND"] = installed[0]  # else Keras would look for TensorFlow
     try:
+        import_keras()
         from ferplus_keras.networks.models import model_from_architecture
     except (ImportError, ValueError) as error:
         cannot = f".keras and .weights.h5 files are written by Keras 3, which cannot be imported here ({error})."

@@ -129,7 +129,7 @@ def _answered(options: argparse.Namespace, start: float) -> int:
             sources, prepare, classifier, batch=options.batch, threads=options.threads or decoding_threads()
         ):
             for prepared, predictions in answers:
-                if draw and predictions:
+                if draw and prepared.shown is not None:
                     draw(prepared, predictions)
             outcome.take([answer(prepared.item.name, prepared, found) for prepared, found in answers])
     return outcome.finish()

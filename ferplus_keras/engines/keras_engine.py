@@ -132,8 +132,8 @@ def imported_for(path: Path) -> None:
         import_keras()
     except ImportError as error:
         raise BadInputError(
-            f"{path} is run by Keras, which cannot be imported here ({first_line(error, 200)}): pip install keras "
-            "tensorflow."
+            f"{path} is run by Keras, which cannot be imported here ({first_line(error, 200)}): pip install "
+            "'ferplus-keras[predict]'."
         ) from None
 
 

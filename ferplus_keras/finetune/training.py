@@ -68,13 +68,22 @@ class Hooks:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A finished run: its epochs, the best of them (from 1), and where the weights of the best and the last are."""
+    """A finished run: its epochs, the best of them (from 1), and where the weights of the best and the last are.
+
+    There is no file ``last`` where the best epoch is the last.
+    """
 
     history: list[Row]
     best_epoch: int
     best: Path
     last: Path
     reason: str
+
+    @property
+    def kept(self) -> dict[str, tuple[Path, int]]:
+        """Name -> weights and epoch: "best" and "last", or "best" alone where both are one epoch."""
+        best, last = {"best": (self.best, self.best_epoch)}, {"last": (self.last, len(self.history))}
+        return best if self.best_epoch == len(self.history) else best | last
 
 
 @dataclass(frozen=True)
@@ -239,7 +248,7 @@ class Run:
         if not place.best_epoch:
             raise CheckFailedError("No epoch has a figure on Valid that is a number: nothing was learned.")
         if self.chief:
-            if not folder.last.exists():
+            if place.best_epoch < len(history) and not folder.last.exists():
                 with self._averaged():
                     save_arrays(folder.last, self._flat(), {"epoch": len(history)})
             if not (folder.history.exists() and folder.curves.exists()):

@@ -27,7 +27,10 @@ LEAST_SIDE = 224
 def annotated(
     image: Image, predictions: Sequence[Prediction], boxes: Sequence[Box] | None, scale: float, note: str = ""
 ) -> Image:
-    """``image`` (reduced by ``scale``, by which ``boxes`` are too) beside a panel of bars for each face."""
+    """``image`` (reduced by ``scale``, by which ``boxes`` are too) beside a panel of bars for each face.
+
+    Where faces were looked for and none was found, the panel says so.
+    """
     from PIL import Image, ImageDraw
 
     grown = max(1.0, LEAST_SIDE / min(image.size)) if max(image.size) < LEAST_SIDE else 1.0
@@ -37,7 +40,7 @@ def annotated(
     shown = predictions[:MOST_PANELS]
     rest = len(predictions) - len(shown)
     height = max(image.height + 2 * PAD, panel_height * len(shown) + PAD + LINE * bool(rest) + LINE * bool(note))
-    sheet = Image.new("RGB", (image.width + 2 * PAD + (PANEL if predictions else 0), height), PAPER)
+    sheet = Image.new("RGB", (image.width + 2 * PAD + PANEL, height), PAPER)
     sheet.paste(image, (PAD, PAD))
     draw = ImageDraw.Draw(sheet)
     for number, box in enumerate(boxes or ()):
@@ -56,10 +59,12 @@ def annotated(
         name = f"face {number + 1}: " if boxes else ""
         _bars(draw, image.width + 2 * PAD, top, prediction, name, color)
         top += panel_height
+    if not shown:
+        draw.text((image.width + 2 * PAD, top), "no face found", fill=MUTED, font=_font(17))
     if rest:
         draw.text((image.width + 2 * PAD, top), f"and {rest} more", fill=MUTED, font=_font(14))
         top += LINE
-    if note and predictions:
+    if note:
         draw.text((image.width + 2 * PAD, height - LINE), note, fill=COLORS[1], font=_font(13))
     return sheet
 

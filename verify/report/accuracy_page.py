@@ -147,19 +147,20 @@ def _split(split: dict[str, Any], result: Result, images: np.ndarray) -> Markup:
 
 def _classes(split: dict[str, Any]) -> Markup:
     columns = [
+        # A telephone shows the first columns.
         parts.Column("Class"), parts.Column("Images", "number", "with that label", down_first=True),
+        parts.Column("Recall", "number", "of the class's images, how many it found"),
+        parts.Column("F1", "number", "harmonic mean of recall and precision"),
+        parts.Column("Precision", "number", "of its decisions for the class, how many are right"),
         parts.Column("Decided", "number", "how often the network decided so", down_first=True),
         parts.Column("Right", "number", down_first=True),
-        parts.Column("Precision", "number", "of its decisions for the class, how many are right"),
-        parts.Column("Recall", "number", "of the class's images, how many it found"),
-        parts.Column("F1", "number", "harmonic mean of the two"),
     ]  # fmt: skip
     rows = [
         [
-            parts.Cell(row["name"]),
-            *(parts.Cell(f"{row[key]:,}", row[key]) for key in ("support", "decided", "correct")),
+            parts.Cell(row["name"]), _count(row["support"]),
             *(parts.Cell(percent(row[key]), -1 if row[key] is None else row[key])
-              for key in ("precision", "recall", "f1")),
+              for key in ("recall", "f1", "precision")),
+            _count(row["decided"]), _count(row["correct"]),
         ]
         for row in split["classes"]
     ]  # fmt: skip
@@ -170,6 +171,10 @@ def _classes(split: dict[str, Any]) -> Markup:
         f"prediction could have less than their entropy, {loss['entropy']:.3f}."
     )
     return parts.table(parts.Table(caption, columns, rows))
+
+
+def _count(count: int) -> parts.Cell:
+    return parts.Cell(f"{count:,}", count)
 
 
 def _matrix(split: dict[str, Any]) -> Markup:

@@ -11,9 +11,14 @@ import numpy as np
 from verify.accuracy_text import interval, percent
 from verify.report import parts
 from verify.report.page import render
+from verify.scores import Rate
 
 if TYPE_CHECKING:
     from markupsafe import Markup
+
+
+#: From as many images on, a bin of the reliability plot is solid: chance moves its accuracy by 5 points at most.
+SOLID = 400
 
 
 @dataclass(frozen=True)
@@ -67,25 +72,28 @@ def confusion(id: str, split: dict[str, Any]) -> Markup:
 
 
 def reliability(id: str, split: dict[str, Any]) -> Markup:
-    """How often it was right, by how sure it was."""
+    """How often it was right, by how sure it was; the fewer images, the paler the bar."""
     found = split["calibration"]
     bins = []
     for each in found["bins"]:
         if not each["n"]:
             continue
         share = each["n"] / split["n"]
+        low, high = Rate(round(each["n"] * each["accuracy"]), each["n"]).interval or (0.0, 1.0)
         text = (
             f"{percent(each['low'], 0)} to {percent(each['high'], 0)} sure: right {percent(each['accuracy'], 1)} of "
             f"the time, {percent(each['confidence'], 1)} sure on average; {each['n']:,} images ({percent(share, 1)})"
         )
         bins.append(
             {"x": 100 * each["low"], "width": 100 * (each["high"] - each["low"]), "accuracy": 100 * each["accuracy"],
-             "confidence": 100 * each["confidence"], "share": 100 * share, "text": text}
+             "confidence": 100 * each["confidence"], "share": 100 * share, "text": text,
+             "low": 100 * low, "high": 100 * high, "solid": max(0.15, min(1.0, each["n"] / SOLID) ** 0.5)}
         )  # fmt: skip
     told = f"{percent(found['confidence'], 1)} sure on average and right {percent(split['accuracy'], 1)} of the time"
     return render(
         "reliability.html.j2", id=id, title="Reliability", bins=bins,
-        caption=f"Expected calibration error {percent(found['ece'])}: {told}. Dotted: the share of images in a bin.",
+        caption=f"Expected calibration error {percent(found['ece'])}: {told}. The fewer images "
+        "a bin has, the paler it is; whiskers: Wilson's 95 % interval. Dotted: the share of images in a bin.",
         summary=f"Bars of accuracy over bins of confidence. {told}.",
     )  # fmt: skip
 

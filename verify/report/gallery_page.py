@@ -35,7 +35,8 @@ def gallery_page(
 ) -> Page:
     """The page of ``looks``."""
     sections = [
-        Section(group.id, group.title, _cards(looks, dataset, group.indices), group.text) for group in groups(looks)
+        Section(group.id, group.title, _cards(looks, dataset, group.indices, legend=not place), group.text)
+        for place, group in enumerate(groups(looks))
     ]
     sections += [
         Section("reading", "How to read this", _reading(looks.said.shape[1])),
@@ -78,8 +79,8 @@ def _overlap(looks: Looks) -> float:
     return float(np.minimum(looks.probabilities, looks.distribution).sum(axis=1).mean())
 
 
-def _cards(looks: Looks, dataset: Dataset, indices: Any) -> Markup:
-    return render("gallery.html.j2", cards=[_card(looks, dataset, index) for index in indices])
+def _cards(looks: Looks, dataset: Dataset, indices: Any, *, legend: bool) -> Markup:
+    return render("gallery.html.j2", cards=[_card(looks, dataset, index) for index in indices], legend=legend)
 
 
 def _card(looks: Looks, dataset: Dataset, index: int) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from convert.writers import FORMATS, compare, format_of, write
 from ferplus_keras.errors import BadInputError, OutputError
 from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.networks.architecture import FERPLUS_HEAD, NO_HEAD, Head, classifier, embedding
-from tests.conftest import run_python
+from tests.conftest import ROOT, run_python
 from tests.seeded import seeded_checkpoint, seeded_state
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -158,3 +160,16 @@ def test_a_backend_that_is_not_there_is_named_beside_those_that_are(
     with pytest.raises(OutputError, match=r"KERAS_BACKEND is nonsense; what is installed here: .*needs no Keras"):
         write(seeded_checkpoint("resnet50"), tmp_path / f"x{suffix}")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_keras_file_is_written_without_a_word_from_tensorflow(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom convert.writers import write\n"
+        "from tests.seeded import seeded_checkpoint\nfrom tests.small import small_networks\n"
+        "with small_networks():\n    write(seeded_checkpoint('resnet50'), Path(sys.argv[1]))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "x.keras"], cwd=ROOT, capture_output=True, text=True,
+        env={name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"},
+    )  # fmt: skip
+    assert run.returncode == 0 and not run.stderr, run.stderr

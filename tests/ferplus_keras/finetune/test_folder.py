@@ -162,3 +162,12 @@ def test_the_curves_are_an_image(epochs: int) -> None:
     assert [word for word in words if word and "best" in word] == best
     axis = {0: "1", 1: "1", 2: "1 2", 40: "1 5 10 15 20 25 30 35 40"}
     assert words[words.index("epoch") + 1 :] == axis[epochs].split()
+
+
+@pytest.mark.parametrize("best, epochs", [(2, {"best": 2, "last": 3}), (3, {"best": 3})])
+def test_a_best_epoch_that_is_the_last_is_kept_once(best: int, epochs: dict[str, int], tmp_path: Path) -> None:
+    from ferplus_keras.finetune.training import FinishedRun
+
+    folder = RunFolder(tmp_path)
+    run = FinishedRun([{}, {}, {}], best, folder.best(best), folder.last, "all epochs done")
+    assert {name: epoch for name, (_, epoch) in run.kept.items()} == epochs

@@ -23,6 +23,7 @@ from verify.accuracy import evaluate
 from verify.accuracy_gate import Expectation
 from verify.accuracy_result import SCHEMA, as_result
 from verify.report import write_report
+from verify.report.accuracy_plots import reliability
 
 CONTRACT = json.loads((ROOT / "verify/report/accuracy.schema.json").read_text())
 HOSTILE = '"><script>alert(1)</script>|`$x$`@all\n# h.h5'
@@ -85,6 +86,17 @@ def test_the_page_says_what_was_found(red: dict[str, Any], tmp_path: Path) -> No
     assert 'class="fail"' in page and "not as expected" in text
     assert page.count('class="plot confusion"') == page.count('class="plot reliability"') == 2
     assert len(re.findall(r'<text class="count', page)) == 2 * 8 and page.count("<svg") > 10
+
+
+def test_bars_of_few_images_are_pale(red: dict[str, Any]) -> None:
+    bins = [{"low": low, "high": low + 0.1, "n": n, "accuracy": 0.5, "confidence": low}
+            for low, n in ((0.3, 9), (0.4, 600), (0.5, 0))]  # fmt: skip
+    found = reliability(
+        "r", red["splits"][0] | {"n": 609, "calibration": {"bins": bins, "ece": 0.1, "confidence": 0.4}}
+    )
+    assert re.findall(r'<g opacity="([0-9.]+)">', found) == ["0.15", "1.00"]
+    nine, many = (float(low) - float(high) for high, low in re.findall(r'"whisker".*y1="(.*?)%" y2="(.*?)%"', found))
+    assert nine > 50 and many < 10
 
 
 def test_the_verdict_is_green_red_or_none(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.verify.report.results import made_up, of_other_hands, poisoned, several_backends
+from tests.verify.report.test_accuracy_report import DATASET, result_of
 from verify.report import write_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -227,3 +228,23 @@ def test_the_figures_on_the_page_are_the_jsons(browser: Any, reports: dict[str, 
             assert visit.column(2, table) == [each["layer"] for each in run["layers"]]
             shown = [0.0 if text == "equal" else float(text) for text in visit.column(4, table)]
             assert shown == [pytest.approx(each["relative"], rel=0.06) for each in run["layers"]]
+
+
+def test_recall_and_f1_are_seen_on_a_narrow_screen(browser: Any, tmp_path: Path) -> None:
+    page = write_report(result_of(expect=100.0), tmp_path, DATASET.images)[-1]
+    with Visit(browser, page, 500) as visit:
+        for name in ("Recall", "F1"):
+            box = visit.page.locator("th", has_text=name).first.bounding_box()
+            assert box["x"] + box["width"] <= 500, name
+        wide = visit.page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= 500, "the page scrolls sideways"
+
+
+def test_the_flag_stands_above_the_marks(browser: Any, reports: dict[str, Path]) -> None:
+    with Visit(browser, reports["fail"], 500) as visit:
+        flag = visit.page.locator(".flag text").first.bounding_box()
+        plot = visit.page.locator(".marks").first.bounding_box()
+        assert flag["y"] + flag["height"] <= plot["y"] + 1
+        for other in visit.page.locator(".grid .unit").all():
+            box = other.bounding_box()
+            assert box["y"] + box["height"] <= flag["y"] + 2 or box["y"] > flag["y"] + flag["height"]

@@ -50,6 +50,7 @@ def test_it_says_what_was_found() -> None:
         assert f"fer{index:07}.png" in text
     wrong = int(np.flatnonzero(~looks.correct)[0])
     assert f"{100 * looks.confidence[wrong]:.1f}\N{NO-BREAK SPACE}%" in text
+    assert text.count('<ul class="legend">') == 1 and text.index('<ul class="legend">') < text.index('<li class="face')
     assert text.count('class="heat"') == 24 + int((~looks.correct).sum()), "two heat maps where it is wrong"
 
 
