@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from ferplus_keras.predict.sources import Ahead, Source
     from ferplus_keras.predict.streaming import Prepared
 
+#: What finds faces; the first is taken where none is named.
+DETECTORS = ("blazeface", "haar", "none")
+
 #: Problems that are named where there is nothing to do.
 SHOWN = 5
 
@@ -63,12 +66,13 @@ def add(commands: Commands) -> None:
     predict.add_argument("--resume", action="store_true", help="go on with the --csv FILE of a run that was cut short")
     predict.add_argument("--annotate", metavar="DIR", type=Path, help="draw what was seen on the images, into DIR")
     predict.add_argument(
-        "--faces", action="store_true",
-        help="look for faces with OpenCV's Haar cascade (default: each image is taken as a cropped face)",
+        "--faces", nargs="?", choices=DETECTORS, const=DETECTORS[0], default="none",
+        help="look for faces, by BlazeFace or with --faces haar by OpenCV's cascade (default: none, each image is "
+        "taken as a cropped face)",
     )  # fmt: skip
     predict.add_argument(
         "--margin", type=_share, default=None, metavar="SHARE",
-        help="with --faces: widen each box on each side by that share of it (default: 0, as in FER2013)",
+        help="with --faces: widen each frame on each side by that share of it (default: 0, as in FER2013)",
     )  # fmt: skip
     predict.add_argument("--null", action="store_true", help="names in the list end with a zero byte (find -print0)")
     predict.add_argument(
@@ -112,10 +116,10 @@ def _answered(options: argparse.Namespace, start: float) -> int:
         return _with_ray(options, start)
 
     from ferplus_keras.predict.classifier import EmotionClassifier, decoding_threads
-    from ferplus_keras.predict.faces import FaceFinder
+    from ferplus_keras.predict.faces import face_finder
     from ferplus_keras.predict.streaming import Preparation, answer, stream
 
-    find = FaceFinder(options.margin or 0.0) if options.faces else None
+    find = face_finder(options.faces, options.margin or 0.0) if options.faces != "none" else None
     with silent_stderr():  # TensorFlow greets there before it can be told not to
         classifier = EmotionClassifier(options.model)
     outcome = Outcome(options, classifier.labels, classifier.standin, start)
@@ -208,13 +212,13 @@ def _check(options: argparse.Namespace) -> None:
         from ferplus_keras.predict.parquet import check_parquet
 
         check_parquet()
-    if options.margin is not None and not options.faces:
-        raise BadInputError("--margin widens the boxes that --faces finds: add --faces, or leave it out.")
+    if options.margin is not None and options.faces == "none":
+        raise BadInputError("--margin widens what --faces cuts out: add --faces, or leave it out.")
     if options.null and "-" not in options.inputs:
         raise BadInputError("--null is about the list on standard input: add - to the inputs, or leave it out.")
     if options.engine == "ray" and not options.csv:
         raise BadInputError("--engine ray is for large sets: name the file of results with --csv FILE.")
-    if options.engine == "ray" and (options.annotate or options.faces or "-" in options.inputs):
+    if options.engine == "ray" and (options.annotate or options.faces != "none" or "-" in options.inputs):
         raise BadInputError(
             "--engine ray takes folders, patterns and Parquet files, and neither --faces nor --annotate."
         )
@@ -336,7 +340,7 @@ class Outcome:
         seconds, errors = time.perf_counter() - self.ready, self.file.errors if self.file else 0
         told = [f"{counted(self.images - self.skipped, 'image')} in {duration(seconds)}"]
         told.append(f"{duration(self.loading)} to load the network")
-        if self.options.faces:
+        if self.options.faces != "none":
             told.append(counted(self.faces, "face"))
             told.append(f"{counted(self.without, 'image')} without a face")
         if self.skipped:

