@@ -110,7 +110,7 @@ def finders() -> dict[str, Any]:
         "blazeface, never level": BlazeFinder(level_from=9),
         "blazeface, always level": BlazeFinder(level_from=0),
         "blazeface, margin -0.05": BlazeFinder(-0.05),
-        "blazeface, margin 0.05": BlazeFinder(0.05),
+        "blazeface, margin -0.1": BlazeFinder(-0.1),
         "blazeface, margin 0.1": BlazeFinder(0.1),
         "blazeface, its own box": _Boxed(),
         "blazeface, its own box, margin 0.1": _Boxed(0.1),
@@ -118,7 +118,7 @@ def finders() -> dict[str, Any]:
     memory = Memory()
     for each in framings.values():
         each._find = memory
-    return framings | {"haar": HaarFinder(), "haar, margin 0.1": HaarFinder(0.1)}
+    return framings | {"haar": HaarFinder()}
 
 
 def measure(data: str | None, model: str | None, sheets: int) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ PACKAGE_NAMES = {"PIL": "pillow", "cv2": "opencv-python-headless"}
 
 ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 NETWORK_SUFFIXES = (".h5", ".hdf5", ".keras", ".pth", ".pt", ".safetensors", ".onnx", ".mat", ".tflite")
+FILM_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".ogv", ".flv")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 
 
@@ -108,7 +109,11 @@ def may_be_network(path: str, *, alone: bool) -> bool:
     lower = path.lower()
     if lower.endswith(NETWORK_SUFFIXES):
         return True
-    if lower.endswith((*IMAGE_SUFFIXES, ".parquet")) or path == "-" or any(sign in path for sign in "*?["):
+    if (
+        lower.endswith((*IMAGE_SUFFIXES, *FILM_SUFFIXES, ".parquet"))
+        or path == "-"
+        or any(sign in path for sign in "*?[")
+    ):
         return False
     try:
         if Path(path).is_dir():

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.predict.blazeface import BlazeFace, Found, seen, tilt
+from ferplus_keras.predict.blazeface import SMALLEST, BlazeFace, Found, seen, tilt
 from ferplus_keras.predict.decoding import as_input
 from ferplus_keras.predict.records import Box
 
@@ -31,7 +31,7 @@ CASCADE = "haarcascade_frontalface_default.xml"
 SEARCH_SIDE = 1280
 
 #: OpenCV's own defaults but for the neighbours: at 3 every tenth box holds no face.
-SCALE_STEP, NEIGHBOURS, SMALLEST = 1.1, 5, 24
+SCALE_STEP, NEIGHBOURS = 1.1, 5
 
 #: Where the eyes, the nose and the mouth are in FER2013's images, as shares of a side: the medians of 590 of Train.
 FRAME = np.array([[0.31, 0.392], [0.69, 0.392], [0.5, 0.596], [0.5, 0.777]])
@@ -50,6 +50,8 @@ class Face:
 
     box: Box
     frame: tuple[float, float, float, float] | None = None
+    score: float = 1.0  #: how sure the detector is, where it says so
+    eyes: tuple[tuple[int, int], tuple[int, int]] | None = None  #: (x, y), the one on the left of the image first
 
     def pixels(self, image: Image, side: int) -> np.ndarray:
         """The face as a network takes it: side x side x 3 bytes."""
@@ -59,21 +61,21 @@ class Face:
         return seen(image, (x, y), length, angle, side)
 
 
-def face_finder(name: str, margin: float = 0.0) -> Callable[[Image], list[Face]]:
+def face_finder(name: str, margin: float = 0.0, smallest: int = SMALLEST) -> Callable[[Image], list[Face]]:
     """What finds the faces in an RGB image, the largest first: ``name`` is "blazeface" or "haar".
 
-    ``margin`` widens the frame on each side by that share of it. Raises :class:`BadInputError` when the detector is not
-    installed.
+    ``margin`` widens the frame on each side by that share of it; ``smallest`` is the side in pixels from which on
+    BlazeFace looks. Raises :class:`BadInputError` when the detector is not installed.
     """
-    return HaarFinder(margin) if name == "haar" else BlazeFinder(margin)
+    return HaarFinder(margin) if name == "haar" else BlazeFinder(margin, smallest=smallest)
 
 
 class BlazeFinder:
     """Faces by :class:`BlazeFace`, with level eyes where they are tilted by more than ``level_from`` radians."""
 
-    def __init__(self, margin: float = 0.0, *, level_from: float = LEVEL_FROM) -> None:
+    def __init__(self, margin: float = 0.0, *, level_from: float = LEVEL_FROM, smallest: int = SMALLEST) -> None:
         self.margin, self.level_from = margin, level_from
-        self._find = BlazeFace()
+        self._find = BlazeFace(smallest)
 
     def __call__(self, image: Image) -> list[Face]:
         small, shrink = _reduced(image)
@@ -83,9 +85,12 @@ class BlazeFinder:
         angle = tilt(found.points)
         x, y, side = frame_of(found.points / shrink, angle if abs(angle) > self.level_from else 0.0)
         side *= 1 + 2 * self.margin
+        eyes = [(round(float(x)), round(float(y))) for x, y in found.points[:2] / shrink]
         return Face(
             _within((x - side / 2, y - side / 2, x + side / 2, y + side / 2), size),
             (x, y, side, angle if abs(angle) > self.level_from else 0.0),
+            found.score,
+            (eyes[0], eyes[1]),
         )
 
 
