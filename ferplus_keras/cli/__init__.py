@@ -25,6 +25,7 @@ from ferplus_keras.errors import OutputError, StandInWarning
 MODULES = {
     "converting": ("convert", "convert-all", "inspect", "roundtrip", "fetch"),
     "exporting": ("export",),
+    "webpage": ("webpage",),
     "predicting": ("predict",),
     "verifying": ("verify", "release"),
     "accuracy": ("verify",),

@@ -21,6 +21,19 @@ class Parser(argparse.ArgumentParser):
         end = "" if message.endswith((".", "?")) else "."
         raise UsageError(f"{message[:1].upper()}{message[1:]}{end}", self.format_usage().rstrip())
 
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As argparse, but a word behind an option with an optional choice is its value only where it is a choice."""
+        words = None if args is None else list(args)
+        for place, word in enumerate(words or ()):
+            action = self._option_string_actions.get(word)
+            if action is not None and action.nargs == "?" and action.choices and words is not None:
+                if words[place + 1 : place + 2] and words[place + 1] in action.choices:
+                    continue
+                words[place] = f"{word}={action.const}"
+        return super().parse_known_args(words, namespace)
+
     def _print_message(self, message: str, file: Any = None) -> None:
         screen.result(*message.rstrip("\n").split("\n"))
 

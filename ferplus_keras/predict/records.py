@@ -64,13 +64,16 @@ class Answer:
     """All there is to say of one image: a prediction for each face in it, or why there is none.
 
     ``boxes`` (left, top, right, bottom, in pixels of the upright image) go with ``predictions`` where faces were
-    looked for. ``error`` says what is wrong with the image; it is empty where simply no face was found.
+    looked for. ``error`` says what is wrong with the image; it is empty where simply no face was found. A frame of a
+    film has its ``moment``, number and seconds, and each face the number of its track in ``tracks``.
     """
 
     input: str
     predictions: tuple[Prediction, ...] = ()
     boxes: tuple[Box, ...] | None = None
     error: str = ""
+    moment: tuple[int, float] | None = None
+    tracks: tuple[int, ...] = ()
 
     def rows(self, model: str) -> list[dict[str, Any]]:
         """One plain dictionary a face; one with ``face`` 0 where there is none."""
@@ -84,12 +87,20 @@ class Answer:
         ]
         nothing = {"input": self.input, "face": 0, "faces": 0, "box": None, "emotion": None, "confidence": None,
                    "probabilities": None, "error": self.error or None, "model": model}  # fmt: skip
-        return rows or [nothing]
+        rows = rows or [nothing]
+        if self.moment:
+            for row, track in zip(rows, self.tracks or (None,), strict=True):
+                row |= {"frame": self.moment[0], "seconds": self.moment[1], "track": track}
+        return rows
 
 
-def columns(labels: Sequence[str]) -> list[str]:
+#: Columns of a film's frames, behind the boxes.
+MOMENT = ("frame", "seconds", "track")
+
+
+def columns(labels: Sequence[str], film: bool = False) -> list[str]:
     """The header of the table of results. ``face`` of ``faces`` counts the rows of one image."""
-    return ["input", "face", "faces", "left", "top", "right", "bottom", "emotion", "confidence",
+    return ["input", "face", "faces", "left", "top", "right", "bottom", *MOMENT * film, "emotion", "confidence",
             *map(printable, labels), "error", "model"]  # fmt: skip
 
 
@@ -101,7 +112,8 @@ def cells(row: dict[str, Any], labels: Sequence[str]) -> list[Any]:
     probabilities = row["probabilities"] or {}
     emotion, error, model = (row[name] and printable(row[name]) for name in ("emotion", "error", "model"))
     return [
-        row["input"], row["face"], row["faces"], *(row["box"] or [None] * 4), emotion, row["confidence"],
+        row["input"], row["face"], row["faces"], *(row["box"] or [None] * 4),
+        *(row[name] for name in MOMENT if name in row), emotion, row["confidence"],
         *(probabilities.get(label) for label in labels), error, model,
     ]  # fmt: skip
 
@@ -135,8 +147,11 @@ class CsvFile:
     not be read.
     """
 
-    def __init__(self, path: Path, labels: Sequence[str], model: str, *, resume: bool = False) -> None:
+    def __init__(
+        self, path: Path, labels: Sequence[str], model: str, *, resume: bool = False, film: bool = False
+    ) -> None:
         self.path, self.labels, self.model = path, labels, model
+        self._columns = columns(labels, film)
         self._target = writable_target(path)  # where ``path`` is a link: the file that it leads to
         self.partial = self._target.with_name(self._target.name + ".partial")
         self.done, self.errors = Seen(), 0
@@ -144,7 +159,7 @@ class CsvFile:
             self._target.parent.mkdir(parents=True, exist_ok=True)
             claim.enter_context(sole_writer(self._target))
             self._stream = claim.enter_context(os.fdopen(_open(self.partial), "r+b", buffering=0))
-            self._begin(csv_bytes([columns(labels)]), resume)
+            self._begin(csv_bytes([self._columns]), resume)
             self._claim = claim.pop_all()
 
     def _begin(self, header: bytes, resume: bool) -> None:
@@ -162,6 +177,11 @@ class CsvFile:
         if not end:
             self._append(header)
 
+    def rows(self) -> Iterator[dict[str, str]]:
+        """The rows of the run that is resumed, by column."""
+        with self.partial.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+            yield from csv.DictReader(stream)
+
     def write(self, answers: Iterable[Answer]) -> None:
         """Append the rows of ``answers``, and see to it that a kill does not take them back."""
         with self._said():
@@ -177,7 +197,7 @@ class CsvFile:
 
     def close(self) -> None:
         """Leave what was written for ``resume``; a file that holds nothing but its header is removed."""
-        if not self._stream.closed and self._stream.seek(0, os.SEEK_END) <= len(csv_bytes([columns(self.labels)])):
+        if not self._stream.closed and self._stream.seek(0, os.SEEK_END) <= len(csv_bytes([self._columns])):
             self.partial.unlink(missing_ok=True)
         self._claim.close()
 
@@ -225,7 +245,7 @@ class CsvFile:
         return end
 
     def _problem(self, fields: list[str], missing: int) -> str:
-        if len(fields) != len(columns(self.labels)) or not all(COUNT.fullmatch(each) for each in fields[1:3]):
+        if len(fields) != len(self._columns) or not all(COUNT.fullmatch(each) for each in fields[1:3]):
             return "it is not a row of results. The file is damaged; leave --resume out"
         if unformulated(fields[-1]) != printable(self.model):
             return f"it was made by {fields[-1][:120]}, and this run would be by {self.model}. Choose another name"

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ferplus_keras.predict.classifier import EmotionClassifier
+    from ferplus_keras.predict.faces import Face
 
-Find = Callable[["Image"], list[Box]]
+Find = Callable[["Image"], "list[Face]"]
 Item = TypeVar("Item")
 
 #: Images are shown no larger than this, so what waits to be drawn on is reduced to it.
@@ -56,8 +57,11 @@ class Preparation(Generic[Item]):
             image = self.read(item)
         except BadInputError as error:
             return Prepared(item, error=str(error))
-        boxes = tuple(self.find(image)) if self.find else None
-        faces = tuple(as_input(image, box, self.side) for box in ((None,) if boxes is None else boxes))
+        found = self.find(image) if self.find else None
+        boxes = None if found is None else tuple(face.box for face in found)
+        faces = (as_input(image, None, self.side),) if found is None else tuple(
+            face.pixels(image, self.side) for face in found
+        )  # fmt: skip
         shown, scale = None, 1.0
         if self.show:
             scale = min(1.0, SHOWN_SIDE / max(image.size))

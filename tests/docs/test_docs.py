@@ -109,6 +109,7 @@ def work(desk: Path, session_folder: Path) -> Path:
     """Where the commands of the docs are typed, in the order in which they stand there."""
     from PIL import Image
 
+    from ferplus_keras.predict.film import FilmWriter
     from verify.images import natural_pixels
 
     folder = desk / "work"
@@ -128,6 +129,10 @@ def work(desk: Path, session_folder: Path) -> Path:
     for number, pixels in enumerate(natural_pixels(4, seed=7)):
         Image.fromarray(pixels).save(folder / "faces" / f"{number}.png")
     shutil.copy(desk / "face.png", folder)
+    film = FilmWriter(folder / "film.mp4", 10)
+    for number in range(4):
+        film.write(Image.new("RGB", (96, 64), (number, 99, 99)), [], [], [])
+    film.close()
     return folder
 
 

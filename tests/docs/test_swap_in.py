@@ -22,7 +22,10 @@ PAGE = ROOT / "docs" / "swap-in.md"
 RECIPES = blocks(PAGE, "python")
 
 #: What each block prints, in order: a word that must be there.
-SAYS = ("", "(None, 28, 28, 512) (None, 2048)", "", "layers were trained", "(1, 2048)", "107 layers matched", "[[")
+SAYS = (
+    "", "(None, 28, 28, 512) (None, 2048)", "", "layers were trained", "(1, 2048)", "107 layers matched",
+    "dominant_emotion", "[[",
+)  # fmt: skip
 
 #: All blocks in one process, each in a namespace of its own: Keras is imported once.
 ALL = """

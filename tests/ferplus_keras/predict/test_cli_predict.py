@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from PIL import Image
 from ferplus_keras.cli import main
 from ferplus_keras.cli.shared import EXIT_CODES, SKIPPED
 from ferplus_keras.networks.emotions import EMOTIONS
+from ferplus_keras.predict.faces import Face
 from ferplus_keras.predict.records import Prediction
 from ferplus_keras.predict.seen import Seen
 from tests.conftest import ROOT, run_ferplus
@@ -261,17 +263,17 @@ def test_each_face_has_its_row_and_its_box(
 ) -> None:
     boxes = {0: [(0, 0, 20, 20), (20, 20, 48, 48)], 1: []}
 
-    class Finder:
-        def __init__(self, margin: float) -> None:
-            assert margin == 0.25
+    def finder(name: str, margin: float) -> Callable[[Image.Image], list[Face]]:
+        assert (name, margin) == ("blazeface", 0.25)
+        return find
 
-        def __call__(self, image: Image.Image) -> list[tuple[int, int, int, int]]:
-            same = (number for number in range(6) if np.array_equal(np.asarray(image), np.asarray(drawing(number))))
-            return boxes.get(next(same), [(1, 2, 3, 4)])
+    def find(image: Image.Image) -> list[Face]:
+        same = (number for number in range(6) if np.array_equal(np.asarray(image), np.asarray(drawing(number))))
+        return [Face(box) for box in boxes.get(next(same), [(1, 2, 3, 4)])]
 
-    monkeypatch.setattr("ferplus_keras.predict.faces.FaceFinder", Finder)
+    monkeypatch.setattr("ferplus_keras.predict.faces.face_finder", finder)
     out = tmp_path / "o.csv"
-    command = ["predict", str(quick), str(faces), "--faces", "--margin", "0.25", "--csv", str(out)]
+    command = ["predict", "--faces", str(quick), str(faces), "--margin", "0.25", "--csv", str(out)]
     assert main([*command, "--annotate", str(tmp_path / "seen")]) == 0, "an image without a face is no damage"
     found = [(Path(row["input"]).stem, row["face"], row["faces"], row["left"], row["bottom"]) for row in rows(out)]
     assert found[:4] == [("0", "1", "2", "0", "20"), ("0", "2", "2", "20", "48"), ("1", "0", "0", "", ""),
@@ -280,39 +282,13 @@ def test_each_face_has_its_row_and_its_box(
     assert len(list((tmp_path / "seen").rglob("*.png"))) == 6, "the one without a face too"
 
 
-def test_opencvs_cascade_finds_real_faces(ferplus: object, tmp_path: Path) -> None:
-    """Three faces of FERPlus, enlarged, in one image, two of them smaller than the third."""
-    pytest.importorskip("cv2")
-    from ferplus_keras.dataset import Dataset
-    from ferplus_keras.predict.faces import FaceFinder
-
-    assert isinstance(ferplus, Dataset)
-    sheet = Image.new("RGB", (2000, 700), "grey")
-    places = [(60, 100, 480), (760, 200, 240), (1400, 200, 240)]
-    rows_ = ferplus.rows_of("val")[[3, 7, 11]]
-    for row, (left, top, side) in zip(rows_, places, strict=True):
-        sheet.paste(Image.fromarray(ferplus.images[row]).resize((side, side)), (left, top))
-    bare, wide = FaceFinder()(sheet), FaceFinder(0.5)(sheet)
-    assert bare, "the cascade finds none of three"
-    for left, top, right, bottom in bare:
-        middle = ((left + right) / 2, (top + bottom) / 2)
-        assert any(x < middle[0] < x + s and y < middle[1] < y + s for x, y, s in places)
-    assert wide[0][0] < bare[0][0] and wide[0][2] > bare[0][2] and wide[0][3] > bare[0][3]
-
-
-def test_margins_stay_within_the_image() -> None:
-    pytest.importorskip("cv2")
-    from ferplus_keras.predict.faces import FaceFinder
-
-    assert FaceFinder(1.0)._widened([10, 5, 40, 40], (100, 60)) == (0, 0, 90, 60)
-
-
-def test_without_opencv_it_says_what_to_install(
+def test_without_a_detector_it_says_what_to_install(
     quick: Path, faces: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
-    assert main(["predict", str(quick), str(faces), "--faces"]) == 2
-    assert "ferplus-keras[faces]" in capsys.readouterr().err
+    for choice in ([], ["haar"]):
+        assert main(["predict", str(quick), str(faces), "--faces", *choice]) == 2
+        assert "ferplus-keras[faces]" in capsys.readouterr().err
 
 
 def test_parquet_holds_what_csv_holds(quick: Path, faces: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.predict.faces import Face
 from ferplus_keras.predict.records import Prediction
 from ferplus_keras.predict.streaming import Preparation, Prepared, answer, stream
 from tests.ferplus_keras.predict.conftest import Brightness
@@ -82,8 +83,8 @@ def test_the_next_images_are_decoded_while_the_network_is_busy() -> None:
 
 
 def test_several_faces_of_an_image_stay_with_it() -> None:
-    def find(image: Image.Image) -> list[tuple[int, int, int, int]]:
-        return [(0, 0, 4, 4)] * (image.getpixel((0, 0))[0] % 4)  # type: ignore[index]
+    def find(image: Image.Image) -> list[Face]:
+        return [Face((0, 0, 4, 4))] * (image.getpixel((0, 0))[0] % 4)  # type: ignore[index]
 
     found = run(30, 5, None, Preparation(lambda number: Image.new("RGB", (8, 8), (number,) * 3), find))
     for prepared, predictions in found:

@@ -1,0 +1,156 @@
+"""A network as one page for the browser, which needs no server and loads nothing: ONNX Runtime Web is inside.
+
+The runtime comes from npm when the page is built, and only the release that is known here: its two files are told by
+their SHA-256. The page holds them and the network compressed, and forbids itself every connection
+(``Content-Security-Policy``): what a camera or a file shows stays on the machine. Images are resized as Pillow does it,
+so that the probabilities are :class:`ferplus_keras.EmotionClassifier`'s.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from convert.checkpoint import Checkpoint
+from convert.writers.onnx_file import write_onnx
+from ferplus_keras.engines import open_engine
+from ferplus_keras.engines.engine import ROUNDING, Engine
+from ferplus_keras.errors import BadInputError, DownloadError
+from ferplus_keras.files.atomic import atomic_path
+from ferplus_keras.files.folders import weights_folder
+from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.files.provenance import Provenance, Source
+from ferplus_keras.files.shipped import Shipped, best_shipped, shipped_at
+from ferplus_keras.files.signatures import is_onnx
+from ferplus_keras.networks.emotions import EMOTIONS
+from ferplus_keras.networks.preprocessing import PUBLISHED
+
+PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
+
+#: The files of the package that a page holds, by what the page calls them.
+FILES = {
+    "runtime": ("ort.wasm.bundle.min.mjs", "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90"),
+    "machine": ("ort-wasm-simd-threaded.wasm", "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2"),
+}
+
+TEMPLATE = Path(__file__).parent / "templates" / "webpage.html"
+
+#: Where something goes into the template.
+PLACE = re.compile(r"{{ (\w+) }}")
+
+#: Seconds in which npm must have answered: the package has 33 MB.
+PATIENCE = 300
+
+
+def write_webpage(network: Path | None, target: Path, runtime: Path | None = None) -> Path:
+    """Write the page of ``network``: an ONNX file, or a trained network of this package, by default the best of them.
+
+    ``runtime`` is npm's package, by default :func:`vendored`'s. Raises :class:`BadInputError` for another kind of
+    network, :class:`DownloadError` when npm has no package, :class:`OutputError` when ``target`` cannot be written.
+    """
+    found = best_shipped() if network is None else shipped_at(network)
+    if found is None and network is not None:
+        return _write(network, target, runtime)
+    assert found is not None
+    with tempfile.TemporaryDirectory() as aside:
+        made = Path(aside) / f"{found.name}.onnx"
+        write_onnx(_checkpoint(found), made, activation="softmax", model_name=found.network)
+        return _write(made, target, runtime)
+
+
+def _write(network: Path, target: Path, runtime: Path | None) -> Path:
+    content = bytes(MappedFile(network).view)
+    if not is_onnx(content[:512]) and network.suffix.lower() != ".onnx":
+        raise BadInputError(
+            f"{network} is no ONNX file, which is what runs in a browser: `ferplus convert {network.name} "
+            f"{network.stem}.onnx` makes one."
+        )
+    engine = open_engine(network)
+    parts = unpacked(runtime or vendored()) | {"network": content}
+    told = {"title": escape(f"Emotions by {network.name}"), "facts": _in_script(facts(engine))}
+    told |= {name: base64.b64encode(gzip.compress(data, 6, mtime=0)).decode() for name, data in parts.items()}
+    page = PLACE.sub(lambda found: told[found[1]], TEMPLATE.read_text(encoding="utf-8"))
+    with atomic_path(target, len(page)) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return target
+
+
+def _checkpoint(found: Shipped) -> Checkpoint:
+    source = Source(found.path.name, found.path.stat().st_size, found.sha256, "safetensors")
+    preprocessing = PUBLISHED.as_dict() | {"size": [found.size, found.size]}
+    record = Provenance(
+        source, source, found.network, "classifier", len(EMOTIONS), output="probabilities", labels=EMOTIONS,
+        preprocessing=preprocessing,
+    )  # fmt: skip
+    return Checkpoint(found.table, found.arrays(), record)
+
+
+def facts(engine: Engine) -> dict[str, Any]:
+    """What the page must know of the network: how an image goes in, and what comes out."""
+    takes, labels = engine.takes, engine.labels or EMOTIONS
+    if engine.classes not in (None, len(labels)):
+        raise BadInputError(f"{engine.path} has {engine.classes} classes and names {len(labels)}: it needs a card.")
+    return {
+        "name": engine.path.name, "standin": engine.standin, "labels": labels, "gives": engine.gives,
+        "rounding": ROUNDING[engine.numbers], "side": takes.side, "mean": takes.mean, "std": takes.std,
+        "order": takes.order, "range": takes.range, "dtype": takes.dtype, "first": takes.channels_first,
+        "fixed": takes.fixed or 1,
+    }  # fmt: skip
+
+
+def vendored() -> Path:
+    """npm's package beside the weights, brought there by npm where it is not. Raises :class:`DownloadError`."""
+    folder = weights_folder() / "vendored"
+    kept = folder / f"{PACKAGE}-{VERSION}.tgz"
+    if kept.is_file():
+        return kept
+    npm = shutil.which("npm")
+    if npm is None:
+        raise DownloadError(
+            f"npm, which brings {PACKAGE}, is not installed: install Node.js, or name the package with --runtime."
+        )
+    with tempfile.TemporaryDirectory() as aside:
+        try:
+            run = subprocess.run(
+                [npm, "pack", "--silent", f"{PACKAGE}@{VERSION}"], cwd=aside, capture_output=True, timeout=PATIENCE
+            )
+        except subprocess.TimeoutExpired:
+            raise DownloadError(f"npm did not bring {PACKAGE} {VERSION} within {PATIENCE} seconds.") from None
+        brought = Path(aside) / kept.name
+        if run.returncode or not brought.is_file():
+            raise DownloadError(f"npm has no {PACKAGE} {VERSION}: `npm pack {PACKAGE}@{VERSION}` says why.")
+        unpacked(brought)
+        with atomic_path(kept) as temporary:
+            shutil.copyfile(brought, temporary)
+    return kept
+
+
+def unpacked(package: Path) -> dict[str, bytes]:
+    """The files of npm's package that are :data:`FILES`, known byte by byte. Raises :class:`BadInputError`."""
+    found = {}
+    try:
+        with tarfile.open(package, "r:gz") as archive:
+            for name, (file, sha256) in FILES.items():
+                stream = archive.extractfile(f"package/dist/{file}")
+                content = stream.read(32 << 20) if stream else b""
+                if hashlib.sha256(content).hexdigest() != sha256:
+                    raise BadInputError(f"{package}: its {file} is not that of {PACKAGE} {VERSION}. Remove it.")
+                found[name] = content
+    except (OSError, EOFError, KeyError, tarfile.TarError) as error:
+        raise BadInputError(f"{package} is not npm's package {PACKAGE} {VERSION} ({str(error)[:80]}).") from None
+    return found
+
+
+def _in_script(value: Any) -> str:
+    """JSON that ends no script element."""
+    return json.dumps(value).replace("<", "\\u003c")

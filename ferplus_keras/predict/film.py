@@ -1,0 +1,198 @@
+"""Films and cameras: frames by OpenCV, faces followed from frame to frame, emotions smoothed over time.
+
+In memory are a batch of frames and the faces of the last second, however long the film is.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from math import exp
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.opening import open_regular
+from ferplus_keras.predict.blazeface import shared
+from ferplus_keras.predict.records import Box, Prediction
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+#: What files of films begin with, from a byte on. Playlists, which name other files, do not; they are refused.
+BEGINNINGS = ((4, b"ftyp"), (4, b"moov"), (4, b"mdat"), (0, b"\x1aE\xdf\xa3"), (0, b"RIFF"), (0, b"OggS"),
+              (0, b"\x00\x00\x01\xba"), (0, b"\x00\x00\x01\xb3"), (0, b"G"), (0, b"FLV"))  # fmt: skip
+
+#: Boxes of one face in two frames overlap by this share at least (intersection over union).
+FOLLOWED = 0.3
+
+#: Seconds for which a face that is not seen is remembered.
+REMEMBERED = 1.0
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame: its number from 0 on, its time in seconds, and its pixels, upright, in RGB."""
+
+    number: int
+    seconds: float
+    image: Image
+
+
+class Film:
+    """The frames of a film's file, or of the camera with a number; ``frames_per_second`` where the file tells.
+
+    Raises :class:`BadInputError` when it is no film, or OpenCV cannot read it.
+    """
+
+    def __init__(self, source: str | Path | int) -> None:
+        self.name = f"camera {source}" if isinstance(source, int) else os.fspath(source)
+        if not isinstance(source, int):
+            _check_beginning(source)
+        try:
+            import cv2
+        except ImportError:
+            raise BadInputError(
+                "Films need OpenCV, which is not installed: pip install 'ferplus-keras[faces]'."
+            ) from None
+        os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "protocol_whitelist;file")
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        self._capture = cv2.VideoCapture(source if isinstance(source, int) else os.path.abspath(source))  # noqa: PTH100
+        if not self._capture.isOpened():
+            raise BadInputError(
+                f"{self.name} cannot be opened. Is it connected, and free?" if isinstance(source, int) else
+                f"{self.name} is no film that OpenCV can read; convert it to MP4 (H.264) first."
+            )  # fmt: skip
+        self.live = isinstance(source, int)
+        told = float(self._capture.get(cv2.CAP_PROP_FPS))
+        self.frames_per_second = told if 0.1 <= told <= 1000 else 25.0
+        self.count = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+
+    def frames(self, step: int = 1, start: int = 0) -> Iterator[Frame]:
+        """Every ``step``-th frame, from the first at or behind ``start`` on; the others are not made pixels of."""
+        import cv2
+        from PIL import Image
+
+        number, seconds, begun = 0, 0.0, time.monotonic()
+        while self._capture.grab():
+            if number % step == 0 and number >= start:
+                there, pixels = self._capture.retrieve()
+                if there:
+                    told = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000 or number / self.frames_per_second
+                    seconds = max(seconds, time.monotonic() - begun if self.live else told)
+                    rgb = np.ascontiguousarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+                    yield Frame(number, round(seconds, 3), Image.fromarray(rgb))
+            number += 1
+        if not number:
+            raise BadInputError(f"{self.name} has no frame that can be read.")
+
+    def close(self) -> None:
+        self._capture.release()
+
+
+def _check_beginning(path: str | Path) -> None:
+    with open_regular(path) as stream:
+        start = stream.read(16)
+    if not any(start[place : place + len(sign)] == sign for place, sign in BEGINNINGS):
+        raise BadInputError(
+            f"{path} is no film (MP4, MOV, MKV, WebM, AVI, MPEG, Ogg or FLV): it does not begin as one."
+        )
+
+
+@dataclass
+class Track:
+    """One face over time: its number, its last box, the time of it, and what is thought of it by then."""
+
+    number: int
+    box: Box
+    seconds: float
+    probabilities: np.ndarray
+
+
+@dataclass
+class Tracker:
+    """Faces followed by the overlap of their boxes, each with a number of its own, from 1 on.
+
+    What is said of a face is the mean of what the network said of it, older answers counting less: by a factor e every
+    ``smooth`` seconds. With 0 each frame stands alone.
+    """
+
+    labels: Sequence[str]
+    smooth: float = 0.5
+    tracks: list[Track] = field(default_factory=list)
+    numbers: int = 0
+
+    def follow(
+        self, seconds: float, boxes: Sequence[Box], predictions: Sequence[Prediction]
+    ) -> list[tuple[int, Prediction]]:
+        """The number of each face of a frame, and what is thought of it now."""
+        self.tracks = [each for each in self.tracks if seconds - each.seconds <= REMEMBERED]
+        pairs = sorted(
+            ((shared(track.box, box)[1], place, index) for place, track in enumerate(self.tracks)
+             for index, box in enumerate(boxes)), key=lambda pair: -pair[0],
+        )  # fmt: skip
+        found: dict[int, Track] = {}
+        taken: set[int] = set()
+        for share, place, index in pairs:
+            if share >= FOLLOWED and index not in found and place not in taken:
+                found[index] = self.tracks[place]
+                taken.add(place)
+        return [self._seen(seconds, box, prediction, found.get(index))
+                for index, (box, prediction) in enumerate(zip(boxes, predictions, strict=True))]  # fmt: skip
+
+    def _seen(self, seconds: float, box: Box, prediction: Prediction, track: Track | None) -> tuple[int, Prediction]:
+        now = np.array([prediction.probabilities[label] for label in self.labels])
+        if track is None:
+            self.numbers += 1
+            track = Track(self.numbers, box, seconds, now)
+            self.tracks.append(track)
+        else:
+            old = exp(-(seconds - track.seconds) / self.smooth) if self.smooth else 0.0
+            track.box, track.seconds, track.probabilities = box, seconds, old * track.probabilities + (1 - old) * now
+        return track.number, Prediction.of(self.labels, track.probabilities)
+
+    def recall(self, rows: Iterable[dict[str, str]]) -> int:
+        """Take up what the rows of a run's file say, and give the number of the next frame to look at."""
+        last = -1
+        for row in rows:
+            last = int(row["frame"])
+            if not row["track"]:
+                continue
+            number, seconds = int(row["track"]), float(row["seconds"])
+            box = (int(row["left"]), int(row["top"]), int(row["right"]), int(row["bottom"]))
+            seen = np.array([float(row[label]) for label in self.labels])
+            kept = [each for each in self.tracks if each.number != number and seconds - each.seconds <= REMEMBERED]
+            self.tracks = [*kept, Track(number, box, seconds, seen)]
+            self.numbers = max(self.numbers, number)
+        return last + 1
+
+
+class FilmWriter:
+    """An MP4 of frames of one size, with boxes and what was said of them."""
+
+    def __init__(self, path: Path, frames_per_second: float) -> None:
+        self.path, self.pace = path, frames_per_second
+        self._writer: Any = None
+
+    def write(
+        self, image: Image, boxes: Sequence[Sequence[float]], texts: Sequence[str], numbers: Sequence[int]
+    ) -> None:
+        import cv2
+
+        from ferplus_keras.predict.annotate import labelled
+
+        sheet = np.asarray(labelled(image, boxes, texts, numbers))
+        if self._writer is None:
+            size = (sheet.shape[1], sheet.shape[0])
+            self._writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*"mp4v"), self.pace, size)  # type: ignore[attr-defined]
+            if not self._writer.isOpened():
+                raise BadInputError("OpenCV cannot write MP4 here: leave --annotate out.")
+        self._writer.write(cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.release()

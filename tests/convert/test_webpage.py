@@ -1,0 +1,166 @@
+"""The page for the browser: built of known bytes, the same twice, and in Chromium it says what Python says."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convert import webpage
+from convert.webpage import unpacked, vendored, write_webpage
+from ferplus_keras import EmotionClassifier
+from ferplus_keras.cli import main
+from ferplus_keras.errors import BadInputError, DownloadError
+from ferplus_keras.files.shipped import shipped
+from ferplus_keras.networks.emotions import EMOTIONS
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def write_onnx(path: Path, side: int, *, first: bool, softmax: bool) -> Path:
+    """A network of one convolution, which tells images apart by where they are bright."""
+    onnx = pytest.importorskip("onnx")
+    rng = np.random.default_rng(1)
+    image = [None, 3, side, side] if first else [None, side, side, 3]
+    nodes = [] if first else [onnx.helper.make_node("Transpose", ["images"], ["turned"], perm=[0, 3, 1, 2])]
+    nodes += [
+        onnx.helper.make_node("Conv", ["images" if first else "turned", "kernel"], ["map"], strides=[8, 8]),
+        onnx.helper.make_node("Relu", ["map"], ["bright"]),
+        onnx.helper.make_node("GlobalAveragePool", ["bright"], ["means"]),
+        onnx.helper.make_node("Flatten", ["means"], ["flat"]),
+        onnx.helper.make_node("Gemm", ["flat", "matrix"], ["logits"]),
+    ]
+    if softmax:
+        nodes.append(onnx.helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1))
+    arrays = {"kernel": rng.normal(0, 0.02, (16, 3, 8, 8)), "matrix": rng.normal(0, 0.1, (16, 8))}
+    graph = onnx.helper.make_graph(
+        nodes, "small",
+        [onnx.helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, image)],
+        [onnx.helper.make_tensor_value_info(nodes[-1].output[0], onnx.TensorProto.FLOAT, [None, 8])],
+        [onnx.numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()],
+    )  # fmt: skip
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.fixture(scope="module")
+def package() -> Path:
+    try:
+        return vendored()
+    except DownloadError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Enlarged, reduced, grey, with transparent pixels, and turned by what its EXIF data say."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+
+    def noise(width: int, height: int, mode: str = "RGB") -> Image.Image:
+        coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8))
+        return coarse.resize((width, height), Image.Resampling.BICUBIC).convert(mode)
+
+    made = {"large": noise(301, 222), "small": noise(20, 31), "grey": noise(48, 48, "L"), "turned": noise(60, 40)}
+    see_through = noise(64, 64, "RGBA")
+    see_through.putalpha(Image.fromarray(np.repeat(np.uint8([[0, 255]]), 64, 0).repeat(32, 1)))
+    exif = Image.Exif()
+    exif[0x112] = 6
+    for name, image in made.items():
+        image.save(folder / f"{name}.png", **({"exif": exif} if name == "turned" else {}))
+    see_through.save(folder / "see-through.png")
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize("kind", [
+    "logits, channels first", "probabilities, channels last", pytest.param("shipped", marks=pytest.mark.slow),
+])  # fmt: skip
+def test_the_browser_says_what_python_says_and_loads_nothing(
+    kind: str, package: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on PATH")
+    network = None
+    if kind != "shipped":
+        last = kind.endswith("last")
+        network = write_onnx(tmp_path / "small.onnx", 48 if last else 64, first=not last, softmax=last)
+    elif not shipped():
+        pytest.skip("no trained network comes with this checkout")
+    page = write_webpage(network, tmp_path / "page.html", package)
+    wanted = [each.probabilities for each in EmotionClassifier(network).predict(pictures)]
+    assert np.ptp([list(each.values()) for each in wanted], axis=0).max() > 0.1, "one answer to all would prove nothing"
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        told, asked = _ask(browser.new_page(), page, pictures)
+        browser.close()
+    assert [each for each in asked if not each.startswith(("blob:", "data:"))] == [page.as_uri()]
+    for path, found, right in zip(pictures, told, wanted, strict=True):
+        assert list(found) == list(EMOTIONS) == list(right)
+        assert found == pytest.approx(right, abs=2e-3), path.name
+
+
+def _ask(page: Any, path: Path, pictures: list[Path]) -> tuple[list[dict[str, float]], list[str]]:
+    """What the page says of each picture, and what it asked for on the way."""
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(path.as_uri())
+    said = page.locator("#said")
+    said.filter(has_not_text="Loading").wait_for(timeout=60_000)
+    assert said.text_content() == "Ready."
+    told = []
+    for each in pictures:
+        page.set_input_files("#file", each)
+        said.filter(has_text=f"{each.name}:").wait_for()
+        rows = page.eval_on_selector_all(
+            "#emotions tr", "all => all.map(e => [e.firstChild.textContent, Number(e.lastChild.dataset.value)])"
+        )
+        told.append(dict(rows))
+    return told, asked
+
+
+def test_the_command_writes_the_same_page_twice(package: Path, tmp_path: Path) -> None:
+    network = write_onnx(tmp_path / "small.onnx", 48, first=False, softmax=True)
+    for name in ("one.html", "two.html"):
+        assert main(["webpage", str(network), "--out", str(tmp_path / name), "--runtime", str(package)]) == 0
+    one = (tmp_path / "one.html").read_bytes()
+    assert one == (tmp_path / "two.html").read_bytes() and b"connect-src" not in one and len(one) < 8_000_000
+
+
+def test_only_known_bytes_go_into_a_page(tmp_path: Path) -> None:
+    other = tmp_path / "onnxruntime-web-1.30.0.tgz"
+    with tarfile.open(other, "w:gz") as archive:
+        for file, _ in webpage.FILES.values():
+            info = tarfile.TarInfo(f"package/dist/{file}")
+            info.size = 7
+            archive.addfile(info, io.BytesIO(b"another"))
+    with pytest.raises(BadInputError, match=r"is not that of onnxruntime-web 1\.30\.0"):
+        unpacked(other)
+    other.write_bytes(b"no archive")
+    with pytest.raises(BadInputError, match="is not npm's package"):
+        unpacked(other)
+
+
+@pytest.mark.parametrize(("npm", "told"), [(None, "npm, which brings"), ("/bin/npm", "npm has no")])
+def test_without_npm_it_says_what_to_do(
+    npm: str | None, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FERPLUS_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr(webpage.shutil, "which", lambda _: npm)
+    monkeypatch.setattr(webpage.subprocess, "run", lambda *_a, **_k: subprocess.CompletedProcess([], 1))
+    with pytest.raises(DownloadError, match=told):
+        vendored()
+
+
+def test_another_kind_of_network_is_told_the_way(tmp_path: Path) -> None:
+    (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    with pytest.raises(BadInputError, match=r"`ferplus convert a\.h5 a\.onnx` makes one"):
+        write_webpage(tmp_path / "a.h5", tmp_path / "a.html")

@@ -1,0 +1,140 @@
+"""Films: frames in order, faces followed, answers smoothed, a run taken up where it was cut."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ferplus_keras.cli import main
+from ferplus_keras.errors import BadInputError
+from ferplus_keras.predict.faces import Face
+from ferplus_keras.predict.film import Film, FilmWriter, Tracker
+from ferplus_keras.predict.records import Prediction
+from tests.ferplus_keras.predict.conftest import Brightness
+
+pytest.importorskip("cv2")
+
+FRAMES, PACE = 12, 10.0
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    """Twelve frames at ten a second, each brighter than the one before."""
+    path = tmp_path / "film.mp4"
+    writer = FilmWriter(path, PACE)
+    for number in range(FRAMES):
+        writer.write(Image.new("RGB", (64, 48), (20 * number,) * 3), [], [], [])
+    writer.close()
+    return path
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A network, and a detector that sees a face walk to the right, and another until the fifth frame."""
+
+    def finder(name: str, _margin: float, _smallest: int) -> Callable[[Image.Image], list[Face]]:
+        assert name == "blazeface"
+
+        def find(image: Image.Image) -> list[Face]:
+            number = round(float(np.asarray(image).mean()) / 20)
+            return [Face((number, 0, number + 20, 20)), Face((40, 20, 60, 40))][: 2 if number < 5 else 1]
+
+        return find
+
+    monkeypatch.setattr("ferplus_keras.predict.classifier.EmotionClassifier", Brightness)
+    monkeypatch.setattr("ferplus_keras.predict.faces.face_finder", finder)
+    path = tmp_path / "net.h5"
+    path.write_bytes(b"a network")
+    return path
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.mark.parametrize(("step", "start", "numbers"), [(1, 0, range(12)), (5, 0, (0, 5, 10)), (5, 3, (5, 10))])
+def test_frames_come_in_order_with_their_time(film: Path, step: int, start: int, numbers: list[int]) -> None:
+    seen = list(Film(film).frames(step, start))
+    assert [each.number for each in seen] == list(numbers)
+    assert [each.seconds for each in seen] == pytest.approx([number / PACE for number in numbers], abs=0.02)
+    assert [float(np.asarray(each.image).mean()) / 20 for each in seen] == pytest.approx(list(numbers), abs=0.4)
+
+
+def test_a_film_becomes_rows_of_followed_faces(quick: Path, film: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o.csv"
+    command = ["predict", str(quick), str(film), "--csv", str(out), "--smooth", "0"]
+    assert main([*command, "--annotate", str(tmp_path / "seen")]) == 0
+    found = rows(out)
+    assert [(row["frame"], row["track"]) for row in found if row["track"] == "2"] == [(str(n), "2") for n in range(5)]
+    assert [row["frame"] for row in found if row["track"] == "1"] == [str(number) for number in range(FRAMES)]
+    assert found[0]["input"] == f"{film}#0" and float(found[-1]["seconds"]) == pytest.approx(1.1, abs=0.02)
+    assert len(list(Film(tmp_path / "seen" / "film.mp4").frames())) == FRAMES
+
+
+def test_a_cut_run_goes_on_with_the_same_faces(quick: Path, film: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o.csv"
+    command = ["predict", str(quick), str(film), "--csv", str(out), "--step", "2"]
+    assert main(command) == 0
+    whole = rows(out)
+    lines = out.read_bytes().splitlines(keepends=True)
+    out.with_name("o.csv.partial").write_bytes(b"".join(lines[:6]) + lines[6][:10])
+    out.unlink()
+    assert main([*command, "--resume"]) == 0
+    again = rows(out)
+    assert [list(row.values())[:10] for row in again] == [list(row.values())[:10] for row in whole]
+    assert [float(row["confidence"]) for row in again] == pytest.approx([float(row["confidence"]) for row in whole])
+
+
+def test_json_has_frames_and_tracks(quick: Path, film: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(quick), str(film), "--step", "6", "--json"]) == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["frame"], row["track"]) for row in told] == [(0, 1), (0, 2), (6, 1)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["film.mp4", "b.png"], "comes alone"),
+        (["film.mp4", "--resume", "--csv", "o.csv", "--annotate", "seen"], "leave --annotate"),
+        (["a.png", "--step", "2"], "about films"),
+        (["film.mp4", "--parquet", "o.parquet", "--csv", "o.csv"], "--parquet"),
+    ],
+)
+def test_what_films_do_not_have_is_told(
+    quick: Path, arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(quick), *arguments]) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"#EXTM3U\nfile:///etc/passwd\n", b"ffconcat version 1.0\n", b""])
+def test_a_playlist_is_no_film(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "list.mp4").write_bytes(content)
+    with pytest.raises(BadInputError, match="does not begin as one"):
+        Film(tmp_path / "list.mp4")
+
+
+def test_a_damaged_film_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cut.mp4").write_bytes(b"\0\0\0\x18ftypmp42 and no more of it")
+    with pytest.raises(BadInputError, match="no film that OpenCV can read"):
+        Film(tmp_path / "cut.mp4")
+
+
+def test_emotions_are_smoothed_and_forgotten_faces_are_new() -> None:
+    def seen(yes: float) -> list[Prediction]:
+        return [Prediction({"yes": yes, "no": 1 - yes})]
+
+    tracker, box = Tracker(("yes", "no"), smooth=0.5), [(0, 0, 10, 10)]
+    assert tracker.follow(0.0, box, seen(1.0))[0][1].confidence == 1
+    number, later = tracker.follow(0.5, box, seen(0.0))[0]
+    assert number == 1 and later.probabilities["yes"] == pytest.approx(np.exp(-1))
+    assert tracker.follow(0.6, [(50, 0, 60, 10)], seen(1.0))[0][0] == 2, "elsewhere it is another face"
+    assert tracker.follow(3.0, box, seen(0.0))[0][0] == 3, "after a second it is another face"
+    assert len(tracker.tracks) == 1
