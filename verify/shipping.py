@@ -23,24 +23,35 @@ from ferplus_keras.networks.emotions import EMOTIONS
 from verify.accuracy import Progress
 from verify.card import opening
 from verify.predictors import Predictor
-from verify.trained import as_toml, measure
+from verify.trained import Looked, as_toml, count, look
 
 FILE = "model.safetensors"
+
+TITLE_OF = {"val": "Valid", "test": "Test"}
+
+
+@dataclass(frozen=True)
+class Halving:
+    """What float16 changed on one split: other decisions, and the largest difference of a probability."""
+
+    split: str
+    images: int
+    decisions: int
+    probability: float
+
+    def __str__(self) -> str:
+        images = "image" if self.decisions == 1 else "images"
+        return (f"On {TITLE_OF[self.split]} float16 decides {self.decisions} {images} of {self.images:,} differently "
+                f"from float32, and moves a probability by at most {self.probability:.1g}.")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Release:
-    """What was written, and the figures of the float32 original beside those of the float16 file."""
+    """What was written, the figures of the float32 original, and what float16 changed, split by split."""
 
     shipped: Shipped
     original: tuple[Recorded, ...]
-
-    @property
-    def changed(self) -> str:
-        """By how many images float16 is right more or less often."""
-        pairs = zip(self.shipped.accuracy, self.original, strict=True)
-        most = max(abs(ours.correct - theirs.correct) for ours, theirs in pairs)
-        return f"float16 is right on at most {most} images more or fewer than float32, under every protocol"
+    halving: tuple[Halving, ...]
 
     @property
     def manifest(self) -> str:
@@ -52,7 +63,8 @@ class Release:
     def as_dict(self) -> dict[str, Any]:
         return {"file": str(self.shipped.path), "sha256": self.shipped.sha256, "manifest": self.manifest,
                 "float16": [asdict(each) for each in self.shipped.accuracy],
-                "float32": [asdict(each) for each in self.original]}  # fmt: skip
+                "float32": [asdict(each) for each in self.original],
+                "changed": [asdict(each) for each in self.halving]}  # fmt: skip
 
 
 def ship(run: Path, out: Path, dataset: Dataset, progress: Progress = lambda _step: None) -> Release:
@@ -82,9 +94,10 @@ def ship(run: Path, out: Path, dataset: Dataset, progress: Progress = lambda _st
         raise OutputError(f"{out} cannot be written: {error.strerror}.") from None
     _halve(best, out / FILE)
     half = Shipped(out.name, network, out / FILE, sha256_of(out / FILE), size)
-    figures = measure(_predictor(half), dataset, progress=progress)
+    looked = [look(_predictor(each), dataset, progress=progress) for each in (half, original)]
+    figures, before = (count(each, dataset) for each in looked)
     half = Shipped(out.name, network, half.path, half.sha256, size, figures)
-    made = Release(half, measure(_predictor(original), dataset, progress=progress))
+    made = Release(half, before, tuple(_halving(split, *(each[split] for each in looked)) for split in looked[0]))
     write_text(out / "README.md", _card(made))
     return made
 
@@ -107,6 +120,13 @@ def _halve(source: Path, target: Path) -> None:
         save_file(arrays, temporary, metadata)
 
 
+def _halving(split: str, half: Looked, whole: Looked) -> Halving:
+    return Halving(
+        split, len(half.rows), int((half.decisions != whole.decisions).sum()),
+        float(np.abs(half.probabilities - whole.probabilities).max()),
+    )  # fmt: skip
+
+
 def _predictor(network: Shipped) -> Predictor:
     path = network.path
     return Predictor(engine_of(network), Source(path.name, path.stat().st_size, network.sha256, "safetensors"))
@@ -116,15 +136,15 @@ def _card(made: Release) -> str:
     """The model card."""
     each = made.shipped
     rows = [
-        f"| {'Valid' if got.split == 'val' else 'Test'} | {got.protocol} | {'with' if got.copies else 'without'} "
+        f"| {TITLE_OF[got.split]} | {got.protocol} | {'with' if got.copies else 'without'} "
         f"| {got.percent:.2f} % of {got.n:,} |"
         for got in each.accuracy
     ]
     return "\n".join([
         *opening(f"{TITLES[each.network]}, trained on FERPlus", EMOTIONS, each.size, FILE),
         "| split | protocol | copies of other splits' images | accuracy |", "|---|---|---|---|", *rows, "",
-        f"The file is float16: {made.changed}. `recipe.toml` has every value, `history.csv` and `curves.svg` the "
-        "epochs, `run.json` data and versions.", "",
+        f"The file is float16. {' '.join(map(str, made.halving))}", "",
+        "`recipe.toml` has every value, `history.csv` and `curves.svg` the epochs, `run.json` data and versions.", "",
         "Raters chose the labels by looking: the answer is what they would call an expression, not what somebody "
         "feels. Rare expressions have few examples. Do not decide about people by it.", "",
     ])  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -43,29 +43,59 @@ class Repeated:
                 "measured": asdict(self.measured)}  # fmt: skip
 
 
-def measure(
-    predictor: Predictor, dataset: Dataset, splits: Sequence[str] = SPLITS, progress: Progress = lambda _step: None
-) -> tuple[Recorded, ...]:
-    """How often ``predictor`` is right on each of the ``splits``, under each protocol, with and without copies.
+@dataclass(frozen=True)
+class Looked:
+    """What a network said of the images of one split that count under any recorded protocol."""
 
-    Each image is looked at once. Raises :class:`BadInputError` when a split has no images.
+    rows: np.ndarray  #: their places in the data set: n
+    probabilities: np.ndarray  #: n x 8
+
+    @property
+    def decisions(self) -> np.ndarray:
+        classes: np.ndarray = self.probabilities.argmax(axis=1)
+        return classes
+
+
+def look(
+    predictor: Predictor, dataset: Dataset, splits: Sequence[str] = SPLITS, progress: Progress = lambda _step: None
+) -> dict[str, Looked]:
+    """Run ``predictor`` on each image of the ``splits`` once.
+
+    Raises :class:`BadInputError` when a split has no images.
     """
-    targets = {name: PROTOCOLS[name].apply(dataset.votes) for name in RECORDED}
-    duplicates = find_duplicates(dataset)
-    found = []
+    kept = np.any([PROTOCOLS[name].apply(dataset.votes).kept for name in RECORDED], axis=0)
+    found = {}
     for split in splits:
         rows = dataset.rows_of(split)
-        rows = rows[np.any([each.kept[rows] for each in targets.values()], axis=0)]
+        rows = rows[kept[rows]]
         if not len(rows):
             raise BadInputError(f"{dataset.origin} has no {split} images that count.")
         title = f"{predictor.path.name}, {split}"
-        decisions = predict(predictor, dataset.images, rows, DEFAULT_RESIZER, progress, title).decisions
+        found[split] = Looked(
+            rows, predict(predictor, dataset.images, rows, DEFAULT_RESIZER, progress, title).probabilities
+        )
+    return found
+
+
+def count(looked: Mapping[str, Looked], dataset: Dataset) -> tuple[Recorded, ...]:
+    """How often a network was right on each split, under each protocol, with and without copies."""
+    targets = {name: PROTOCOLS[name].apply(dataset.votes) for name in RECORDED}
+    duplicates = find_duplicates(dataset)
+    found = []
+    for split, seen in looked.items():
         for name, target in targets.items():
-            right, kept = decisions == target.labels[rows], target.kept[rows]
+            right, kept = seen.decisions == target.labels[seen.rows], target.kept[seen.rows]
             for copies in (True, False):
-                counted = kept if copies else kept & ~duplicates.seen(split)[rows]
+                counted = kept if copies else kept & ~duplicates.seen(split)[seen.rows]
                 found.append(Recorded(split, name, copies, int(right[counted].sum()), int(counted.sum())))
     return tuple(found)
+
+
+def measure(
+    predictor: Predictor, dataset: Dataset, splits: Sequence[str] = SPLITS, progress: Progress = lambda _step: None
+) -> tuple[Recorded, ...]:
+    """:func:`look`, then :func:`count`."""
+    return count(look(predictor, dataset, splits, progress), dataset)
 
 
 def repeat(
@@ -115,4 +145,4 @@ def _shown(each: Recorded) -> str:
     return f"{each.percent:.2f} % of {each.n:,}"
 
 
-__all__ = ["TOLERANCE", "Repeated", "as_toml", "measure", "repeat", "table"]
+__all__ = ["TOLERANCE", "Looked", "Repeated", "as_toml", "count", "look", "measure", "repeat", "table"]

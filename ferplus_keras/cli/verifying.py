@@ -112,7 +112,7 @@ def _release(options: argparse.Namespace) -> int:
     if options.json:
         screen.result_json(made.as_dict())
         return 0
-    screen.result(made.changed, "this belongs in weights/manifest.toml:", "", *made.manifest.split("\n"))
+    screen.result(*map(str, made.halving), "this belongs in weights/manifest.toml:", "", *made.manifest.split("\n"))
     return 0
 
 

@@ -22,8 +22,8 @@ from ferplus_keras.networks.architecture import architecture, torch_name
 from tests.seeded import seeded_checkpoint
 from tests.verify.oracles import painted
 from verify.predictors import open_predictor
-from verify.shipping import _halve, ship
-from verify.trained import TOLERANCE, as_toml, measure, repeat, table
+from verify.shipping import _halve, _halving, ship
+from verify.trained import TOLERANCE, Looked, as_toml, measure, repeat, table
 
 
 def test_every_shipped_network_has_its_figures_and_is_the_file_that_the_manifest_names() -> None:
@@ -159,12 +159,23 @@ def test_a_finished_run_becomes_a_network_that_the_manifest_can_name(
     assert {path.name for path in out.iterdir()} == {
         "model.safetensors", "README.md", "recipe.toml", "run.json", "history.csv", "curves.svg"
     }  # fmt: skip
-    assert made.original == made.shipped.accuracy and "at most 0 images" in made.changed  # it was float16 before
+    assert made.original == made.shipped.accuracy  # it was float16 before
+    assert [(each.split, each.images, each.decisions, each.probability) for each in made.halving] == [
+        ("val", 4, 0, 0.0), ("test", 4, 0, 0.0)
+    ]  # fmt: skip
     assert (out / "README.md").read_text().startswith("---\nlibrary_name: keras\n")
     (tmp_path / "manifest.toml").write_text(made.manifest)
     assert tomllib.loads(made.manifest)["trained"]["again"]["sha256"] == made.shipped.sha256
     monkeypatch.setattr("ferplus_keras.files.shipped.shipped_folder", lambda: tmp_path)
     assert shipped() == {"again": made.shipped}
+
+
+def test_what_float16_changed_is_counted_and_said() -> None:
+    whole = Looked(np.arange(3), np.array([[0.6, 0.4], [0.5001, 0.4999], [0.2, 0.8]]))
+    half = replace(whole, probabilities=np.array([[0.6, 0.4], [0.4999, 0.5001], [0.21, 0.79]]))
+    assert str(_halving("test", half, whole)) == (
+        "On Test float16 decides 1 image of 3 differently from float32, and moves a probability by at most 0.01."
+    )
 
 
 def test_a_folder_without_a_run_is_no_release(tmp_path: Path, ferplus_data: Path) -> None:
