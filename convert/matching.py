@@ -61,6 +61,7 @@ class NamedArrays:
     dropout: float = 0.0
     standin: bool = False  # the file itself says that its weights are made up
     graph: Graph | None = None  # of a Keras file that has one
+    akin: bool = True  # whether that graph has many of these networks' layers
     departure: str = ""  # where that graph computes something else than the network that it comes nearest to
     preprocessed: bool = False  # whether that graph takes the published mean off by itself
     listed: tuple[str, ...] = ()  # all layers that a Keras file names, those without arrays too

@@ -14,8 +14,9 @@ from ferplus_keras.graph.keras_config import vggface_graph
 from ferplus_keras.graph.matcher import Match, match
 from ferplus_keras.graph.recognise import recognised
 from ferplus_keras.networks.architecture import BATCHNORM_EPSILON, Architecture
+from ferplus_keras.wording import counted
 
-#: A graph that has fewer of a network's layers than this is another network; its names say better what it is.
+#: A graph that has fewer of a network's layers than this is another network, unless the names of its arrays fit.
 LEAST_SHARED = 0.5
 
 
@@ -32,12 +33,11 @@ def by_graph(found: NamedArrays, *, dialect: bool) -> NamedArrays:
     departure = matched.graph_departure
     if len(owners) == len(table.parameters):
         found = _renamed(found, owners, table)
-    elif len(owners) < LEAST_SHARED * len(table.parameters):
-        return found
     said = str(departure) if departure else "" if len(owners) == len(table.parameters) else "some layers are used twice"
     if matched.preprocessed and not (found.provenance or {}).get("preprocessing_inside"):
         found.notes.append("its graph subtracts the published mean itself; what is made of it does not")
-    return replace(found, departure=said, preprocessed=matched.preprocessed)
+    akin = len(owners) >= LEAST_SHARED * len(table.parameters)
+    return replace(found, departure=said, akin=akin, preprocessed=matched.preprocessed)
 
 
 def _reach(matched: Match) -> int:
@@ -71,9 +71,9 @@ def _renamed(found: NamedArrays, owners: dict[str, str], table: Architecture) ->
         adopted = None  # a .mat lists its classes, in the order in which its head has them
     body = [theirs for theirs in others if theirs != adopted]
     if body:
-        shown = ", ".join(f"{theirs} is {owners[theirs]}" for theirs in body[:2])
-        told = "their place in the graph tells which is which"
-        notes.append(f"{len(body)} layers have other names than published ({shown}, ...); {told}")
+        shown = ", ".join([f"{theirs} is {owners[theirs]}" for theirs in body[:2]] + ["..."] * (len(body) > 2))
+        verb, told = "has" if len(body) == 1 else "have", "the place in the graph tells which is which"
+        notes.append(f"{counted(len(body), 'layer')} {verb} other names than published ({shown}); {told}")
     if adopted is not None:
         notes.append(head_note(adopted, table.head.units))
     return replace(found, arrays=arrays, dtypes=dtypes, notes=notes, adopted=adopted or found.adopted)

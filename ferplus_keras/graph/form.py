@@ -84,7 +84,10 @@ class Graph:
         return found
 
     def has(self, operation: str) -> bool:
-        return any(node.operation == operation for node in self.nodes.values())
+        return self.count(operation) > 0
+
+    def count(self, operation: str) -> int:
+        return sum(node.operation == operation for node in self.nodes.values())
 
 
 def _article(word: str) -> str:

@@ -112,9 +112,11 @@ def _activated(builder: Builder, key: str, call: Call) -> None:
 
 
 def _relu(builder: Builder, key: str, call: Call) -> None:
-    config = call.config
-    plain = config.get("max_value") is None and not config.get("negative_slope") and not config.get("threshold")
-    builder.activation(key, call.name, call.kind, call.sources[0], "relu" if plain else "another ReLU")
+    plain = {"max_value": (None,), "negative_slope": (None, 0), "threshold": (None, 0)}
+    found = {name: call.config.get(name) for name in plain}
+    said = [f"{name} {str(value)[:20]}" for name, value in found.items() if value not in plain[name]]
+    kind = f"{call.kind} with {' and '.join(said)}" if said else call.kind
+    builder.activation(key, call.name, kind, call.sources[0], "another ReLU" if said else "relu")
 
 
 def _sigmoid(builder: Builder, key: str, call: Call) -> None:

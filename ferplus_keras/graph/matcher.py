@@ -200,6 +200,8 @@ class _Walk:
         (last,) = self.ours.outputs
         end = self.place[last]
         tails = TAILS.get(self.ours.nodes[last].operation, ())
+        if tails and set(self.ours.nodes[last].arrays) == {"kernel"}:
+            tails = ()  # features of a dense layer without bias: nobody's classes
         for key in self.theirs.consumers.get(end, []):
             if self.theirs.nodes[key].operation in tails and key not in self.taken:
                 self.taken.add(key)

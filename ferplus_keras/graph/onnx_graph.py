@@ -45,7 +45,11 @@ def onnx_graph(file: OnnxFile) -> OnnxGraph:
     for node in file.nodes:
         walk.node(node)
     # An output that does not depend on the image is no network's.
-    walk.result.graph = walk.builder.finish([name for name in file.outputs if name in walk.axes])
+    outputs = [name for name in file.outputs if name in walk.axes]
+    for name in outputs:
+        if walk.axes[name][:1] != ("n",):
+            raise GraphError(f"its output {name[:80]} has a column, not a row, for each image")
+    walk.result.graph = walk.builder.finish(outputs)
     return walk.result
 
 
@@ -66,7 +70,7 @@ class _Walk:
 
     def node(self, node: OnnxNode) -> None:
         sources = [name for name in node.inputs if name in self.axes]
-        shaped = node.kind in SHAPED and node.inputs[0] not in sources
+        shaped = node.kind in SHAPED and node.inputs[:1] != sources[:1]
         if not sources or not node.outputs or node.kind == "Shape" or shaped:
             return  # of numbers that do not depend on the image: followed when they are asked for
         key, *more = node.outputs

@@ -22,7 +22,8 @@ def recognised(graph: Graph) -> tuple[Architecture, Match]:
     """The architecture that ``graph`` has most in common with, and the two held against each other."""
     folded = not graph.has("normalisation")
     head = _head(graph)
-    network = NETWORKS[graph.has("multiply")]  # in these networks, squeeze and excitation alone
+    # Each block of both adds, and each of SE-ResNet50 multiplies, so that one odd node does not make it the other.
+    network = NETWORKS[2 * graph.count("multiply") > graph.count("add")]
     table = architecture(network, head, folded=folded)
     return table, match(table_graph(table), graph)
 

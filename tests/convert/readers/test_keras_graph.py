@@ -50,6 +50,17 @@ STRANGE = {
 }
 
 
+def multiplied(name: str) -> Callable[[Model], None]:
+    """The branches of the block ``name``, or of all blocks, multiplied and not added."""
+
+    def change(model: Model) -> None:
+        for layer in model["config"]["layers"]:
+            if layer["class_name"] == "Add" and layer["config"]["name"].startswith(name):
+                layer["class_name"] = "Multiply"
+
+    return change
+
+
 def test_a_damaged_file_is_refused_and_can_still_be_opened_for_the_proof(right: Path, tmp_path: Path) -> None:
     path = changed(right, tmp_path / "x.h5", every_epsilon)
     with pytest.raises(BadInputError, match=r"conv1_7x7_s2_bn has epsilon 0\.001, and 1e-05 in .*parity"):
@@ -65,6 +76,8 @@ def test_a_damaged_file_is_refused_and_can_still_be_opened_for_the_proof(right: 
         (configured("conv3_1_1x1_reduce", strides=[1, 1]), "conv3_1_1x1_reduce has strides 1 x 1"),
         (inserted("Rescaling", "data", "conv1_7x7_s2_pad", scale=1 / 255), "stands extra, a Rescaling"),
         (appended("Lambda"), "extra, a Lambda, has no place"),
+        (multiplied("conv3_2"), "conv3_2, an Add, is not there: .* is conv3_2, a Multiply"),
+        (multiplied(""), "conv2_1, an Add, is not there|conv2_1_global_pool, .* is not there"),
         (
             configured("conv3_1_1x1_reduce", strides="two"),
             "cannot be followed: conv3_1_1x1_reduce, a Conv2D, has two for",

@@ -251,6 +251,12 @@ def pooled(kind: str, **options: Any) -> Callable[[onnx.ModelProto], None]:
     return change
 
 
+def turned(model: onnx.ModelProto) -> None:
+    output = model.graph.output[0]
+    model.graph.node.append(helper.make_node("Transpose", [output.name], ["turned"]))
+    output.name = "turned"
+
+
 def between(behind: str, kind: str, constant: Any, **attributes: Any) -> Callable[[onnx.ModelProto], None]:
     """A node of another's own behind the tensor ``behind``."""
 
@@ -296,6 +302,7 @@ REFUSED = {
     "a tensor twice": (twice, "twice"),
     "NaN": (not_a_number, "NaN"),
     "functions": (functions, "inlined"),
+    "classes down, images across": (turned, "has a column, not a row, for each image"),
 }
 
 

@@ -138,7 +138,7 @@ FAULTS: dict[str, tuple[Callable[[Model], None], str]] = {
     "no ReLU": (configured("conv3_2_3x3_relu", activation="linear"), "conv3_2_3x3_relu, a ReLU, is not there: what fol"
                                                                      "lows conv3_2_3x3_bn is conv3_2_1x1_increase, a"),
     "another ReLU": (classed("conv3_2_3x3_relu", "LeakyReLU"), "where conv3_2_3x3_relu, .* stands .*a LeakyReLU"),
-    "a ReLU with a bound": (classed("conv3_2_3x3_relu", "ReLU", max_value=6.0), "where conv3_2_3x3_relu, .* stands"),
+    "a ReLU with a bound": (classed("conv3_2_3x3_relu", "ReLU", max_value=6.0), ".*stands .*a ReLU with max_value 6"),
     "a ReLU of their own": (foreign_module, "where conv3_2_3x3_relu, .* stands .*their.layers.Activation"),
     "ReLU too many": (configured("conv3_2_3x3", activation="relu"), "where conv3_2_3x3_bn, .* stands|conv3_2_3x3_bn, "),
     "no scale": (configured("conv3_2_3x3_bn", scale=False), "conv3_2_3x3_bn has scale False"),
@@ -215,6 +215,15 @@ def test_what_stands_behind_the_head_is_named(saved: dict[str, Model]) -> None:
         found = held(model, RESNET)
         assert str(found.departure) == f"extra, a {class_name}, has no place in these networks: it takes prob"
         assert found.departure is not None and found.departure.where == "behind"
+
+
+def test_a_softmax_of_features_is_named() -> None:
+    """A dense layer without bias gives an embedding, of which nobody takes a softmax."""
+    table = architecture("resnet50", embedding(8))
+    model = keras2("resnet50", embedding(8), 0.0, activation=None, input_shape=(None, None, 3))
+    assert departure(model, table) == ""
+    appended("Softmax")(model)
+    assert departure(model, table) == "extra, a Softmax, has no place in these networks: it takes feat_extract"
 
 
 def test_a_port_by_another_hand_is_taken_for_what_it_does(saved: dict[str, Model]) -> None:
