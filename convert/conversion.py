@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from convert.checkpoint import Checkpoint, Provenance
 from convert.folding import fold, refuse_folded
@@ -28,49 +29,48 @@ class Conversion:
     seconds: float
 
 
+class Options(TypedDict, total=False):
+    """What may be asked of a conversion; the comments say what is done where it is not."""
+
+    network: str  #: "resnet50" or "senet50"; else what the file is recognised as ("auto")
+    allow_missing: Iterable[str]  #: see :func:`convert.matching.match`
+    allow_unexpected: Iterable[str]  #: see :func:`convert.matching.match`
+    key: str | None  #: see :func:`convert.readers.read_checkpoint`
+    geometry: str | None  #: see :func:`convert.readers.read_checkpoint`
+    dropout: float | None  #: rate of the published networks' dropout layers in Keras models; else as in the source
+    top: bool  #: False leaves the head out; else it stays
+    folded: bool  #: merge the batch normalisations into the convolutions; a folded source is only converted so
+    logits: bool | None  #: no softmax in Keras and ONNX models; else as in the source when that is a model, or False
+    channels_last: bool  #: ONNX models take images as height x width x channels; else channels come first
+    layout: str  #: "keras-vggface" writes weights for keras_vggface 0.6's graphs, which are inexact; else "albanie"
+    pixels: bool  #: the preprocessing goes inside .h5 and .keras models, which then take RGB bytes; else it stays out
+
+
 def convert(
     source: str | Path | MappedFile,
     targets: Iterable[str | Path],
     *,
-    network: str = "auto",
-    logits: bool | None = None,
-    dropout: float | None = None,
-    top: bool = True,
-    channels_last: bool = False,
-    folded: bool = False,
-    layout: str = "albanie",
-    pixels: bool = False,
-    allow_missing: Iterable[str] = (),
-    allow_unexpected: Iterable[str] = (),
-    key: str | None = None,
-    geometry: str | None = None,
     progress: Callable[[str], None] = lambda _line: None,
+    **options: Unpack[Options],
 ) -> Conversion:
     """Convert ``source`` to every one of ``targets``, whose names choose the formats.
 
     Args:
         source: a checkpoint in any format that is read; as a :class:`MappedFile`, its hash may be on its way already.
         targets: files to write; each is replaced only when the new one is complete and reads back bit for bit.
-        network: "auto", "resnet50" or "senet50".
-        logits: leave the softmax out of Keras models. None: as in the source when that is a model, else False.
-        dropout: rate of the published networks' dropout layers in Keras models. None: as in the source.
-        top: False leaves the head out.
-        channels_last: ONNX models take images as height x width x channels.
-        folded: merge the batch normalisations into the convolutions (:mod:`convert.folding`), for inference. A source
-            that is folded already can only be converted so.
-        layout: "keras-vggface" writes weights for the graphs of keras_vggface 0.6, which are inexact.
-        pixels: put the preprocessing inside ``.h5`` and ``.keras`` models, which then take RGB bytes.
-        allow_missing, allow_unexpected: see :func:`convert.matching.match`.
-        key, geometry: see :func:`convert.readers.read_checkpoint`.
         progress: called with a line of text when a step begins.
+        options: see :class:`Options`.
 
     Raises:
         BadInputError: the source cannot be converted; nothing was written.
         OutputError: a target cannot be written; those before it are complete.
     """
+    if unknown := options.keys() - Options.__annotations__.keys():
+        raise TypeError(f"convert takes no option {min(unknown)}: it takes {', '.join(Options.__annotations__)}")
     start = time.perf_counter()
     file = source if isinstance(source, MappedFile) else MappedFile(source)
     paths = [Path(target) for target in targets]
+    layout = options.get("layout", "albanie")
     formats = [format_of(path, layout) for path in paths]
     places = [os.path.realpath(path) for path in paths]
     if os.path.realpath(file.path) in places:
@@ -85,13 +85,14 @@ def convert(
             format.load()  # importing h5py takes as long as the rest of the hash
         checkpoint = read_checkpoint(
             file,
-            network=network,
-            allow_missing=allow_missing,
-            allow_unexpected=allow_unexpected,
-            key=key,
-            geometry=geometry,
+            network=options.get("network", "auto"),
+            allow_missing=options.get("allow_missing", ()),
+            allow_unexpected=options.get("allow_unexpected", ()),
+            key=options.get("key"),
+            geometry=options.get("geometry"),
         )
-        checkpoint = _changed(checkpoint, dropout, top, folded)
+        checkpoint = _changed(checkpoint, options)
+        logits = options.get("logits")
         if logits is None:
             from_keras = checkpoint.provenance.source.format in ("h5-model", "keras", "onnx")
             logits = from_keras and checkpoint.provenance.output == "logits"
@@ -99,12 +100,16 @@ def convert(
         for path in paths:
             progress(f"writing {path}")
             written.append(
-                write(checkpoint, path, logits=logits, channels_last=channels_last, layout=layout, pixels=pixels)
-            )
+                write(
+                    checkpoint, path, logits=logits, layout=layout,
+                    channels_last=options.get("channels_last", False), pixels=options.get("pixels", False),
+                )
+            )  # fmt: skip
     return Conversion(file.path, checkpoint.provenance, tuple(written), time.perf_counter() - start)
 
 
-def _changed(checkpoint: Checkpoint, dropout: float | None, top: bool, folded: bool) -> Checkpoint:
+def _changed(checkpoint: Checkpoint, options: Options) -> Checkpoint:
+    dropout, folded = options.get("dropout"), options.get("folded", False)
     if not folded:
         refuse_folded(checkpoint, "To write it in another format as it is, say so with --fold.")
     elif dropout:
@@ -113,7 +118,7 @@ def _changed(checkpoint: Checkpoint, dropout: float | None, top: bool, folded: b
     else:
         checkpoint = fold(checkpoint)
     table, arrays, provenance = checkpoint.architecture, checkpoint.arrays, checkpoint.provenance
-    if not top:
+    if not options.get("top", True):
         table = architecture(table.network, NO_HEAD, provenance.dropout, folded=folded)
         arrays = {layer: arrays[layer] for layer in table.parameters}
         provenance = replace(provenance, head="none", units=0, labels=None)

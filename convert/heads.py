@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from convert.layouts import array_name, layer_of
-from convert.matching import NamedArrays
+from convert.matching import NamedArrays, network_of
 from ferplus_keras.networks.architecture import NO_HEAD, architecture
 from ferplus_keras.networks.emotions import EMOTIONS
 
@@ -13,12 +13,27 @@ from ferplus_keras.networks.emotions import EMOTIONS
 HEAD_NAMES = ("classifier", "feat_extract")
 
 
-def foreign_head(found: NamedArrays) -> str | None:
+def adopt_head(found: NamedArrays) -> NamedArrays:
+    """``found`` with a layer of another name, where it is all there is on the published features, as the classifier.
+
+    What fine-tuning leaves: a network without its top, and a layer for classes of one's own behind it. Anything else
+    is returned as it is, for :func:`convert.matching.match` to judge. Names and shapes alone tell: this is for files
+    without a graph (:mod:`convert.readers.keras_pairing` has it).
+    """
+    layer = _foreign_head(found)
+    if layer is None:
+        return found
+    roles = ("kernel", "bias")
+    names = {array_name(layer, role, found.layout): array_name("classifier", role, found.layout) for role in roles}
+    units = found.arrays[array_name(layer, "bias", found.layout)].shape[0]
+    return replace(found.renamed(lambda name: names.get(name, name), head_note(layer, units)), adopted=layer)
+
+
+def _foreign_head(found: NamedArrays) -> str | None:
     """The one layer that is not the headless network's, if its shapes are a classifier's and its name is its own."""
     layout = found.layout
     layers = {layer_of(name, layout) for name in found.arrays}
-    network = "senet50" if any(layer.endswith("_1x1_down") for layer in layers) else "resnet50"
-    table = architecture(network, NO_HEAD)
+    table = architecture(network_of(layers), NO_HEAD)
     left = layers - table.parameters.keys()
     if not table.parameters.keys() <= layers:
         return None
@@ -26,20 +41,6 @@ def foreign_head(found: NamedArrays) -> str | None:
     heads = [layer for layer in left if len(arrays[layer]) == 2 and _is_classifier(found, layer, table.features)]
     others = [layer for layer in left if layer not in heads and any(found.arrays[name].shape for name in arrays[layer])]
     return heads[0] if len(heads) == 1 and not others and heads[0] not in HEAD_NAMES else None
-
-
-def as_classifier(found: NamedArrays, layer: str) -> NamedArrays:
-    """``found`` with ``layer`` under the classifier's name, and a note that says so."""
-    roles = ("kernel", "bias")
-    renamed = {array_name(layer, role, found.layout): array_name("classifier", role, found.layout) for role in roles}
-    units = found.arrays[array_name(layer, "bias", found.layout)].shape[0]
-    return replace(
-        found,
-        arrays={renamed.get(name, name): array for name, array in found.arrays.items()},
-        dtypes={renamed.get(name, name): dtype for name, dtype in found.dtypes.items()},
-        notes=[*found.notes, head_note(layer, units)],
-        adopted=layer,
-    )
 
 
 def head_note(layer: str, units: int) -> str:
@@ -60,4 +61,4 @@ def _is_classifier(found: NamedArrays, layer: str, features: int) -> bool:
     return kernel.shape == (features, bias.size)
 
 
-__all__ = ["HEAD_NAMES", "as_classifier", "foreign_head", "head_note"]
+__all__ = ["HEAD_NAMES", "adopt_head", "head_note"]

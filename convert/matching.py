@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +67,12 @@ class NamedArrays:
     listed: tuple[str, ...] = ()  # all layers that a Keras file names, those without arrays too
     adopted: str | None = None  # the layer of another name that was taken as the classifier
     labels: tuple[str, ...] | None = None  # the classes in order, where the file says so in its format's own way
+
+    def renamed(self, name: Callable[[str], str], note: str) -> NamedArrays:
+        """The same arrays under what ``name`` makes of their names, with a ``note`` that says so."""
+        arrays = {name(old): array for old, array in self.arrays.items()}
+        dtypes = {name(old): dtype for old, dtype in self.dtypes.items()}
+        return replace(self, arrays=arrays, dtypes=dtypes, notes=[*self.notes, note])
 
 
 @dataclass
@@ -170,12 +176,17 @@ def recognise(
     if not ours or "conv1/7x7_s2" in layers:  # keras_vggface shares some names
         raise BadInputError(f"{where} is not one of Albanie's networks: {_looks_like(list(shapes))}")
     if network == "auto":
-        network = "senet50" if any(layer.endswith("_1x1_down") for layer in layers) else "resnet50"
+        network = network_of(layers)
     elif network not in NETWORKS:
         raise BadInputError(f"There is no network called {network}: choose auto, {' or '.join(NETWORKS)}.")
     # A bias at the first convolution and no batch normalisation anywhere: they were folded (convert.folding).
     folded = array_name(FIRST_LAYER, "bias", layout) in shapes and not any(layer.endswith("_bn") for layer in layers)
     return architecture(network, _head(shapes, layout), 0.0 if folded else dropout, folded=folded)
+
+
+def network_of(layers: Iterable[str]) -> str:
+    """The network that has layers of these names: only one squeezes and excites."""
+    return "senet50" if any(layer.endswith("_1x1_down") for layer in layers) else "resnet50"
 
 
 def _head(shapes: Mapping[str, Shape], layout: str) -> Head:
@@ -214,10 +225,7 @@ def without_prefix(found: NamedArrays) -> NamedArrays:
     prefix = min(prefixes, key=len, default="")
     if not prefix or not prefix.endswith((".", "/")):
         return found
-    arrays = {name.removeprefix(prefix): array for name, array in found.arrays.items()}
-    dtypes = {name.removeprefix(prefix): dtype for name, dtype in found.dtypes.items()}
-    notes = [*found.notes, f"the names began with {prefix}, which was taken off"]
-    return replace(found, arrays=arrays, dtypes=dtypes, notes=notes)
+    return found.renamed(lambda name: name.removeprefix(prefix), f"the names began with {prefix}, which was taken off")
 
 
 def _widened(array: np.ndarray, dtype: str) -> np.ndarray:

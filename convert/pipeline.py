@@ -24,6 +24,7 @@ from ferplus_keras import __version__
 from ferplus_keras.errors import BadInputError, CheckFailedError, DownloadError, OutputError
 from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.files.shipped import Shipped, shipped
+from ferplus_keras.wording import in_columns
 
 #: Files that are verified by running them.
 CHECKED = (".h5", ".keras", ".onnx")
@@ -113,10 +114,8 @@ def _staging() -> Iterator[Path]:
 def _alive(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is somebody else's
-        return True
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)  # it may be somebody else's
     return True
 
 
@@ -221,18 +220,12 @@ def verify_all(*, reports: Path | None = None, say: Callable[[str], None] = lamb
             )
         say(f"{path.name}: against {source.name}")
         written = Written(path, provenance.source.format, path.stat().st_size, sha256_of(path))
-        made.append(_checked(written, source, provenance.standin, reports))
+        folder = _report_folder(reports, path) if reports else None
+        parity = parity_in_own_process(path, source, options=("--report", str(folder)) if folder else ())
+        made.append(Made(written, source, provenance.standin, parity, folder and folder / "report.html"))
     if not made:
         raise BadInputError(f"There is no converted file in {output_folder()}. Run `make convert` first.")
     return made
-
-
-def _checked(written: Written, source: Path, standin: bool, reports: Path | None) -> Made:
-    if reports is None:
-        return Made(written, source, standin, parity_in_own_process(written.path, source))
-    folder = _report_folder(reports, written.path)
-    parity = parity_in_own_process(written.path, source, options=("--report", str(folder)))
-    return Made(written, source, standin, parity, folder / "report.html")
 
 
 def parity_in_own_process(
@@ -265,7 +258,7 @@ def parity_in_own_process(
 
 def table(made: list[Made]) -> str:
     """The closing table: file, size, SHA-256, parity, and what to do next."""
-    rows = [("file", "size", "sha256", "float64", "float32", "verdict", "weights")]
+    rows: list[tuple[str, ...]] = [("file", "size", "sha256", "float64", "float32", "verdict", "weights")]
     for each in made:
         figures = {dtype: _worst_logits(each.parity.get("runs", []), dtype) for dtype in ("float64", "float32")}
         verdict = {True: "same function", False: "DIFFERENT", None: "bits compared"}[each.parity.get("passed")]
@@ -275,10 +268,8 @@ def table(made: list[Made]) -> str:
                 figures["float64"], figures["float32"], verdict, _weights(each),
             )
         )  # fmt: skip
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join([*lines, "", *_next_steps(made)])
+    rows.insert(1, tuple("-" * max(map(len, column)) for column in zip(*rows, strict=True)))
+    return "\n".join([*in_columns(rows), "", *_next_steps(made)])
 
 
 def shipped_as(source: Path) -> Shipped | None:

@@ -71,11 +71,9 @@ class Recipe:
 def checked(recipe: Recipe, calibrated: bool) -> None:
     """Raises :class:`BadInputError` when parts of ``recipe`` do not go together, before any work is done."""
     if recipe.target not in TARGETS:
-        raise BadInputError(f"There is no target {recipe.target!r}: choose from {', '.join(TARGETS)}.")
+        raise BadInputError(f"There is no target {recipe.target}: choose from {', '.join(TARGETS)}.")
     if recipe.quantize not in QUANTIZATIONS:
-        raise BadInputError(
-            f"There is no quantisation {recipe.quantize!r}: choose from {', '.join(QUANTIZATIONS[1:])}."
-        )
+        raise BadInputError(f"There is no quantisation {recipe.quantize}: choose from {', '.join(QUANTIZATIONS[1:])}.")
     if recipe.quantize != "none" and recipe.target != "tflite":
         raise BadInputError(
             f"--quantize {recipe.quantize} is for --to tflite; {TARGETS[recipe.target].title} files are written in "

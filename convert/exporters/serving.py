@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convert.checkpoint import Checkpoint
+from convert.writers.keras_native import fill_model
 from ferplus_keras.errors import OutputError
 from ferplus_keras.networks.preprocessing import PUBLISHED
 
@@ -48,9 +49,7 @@ def serving_module(checkpoint: Checkpoint, recipe: Recipe, *, constants: bool) -
     model = model_from_architecture(
         checkpoint.architecture, input_shape=(side, side, 3), activation=None if recipe.logits else "softmax"
     )
-    for layer in model.layers:
-        if layer.weights:
-            layer.set_weights([np.ascontiguousarray(each) for each in checkpoint.arrays[layer.name].values()])
+    fill_model(model, checkpoint)
     mean = np.asarray(PUBLISHED.mean, np.float32)
     trained, running = (
         [variable.numpy() if constants else variable.value for variable in variables]

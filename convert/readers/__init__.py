@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 from convert.checkpoint import STANDIN, Checkpoint, Provenance, Source, labels_for, with_output
 from convert.choice import choose
-from convert.heads import as_classifier, foreign_head
+from convert.heads import adopt_head
 from convert.matching import Match, NamedArrays, match, without_prefix
+from convert.readers.keras_vggface import in_our_terms
 from convert.readers.torch_file import is_torch_file, read_torch_file
 from convert.torchvision_names import MARKER, NOTE, published_name
 from ferplus_keras import HDF5_MAGIC, PROVENANCE_KEY
@@ -151,12 +151,9 @@ def own_provenance(path: str | Path) -> Provenance | None:
 def with_head(found: NamedArrays) -> NamedArrays:
     """``found`` in our terms, and the head of another name that was put on the features, if any, as classifier."""
     if _is_state_dict(found):
-        bare = without_prefix(found)
-        layer = foreign_head(bare)
-        return as_classifier(bare, layer) if layer else bare
+        return adopt_head(without_prefix(found))
     if found.layout == "torch":
         return found
-    from convert.readers.keras import adopt_head
     from convert.readers.keras_pairing import by_graph
 
     dialect = found.layout == KERAS_VGGFACE
@@ -167,24 +164,7 @@ def with_head(found: NamedArrays) -> NamedArrays:
 def under_published_names(found: NamedArrays) -> NamedArrays:
     """``found`` of a state dict with torchvision's names under the published ones; anything else as it is."""
     bare = without_prefix(found) if _is_state_dict(found) else found
-    if MARKER not in bare.arrays:
-        return found
-    names = {name: published_name(name) for name in bare.arrays}
-    return replace(
-        bare,
-        arrays={names[name]: array for name, array in bare.arrays.items()},
-        dtypes={names[name]: dtype for name, dtype in bare.dtypes.items()},
-        notes=[*bare.notes, NOTE],
-    )
-
-
-def in_our_terms(found: NamedArrays) -> NamedArrays:
-    """``found`` of a Keras file with keras_vggface's names, channel order and epsilon made ours; else as it is."""
-    if found.layout != KERAS_VGGFACE:
-        return found
-    from convert.readers.keras_vggface import in_our_terms
-
-    return in_our_terms(found)
+    return bare.renamed(published_name, NOTE) if MARKER in bare.arrays else found
 
 
 def graph_problem(found: NamedArrays) -> str:

@@ -19,6 +19,7 @@ from convert.readers.matlab import read_variables
 from convert.readers.matlab.values import Opaque, Struct, Value
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.wording import printable
 
 #: Variables that hold a network, tried first; then any other struct.
 USUAL_NAMES = ("net", "netStruct")
@@ -64,16 +65,16 @@ def read_dagnn(file: MappedFile) -> DagNN:
         raise BadInputError(f"{file.path} holds a network without a layer.")
     names = Counter(layer.name for layer in layers)
     if twice := [name for name, count in names.items() if count > 1]:
-        raise BadInputError(f"{file.path} has two layers called {twice[0]!r}; layers' names must differ.")
+        raise BadInputError(f"{file.path} has two layers called {printable(twice[0])}; layers' names must differ.")
     params: dict[str, np.ndarray] = {}
     for record in _records(root["params"]):
         name, value = text(record.get("name")), record.get("value")
         if not isinstance(value, np.ndarray):
             what = value.kind if isinstance(value, Opaque) else type(value).__name__
             hint = " Move the network to the CPU before it is saved: net.move('cpu')." if "gpuArray" in what else ""
-            raise BadInputError(f"{file.path}: the parameter {name!r} holds no numbers but {what}.{hint}")
+            raise BadInputError(f"{file.path}: the parameter {printable(name)} holds no numbers but {what}.{hint}")
         if name in params:
-            raise BadInputError(f"{file.path} has two parameters called {name!r}.")
+            raise BadInputError(f"{file.path} has two parameters called {printable(name)}.")
         params[name] = value
     meta = _records(root.get("meta"))
     return DagNN(version, layers, params, meta[0] if meta else {}, notes + _notes(root, layers))
@@ -116,7 +117,7 @@ def _records(value: Value) -> list[dict[str, Value]]:
 def _layer(path: Path, record: dict[str, Value]) -> DagLayer:
     missing = [name for name in ("name", "type", "inputs", "outputs") if name not in record]
     if missing:
-        raise BadInputError(f"{path}: a layer has no field {missing[0]!r}; it is no network that DagNN.saveobj made.")
+        raise BadInputError(f"{path}: a layer has no field {missing[0]}; it is no network that DagNN.saveobj made.")
     name, blocks = text(record["name"]), _records(record.get("block"))
     if not name:
         raise BadInputError(f"{path} has a layer without a name.")

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from convert.heads import as_classifier, foreign_head
 from convert.layouts import layer_of
 from convert.matching import NamedArrays
 from ferplus_keras.files.keras_files import KerasFile, counted_names, open_keras_file
@@ -61,17 +60,6 @@ def _graph(config: dict[str, Any] | None, arrays: dict[str, np.ndarray]) -> tupl
         return keras_graph(config, layers), ""
     except GraphError as error:
         return None, f"it cannot be followed: {error}"
-
-
-def adopt_head(found: NamedArrays) -> NamedArrays:
-    """``found`` with a Dense layer of another name, when it stands on the features and is all there is, as classifier.
-
-    What fine-tuning leaves: a network without its top, and a layer for classes of one's own behind it. Everything else
-    comes back as it was, for :func:`convert.matching.match` to judge. This is for files without a graph, whose shapes
-    are all there is; where there is one, it tells (:mod:`convert.readers.keras_pairing`).
-    """
-    layer = foreign_head(found)
-    return as_classifier(found, layer) if layer else found
 
 
 def _layer_names(file: KerasFile) -> dict[str, str]:

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from convert.layouts import layer_of
-from convert.matching import NamedArrays
+from convert.matching import NamedArrays, network_of
 from ferplus_keras.graph.form import Graph
 from ferplus_keras.networks.architecture import BATCHNORM_EPSILON
 from ferplus_keras.networks.keras_vggface import (
@@ -62,8 +62,7 @@ def in_our_terms(found: NamedArrays) -> NamedArrays:
 def _epsilons(found: NamedArrays) -> Iterator[tuple[str, float]]:
     """BatchNorm -> its epsilon: as the file's graph says, or as the graph has it that a file of weights is for."""
     layers = {layer_of(name, "keras") for name in found.arrays}
-    network = "senet50" if any(layer.endswith("_1x1_down") for layer in layers) else "resnet50"
-    usual = BATCHNORM_EPSILON if _is_exact(found) else EPSILON[network]
+    usual = BATCHNORM_EPSILON if _is_exact(found) else EPSILON[network_of(layers)]
     nodes = found.graph.nodes.values() if found.graph else ()
     stated = {node.name: node.attributes["epsilon"] for node in nodes if node.operation == "normalisation"}
     for name in found.arrays:

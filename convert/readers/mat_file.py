@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from convert.match_report import by
 from convert.matching import NamedArrays
 from convert.readers.dagnn import DagLayer, DagNN, fields, names, number, numbers, read_dagnn, text
 from convert.readers.dagnn_graph import dagnn_graph, our_names, sanitised
@@ -22,6 +23,7 @@ from ferplus_keras.graph.form import Graph, GraphError
 from ferplus_keras.networks.architecture import BATCHNORM_EPSILON
 from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.networks.preprocessing import PUBLISHED
+from ferplus_keras.wording import printable
 
 FORMATS = {"5": "matconvnet", "7.3": "matconvnet-7.3"}
 
@@ -112,7 +114,9 @@ def _roles(file: MappedFile, net: DagNN, layer: DagLayer, notes: list[str]) -> d
     if len(owned) > len(wanted):
         raise BadInputError(f"{file.path}: {layer.name}, a {layer.type}, names {len(owned)} parameters: too many.")
     if unknown := [name for name in owned if name not in net.params]:
-        raise BadInputError(f"{file.path}: the parameter {unknown[0]!r} of {layer.name} is not there; it is damaged.")
+        raise BadInputError(
+            f"{file.path}: the parameter {printable(unknown[0])} of {layer.name} is not there; it is damaged."
+        )
     found = {role: net.params[name] for role, name in zip(wanted, owned, strict=False)}
     for role, array in found.items():
         if role == "kernel":
@@ -138,8 +142,8 @@ def _statistics(file: MappedFile, layer: str, moments: np.ndarray, exact: Any) -
     """(mean, variance as float32, whether ``exact`` was there and does not belong to the moments)."""
     if moments.ndim != 2 or moments.shape[1] != 2:
         raise BadInputError(
-            f"{file.path}: the moments of {layer} have the size {moments.shape}; channels x 2, mean and deviation, is "
-            "what MatConvNet stores."
+            f"{file.path}: the moments of {layer} have the size {by(moments.shape)}; channels x 2, mean and deviation, "
+            "is what MatConvNet stores."
         )
     sigma = moments[:, 1]
     if (sigma < 0).any():
@@ -179,7 +183,7 @@ def _meta_notes(net: DagNN, notes: list[str]) -> None:
         channels = average.size == 3 or (average.ndim == 3 and average.shape[2] == 3)
         mean = average.reshape(-1, 3, order="F").astype(np.float64).mean(axis=0) if channels else np.empty(0)
         if not channels or not np.allclose(mean, PUBLISHED.mean, rtol=0, atol=1e-3):
-            said = ", ".join(f"{each:.4f}" for each in mean) if channels else f"an array {average.shape}"
+            said = ", ".join(f"{each:.4f}" for each in mean) if channels else f"an array of {by(average.shape)}"
             backwards = channels and np.allclose(mean[::-1], PUBLISHED.mean, rtol=0, atol=1e-3)
             notes.append(
                 f"its averageImage is {said}, not the published {PUBLISHED.mean}"
@@ -189,7 +193,7 @@ def _meta_notes(net: DagNN, notes: list[str]) -> None:
     if size and size != PUBLISHED.size:
         notes.append(f"its imageSize is {' x '.join(f'{each:g}' for each in size)}, not the published 224 x 224")
     if (how := text(stored.get("interpolation", ""))) and how != "bilinear":
-        notes.append(f"its interpolation is {how[:40]!r}, not the published bilinear")
+        notes.append(f"its interpolation is {printable(how[:40])}, not the published bilinear")
     if number(stored.get("keepAspect"), 0.0):
         notes.append("its keepAspect is true; the published evaluation resizes straight to the square")
 

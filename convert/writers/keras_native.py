@@ -83,8 +83,13 @@ def _model(checkpoint: Checkpoint, activation: str | None, model_name: str, pixe
     model = model_from_architecture(
         checkpoint.architecture, input_shape=(side, side, 3), activation=activation, name=model_name, pixels=pixels
     )
+    fill_model(model, checkpoint)
+    return model
+
+
+def fill_model(model: Any, checkpoint: Checkpoint) -> None:
+    """Give the layers of a Keras ``model`` their arrays."""
     for layer in model.layers:
         if layer.weights:
             arrays = checkpoint.arrays[layer.name].values()
             layer.set_weights([np.ascontiguousarray(array) for array in arrays])
-    return model

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,16 @@ PIXELS = "image"
 MODEL_GRAPH, GRAPH_INITIALIZER, TENSOR_RAW_DATA = 7, 5, 9
 
 
+@dataclass(frozen=True)
+class Images:
+    """What a model takes."""
+
+    channels_last: bool = False  #: height x width x channels
+    pixels: bool = False  #: RGB bytes, from which the graph takes the mean off
+    batch: int | None = None  #: how many at a time; None: any number
+    side: int = INPUT_SIZE  #: height and width
+
+
 def write_onnx(
     checkpoint: Checkpoint,
     path: Path,
@@ -66,10 +77,8 @@ def write_onnx(
     Raises:
         OutputError: the onnx package is not installed.
     """
-    model = onnx_model(
-        checkpoint.architecture, activation=activation, channels_last=channels_last, name=model_name, pixels=pixels,
-        batch=batch, side=checkpoint.provenance.side,
-    )  # fmt: skip
+    images = Images(channels_last, pixels, batch, checkpoint.provenance.side)
+    model = onnx_model(checkpoint.architecture, images, activation=activation, name=model_name)
     entry = model.metadata_props.add()
     entry.key, entry.value = PROVENANCE_KEY, checkpoint.provenance.to_json()
     with path.open("wb") as stream:
@@ -89,28 +98,22 @@ def _shape(slot: Slot) -> Shape:
 
 def onnx_model(
     architecture: Architecture,
+    images: Images = Images(),
     *,
     activation: str | None = "softmax",
-    channels_last: bool = False,
     name: str | None = None,
     outputs: Iterable[str] | None = None,
     keep_inputs: bool = False,
-    pixels: bool = False,
-    batch: int | None = None,
-    side: int = INPUT_SIZE,
 ) -> ModelProto:
     """The model without its numbers: tensors are declared by name and shape alone.
 
     Args:
         architecture: the table.
+        images: what goes in.
         activation: "softmax" or None; a network without a classifier has none.
-        channels_last: whether images come height x width x channels.
         name: the graph's name; default the network's.
         outputs: layers whose outputs the model returns; default the last.
         keep_inputs: declare the tensors as inputs of the graph, to be fed when it is run.
-        pixels: the input is RGB bytes, from which the graph takes the mean off.
-        batch: how many images; None: any number.
-        side: height and width of the images.
 
     Returns:
         A model that ``onnx.checker`` has passed, shapes inferred.
@@ -126,23 +129,23 @@ def onnx_model(
     def declared(name: str, shape: Iterable[int | str]) -> Any:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
 
-    nodes = list(_nodes(architecture, channels_last, pixels))
+    nodes = list(_nodes(architecture, images.channels_last, images.pixels))
     last = architecture.output
     if architecture.head.kind == "classifier" and activation is not None:
         last = PROBABILITIES
         nodes.append(helper.make_node("Softmax", [architecture.output], [last], name=last, axis=1))
-    image = (side, side, 3) if channels_last else (3, side, side)
+    extents = (images.side, images.side, 3) if images.channels_last else (3, images.side, images.side)
     tensors = [declared(slot.name, _shape(slot)) for slot in torch_layout(architecture).values()]
-    kind, source = (TensorProto.UINT8, PIXELS) if pixels else (TensorProto.FLOAT, "data")
-    images = helper.make_tensor_value_info(source, kind, [batch or BATCH, *image])
-    graph = helper.make_graph(nodes, name or architecture.network, [images, *tensors], [])
+    kind, source = (TensorProto.UINT8, PIXELS) if images.pixels else (TensorProto.FLOAT, "data")
+    data = helper.make_tensor_value_info(source, kind, [images.batch or BATCH, *extents])
+    graph = helper.make_graph(nodes, name or architecture.network, [data, *tensors], [])
     model = helper.make_model(
         graph,
         producer_name="ferplus-keras",
         producer_version=__version__,
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
-        doc_string=f"{architecture}. Input: RGB, 0..255{'' if pixels else ' less the mean'} (see the metadata "
+        doc_string=f"{architecture}. Input: RGB, 0..255{'' if images.pixels else ' less the mean'} (see the metadata "
         f"{PROVENANCE_KEY!r}).",
     )
     # The shapes of all layers follow from the graph; an output is declared with the shape that was inferred.

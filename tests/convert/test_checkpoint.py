@@ -12,6 +12,8 @@ from convert.readers import read_checkpoint
 from convert.writers import write
 from tests.seeded import seeded_checkpoint
 
+pytestmark = pytest.mark.usefixtures("small")
+
 
 def test_arrays_stand_in_the_architecture_s_order() -> None:
     given = seeded_checkpoint("resnet50")

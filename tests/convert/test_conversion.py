@@ -91,6 +91,12 @@ def test_several_targets_are_written_from_one_reading(seeded_pth: Path, tmp_path
     assert sum(line.startswith("reading") for line in lines) == 1 and len(lines) == 3
 
 
+def test_an_option_that_it_does_not_take_is_not_passed_over(seeded_pth: Path, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"convert takes no option fold: it takes .*folded"):
+        convert(seeded_pth, [tmp_path / "a.h5"], fold=True)  # type: ignore[call-arg]
+    assert not (tmp_path / "a.h5").exists()
+
+
 def test_logits_follow_the_source_when_it_is_a_keras_model(seeded_pth: Path, tmp_path: Path) -> None:
     convert(seeded_pth, [tmp_path / "a.h5"], logits=True)
     convert(tmp_path / "a.h5", [tmp_path / "b.keras"])

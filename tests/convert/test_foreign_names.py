@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convert.heads import foreign_head
 from convert.layouts import LAYOUTS
 from convert.matching import NamedArrays, match
 from convert.readers import under_published_names, with_head
@@ -58,7 +57,7 @@ def test_a_head_of_another_name_is_the_classifier(network: str, name: str, prefi
     ids=["other features", "no bias", "two", "something else", "the published name"],
 )
 def test_what_may_be_no_classifier_is_not_taken_for_one(head: dict[str, Any]) -> None:
-    assert foreign_head(named(headless() | head)) is None
+    assert with_head(named(headless() | head)).adopted is None
 
 
 def in_torchvisions(name: str) -> str:

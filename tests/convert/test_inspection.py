@@ -9,6 +9,7 @@ import pytest
 
 from convert.conversion import convert
 from convert.inspection import as_text, inspect
+from convert.writers import FORMATS, Format
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.networks.architecture import architecture
@@ -29,12 +30,14 @@ def test_a_checkpoint_is_told_in_full(seeded_pth: Path) -> None:
     assert f"{table.parameter_count:,}" in text and "problems    none" in text
 
 
-@pytest.mark.parametrize("suffix", [".h5", ".weights.h5", ".keras", ".safetensors", ".pth"])
-def test_our_files_tell_where_they_come_from(seeded_pth: Path, suffix: str, tmp_path: Path) -> None:
-    path = tmp_path / f"x{suffix}"
+@pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
+def test_our_files_tell_what_they_are_and_whence(format: Format, seeded_pth: Path, tmp_path: Path) -> None:
+    path = tmp_path / f"x{format.suffix}"
     convert(seeded_pth, [path])
     result = inspect(path)
-    assert result["problems"] == "" and result["network"] == "resnet50"
+    assert result["problems"] == "" and result["network"] == "resnet50" and result["head"] == "8 classes"
+    assert result["parameters"] == architecture("resnet50").parameter_count
+    assert result["output"] == ("probabilities" if format.has_output else "logits")
     assert result["provenance"]["source"]["name"] == seeded_pth.name
     assert result["provenance"]["source"]["sha256"] == sha256_of(seeded_pth)
     text = as_text(result)

@@ -62,8 +62,8 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (Recipe("saved_model", "float16"), False, "is for --to tflite"),
         (Recipe("tflite"), True, "is for --quantize int8"),
         (Recipe("tflite", channels_first=True), False, "leave --channels first out"),
-        (Recipe("coreml"), False, "no target 'coreml'"),
-        (Recipe("tflite", "int4"), False, "no quantisation 'int4'"),
+        (Recipe("coreml"), False, "no target coreml"),
+        (Recipe("tflite", "int4"), False, "no quantisation int4"),
     ],
 )
 def test_what_does_not_go_together_is_said_first(recipe: Recipe, calibrated: bool, words: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from convert.checkpoint import Checkpoint
-from convert.writers.onnx_file import onnx_arrays, onnx_model
+from convert.writers.onnx_file import Images, onnx_arrays, onnx_model
 from verify.onnx_session import OnnxSession
 
 
@@ -24,8 +24,8 @@ class OnnxRuntimeReference:
     def __init__(self, checkpoint: Checkpoint, dtype: str = "float32") -> None:
         table = checkpoint.architecture
         model = onnx_model(
-            table, activation=None, outputs=[layer.name for layer in table.layers[1:]], keep_inputs=True,
-            side=checkpoint.provenance.side,
+            table, Images(side=checkpoint.provenance.side), activation=None,
+            outputs=[layer.name for layer in table.layers[1:]], keep_inputs=True,
         )  # fmt: skip
         self.session = OnnxSession(model, dict(onnx_arrays(checkpoint)), dtype)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from convert.match_report import by
 from convert.readers.matlab.values import (
     MAX_NUMBER_OF_DIMENSIONS,
     NUMERIC,
@@ -167,7 +168,7 @@ class _Reader:
         values, _ = self._numbers(position, stop)
         if values.size != math.prod(dimensions):
             raise DamagedError(
-                f"a matrix at byte {position:,} is to have the size {dimensions} and has {values.size:,} numbers"
+                f"a matrix at byte {position:,} is to have the size {by(dimensions)} and has {values.size:,} numbers"
             )
         if values.dtype != wanted:  # MATLAB stores whole numbers in the smallest type that holds them
             self.budget.take(values.size * wanted.itemsize, "a matrix")
@@ -226,9 +227,9 @@ class _Reader:
         if not 2 <= len(dimensions) <= MAX_NUMBER_OF_DIMENSIONS or min(dimensions) < 0:
             raise DamagedError(f"a matrix at byte {position:,} has an impossible size")
         if 0 not in dimensions and math.prod(dimensions) > len(self.view):  # no element takes less than a byte
-            raise DamagedError(f"a matrix at byte {position:,} claims the size {dimensions}")
+            raise DamagedError(f"a matrix at byte {position:,} claims the size {by(dimensions)}")
         if math.prod(filter(None, dimensions)) > MOST_BESIDE_NONE:
-            raise DamagedError(f"an empty matrix at byte {position:,} claims the size {dimensions}")
+            raise DamagedError(f"an empty matrix at byte {position:,} claims the size {by(dimensions)}")
         return dimensions, position
 
     def _name(self, position: int, stop: int) -> tuple[str, int]:

@@ -17,6 +17,7 @@ from ferplus_keras.errors import BadInputError, DamagedError
 from ferplus_keras.files.flatbuffer import Table
 from ferplus_keras.files.mapped_file import MappedFile
 from tests.seeded import seeded_checkpoint
+from tests.small import small_networks
 
 
 def small_tflite(record: str, *, custom: str = "") -> bytes:
@@ -64,7 +65,8 @@ def small_tflite(record: str, *, custom: str = "") -> bytes:
     return bytes(builder.Output())
 
 
-RECORD = seeded_checkpoint("senet50").provenance.to_json()
+with small_networks():
+    RECORD = seeded_checkpoint("senet50").provenance.to_json()
 SMALL = small_tflite(RECORD)
 
 

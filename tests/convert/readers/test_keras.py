@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import zipfile
 import zlib
@@ -18,6 +19,8 @@ from convert.writers import write
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
 from tests.seeded import seeded_arrays, seeded_checkpoint
+
+pytestmark = pytest.mark.usefixtures("small")
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +100,7 @@ def test_compressed_and_half_precision_arrays_are_read(folder: Path, tmp_path: P
 
 
 KERNEL = "model_weights/conv2_1_3x3/conv2_1_3x3"
+SHAPE = (3, 3, 4, 4)
 
 
 def external_link(file: h5py.File) -> None:
@@ -116,13 +120,13 @@ def root_link(file: h5py.File) -> None:
 
 def external_dataset(file: h5py.File) -> None:
     del file[KERNEL]["kernel:0"]
-    file[KERNEL].create_dataset("kernel:0", (3, 3, 64, 64), "f4", external=[("/etc/passwd", 0, 3 * 3 * 64 * 64 * 4)])
+    file[KERNEL].create_dataset("kernel:0", SHAPE, "f4", external=[("/etc/passwd", 0, 4 * math.prod(SHAPE))])
 
 
 def virtual_dataset(file: h5py.File) -> None:
     del file[KERNEL]["kernel:0"]
-    layout = h5py.VirtualLayout((3, 3, 64, 64), "f4")
-    layout[...] = h5py.VirtualSource("/etc/other.h5", "x", (3, 3, 64, 64))
+    layout = h5py.VirtualLayout(SHAPE, "f4")
+    layout[...] = h5py.VirtualSource("/etc/other.h5", "x", SHAPE)
     file[KERNEL].create_virtual_dataset("kernel:0", layout)
 
 
@@ -132,12 +136,12 @@ def shape_bomb(file: h5py.File) -> None:
 
 
 def chunk_bomb(file: h5py.File) -> None:
-    """A small array that may grow, in one piece of 256 MiB: reading any of it would unpack all of that."""
+    """A small array that may grow, in one piece of 75 MB: reading any of it would unpack all of that."""
     del file[KERNEL]["kernel:0"]
     data = file[KERNEL].create_dataset(
-        "kernel:0", (3, 3, 64, 64), "f4", chunks=(3, 3, 64, 1 << 15), maxshape=(3, 3, 64, None), compression=9
+        "kernel:0", SHAPE, "f4", chunks=(3, 3, 4, 1 << 19), maxshape=(3, 3, 4, None), compression=9
     )
-    data.id.write_direct_chunk((0, 0, 0, 0), zlib.compress(bytes(3 * 3 * 64 * (1 << 15) * 4)))
+    data.id.write_direct_chunk((0, 0, 0, 0), zlib.compress(bytes(3 * 3 * 4 * (1 << 19) * 4)))
 
 
 def announced_and_absent(file: h5py.File) -> None:

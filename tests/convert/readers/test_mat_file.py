@@ -187,16 +187,15 @@ def test_and_in_the_squeeze_and_excitation_network(quirk: Any, senet: Arrays, tm
     holds(save_level5(tmp_path / "x.mat", root), senet)
 
 
-@pytest.mark.parametrize("head", [classifier(8631), embedding(128), embedding(256), NO_HEAD], ids=str)
-def test_the_rest_of_the_family(head: Head, tmp_path: Path) -> None:
-    arrays = seeded_arrays("resnet50", head)
-    checkpoint = holds(save_level5(tmp_path / "x.mat", imported(arrays)), arrays)
-    assert checkpoint.architecture.head == head
-
-
-def test_the_vggface2_embedding_of_the_se_network_in_7_3(tmp_path: Path) -> None:
-    arrays = seeded_arrays("senet50", embedding(128))
-    assert holds(save_level73(tmp_path / "x.mat", imported(arrays)), arrays).architecture.head == embedding(128)
+@pytest.mark.parametrize(
+    ("network", "form", "head"),
+    [*(("resnet50", "5", head) for head in (classifier(8631), embedding(128), embedding(256), NO_HEAD)),
+     ("senet50", "7.3", embedding(128))],
+    ids=str,
+)  # fmt: skip
+def test_the_rest_of_the_family(network: str, form: str, head: Head, tmp_path: Path) -> None:
+    arrays = seeded_arrays(network, head)
+    assert holds(FORMS[form](tmp_path / "x.mat", imported(arrays)), arrays).architecture.head == head
 
 
 def test_a_graph_that_is_not_ours_is_not_forced_into_our_names(resnet: Arrays, tmp_path: Path) -> None:
@@ -500,9 +499,9 @@ def without_a_block(root: Root) -> Root:
 @pytest.mark.parametrize(
     ("make", "said"),
     [(no_network, "no MatConvNet network: it holds x, y"), (simple_nn, "SimpleNN"), (no_layer, "without a layer"),
-     (lost_parameter, "'conv1_7x7_s2_filter' of conv1_7x7_s2 is not there"), (parameter_of_text, "holds no numbers"),
-     (twice, "two layers called 'conv1_7x7_s2'"), (one_name_for_two, "both be called conv1_7x7_s2"),
-     (no_names, "no field 'name'"), (too_many, "too many"),
+     (lost_parameter, "conv1_7x7_s2_filter of conv1_7x7_s2 is not there"), (parameter_of_text, "holds no numbers"),
+     (twice, "two layers called conv1_7x7_s2"), (one_name_for_two, "both be called conv1_7x7_s2"),
+     (no_names, "no field name"), (too_many, "too many"),
      (without_a_block, "not a complete resnet50 checkpoint: 15 missing")],
     ids=lambda value: getattr(value, "__name__", ""),
 )  # fmt: skip
