@@ -357,13 +357,13 @@ def test_copies_of_an_image_are_images(quick: Path, faces: Path, tmp_path: Path)
 def test_progress_has_a_total_and_the_time_left_and_leaves_the_first_batch_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ferplus_keras.cli import predicting
+    from ferplus_keras.cli import outcome
 
     for number in range(5):
         (tmp_path / f"{number}.png").touch()
     clock = iter([100.0, 102.0])
-    monkeypatch.setattr(predicting.time, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(predicting.threading.Thread, "start", lambda thread: thread.run())
-    total = predicting.Total()
+    monkeypatch.setattr(outcome.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(outcome.threading.Thread, "start", lambda thread: thread.run())
+    total = outcome.Total()
     total.count([str(tmp_path)], 1)
     assert [total.progress(1), total.progress(3)] == ["1 of 4 images", "3 of 4 images, 1.0 images/s, 1.0 s left"]
