@@ -56,7 +56,7 @@ def open_engine(path: str | Path, threads: int | None = None, card: Card | None 
 
         return open_onnx(file, threads, card)
     if is_safetensors(head):
-        from ferplus_keras.engines.shipped_engine import open_shipped
+        from ferplus_keras.engines.keras_engine import open_shipped
 
         return open_shipped(path)
     from ferplus_keras.engines.torchscript import is_torchscript, open_torchscript
