@@ -189,12 +189,6 @@ def test_annotated_images_stand_where_the_originals_do(quick: Path, faces: Path,
 # --- with a real network ----------------------------------------------------------------------------------------
 
 
-def test_one_image_end_to_end(standin: dict[str, Path], faces: Path) -> None:
-    run = run_ferplus("predict", standin["onnx"], faces / "0.png")
-    assert run.returncode == 0 and "0.png" in run.stdout, run.stderr
-    assert "STAND-IN" in run.stderr and "Traceback" not in run.stderr
-
-
 @pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(standin: dict[str, Path], tmp_path: Path) -> None:
     """SIGKILL in the middle, twice; then --resume: every image once, and the numbers of an unbroken run."""
