@@ -158,26 +158,10 @@ def test_a_truncated_checkpoint_is_refused(seeded_pth: Path, tmp_path: Path) -> 
     refused(typed("convert", tmp_path / "x.pth", tmp_path / "x.h5"), 2, "cut short")
 
 
-def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
-    refused(typed("convert", tmp_path / "none.pth"), 2, "none.pth")
-    refused(typed("inspect", tmp_path), 2, "folder")
-
-
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_without_permission_is_an_output_error(seeded_pth: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     refused(typed("convert", seeded_pth, tmp_path / "x.h5"), 3, "Permission denied")
-
-
-def test_a_wrong_command_line_is_exit_code_2() -> None:
-    for arguments in (
-        ["convert"],
-        ["convert", "x.pth", "--to", "exe"],
-        ["nonsense"],
-        ["convert", "x", "--dropout", "2"],
-    ):
-        run = typed(*arguments)
-        assert run.returncode == 2 and "usage: ferplus" in run.stderr and "\nerror: " in run.stderr
 
 
 def test_inspect_says_what_is_wrong_with_its_exit_code(tmp_path: Path, seeded_pth: Path) -> None:
@@ -192,10 +176,6 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     command = f"{sys.executable} -m ferplus_keras.cli finetune --help | head -n 1; exit ${{PIPESTATUS[0]}}"
     run = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0 and run.stderr == ""
-
-
-def test_fetch_refuses_an_unknown_name() -> None:
-    refused(typed("fetch", "vgg16"), 2, "vgg16", "resnet50_ferplus")
 
 
 def test_fetch_says_where_to_put_the_file_by_hand(tmp_path: Path) -> None:

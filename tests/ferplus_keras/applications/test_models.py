@@ -281,19 +281,15 @@ def test_an_unknown_network_is_refused() -> None:
 # --- weights from files -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("network", "suffix"), [
-    ("resnet50", ".h5"), ("resnet50", ".weights.h5"), ("resnet50", ".keras"), ("senet50", ".h5"), ("senet50", ".keras"),
-])  # fmt: skip
-def test_every_weight_comes_from_the_file(network: str, suffix: str, files: Callable[..., Path]) -> None:
-    model = MAKERS[network](weights=files(network, suffix), input_shape=SMALL)
-    assert_holds(model, checkpoint_of(network).arrays)
-
-
 @pytest.mark.parametrize("suffix", [".h5", ".weights.h5", ".keras"])
-def test_without_top_the_files_head_is_left_out(suffix: str, files: Callable[..., Path]) -> None:
-    model = ResNet50(include_top=False, weights=str(files("resnet50", suffix)))
-    assert not {"classifier", "prob"} & {layer.name for layer in model.layers}
-    assert_holds(model, checkpoint_of("resnet50").arrays)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_weight_comes_from_the_file_and_the_head_where_there_is_a_top(
+    network: str, suffix: str, files: Callable[..., Path]
+) -> None:
+    for top in (True, False):
+        model = MAKERS[network](top, weights=str(files(network, suffix)), input_shape=SMALL)
+        assert ({"classifier", "prob"} <= {layer.name for layer in model.layers}) == top
+        assert_holds(model, checkpoint_of(network).arrays)
 
 
 def test_a_headless_file_fits_a_model_without_top_and_no_other(files: Callable[..., Path]) -> None:

@@ -27,7 +27,7 @@ def test_help(words: str, command: str) -> None:
     ("words", "usage", "told"),
     [
         ("predct a b", "ferplus", 'no command "predct"; did you mean "predict"?'),
-        ("xyz", "ferplus", 'no command "xyz"; there are convert,'),
+        ("nonsense", "ferplus", 'no command "nonsense"; there are convert,'),
         ("help predct", "ferplus", 'did you mean "predict"?'),
         ("verify parityy a", "ferplus verify", 'did you mean "parity"?'),
         ("predict a b --topp 3", "ferplus predict", 'no option --topp; did you mean "--top"?'),
@@ -60,6 +60,7 @@ def test_wrong_words(words: str, usage: str, told: str) -> None:
         ("convert https://example.org/a.pth", "is a web address: download it first"),
         ("predict https://example.org/a.onnx face.png", "is a web address: download it first"),
         ("inspect nothing.pth", "There is no file nothing.pth"),
+        ("inspect empty", "folder"),
         ("verify same net.onnx nothing.pth", "There is no file nothing.pth"),
         ("verify parity net.onnx --against nothing.pth", "There is no file nothing.pth"),
         ("verify parity net.onnx --against net.onnx --images nowhere", "There is no file nowhere"),

@@ -34,11 +34,6 @@ def test_arrays_of_pixels_are_images(shape: tuple[int, ...], dtype: type) -> Non
     np.testing.assert_array_equal(found, np.broadcast_to(pixels.reshape(20, 30, -1), (20, 30, 3)))
 
 
-def test_16_bits_are_divided_and_not_clipped() -> None:
-    grey = np.linspace(0, 65535, 600, dtype=np.uint16).reshape(20, 30)
-    np.testing.assert_array_equal(np.asarray(from_array(grey))[..., 0], np.rint(grey / 257))
-
-
 @pytest.mark.parametrize(
     ("array", "says"),
     [
