@@ -39,7 +39,7 @@ def film_of(options: argparse.Namespace) -> str | int | None:
     if options.parquet or options.null or options.engine == "ray":
         raise BadInputError("films have neither --parquet nor --null nor --engine ray: write --csv FILE.")
     if options.resume and (options.annotate or options.camera is not None):
-        raise BadInputError("--resume goes on with a film's --csv FILE: leave --annotate and --camera out.")
+        raise BadInputError("--resume continues a film's --csv FILE: leave --annotate and --camera out.")
     camera: int | None = options.camera
     return named[0] if camera is None else camera
 

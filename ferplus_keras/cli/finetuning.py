@@ -52,8 +52,8 @@ def add(commands: Commands) -> None:
         option("--teacher DIR", "a finished run whose network the new one learns from; several are averaged (may be "
                "repeated)", action="append"),
         option("--out DIR", "the run's folder: checkpoints, curves, release", Path),
-        option("--resume DIR", "go on with the run in DIR (or in --out)", nargs="?", const=True),
-        option("--overwrite", "begin anew where another run is"),
+        option("--resume DIR", "continue the run in DIR (or in --out)", nargs="?", const=True),
+        option("--overwrite", "replace a run that is there"),
         option("--dry-run", "say memory, steps and time; write nothing"),
         option("--limit N", "N images of each split only", count),
         option("--backend", "default: tensorflow", BACKENDS),
@@ -124,11 +124,11 @@ def _folder(options: argparse.Namespace) -> RunFolder | None:
     if place is None and not options.dry_run:
         raise BadInputError("Say where the run is to go: --out DIR.")
     if options.resume and options.overwrite:
-        raise BadInputError("--resume goes on with a run and --overwrite replaces it: choose one.")
+        raise BadInputError("--resume continues a run and --overwrite replaces it: choose one.")
     folder = RunFolder(place) if place is not None else None
     if options.resume and folder is not None:
         if not folder.begun:
-            raise BadInputError(f"There is no run in {folder.path} to go on with. Leave --resume out to begin one.")
+            raise BadInputError(f"There is no run in {folder.path} to continue. Leave --resume out to start one.")
         remembered = folder.read_run().get("options", {})
         for name in REMEMBERED:
             if getattr(options, name) is None and isinstance(remembered, dict):
@@ -280,9 +280,9 @@ def _how_to_go_on(error: BaseException, folder: RunFolder) -> None:
     if isinstance(error, BadInputError | CheckFailedError):
         return  # the same again would end in the same way
     if folder.state.exists():
-        screen.notice("", f"The last checkpoint is complete. To go on: {_again(folder)}")
+        screen.notice("", f"The last checkpoint is complete. To continue: {_again(folder)}")
     elif folder.begun:
-        screen.notice("", f"No epoch was finished. To begin again: {_again(folder)}")
+        screen.notice("", f"No epoch was finished. To start again: {_again(folder)}")
 
 
 def _dry_run(run: Run, options: argparse.Namespace) -> int:

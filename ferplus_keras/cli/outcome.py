@@ -84,7 +84,7 @@ class Outcome:
             with suppress(OSError):  # of a disk that is full, which has been said
                 self.file.close()
             if self.file.partial.exists():
-                self.say.line(f"what was found so far is in {self.file.partial}; --resume goes on with it")
+                self.say.line(f"what was found so far is in {self.file.partial}; --resume continues from there")
 
     def take(self, answers: list[Answer]) -> None:
         """Put ``answers`` out."""

@@ -83,7 +83,7 @@ class Parser(argparse.ArgumentParser):
             return super()._get_value(action, arg_string)
         except argparse.ArgumentError as error:
             if error.message.startswith("invalid "):  # a ValueError of the type's, which Python words after its name
-                raise argparse.ArgumentError(action, f'"{arg_string}" is no number') from None
+                raise argparse.ArgumentError(action, f'"{arg_string}" is not a number') from None
             raise
 
     def refuse(self, left_over: Sequence[str]) -> NoReturn:

@@ -51,7 +51,7 @@ def add(commands: Commands) -> None:
                "of names on stdin"),
         option("--csv FILE", "write the results there, as they come", Path),
         option("--parquet FILE", "with --csv: the same as Parquet, when all is done", Path),
-        option("--resume", "go on with the --csv FILE of a run that was cut short"),
+        option("--resume", "continue the --csv FILE of a run that was cut short"),
         option("--annotate DIR", "draw what was seen on the images, into DIR", Path),
         option("--faces", "look for faces, by BlazeFace or with --faces haar by OpenCV's cascade (default: none, each "
                "image is taken as a cropped face)", DETECTORS, nargs="?", const=DETECTORS[0]),
@@ -192,7 +192,7 @@ def _check(options: argparse.Namespace) -> None:
         need_place_for(options.annotate)
     ray, listed = options.engine == "ray", "-" in options.inputs
     for wrong, sentence in (
-        (options.resume and not options.csv, "--resume goes on with a file of results: name it with --csv FILE."),
+        (options.resume and not options.csv, "--resume continues a file of results: name it with --csv FILE."),
         (options.parquet and not options.csv, "--parquet is made from the file of results: name it with --csv FILE."),
         (options.margin is not None and options.faces == "none",
          "--margin widens what --faces cuts out: add --faces, or leave it out."),

@@ -166,8 +166,8 @@ class CsvFile:
         """Go to where the next row is written; the columns' names stand before it."""
         if self._stream.seek(0, os.SEEK_END) > len(header) and not resume:
             raise BadInputError(
-                f"{self.partial} holds the results of a run that was cut short: add --resume to go on with it, or "
-                "remove it to begin anew."
+                f"{self.partial} holds the results of a run that was cut short: add --resume to continue it, or "
+                "remove it to start again."
             )
         if resume and not self._stream.tell() and self._target.exists():
             shutil.copyfile(self._target, self.partial)
@@ -214,7 +214,7 @@ class CsvFile:
         except OSError as error:
             raise OutputError(
                 f"{self.path} could not be written: {(error.strerror or str(error)).lower()}. What was written so far "
-                f"is in {self.partial.name}; --resume goes on with it."
+                f"is in {self.partial.name}; --resume continues from there."
             ) from None
 
     def _take_up(self, header: bytes) -> int:

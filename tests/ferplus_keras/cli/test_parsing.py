@@ -35,7 +35,7 @@ def test_help(words: str, command: str) -> None:
         ("inspect a b", "ferplus inspect", '"b" is one argument too many'),
         ("convert", "ferplus convert", "required: SOURCE"),
         ("convert a --to h6", "ferplus convert", '"h6" is none of h5, keras'),
-        ("convert a --dropout much", "ferplus convert", '--dropout: "much" is no number.'),
+        ("convert a --dropout much", "ferplus convert", '--dropout: "much" is not a number.'),
         ("convert a --dropout 1", "ferplus convert", "at least 0 and below 1, not 1"),
         ("predict a b --batch 0", "ferplus predict", "at least 1, not 0"),
         ("verify parity a --against b --float64 nan", "ferplus verify parity", "a number above 0, not nan"),

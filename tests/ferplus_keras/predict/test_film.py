@@ -113,7 +113,7 @@ def test_a_playlist_is_no_film(tmp_path: Path, content: bytes) -> None:
 
 def test_a_damaged_film_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cut.mp4").write_bytes(b"\0\0\0\x18ftypmp42 and no more of it")
-    with pytest.raises(BadInputError, match="no film that OpenCV can read"):
+    with pytest.raises(BadInputError, match="not a film that OpenCV can read"):
         Film(tmp_path / "cut.mp4")
 
 

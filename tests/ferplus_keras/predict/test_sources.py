@@ -92,7 +92,7 @@ def test_lists_of_names(tmp_path: Path) -> None:
     assert names("-", listed="\ufeffa.png\nb.png".encode()) == ["a.png", "b.png"]
     with pytest.raises(BadInputError, match="in UTF-16"):
         names("-", listed="a.png\nb.png\n".encode("utf-16"))
-    with pytest.raises(BadInputError, match="no list"):
+    with pytest.raises(BadInputError, match="not a list"):
         names("-", listed=b"x" * 300_000)
 
 
