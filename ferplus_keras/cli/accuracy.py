@@ -43,33 +43,33 @@ def add(commands: Commands) -> None:
     """Declare the commands of this module."""
     checks = verify_group(commands)
     checks.add(
-        "accuracy", _accuracy, "How often a network is right on FERPlus, under a named protocol.",
+        "accuracy", _accuracy, "Measure a network's accuracy on FERPlus, under a named protocol.",
         "ferplus verify accuracy senet50_ferplus.h5 --data fer2013/ --split both --expect published",
         option("model MODEL", "a checkpoint, a Keras or ONNX model, .tflite, TorchScript or a SavedModel"),
-        option("--input LINE", 'what somebody else\'s network takes, where its file does not say: "gray 48x48 0..1", '
-               '"bgr 224x224 mean 103.9,116.8,123.7"; kept in MODEL.toml (docs/field.md)'),
+        option("--input LINE", 'the input of a network from elsewhere, such as "gray 48x48 0..1" or "bgr 224x224 mean '
+               '103.9,116.8,123.7"; kept in MODEL.toml (docs/field.md)'),
         option("--classes NAMES", 'its classes in order: "angry,disgust,fear,happy,sad,surprise,neutral"'),
         DATA,
         option("--split", "default: test", ("val", "test", "both"), "test"),
-        option("--protocol", "which images count and what is right (docs/accuracy.md; default: albanie, the published "
-               "figures')", PROTOCOL_NAMES, PROTOCOL_NAMES[0]),
-        option("--expect FIGURE", '"published" (of weights/manifest.toml), or a percentage; else exit code 1'),
-        option("--tolerance POINTS", "allowed beside --expect (default: 0.1)", _points, 0.1),
-        option("--versus MODEL", "a second network; exit code 1 unless it decides the same on every image"),
+        option("--protocol", "which images count, and with which label (docs/accuracy.md; default: albanie, as "
+               "published)", PROTOCOL_NAMES, PROTOCOL_NAMES[0]),
+        option("--expect FIGURE", 'exit with 1 unless the accuracy is this percentage, or "published"'),
+        option("--tolerance POINTS", "allowed distance from it (default: 0.1)", _points, 0.1),
+        option("--versus MODEL", "exit with 1 unless this second network decides the same on every image"),
         RESIZE,
-        option("--compare-resize", "run once for each other way of resizing, and say what changes"),
-        option("--limit N", "the first N images of each split only", count),
-        option("--report DIR", "write accuracy.json, junit.xml, report.md and report.html there"),
+        option("--compare-resize", "also run with each other --resize, and report what changes"),
+        option("--limit N", "only the first N images of each split", count),
+        option("--report DIR", "write accuracy.json, junit.xml, report.md and report.html to DIR"),
     )  # fmt: skip
     checks.add(
-        "compare", _compare, "Several networks side by side on FERPlus, under three protocols.",
+        "compare", _compare, "Compare several networks on FERPlus, under three protocols.",
         "ferplus verify compare a.h5 b.onnx c.tflite --data fer2013/ --html field.html",
-        option("models+ MODEL", "two or more networks, somebody else's with a card beside them"),
+        option("models+ MODEL", "two or more networks (docs/field.md for those from elsewhere)"),
         DATA,
         option("--split", "default: test", ("val", "test"), "test"),
         RESIZE,
-        option("--limit N", "the first N images only", count),
-        option("--html FILE", "write a page there"),
+        option("--limit N", "only the first N images", count),
+        option("--html FILE", "write the comparison as a web page"),
     )  # fmt: skip
 
 

@@ -52,48 +52,47 @@ def add(commands: Commands) -> None:
         "ferplus convert resnet50_ferplus_dag.pth resnet50_ferplus.h5 resnet50_ferplus.keras",
         option("source SOURCE", ".pth, .safetensors, .h5, .weights.h5, .keras, .onnx or .mat"),
         option("targets* TARGET", "files to write; the suffix chooses the format"),
-        repeated("--to", "write that format beside the source (may be repeated; default: h5)", FORMAT_NAMES),
-        option("--arch", "the network (default: recognised)", ("auto", *NETWORKS), "auto"),
-        option("--output", "what Keras and ONNX models return (default: as the source's model, else probabilities)",
+        repeated("--to", "write this format beside the source (may be repeated; default: h5)", FORMAT_NAMES),
+        option("--arch", "the network (default: detected)", ("auto", *NETWORKS), "auto"),
+        option("--output", "what Keras and ONNX models return (default: what the source returns, else probabilities)",
                ("probabilities", "logits")),
-        option("--dropout RATE", "dropout where the published networks had it (0.5)", _rate),
+        option("--dropout RATE", "add dropout where the published networks had it (theirs: 0.5)", _rate),
         CHANNELS,
-        option("--fold", "merge batch normalisation into the convolutions: for inference only"),
-        option("--layout", "whose names and graph a .h5 is for: keras-vggface writes weights that code for "
-               "keras_vggface 0.6 loads (never exact: docs/swap-in.md)", LAYOUT_NAMES, LAYOUT_NAMES[0]),
-        option("--preprocessing", "inside: .h5 and .keras models take RGB bytes, 224 x 224 x 3, and subtract the mean "
-               "themselves", ("outside", "inside"), "outside"),
+        option("--fold", "merge batch normalisation into the convolutions (for inference only)"),
+        option("--layout", "keras-vggface: write a .h5 that existing keras_vggface 0.6 code loads by name (never "
+               "exact: docs/swap-in.md)", LAYOUT_NAMES, LAYOUT_NAMES[0]),
+        option("--preprocessing", "inside: the model takes RGB bytes and subtracts the mean itself (.h5 and .keras)",
+               ("outside", "inside"), "outside"),
         KEY,
-        option("--geometry", "say that a network with torchvision's names computes what Albanie's does; names do "
-               "not tell", ("published",)),
+        option("--geometry", "confirm that a file with torchvision's layer names has Albanie's strides and padding",
+               ("published",)),
         option("--no-top", "leave the classifier out"),
-        repeated("--allow-missing NAME", "let tensors of that name or pattern be absent (may be repeated)"),
-        repeated("--allow-unexpected NAME", "let tensors of that name or pattern be present and left out (may be "
-                 "repeated)"),
+        repeated("--allow-missing NAME", "let tensors with this name or pattern be missing (may be repeated)"),
+        repeated("--allow-unexpected NAME", "let tensors with this name or pattern be ignored (may be repeated)"),
     )  # fmt: skip
     commands.add(
-        "convert-all", _convert_all, "Fetch, convert and check the default checkpoints: what `make convert` runs.",
+        "convert-all", _convert_all, "Download, convert and check both FERPlus checkpoints (what `make convert` runs).",
         "ferplus convert-all --to h5 --to keras",
-        repeated("--to", "formats (may be repeated; default: h5)", FORMAT_NAMES),
+        repeated("--to", "may be repeated (default: h5)", FORMAT_NAMES),
         option("--offline", "do not try to download"),
         REPORTS,
     )  # fmt: skip
     commands.add(
-        "inspect", _inspect, "Say what a checkpoint or Keras file is, and what is wrong with it.",
+        "inspect", _inspect, "Show what a file is, and what is wrong with it.",
         "ferplus inspect resnet50_ferplus_dag.pth",
-        option("file FILE", "a checkpoint or model in any format that is read"),
+        option("file FILE", "a checkpoint or model, in any supported format"),
         KEY,
     )  # fmt: skip
     commands.add(
-        "roundtrip", _roundtrip, "Walk every pair of formats from a file and home again; compare all numbers.",
+        "roundtrip", _roundtrip, "Convert a file through every pair of formats and back, and compare all numbers.",
         "ferplus roundtrip resnet50_ferplus_dag.pth",
-        option("source SOURCE", "a checkpoint or model in any format that is read"),
-        repeated("--to", "only these formats (may be repeated; default: all of them)", FORMAT_NAMES),
+        option("source SOURCE", "a checkpoint or model, in any supported format"),
+        repeated("--to", "may be repeated (default: all formats)", FORMAT_NAMES),
     )  # fmt: skip
     commands.add(
-        "fetch", _fetch, "Download known checkpoints (weights/manifest.toml) to weights/downloads.",
+        "fetch", _fetch, "Download published checkpoints to weights/downloads.",
         "ferplus fetch resnet50_ferplus",
-        option("names* NAME", "entries of the manifest (default: the FERPlus two)"),
+        option("names* NAME", "from weights/manifest.toml (default: the FERPlus two)"),
     )  # fmt: skip
 
 

@@ -25,29 +25,28 @@ def add(commands: Commands) -> None:
     commands.add(
         "export", _export, "Export a network to ONNX, TensorFlow Lite or SavedModel, and check the result.",
         "ferplus export senet50_ferplus.h5 --to tflite --quantize int8 --calibrate faces/ --fold",
-        option("model MODEL", "a checkpoint or model in any format that is read"),
+        option("model MODEL", "a checkpoint or model, in any supported format"),
         option("out? OUT", "the file or folder (default: beside MODEL)"),
-        option("--to", "where it is to run", TARGET_NAMES, required=True),
+        option("--to", "the format to write", TARGET_NAMES, required=True),
         option("--quantize", "tflite: float16 weights, or int8 throughout (default: float32)", QUANTIZATION_NAMES,
                "none"),
-        option("--calibrate PATH", "int8: a folder of images, or FERPlus (its train images are taken)"),
+        option("--calibrate PATH", "int8: images to calibrate on: a folder, or FERPlus (its train split)"),
         option("--calibration-images N", "how many of them (default: 100)", count, 100),
         option("--fold", "merge batch normalisation into the convolutions"),
-        option("--preprocessing", "inside: RGB bytes go in, 224 x 224, and the mean is subtracted there (default: "
-               "outside)", ("outside", "inside"), "outside"),
+        option("--preprocessing", "inside: the model takes RGB bytes and subtracts the mean itself (default: outside)",
+               ("outside", "inside"), "outside"),
         option("--batch N", 'images at a time, or "dynamic" (default: dynamic)', _batch),
         option("--output", "what it returns (default: probabilities)", ("probabilities", "logits"), "probabilities"),
         CHANNELS,
         the_check=(
-            option("--images DIR", "images to compare on (default: seeded images; int8: others of those calibrated on, "
-                   "of FERPlus val)"),
-            option("--n N", "how many (default: 16)", count, 16),
-            option("--seed SEED", "of the images, and of what is calibrated on (default: 0)", seed, 0),
-            option("--max-changed PERCENT", "decisions that may change, else nothing is written (default: float32 0, "
+            option("--images DIR", "images to compare on (default: generated ones; int8: others from --calibrate)"),
+            option("--n N", "how many images to compare on (default: 16)", count, 16),
+            option("--seed SEED", "chooses the images (default: 0)", seed, 0),
+            option("--max-changed PERCENT", "write nothing if more decisions than this change (default: float32 0, "
                    "float16 1, int8 10)", number(float, 0, 100, "a percentage from 0 to 100")),
-            option("--data PATH", "FERPlus: accuracy and changed decisions on its images"),
-            option("--split", "of the data (default: val)", ("val", "test"), "val"),
-            option("--limit N", "the first N of them", count),
+            option("--data PATH", "also measure accuracy and changed decisions on FERPlus"),
+            option("--split", "split of --data (default: val)", ("val", "test"), "val"),
+            option("--limit N", "only the first N images of the split", count),
         ),
     )  # fmt: skip
 

@@ -38,27 +38,27 @@ REMEMBERED = ("data", "labels", "arch", "weights", "teacher", "limit", "backend"
 def add(commands: Commands) -> None:
     """Declare the commands of this module."""
     commands.add(
-        "finetune", _finetune, "Train a network on FERPlus or FER2013, and make a release of it (docs/finetuning.md).",
+        "finetune", _finetune, "Train a network on FERPlus or FER2013 (docs/finetuning.md).",
         "ferplus finetune --data fer2013/ --arch resnet50 --recipe scratch --out runs/scratch",
         DATA,
-        option("--labels", "8 classes of votes, or Kaggle's 7 (default: ferplus)", ("ferplus", "fer2013")),
+        option("--labels", "FERPlus's 8 classes, or Kaggle's 7 (default: ferplus)", ("ferplus", "fer2013")),
         option("--arch", "the network (default: resnet50)", (*NETWORKS, COMPACT)),
         option("--recipe NAME", "albanie, wtomin, scratch, compact, or a TOML file (default: scratch)"),
-        option("--set KEY=VALUE", "a value of the recipe, such as learning_rate=0.02 (may be repeated)", None, [],
-               action="append", dest="overrides"),
-        option("--size N", "side of the input: --set network.size=N", count),
-        option("--seed N", "--set training.seed=N", seed),
+        option("--set KEY=VALUE", "change a value of the recipe, such as learning_rate=0.02 (may be repeated)",
+               None, [], action="append", dest="overrides"),
+        option("--size N", "train on N x N images (short for --set network.size=N)", count),
+        option("--seed N", "random seed (short for --set training.seed=N)", seed),
         option("--weights START", "a checkpoint of any format, or a run's folder (default: random weights)"),
-        option("--teacher DIR", "a finished run whose network the new one learns from; several are averaged (may be "
-               "repeated)", action="append"),
-        option("--out DIR", "the run's folder: checkpoints, curves, release", Path),
+        option("--teacher DIR", "learn from a finished run's network too (may be repeated: they are averaged)",
+               action="append"),
+        option("--out DIR", "folder for checkpoints, curves and results", Path),
         option("--resume DIR", "continue the run in DIR (or in --out)", nargs="?", const=True),
-        option("--overwrite", "replace a run that is there"),
-        option("--dry-run", "say memory, steps and time; write nothing"),
-        option("--limit N", "N images of each split only", count),
+        option("--overwrite", "replace an earlier run in --out"),
+        option("--dry-run", "estimate memory and time; write nothing"),
+        option("--limit N", "only N images of each split", count),
         option("--backend", "default: tensorflow", BACKENDS),
         option("--distribute HOW", "several devices or machines (docs/finetuning.md)"),
-        option("--formats LIST", f"of the release, with commas (default: {','.join(RELEASE_FORMATS)})"),
+        option("--formats LIST", f"formats of the finished weights (default: {','.join(RELEASE_FORMATS)})"),
     )  # fmt: skip
 
 

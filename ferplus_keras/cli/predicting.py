@@ -43,29 +43,29 @@ SHOWN = 5
 def add(commands: Commands) -> None:
     """Declare the command of this module."""
     commands.add(
-        "predict", _predict, "Say which emotion images of faces show.",
+        "predict", _predict, "Recognise emotions in images, films or a camera's pictures.",
         "ferplus predict resnet50_ferplus.h5 faces/ --csv emotions.csv",
-        option("model? MODEL", ".h5, .weights.h5, .keras, .onnx, .tflite, a SavedModel or a finished run; left out, "
-               "the trained network that comes with the package"),
+        option("model? MODEL", ".h5, .weights.h5, .keras, .onnx, .tflite, a SavedModel or a training run's folder "
+               "(default: the network that comes with the package)"),
         option("inputs* INPUT", 'images, folders, patterns ("faces/**/*.jpg"), Parquet files, a film, or - for a list '
                "of names on stdin"),
-        option("--csv FILE", "write the results there, as they come", Path),
-        option("--parquet FILE", "with --csv: the same as Parquet, when all is done", Path),
-        option("--resume", "continue the --csv FILE of a run that was cut short"),
-        option("--annotate DIR", "draw what was seen on the images, into DIR", Path),
-        option("--faces", "look for faces, by BlazeFace or with --faces haar by OpenCV's cascade (default: none, each "
-               "image is taken as a cropped face)", DETECTORS, nargs="?", const=DETECTORS[0]),
-        option("--margin SHARE", "with --faces: widen each frame on each side by that share of it (default: 0, as in "
+        option("--csv FILE", "write the results to FILE as they come", Path),
+        option("--parquet FILE", "with --csv: at the end, write them as Parquet too", Path),
+        option("--resume", "with --csv: continue a run that was interrupted"),
+        option("--annotate DIR", "save images with the results drawn on them", Path),
+        option("--faces", "find faces first, with BlazeFace or OpenCV's Haar cascade (default: none, each image is "
+               "taken as a cropped face)", DETECTORS, nargs="?", const=DETECTORS[0]),
+        option("--margin SHARE", "with --faces: widen each face by this share on each side (default: 0, as in "
                "FER2013)", number(float, 0, 2, "a share from 0 to 2")),
-        option("--camera N", "watch a camera", number(int, 0, 99, "a camera's number")),
-        option("--step N", "of a film: look at each N-th frame (default: 1)", count),
-        option("--smooth SECONDS", "of a film: average a face's emotions over about that time (default: 0.5)",
+        option("--camera N", "read from camera N", number(int, 0, 99, "a camera's number")),
+        option("--step N", "films: use every N-th frame (default: 1)", count),
+        option("--smooth SECONDS", "films: average a face's emotions over about this time (default: 0.5)",
                number(float, 0, 60, "seconds from 0 to 60")),
-        option("--null", "names in the list end with a zero byte (find -print0)"),
-        option("--top N", "emotions in the table, most probable first (default: 3)", count, 3),
+        option("--null", "names on stdin end with a zero byte (find -print0)"),
+        option("--top N", "show the N most probable emotions (default: 3)", count, 3),
         option("--batch N", "images at a time (default: 32)", count, 32),
-        option("--threads N", "threads that decode (default: the processors, up to 4)", count),
-        option("--engine", "ray: on all machines of a Ray cluster (docs/predict.md)", ("local", "ray"), "local"),
+        option("--threads N", "threads that decode images (default: one per processor, up to 4)", count),
+        option("--engine", "ray: use all machines of a Ray cluster (docs/predict.md)", ("local", "ray"), "local"),
         option("--workers N", "with --engine ray: copies of the network (default: 2)", count),
     )  # fmt: skip
 

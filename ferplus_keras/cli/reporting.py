@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     """Declare the command of this module."""
     commands.add(
-        "report", _report, "Make a page of real faces: probabilities beside the votes, and heat maps.",
+        "report", _report, "Make a web page of FERPlus faces: probabilities, votes and heat maps.",
         "ferplus report senet50_ferplus.h5 --data fer2013/ --out faces.html",
-        option("model MODEL", "a network in any format that is read"),
+        option("model MODEL", "a network in any supported format"),
         DATA,
         option("--split", "default: test", ("train", "val", "test"), "test"),
         option("--protocol", "default: albanie", PROTOCOL_NAMES, PROTOCOL_NAMES[0]),
-        option("--limit N", "the first N images of the split only", count),
+        option("--limit N", "only the first N images of the split", count),
         option("--out FILE", "default: MODEL.faces.html, in this folder", Path),
     )  # fmt: skip
 

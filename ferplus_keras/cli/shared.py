@@ -76,17 +76,19 @@ class Commands:
 def verify_group(commands: Commands) -> Commands:
     """``ferplus verify``, to which several modules add."""
     return commands.group(
-        "verify", "Hold a file against its source, or against data.",
+        "verify", "Check a file against its source, or measure it on data.",
         "ferplus verify parity resnet50_ferplus.h5 --against resnet50_ferplus_dag.pth", title="checks", metavar="CHECK",
     )  # fmt: skip
 
 
 #: Options of several commands.
 REPORTS = option(
-    "--report DIR", "where each file's report goes, in a folder of its own (default: weights/reports)", Path
+    "--report DIR", "write each file's report into a folder of its own in DIR (default: weights/reports)", Path
 )
-KEY = option("--key NAME", "the network that is meant where a file holds several, such as model_ema")
-CHANNELS = option("--channels", "ONNX: images as 3 x 224 x 224, or 224 x 224 x 3 (default: first)", ("first", "last"))
+KEY = option("--key NAME", "which network to take from a file that holds several, such as model_ema")
+CHANNELS = option(
+    "--channels", "ONNX: take images as 3 x 224 x 224, or as 224 x 224 x 3 (default: first)", ("first", "last")
+)
 DATA = option(
     "--data PATH", "fer2013.csv with fer2013new.csv, Microsoft's folders, or a .zip of either (default: $FERPLUS_DATA)"
 )

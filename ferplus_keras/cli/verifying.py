@@ -35,54 +35,53 @@ from ferplus_keras.errors import BadInputError
 from ferplus_keras.quiet import import_keras
 from ferplus_keras.wording import all_printable
 
-SEED = option("--seed SEED", "seed of the images (default: 0)", seed, 0)
+SEED = option("--seed SEED", "seed of the generated images (default: 0)", seed, 0)
 
 
 def add(commands: Commands) -> None:
     """Declare the commands of this module."""
     checks = verify_group(commands)
     checks.add(
-        "all", _verify_all, "Check every file in weights/output against its source: what `make verify` runs.",
+        "all", _verify_all, "Check every file in weights/output against its source (what `make verify` runs).",
         "ferplus verify all", REPORTS,
     )  # fmt: skip
     checks.add(
-        "parity", _verify_parity, "Run a Keras or ONNX file and its source on the same images and compare every layer.",
+        "parity", _verify_parity, "Run a converted file beside its source and compare every layer.",
         "ferplus verify parity resnet50_ferplus.h5 --against resnet50_ferplus_dag.pth",
         option("model MODEL", ".h5, .keras, .weights.h5, .onnx, .tflite or a SavedModel"),
         option("--against SOURCE", "the checkpoint it was made from", required=True),
-        option("--images DIR", "a folder of images (default: seeded natural-statistics images)"),
-        option("--n N", "number of images (default: 4)", count, 4),
+        option("--images DIR", "a folder of images (default: generated ones)"),
+        option("--n N", "how many images (default: 4)", count, 4),
         SEED,
         option("--float64 TOL", "relative tolerance in float64 (default: 1e-12)", tolerance),
         option("--float32 TOL", "relative tolerance in float32 (default: 5e-5)", tolerance),
         repeated("--backend", "Keras's backend; may be repeated (default: $KERAS_BACKEND, else tensorflow)",
                  (*BACKENDS, "all")),
-        option("--reference-code FILE", "the network's own PyTorch code, such as a *_dag.py, as a further reference: "
-               "IT IS EXECUTED"),
+        option("--reference-code FILE", "also compare with this PyTorch code, such as a *_dag.py: IT IS EXECUTED"),
         KEY,
-        option("--no-onnx", "leave ONNX Runtime out as a further reference"),
+        option("--no-onnx", "do not compare with ONNX Runtime too"),
         option("--shown-as PATH", argparse.SUPPRESS),  # a file that waits for its name
-        option("--report DIR", "write parity.json, junit.xml, report.md and report.html there"),
+        option("--report DIR", "write parity.json, junit.xml, report.md and report.html to DIR"),
     )  # fmt: skip
     checks.add(
-        "same", _verify_same, "Say whether two files of any formats are the same network.",
+        "same", _verify_same, "Tell whether two files, of any formats, hold the same network.",
         "ferplus verify same resnet50_ferplus_dag.pth resnet50_ferplus.onnx",
-        option("a A", "a checkpoint or model in any format that is read"),
-        option("b B", "another"),
+        option("a A", "a checkpoint or model, in any supported format"),
+        option("b B", "the file to compare it with"),
         option("--n N", "images to run if the numbers differ (default: 2)", count, 2),
         SEED,
     )  # fmt: skip
     checks.add(
-        "trained", _verify_trained, "Repeat the recorded accuracies of the networks that come with the package.",
+        "trained", _verify_trained, "Measure the accuracy of the shipped networks again, and compare with the record.",
         "ferplus verify trained --data fer2013",
         DATA,
-        option("--record", "print what belongs in the manifest instead"),
+        option("--record", "print the entries for weights/manifest.toml instead"),
     )  # fmt: skip
     commands.add(
-        "release", _release, "Make a finished run one of the networks that come with the package, in float16.",
+        "release", _release, "Ship a finished run's network with the package, in float16 (for maintainers).",
         "ferplus release runs/scratch --out weights/trained/resnet50_ferplus",
-        option("folder RUN", "the folder of a finished training", Path),
-        option("--out DIR", "weights/trained/NAME", Path, required=True),
+        option("folder RUN", "the folder of a finished run", Path),
+        option("--out DIR", "such as weights/trained/NAME", Path, required=True),
         DATA,
     )  # fmt: skip
 

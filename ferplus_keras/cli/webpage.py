@@ -13,13 +13,12 @@ from ferplus_keras.cli.shared import Commands, finish, in_the_way
 def add(commands: Commands) -> None:
     """Declare the command of this module."""
     commands.add(
-        "webpage", _webpage, "Make one HTML file in which a network runs in the browser, offline.",
+        "webpage", _webpage, "Make one HTML file that runs a network in the browser, offline.",
         "ferplus webpage resnet50_ferplus.onnx --out emotions.html",
-        option("model? MODEL", ".onnx, which `ferplus convert` makes; left out, the trained network that comes "
-               "with the package"),
+        option("model? MODEL", "an .onnx file from `ferplus convert` (default: the network that comes with the "
+               "package)"),
         option("--out FILE", "default: emotions.html, in this folder", Path, Path("emotions.html")),
-        option("--runtime FILE", "npm's onnxruntime-web-1.30.0.tgz (default: npm brings it, and it is kept beside the "
-               "weights)", Path),
+        option("--runtime FILE", "npm's onnxruntime-web-1.30.0.tgz (default: downloaded by npm once)", Path),
     )  # fmt: skip
 
 
