@@ -6,7 +6,7 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,14 +101,21 @@ def typed_again(command: str, options: argparse.Namespace, *left_out: str) -> st
     """
     from ferplus_keras.dataset import DATA_VARIABLE
 
-    words = ["ferplus", *command.split(), *(getattr(options, "models", None) or [options.model])]
     given = vars(options) | {"data": options.data or os.environ.get(DATA_VARIABLE)}
-    for name, value in given.items():
-        if name in ("run", "parser", "model", "models", "json", *left_out) or value is None or value is False:
-            continue
-        flag = f"--{name.replace('_', '-')}"
-        words += [flag] if value is True else [flag, f"{value:g}" if isinstance(value, float) else str(value)]
-    return shlex.join(words)
+    shown = [name for name in given if name not in ("run", "parser", "model", "models", "json", *left_out)]
+    models = getattr(options, "models", None) or [options.model]
+    return shlex.join(["ferplus", *command.split(), *models, *spelled(given, shown)])
+
+
+def spelled(given: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """The words that give the options of these ``names`` their values again; what was not given is left out."""
+    words = []
+    for name in names:
+        values = given[name] if isinstance(given[name], list) else [given[name]]
+        for value in values:
+            if value is not None and value is not False:
+                words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return words
 
 
 def keras_settings(backend: str | None = None) -> None:

@@ -27,6 +27,7 @@ from ferplus_keras.cli.shared import (
     reports_folder_of,
     sayer,
     seed,
+    spelled,
     start_keras,
     tolerance,
     verify_group,
@@ -34,6 +35,9 @@ from ferplus_keras.cli.shared import (
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.quiet import import_keras
 from ferplus_keras.wording import all_printable
+
+#: Options of a parity check that change its result.
+RELEVANT = ("n", "seed", "images", "reference_code", "key", "float64", "float32", "no_onnx")
 
 SEED = option("--seed SEED", "seed of the generated images (default: 0)", seed, 0)
 
@@ -218,24 +222,12 @@ def _parity_on_each(options: argparse.Namespace, backends: Sequence[str]) -> dic
     for backend in backends:
         if not options.json:
             screen.notice(f"{Path(options.model).name}: Keras on {backend}")
-        extra = _passed_on(options) if backend == backends[0] else [*_passed_on(options), "--no-onnx"]
+        extra = [*spelled(vars(options), RELEVANT), *["--no-onnx"] * (backend != backends[0] and not options.no_onnx)]
         results.append(parity_in_own_process(Path(options.model), Path(options.against), backend, extra))
     return merged(results) | {"command": _command(options)}
 
 
 def _command(options: argparse.Namespace) -> str:
     """What to type to repeat the check."""
-    backends = [word for backend in options.backend for word in ("--backend", backend)]
-    typed = ["ferplus", "verify", "parity", options.shown_as or options.model, "--against", options.against]
-    return shlex.join([*typed, *_passed_on(options), *backends])
-
-
-def _passed_on(options: argparse.Namespace) -> list[str]:
-    """The options of a parity check that change its result."""
-    typed = ["--n", str(options.n), "--seed", str(options.seed)]
-    for name in ("images", "reference_code", "key", "float64", "float32"):
-        if value := getattr(options, name):
-            typed += [f"--{name.replace('_', '-')}", str(value)]
-    if options.no_onnx:
-        typed.append("--no-onnx")
-    return typed
+    again = spelled(vars(options), ("against", *RELEVANT, "backend"))
+    return shlex.join(["ferplus", "verify", "parity", options.shown_as or options.model, *again])

@@ -176,6 +176,3 @@ def _wrong(line: str, problem: str) -> BadInputError:
         f'The input "{line[:80]}" cannot be taken: {problem}. An example: "gray 48x48 0..1", or "bgr 224x224 0..255 '
         'mean 103.9,116.8,123.7 std 1 channels-first".'
     )
-
-
-__all__ = ["BGR", "GRAY", "NO_CARD", "RGB", "Card", "Input", "card_of"]

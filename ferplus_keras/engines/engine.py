@@ -169,6 +169,3 @@ def telling_line(error: BaseException, limit: int = 300) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith("Exception encountered when calling")]
     return telling[0][:limit] if telling else first_line(error, limit)
-
-
-__all__ = ["BATCH", "LOGITS", "PROBABILITIES", "Engine", "Run", "Takes", "telling_line"]

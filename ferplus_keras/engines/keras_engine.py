@@ -211,6 +211,3 @@ def _without_slashes(path: Path, folder: Path, names: list[str]) -> Path:
 
 def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".")[:3] if part.isdigit())
-
-
-__all__ = ["engine_of_model", "engine_of_shipped", "load_model", "open_keras", "open_shipped"]

@@ -68,6 +68,3 @@ def open_engine(path: str | Path, threads: int | None = None, card: Card | None 
         "SavedModel. "
         f"`ferplus convert {path.name} {path.stem}.h5` makes one of a checkpoint."
     )
-
-
-__all__ = ["BEST", "is_saved_model", "open_engine"]

@@ -151,6 +151,3 @@ def _mean(path: Path, mean: Any) -> tuple[float, ...]:
             f"{path}: its record asks for the mean {str(mean)[:60]}; three numbers in 0..255 are meant."
         )
     return tuple(map(float, mean))
-
-
-__all__ = ["Layout", "Record", "Told"]

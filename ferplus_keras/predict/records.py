@@ -171,7 +171,10 @@ class CsvFile:
             )
         if resume and not self._stream.tell() and self._target.exists():
             shutil.copyfile(self._target, self.partial)
-        end = self._take_up(header) if resume else 0
+        end = 0
+        if resume:
+            with self.partial.open("rb") as stream:
+                end = self._take_up(stream, header)
         self._stream.truncate(end)
         self._stream.seek(end)
         if not end:
@@ -217,12 +220,8 @@ class CsvFile:
                 f"is in {self.partial.name}; --resume continues from there."
             ) from None
 
-    def _take_up(self, header: bytes) -> int:
+    def _take_up(self, stream: BinaryIO, header: bytes) -> int:
         """Note what is done; the place behind the last image whose rows are all there."""
-        with self.partial.open("rb") as stream:
-            return self._place_behind(stream, header)
-
-    def _place_behind(self, stream: BinaryIO, header: bytes) -> int:
         start = stream.read(len(header))
         if header.startswith(start) and len(start) < len(header):  # killed before the header was written
             return 0
