@@ -82,3 +82,6 @@ def _session(file: MappedFile, threads: int | None) -> tuple[Any, str]:
             f"ONNX Runtime {onnxruntime.__version__} cannot run {file.path}: {telling_line(error)}"
         ) from None
     return session, f"ONNX Runtime {onnxruntime.__version__}"
+
+
+__all__ = ["open_onnx"]
