@@ -11,7 +11,7 @@ import numpy as np
 
 from convert.checkpoint import Source
 from ferplus_keras.dataset import Dataset
-from ferplus_keras.engines.shipped_engine import engine_of
+from ferplus_keras.engines.keras_engine import engine_of_shipped
 from ferplus_keras.errors import BadInputError, OutputError
 from ferplus_keras.files.atomic import atomic_path, write_text
 from ferplus_keras.files.hashing import sha256_of
@@ -129,7 +129,7 @@ def _halving(split: str, half: Looked, whole: Looked) -> Halving:
 
 def _predictor(network: Shipped) -> Predictor:
     path = network.path
-    return Predictor(engine_of(network), Source(path.name, path.stat().st_size, network.sha256, "safetensors"))
+    return Predictor(engine_of_shipped(network), Source(path.name, path.stat().st_size, network.sha256, "safetensors"))
 
 
 def _card(made: Release) -> str:

@@ -7,21 +7,20 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ferplus_keras.cli import screen
-from ferplus_keras.cli.parsing import number
+from ferplus_keras.cli.parsing import number, option
 from ferplus_keras.cli.progress import Progress
 from ferplus_keras.cli.requirements import need_file
 from ferplus_keras.cli.shared import (
+    DATA,
     Commands,
-    add_data,
     count,
+    finish,
     keras_settings,
     start_keras,
     typed_again,
     verify_group,
 )
 from ferplus_keras.durations import duration
-from ferplus_keras.errors import CheckFailedError
 from ferplus_keras.wording import all_printable, counted
 
 if TYPE_CHECKING:
@@ -32,6 +31,9 @@ if TYPE_CHECKING:
 #: ``--help`` need not import NumPy; a test holds them together.
 PROTOCOL_NAMES = ("albanie", "wtomin", "majority", "probability", "crossentropy", "multi_target")
 RESIZER_NAMES = ("pillow", "align-corners", "opencv", "tensorflow")
+RESIZE = option("--resize", "default: pillow", RESIZER_NAMES, RESIZER_NAMES[0])
+
+_points = number(float, 0, 100, "points of percent, from 0 to 100")
 
 #: Suffixes of files that are run by something else than Keras.
 WITHOUT_KERAS = (".pth", ".safetensors", ".onnx", ".mat")
@@ -39,67 +41,41 @@ WITHOUT_KERAS = (".pth", ".safetensors", ".onnx", ".mat")
 
 def add(commands: Commands) -> None:
     """Declare the commands of this module."""
-    accuracy = verify_group(commands).add(
-        "accuracy", _accuracy, "How often a network is right on FERPlus, under a named protocol.",
+    checks = verify_group(commands)
+    checks.add(
+        "accuracy", _accuracy, "Measure a network's accuracy on FERPlus, under a named protocol.",
         "ferplus verify accuracy senet50_ferplus.h5 --data fer2013/ --split both --expect published",
+        option("model MODEL", "a checkpoint, a Keras or ONNX model, .tflite, TorchScript or a SavedModel"),
+        option("--input LINE", 'the input of a network from elsewhere, such as "gray 48x48 0..1" or "bgr 224x224 mean '
+               '103.9,116.8,123.7"; kept in MODEL.toml (docs/field.md)'),
+        option("--classes NAMES", 'its classes in order: "angry,disgust,fear,happy,sad,surprise,neutral"'),
+        DATA,
+        option("--split", "default: test", ("val", "test", "both"), "test"),
+        option("--protocol", "which images count, and with which label (docs/accuracy.md; default: albanie, as "
+               "published)", PROTOCOL_NAMES, PROTOCOL_NAMES[0]),
+        option("--expect FIGURE", 'exit with 1 unless the accuracy is this percentage, or "published"'),
+        option("--tolerance POINTS", "allowed distance from it (default: 0.1)", _points, 0.1),
+        option("--versus MODEL", "exit with 1 unless this second network decides the same on every image"),
+        RESIZE,
+        option("--compare-resize", "also run with each other --resize, and report what changes"),
+        option("--limit N", "only the first N images of each split", count),
+        option("--report DIR", "write accuracy.json, junit.xml, report.md and report.html to DIR"),
     )  # fmt: skip
-    accuracy.add_argument(
-        "model", metavar="MODEL", help="a checkpoint, a Keras or ONNX model, .tflite, TorchScript or a SavedModel"
-    )
-    accuracy.add_argument(
-        "--input", metavar="LINE",
-        help='what somebody else\'s network takes, where its file does not say: "gray 48x48 0..1", "bgr 224x224 mean '
-        '103.9,116.8,123.7"; kept in MODEL.toml (docs/field.md)',
-    )  # fmt: skip
-    accuracy.add_argument(
-        "--classes", metavar="NAMES", help='its classes in order: "angry,disgust,fear,happy,sad,surprise,neutral"'
-    )
-    add_data(accuracy)
-    accuracy.add_argument("--split", choices=("val", "test", "both"), default="test", help="default: test")
-    accuracy.add_argument(
-        "--protocol", choices=PROTOCOL_NAMES, default=PROTOCOL_NAMES[0],
-        help="which images count and what is right (docs/accuracy.md; default: albanie, the published figures')",
-    )  # fmt: skip
-    accuracy.add_argument(
-        "--expect", metavar="FIGURE", help='"published" (of weights/manifest.toml), or a percentage; else exit code 1'
-    )
-    accuracy.add_argument(
-        "--tolerance", type=_points, default=0.1, metavar="POINTS", help="allowed beside --expect (default: 0.1)"
-    )
-    accuracy.add_argument(
-        "--versus", metavar="MODEL", help="a second network; exit code 1 unless it decides the same on every image"
-    )
-    accuracy.add_argument("--resize", choices=RESIZER_NAMES, default=RESIZER_NAMES[0], help="default: pillow")
-    accuracy.add_argument(
-        "--compare-resize", action="store_true", help="run once for each other way of resizing, and say what changes"
-    )
-    accuracy.add_argument("--limit", type=count, metavar="N", help="the first N images of each split only")
-    accuracy.add_argument(
-        "--report", metavar="DIR", help="write accuracy.json, junit.xml, report.md and report.html there"
-    )
-    _add_compare(commands)
-
-
-def _add_compare(commands: Commands) -> None:
-    compare = verify_group(commands).add(
-        "compare", _compare, "Several networks side by side on FERPlus, under three protocols.",
+    checks.add(
+        "compare", _compare, "Compare several networks on FERPlus, under three protocols.",
         "ferplus verify compare a.h5 b.onnx c.tflite --data fer2013/ --html field.html",
+        option("models+ MODEL", "two or more networks (docs/field.md for those from elsewhere)"),
+        DATA,
+        option("--split", "default: test", ("val", "test"), "test"),
+        RESIZE,
+        option("--limit N", "only the first N images", count),
+        option("--html FILE", "write the comparison as a web page"),
     )  # fmt: skip
-    compare.add_argument(
-        "models", nargs="+", metavar="MODEL", help="two or more networks, somebody else's with a card beside them"
-    )
-    add_data(compare)
-    compare.add_argument("--split", choices=("val", "test"), default="test", help="default: test")
-    compare.add_argument("--resize", choices=RESIZER_NAMES, default=RESIZER_NAMES[0], help="default: pillow")
-    compare.add_argument("--limit", type=count, metavar="N", help="the first N images only")
-    compare.add_argument("--html", metavar="FILE", help="write a page there")
 
 
 def _compare(options: argparse.Namespace) -> int:
     start = time.perf_counter()
-    for name in options.models:
-        need_file(name, folder=True)
-    if with_keras := any(not name.lower().endswith(WITHOUT_KERAS) for name in options.models):
+    if with_keras := _need_networks(options.models):
         keras_settings()
 
     from ferplus_keras.dataset import load_ferplus
@@ -122,24 +98,15 @@ def _compare(options: argparse.Namespace) -> int:
         from verify.report.page import render_page
 
         write_text(Path(options.html), render_page(comparison_page(result)))
-    if options.json:
-        screen.result_json(result)
-        return 0
-    screen.result(*compared_text(all_printable(result)).split("\n"))
-    screen.news(
-        *([str(options.html)] if options.html else []),
-        f"{counted(result['images'], 'image')}, in {duration(time.perf_counter() - start)} altogether",
-    )
-    return 0
+    return finish(options.json, result, compared_text(all_printable(result)).split("\n"), news=(
+        *([str(options.html)] if options.html else []), _altogether(result["images"], start)
+    ))  # fmt: skip
 
 
 def _accuracy(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     names = [name for name in (options.model, options.versus) if name]
-    for name in names:
-        need_file(name, folder=True)
-    with_keras = any(not name.lower().endswith(WITHOUT_KERAS) for name in names)
-    if with_keras:
+    if with_keras := _need_networks(names):
         keras_settings()
 
     from ferplus_keras.dataset import load_ferplus
@@ -165,9 +132,7 @@ def _accuracy(options: argparse.Namespace) -> int:
     predictor = open_predictor(options.model, card) if card else open_predictor(options.model)
     if card and (kept := card.over(Card.beside(predictor.path)).keep(predictor.path)):
         say.line(f"what it takes is kept in {kept}")
-    expected = expectations(
-        options.expect, options.tolerance, predictor, dataset, protocol, splits, options.limit
-    )  # fmt: skip
+    expected = expectations(options.expect, options.tolerance, predictor, dataset, protocol, splits, options.limit)
     other = open_predictor(options.versus) if options.versus else None
     evaluation = evaluate(
         predictor, dataset, protocol, splits=splits, resize=options.resize, compare_resize=options.compare_resize,
@@ -181,19 +146,24 @@ def _accuracy(options: argparse.Namespace) -> int:
         from verify.report import write_report
 
         written = write_report(result, Path(options.report), dataset.images)
-    if options.json:
-        screen.result_json(result)
-        return 0 if result["passed"] else 1
-    screen.result(*as_text(all_printable(result)).split("\n"))
     images = sum(split["n"] for split in result["splits"])
-    screen.news(
-        *(str(path) for path in written),
-        f"{counted(images, 'image')}, in {duration(time.perf_counter() - start)} altogether",
-    )
-    if not result["passed"]:
-        failed = "; ".join(level["summary"] for level in result["levels"] if not level["passed"])
-        raise CheckFailedError(f"{result['model']['name']}: {failed}.")
-    return 0
+    failed = "; ".join(level["summary"] for level in result["levels"] if not level["passed"])
+    return finish(
+        options.json, result, as_text(all_printable(result)).split("\n"),
+        news=(*map(str, written), _altogether(images, start)),
+        failed=None if result["passed"] else f"{result['model']['name']}: {failed}.",
+    )  # fmt: skip
+
+
+def _altogether(images: int, start: float) -> str:
+    return f"{counted(images, 'image')}, in {duration(time.perf_counter() - start)} altogether"
+
+
+def _need_networks(names: list[str]) -> bool:
+    """Whether Keras runs one of them. Raises :class:`BadInputError` when one is not there."""
+    for name in names:
+        need_file(name, folder=True)
+    return any(not name.lower().endswith(WITHOUT_KERAS) for name in names)
 
 
 class Steps(Progress):
@@ -206,6 +176,3 @@ class Steps(Progress):
         rest = f"in {step.seconds:.0f} s" if finished else f"{duration(step.left)} left"
         text = f"{step.title}: {step.done:,} of {step.total:,} images, {step.per_second:.1f} images/s, {rest}"
         (self.line if finished else self.passing)(text)
-
-
-_points = number(float, 0, 100, "points of percent, from 0 to 100")

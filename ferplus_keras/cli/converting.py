@@ -13,23 +13,21 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from ferplus_keras.cli import screen
-from ferplus_keras.cli.parsing import did_you_mean, number
+from ferplus_keras.cli.parsing import did_you_mean, number, option, repeated
 from ferplus_keras.cli.progress import Progress
-from ferplus_keras.cli.requirements import (
-    need_file,
-    need_network_before,
-)
+from ferplus_keras.cli.requirements import need_file, need_network_before
 from ferplus_keras.cli.shared import (
+    CHANNELS,
+    KEY,
+    REPORTS,
     Commands,
-    add_channels,
-    add_key,
-    add_reports,
+    finish,
     in_the_way,
     plain,
-    progress,
     report,
     reports_folder_of,
     sayer,
+    standin_sentence,
 )
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.networks.architecture import NETWORKS
@@ -44,83 +42,58 @@ SWITCH_SECONDS = 0.0005
 #: Layouts of Keras files, the usual one first.
 LAYOUT_NAMES = ("albanie", "keras-vggface")
 
+_rate = number(float, 0.0, math.nextafter(1.0, 0.0), "a rate is at least 0 and below 1")
+
 
 def add(commands: Commands) -> None:
     """Declare the commands of this module."""
-    convert = commands.add(
+    commands.add(
         "convert", _convert, "Convert a checkpoint to one or several files.",
         "ferplus convert resnet50_ferplus_dag.pth resnet50_ferplus.h5 resnet50_ferplus.keras",
+        option("source SOURCE", ".pth, .safetensors, .h5, .weights.h5, .keras, .onnx or .mat"),
+        option("targets* TARGET", "files to write; the suffix chooses the format"),
+        repeated("--to", "write this format beside the source (may be repeated; default: h5)", FORMAT_NAMES),
+        option("--arch", "the network (default: detected)", ("auto", *NETWORKS), "auto"),
+        option("--output", "what Keras and ONNX models return (default: what the source returns, else probabilities)",
+               ("probabilities", "logits")),
+        option("--dropout RATE", "add dropout where the published networks had it (theirs: 0.5)", _rate),
+        CHANNELS,
+        option("--fold", "merge batch normalisation into the convolutions (for inference only)"),
+        option("--layout", "keras-vggface: write a .h5 that existing keras_vggface 0.6 code loads by name (never "
+               "exact: docs/swap-in.md)", LAYOUT_NAMES, LAYOUT_NAMES[0]),
+        option("--preprocessing", "inside: the model takes RGB bytes and subtracts the mean itself (.h5 and .keras)",
+               ("outside", "inside"), "outside"),
+        KEY,
+        option("--geometry", "confirm that a file with torchvision's layer names has Albanie's strides and padding",
+               ("published",)),
+        option("--no-top", "leave the classifier out"),
+        repeated("--allow-missing NAME", "let tensors with this name or pattern be missing (may be repeated)"),
+        repeated("--allow-unexpected NAME", "let tensors with this name or pattern be ignored (may be repeated)"),
     )  # fmt: skip
-    convert.add_argument("source", metavar="SOURCE", help=".pth, .safetensors, .h5, .weights.h5, .keras, .onnx or .mat")
-    convert.add_argument("targets", metavar="TARGET", nargs="*", help="files to write; the suffix chooses the format")
-    convert.add_argument(
-        "--to", choices=FORMAT_NAMES, action="append", default=[],
-        help="write that format beside the source (may be repeated; default: h5)",
-    )  # fmt: skip
-    convert.add_argument(
-        "--arch", choices=("auto", *NETWORKS), default="auto", help="the network (default: recognised)"
-    )
-    convert.add_argument(
-        "--output", choices=("probabilities", "logits"),
-        help="what Keras and ONNX models return (default: as the source's model, else probabilities)",
-    )  # fmt: skip
-    convert.add_argument(
-        "--dropout", type=_rate, metavar="RATE", help="dropout where the published networks had it (0.5)"
-    )
-    add_channels(convert)
-    convert.add_argument(
-        "--fold", action="store_true", help="merge batch normalisation into the convolutions: for inference only"
-    )
-    convert.add_argument(
-        "--layout", choices=LAYOUT_NAMES, default=LAYOUT_NAMES[0],
-        help="whose names and graph a .h5 is for: keras-vggface writes weights that code for keras_vggface 0.6 loads "
-        "(never exact: docs/swap-in.md)",
-    )  # fmt: skip
-    convert.add_argument(
-        "--preprocessing", choices=("outside", "inside"), default="outside",
-        help="inside: .h5 and .keras models take RGB bytes, 224 x 224 x 3, and subtract the mean themselves",
-    )  # fmt: skip
-    add_key(convert)
-    convert.add_argument(
-        "--geometry", choices=("published",),
-        help="say that a network with torchvision's names computes what Albanie's does; names do not tell",
-    )  # fmt: skip
-    convert.add_argument("--no-top", action="store_true", help="leave the classifier out")
-    for kind, verb in (("missing", "be absent"), ("unexpected", "be present and left out")):
-        convert.add_argument(
-            f"--allow-{kind}", metavar="NAME", action="append", default=[],
-            help=f"let tensors of that name or pattern {verb} (may be repeated)",
-        )  # fmt: skip
-
-    everything = commands.add(
-        "convert-all", _convert_all, "Fetch, convert and check the default checkpoints: what `make convert` runs.",
+    commands.add(
+        "convert-all", _convert_all, "Download, convert and check both FERPlus checkpoints (what `make convert` runs).",
         "ferplus convert-all --to h5 --to keras",
+        repeated("--to", "may be repeated (default: h5)", FORMAT_NAMES),
+        option("--offline", "do not try to download"),
+        REPORTS,
     )  # fmt: skip
-    everything.add_argument("--to", choices=FORMAT_NAMES, action="append", default=[], help="formats (default: h5)")
-    everything.add_argument("--offline", action="store_true", help="do not try to download")
-    add_reports(everything)
-
-    inspect = commands.add(
-        "inspect", _inspect, "Say what a checkpoint or Keras file is, and what is wrong with it.",
+    commands.add(
+        "inspect", _inspect, "Show what a file is, and what is wrong with it.",
         "ferplus inspect resnet50_ferplus_dag.pth",
+        option("file FILE", "a checkpoint or model, in any supported format"),
+        KEY,
     )  # fmt: skip
-    inspect.add_argument("file", metavar="FILE")
-    add_key(inspect)
-
-    trip = commands.add(
-        "roundtrip", _roundtrip, "Walk every pair of formats from a file and home again; compare all numbers.",
+    commands.add(
+        "roundtrip", _roundtrip, "Convert a file through every pair of formats and back, and compare all numbers.",
         "ferplus roundtrip resnet50_ferplus_dag.pth",
+        option("source SOURCE", "a checkpoint or model, in any supported format"),
+        repeated("--to", "may be repeated (default: all formats)", FORMAT_NAMES),
     )  # fmt: skip
-    trip.add_argument("source", metavar="SOURCE", help="a checkpoint or model in any format that is read")
-    trip.add_argument(
-        "--to", choices=FORMAT_NAMES, action="append", default=[], help="only these formats (default: all of them)"
-    )
-
-    fetch = commands.add(
-        "fetch", _fetch, "Download known checkpoints (weights/manifest.toml) to weights/downloads.",
+    commands.add(
+        "fetch", _fetch, "Download published checkpoints to weights/downloads.",
         "ferplus fetch resnet50_ferplus",
+        option("names* NAME", "from weights/manifest.toml (default: the FERPlus two)"),
     )  # fmt: skip
-    fetch.add_argument("names", metavar="NAME", nargs="*", help="entries of the manifest (default: the FERPlus two)")
 
 
 def _convert(options: argparse.Namespace) -> int:
@@ -136,46 +109,31 @@ def _convert(options: argparse.Namespace) -> int:
     beside = [default_target(options.source, format, folded=options.fold) for format in chosen]
     replaced = {os.fspath(target): in_the_way(target) for target in (*options.targets, *beside)}
     conversion = convert(
-        source,
-        [*options.targets, *beside],
-        network=options.arch,
-        logits={"logits": True, "probabilities": False, None: None}[options.output],
-        dropout=options.dropout,
-        top=not options.no_top,
-        channels_last=options.channels == "last",
-        folded=options.fold,
-        layout=options.layout,
-        pixels=options.preprocessing == "inside",
-        allow_missing=options.allow_missing,
-        allow_unexpected=options.allow_unexpected,
-        key=options.key,
-        geometry=options.geometry,
-        progress=progress(options.json),
-    )
+        source, [*options.targets, *beside], network=options.arch,
+        logits={"logits": True, "probabilities": False, None: None}[options.output], dropout=options.dropout,
+        top=not options.no_top, channels_last=options.channels == "last", folded=options.fold, layout=options.layout,
+        pixels=options.preprocessing == "inside", allow_missing=options.allow_missing,
+        allow_unexpected=options.allow_unexpected, key=options.key, geometry=options.geometry,
+        progress=Progress(quiet=options.json).line,
+    )  # fmt: skip
     provenance = conversion.provenance
-    if options.json:
-        written = [asdict(each) | {"path": str(each.path)} for each in conversion.written]
-        report = {"source": str(conversion.source), "written": written, "seconds": conversion.seconds}
-        screen.result_json(report | {"provenance": asdict(provenance)})
-        return 0
-    if provenance.standin:
-        screen.news(f"{conversion.source.name} is a STAND-IN with made-up weights: its predictions mean nothing.")
-    screen.news(*(f"note: {note}" for note in provenance.notes))
+    written = [asdict(each) | {"path": str(each.path)} for each in conversion.written]
+    data = {"source": str(conversion.source), "written": written, "seconds": conversion.seconds}
+    news = [standin_sentence(conversion.source.name)] if provenance.standin else []
+    news += [f"note: {note}" for note in provenance.notes]
     if options.layout != LAYOUT_NAMES[0]:
         from ferplus_keras.networks.keras_vggface import PADDING_NOTE
 
-        screen.news(
+        news.append(
             f"note: NOT EXACT: {PADDING_NOTE}. Feed it BGR: keras_vggface.utils.preprocess_input(images, version=2)"
         )
-    screen.news(
-        *(
-            f"{each.path}  {each.size / 1e6:.1f} MB  sha256 {each.sha256[:12]}...  read back and equal bit for bit"
-            f"{replaced.get(os.fspath(each.path), '')}"
-            for each in conversion.written
-        ),
-        f"{provenance.network}, {counted(len(conversion.written), 'file')} in {conversion.seconds:.1f} s",
-    )
-    return 0
+    news += [
+        f"{each.path}  {each.size / 1e6:.1f} MB  sha256 {each.sha256[:12]}...  read back and equal bit for bit"
+        f"{replaced.get(os.fspath(each.path), '')}"
+        for each in conversion.written
+    ]
+    news.append(f"{provenance.network}, {counted(len(conversion.written), 'file')} in {conversion.seconds:.1f} s")
+    return finish(options.json, data | {"provenance": asdict(provenance)}, news=news)
 
 
 def _source_first(options: argparse.Namespace) -> None:
@@ -222,30 +180,21 @@ def _inspect(options: argparse.Namespace) -> int:
 
 def _roundtrip(options: argparse.Namespace) -> int:
     need_file(options.source)
-    from ferplus_keras.errors import CheckFailedError
     from verify.roundtrip import roundtrip
 
-    result = roundtrip(
-        options.source,
-        formats=options.to or None,
-        progress=progress(options.json),
-    )
-    if options.json:
-        screen.result_json(result.as_dict())
-        return 0 if result.passed else 1
-    screen.result(*result.as_text().split("\n"))
+    result = roundtrip(options.source, formats=options.to or None, progress=Progress(quiet=options.json).line)
     off = [way for way in result.ways if not way.passed]
+    done = (
+        f"{counted(len(result.ways), 'way')} home to {result.home}, {counted(result.files, 'temporary file')} written "
+        f"and read in {result.seconds:.0f} s"
+    )
+    wrong = None
     if off:
-        raise CheckFailedError(
+        wrong = (
             f"{len(off)} of {len(result.ways)} ways end with other numbers than {result.source.name}, the first by "
             f"{off[0].first} and {off[0].second}: {off[0].verdict}."
         )
-    screen.news(
-        f"{counted(len(result.ways), 'way')} home to {result.home}, "
-        f"{counted(result.files, 'temporary file')} written and read in "
-        f"{result.seconds:.0f} s"
-    )
-    return 0
+    return finish(options.json, result.as_dict(), result.as_text().split("\n"), news=[done] * (not off), failed=wrong)
 
 
 def _fetch(options: argparse.Namespace) -> int:
@@ -285,6 +234,3 @@ def _loading(name: str) -> Callable[[int, int | None], None]:
         (say.line if done == total else say.passing)(f"{name}: {done / 1e6:.1f}{share}")
 
     return show
-
-
-_rate = number(float, 0.0, math.nextafter(1.0, 0.0), "a rate is at least 0 and below 1")

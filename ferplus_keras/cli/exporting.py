@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from ferplus_keras.cli import screen
 from ferplus_keras.cli.accuracy import Steps
-from ferplus_keras.cli.parsing import number
+from ferplus_keras.cli.parsing import number, option
 from ferplus_keras.cli.requirements import need_file, need_network_before
-from ferplus_keras.cli.shared import Commands, add_channels, count, in_the_way, seed, silent_stderr, start_keras
-from ferplus_keras.errors import BadInputError, CheckFailedError
+from ferplus_keras.cli.shared import CHANNELS, Commands, count, finish, in_the_way, seed, standin_sentence, start_keras
+from ferplus_keras.errors import BadInputError
+from ferplus_keras.quiet import silent_stderr
 
 #: Names of ``convert.exporters.TARGETS`` and ``QUANTIZATIONS``; a test holds them together.
 TARGET_NAMES = ("onnx", "tflite", "saved_model")
@@ -22,46 +22,33 @@ QUANTIZATION_NAMES = ("float16", "int8")
 
 def add(commands: Commands) -> None:
     """Declare the command of this module."""
-    export = commands.add(
+    commands.add(
         "export", _export, "Export a network to ONNX, TensorFlow Lite or SavedModel, and check the result.",
         "ferplus export senet50_ferplus.h5 --to tflite --quantize int8 --calibrate faces/ --fold",
+        option("model MODEL", "a checkpoint or model, in any supported format"),
+        option("out? OUT", "the file or folder (default: beside MODEL)"),
+        option("--to", "the format to write", TARGET_NAMES, required=True),
+        option("--quantize", "tflite: float16 weights, or int8 throughout (default: float32)", QUANTIZATION_NAMES,
+               "none"),
+        option("--calibrate PATH", "int8: images to calibrate on: a folder, or FERPlus (its train split)"),
+        option("--calibration-images N", "how many of them (default: 100)", count, 100),
+        option("--fold", "merge batch normalisation into the convolutions"),
+        option("--preprocessing", "inside: the model takes RGB bytes and subtracts the mean itself (default: outside)",
+               ("outside", "inside"), "outside"),
+        option("--batch N", 'images at a time, or "dynamic" (default: dynamic)', _batch),
+        option("--output", "what it returns (default: probabilities)", ("probabilities", "logits"), "probabilities"),
+        CHANNELS,
+        the_check=(
+            option("--images DIR", "images to compare on (default: generated ones; int8: others from --calibrate)"),
+            option("--n N", "how many images to compare on (default: 16)", count, 16),
+            option("--seed SEED", "chooses the images (default: 0)", seed, 0),
+            option("--max-changed PERCENT", "write nothing if more decisions than this change (default: float32 0, "
+                   "float16 1, int8 10)", number(float, 0, 100, "a percentage from 0 to 100")),
+            option("--data PATH", "also measure accuracy and changed decisions on FERPlus"),
+            option("--split", "split of --data (default: val)", ("val", "test"), "val"),
+            option("--limit N", "only the first N images of the split", count),
+        ),
     )  # fmt: skip
-    export.add_argument("model", metavar="MODEL", help="a checkpoint or model in any format that is read")
-    export.add_argument("out", metavar="OUT", nargs="?", help="the file or folder (default: beside MODEL)")
-    export.add_argument("--to", choices=TARGET_NAMES, required=True, help="where it is to run")
-    export.add_argument(
-        "--quantize", choices=QUANTIZATION_NAMES, default="none",
-        help="tflite: float16 weights, or int8 throughout (default: float32)",
-    )  # fmt: skip
-    export.add_argument(
-        "--calibrate", metavar="PATH", help="int8: a folder of images, or FERPlus (its train images are taken)"
-    )
-    export.add_argument(
-        "--calibration-images", type=count, default=100, metavar="N", help="how many of them (default: 100)"
-    )
-    export.add_argument("--fold", action="store_true", help="merge batch normalisation into the convolutions")
-    export.add_argument(
-        "--preprocessing", choices=("outside", "inside"), default="outside",
-        help="inside: RGB bytes go in, 224 x 224, and the mean is subtracted there (default: outside)",
-    )  # fmt: skip
-    export.add_argument("--batch", type=_batch, metavar="N", help='images at a time, or "dynamic" (default: dynamic)')
-    export.add_argument("--output", choices=("probabilities", "logits"), default="probabilities")
-    add_channels(export)
-    checks = export.add_argument_group("the check")
-    checks.add_argument(
-        "--images",
-        metavar="DIR",
-        help="images to compare on (default: seeded images; int8: others of those calibrated on, of FERPlus val)",
-    )
-    checks.add_argument("--n", type=count, default=16, metavar="N", help="how many (default: 16)")
-    checks.add_argument("--seed", type=seed, default=0, help="of the images, and of what is calibrated on (default: 0)")
-    checks.add_argument(
-        "--max-changed", type=_percentage, metavar="PERCENT",
-        help="decisions that may change, else nothing is written (default: float32 0, float16 1, int8 10)",
-    )  # fmt: skip
-    checks.add_argument("--data", metavar="PATH", help="FERPlus: accuracy and changed decisions on its images")
-    checks.add_argument("--split", choices=("val", "test"), default="val", help="of the data (default: val)")
-    checks.add_argument("--limit", type=count, metavar="N", help="the first N of them")
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -89,24 +76,23 @@ def _export(options: argparse.Namespace) -> int:
     outcome = export_checked(
         options.model, recipe, options.out, checks, quiet=silent_stderr, progress=say.line, steps=say.step
     )
-    if options.json:
-        screen.result_json(outcome.as_dict())
-        return 0 if outcome.passed else 1
-    if outcome.checkpoint.provenance.standin:
-        screen.news(f"{outcome.source.name} is a STAND-IN with made-up weights: its predictions mean nothing.")
-    screen.news(*(f"  {'pass' if passed else 'FAIL'}  {sentence}" for passed, sentence in outcome.sentences))
-    if not outcome.passed:
-        failed = "; ".join(sentence for passed, sentence in outcome.sentences if not passed)
-        raise CheckFailedError(
-            f"{outcome.path} was not written, for it is not what was asked for: {failed}. --max-changed says how many "
-            "decisions may change."
-        )
+    news = [standin_sentence(outcome.source.name)] if outcome.checkpoint.provenance.standin else []
+    news += _verdicts(outcome.sentences)
     peak = f", peak {outcome.peak / 1e9:.1f} GB" if outcome.peak else ""
-    screen.news(
-        f"{outcome.path}  {outcome.size / 1e6:.1f} MB  sha256 {outcome.sha256[:12]}...{replaced}",
-        f"{outcome.recipe}: exported in {outcome.export_seconds:.0f} s, checked by {outcome.seconds:.0f} s{peak}",
-    )
-    return 0
+    if outcome.passed:
+        news += [
+            f"{outcome.path}  {outcome.size / 1e6:.1f} MB  sha256 {outcome.sha256[:12]}...{replaced}",
+            f"{outcome.recipe}: exported in {outcome.export_seconds:.0f} s, checked by {outcome.seconds:.0f} s{peak}",
+        ]
+    failed = "; ".join(sentence for passed, sentence in outcome.sentences if not passed)
+    return finish(options.json, outcome.as_dict(), news=news, failed=None if outcome.passed else (
+        f"{outcome.path} was not written, for it is not what was asked for: {failed}. --max-changed says how many "
+        "decisions may change."
+    ))  # fmt: skip
+
+
+def _verdicts(sentences: Iterable[tuple[bool, str]]) -> list[str]:
+    return [f"  {'pass' if passed else 'FAIL'}  {sentence}" for passed, sentence in sentences]
 
 
 def verify_outputs(options: argparse.Namespace) -> int:
@@ -121,21 +107,17 @@ def verify_outputs(options: argparse.Namespace) -> int:
     folder = Path(options.images) if options.images else None
     images = Images.of(options.n, seed=options.seed, folder=folder, size=source.provenance.side)
     found = compare_outputs(open_engine(options.model), source, images)
-    if options.json:
-        told: dict[str, Any] = {"model": str(options.model), "source": str(options.against)}
-        screen.result_json(told | found.as_dict())
-        return 0 if found.passed else 1
-    screen.result(
+    lines = (
         f"{Path(options.model).name} against {Path(options.against).name}, {found.origin}, run by {found.by}",
         "  the format has no layers with names, or takes bytes: the output alone is compared",
-        *(f"  {'pass' if passed else 'FAIL'}  {sentence}" for passed, sentence in found.sentences),
+        *_verdicts(found.sentences),
     )
-    if not found.passed:
-        raise CheckFailedError(
-            f"{options.model} does not do what {options.against} does, or not as nearly as it should."
-        )
-    screen.news(f"the same output, {found.kind}, checked in {found.seconds:.0f} s")
-    return 0
+    wrong = f"{options.model} does not do what {options.against} does, or not as nearly as it should."
+    return finish(
+        options.json, {"model": str(options.model), "source": str(options.against)} | found.as_dict(), lines,
+        news=[f"the same output, {found.kind}, checked in {found.seconds:.0f} s"] * found.passed,
+        failed=None if found.passed else wrong,
+    )  # fmt: skip
 
 
 def outputs_only(model: str) -> bool:
@@ -163,6 +145,3 @@ def _tensorflow() -> None:
 
 def _batch(text: str) -> int | None:
     return None if text == "dynamic" else count(text)
-
-
-_percentage = number(float, 0, 100, "a percentage from 0 to 100")

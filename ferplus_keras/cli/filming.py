@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ferplus_keras.cli.outcome import Outcome
 from ferplus_keras.cli.requirements import FILM_SUFFIXES
-from ferplus_keras.cli.shared import silent_stderr
 from ferplus_keras.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -39,25 +39,23 @@ def film_of(options: argparse.Namespace) -> str | int | None:
     if options.parquet or options.null or options.engine == "ray":
         raise BadInputError("films have neither --parquet nor --null nor --engine ray: write --csv FILE.")
     if options.resume and (options.annotate or options.camera is not None):
-        raise BadInputError("--resume goes on with a film's --csv FILE: leave --annotate and --camera out.")
+        raise BadInputError("--resume continues a film's --csv FILE: leave --annotate and --camera out.")
     camera: int | None = options.camera
     return named[0] if camera is None else camera
 
 
 def watch(options: argparse.Namespace, source: str | int, start: float) -> int:
     """Look at all frames, put the answers out, and give the exit code. Ctrl-C ends the watching of a camera."""
-    from ferplus_keras.cli.predicting import Outcome, _settings
+    from ferplus_keras.cli.predicting import open_classifier
     from ferplus_keras.files.atomic import atomic_path
-    from ferplus_keras.predict.classifier import EmotionClassifier, decoding_threads
+    from ferplus_keras.predict.classifier import decoding_threads
     from ferplus_keras.predict.faces import face_finder
     from ferplus_keras.predict.film import Film, FilmWriter, Tracker
     from ferplus_keras.predict.streaming import Preparation, stream
 
     film = Film(source)
     find = face_finder(options.faces, options.margin or 0.0, SMALLEST) if options.faces != "none" else None
-    _settings(options.model)
-    with silent_stderr():
-        classifier = EmotionClassifier(options.model)
+    classifier = open_classifier(options.model)
     outcome = Outcome(options, classifier.labels, classifier.standin, start, film=True)
     tracker = Tracker(classifier.labels, 0.5 if options.smooth is None else options.smooth)
     first = tracker.recall(outcome.file.rows()) if outcome.file and options.resume else 0

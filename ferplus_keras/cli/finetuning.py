@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ferplus_keras.cli import screen
+from ferplus_keras.cli.parsing import option
 from ferplus_keras.cli.progress import Progress
-from ferplus_keras.cli.requirements import need_file
-from ferplus_keras.cli.shared import Commands, count, plain, seed, start_keras
+from ferplus_keras.cli.requirements import BACKENDS, need_file
+from ferplus_keras.cli.shared import DATA, Commands, count, finish, plain, seed, start_keras
 from ferplus_keras.durations import duration
 from ferplus_keras.errors import BadInputError, CheckFailedError
 from ferplus_keras.networks.architecture import COMPACT, NETWORKS
@@ -36,52 +37,36 @@ REMEMBERED = ("data", "labels", "arch", "weights", "teacher", "limit", "backend"
 
 def add(commands: Commands) -> None:
     """Declare the commands of this module."""
-    tune = commands.add(
-        "finetune", _finetune, "Train a network on FERPlus or FER2013, and make a release of it (docs/finetuning.md).",
+    commands.add(
+        "finetune", _finetune, "Train a network on FERPlus or FER2013 (docs/finetuning.md).",
         "ferplus finetune --data fer2013/ --arch resnet50 --recipe scratch --out runs/scratch",
+        DATA,
+        option("--labels", "FERPlus's 8 classes, or Kaggle's 7 (default: ferplus)", ("ferplus", "fer2013")),
+        option("--arch", "the network (default: resnet50)", (*NETWORKS, COMPACT)),
+        option("--recipe NAME", "albanie, wtomin, scratch, compact, or a TOML file (default: scratch)"),
+        option("--set KEY=VALUE", "change a value of the recipe, such as learning_rate=0.02 (may be repeated)",
+               None, [], action="append", dest="overrides"),
+        option("--size N", "train on N x N images (short for --set network.size=N)", count),
+        option("--seed N", "random seed (short for --set training.seed=N)", seed),
+        option("--weights START", "a checkpoint of any format, or a run's folder (default: random weights)"),
+        option("--teacher DIR", "learn from a finished run's network too (may be repeated: they are averaged)",
+               action="append"),
+        option("--out DIR", "folder for checkpoints, curves and results", Path),
+        option("--resume DIR", "continue the run in DIR (or in --out)", nargs="?", const=True),
+        option("--overwrite", "replace an earlier run in --out"),
+        option("--dry-run", "estimate memory and time; write nothing"),
+        option("--limit N", "only N images of each split", count),
+        option("--backend", "default: tensorflow", BACKENDS),
+        option("--distribute HOW", "several devices or machines (docs/finetuning.md)"),
+        option("--formats LIST", f"formats of the finished weights (default: {','.join(RELEASE_FORMATS)})"),
     )  # fmt: skip
-    tune.add_argument("--data", metavar="PATH", help="as for `verify accuracy` (default: $FERPLUS_DATA)")
-    tune.add_argument(
-        "--labels", choices=("ferplus", "fer2013"), help="8 classes of votes, or Kaggle's 7 (default: ferplus)"
-    )
-    tune.add_argument("--arch", choices=(*NETWORKS, COMPACT), help="the network (default: resnet50)")
-    tune.add_argument(
-        "--recipe", metavar="NAME", help="albanie, wtomin, scratch, compact, or a TOML file (default: scratch)"
-    )
-    tune.add_argument(
-        "--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides",
-        help="a value of the recipe, such as learning_rate=0.02 (may be repeated)",
-    )  # fmt: skip
-    tune.add_argument("--size", type=count, metavar="N", help="side of the input: --set network.size=N")
-    tune.add_argument("--seed", type=seed, metavar="N", help="--set training.seed=N")
-    tune.add_argument(
-        "--weights", metavar="START", help="a checkpoint of any format, or a run's folder (default: random weights)"
-    )
-    tune.add_argument(
-        "--teacher", metavar="DIR", action="append", default=None,
-        help="a finished run whose network the new one learns from; several are averaged (may be repeated)",
-    )  # fmt: skip
-    tune.add_argument("--out", metavar="DIR", type=Path, help="the run's folder: checkpoints, curves, release")
-    tune.add_argument("--resume", nargs="?", const=True, metavar="DIR", help="go on with the run in DIR (or in --out)")
-    tune.add_argument("--overwrite", action="store_true", help="begin anew where another run is")
-    tune.add_argument("--dry-run", action="store_true", help="say memory, steps and time; write nothing")
-    tune.add_argument("--limit", type=count, metavar="N", help="N images of each split only")
-    tune.add_argument("--backend", choices=("tensorflow", "jax", "torch"), help="default: tensorflow")
-    tune.add_argument("--distribute", metavar="HOW", help="several devices or machines (docs/finetuning.md)")
-    tune.add_argument(
-        "--formats", metavar="LIST", help=f"of the release, with commas (default: {','.join(RELEASE_FORMATS)})"
-    )
 
 
 def _finetune(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     folder = _folder(options)
     if options.resume and folder is not None and (made := _finished(folder, options)):
-        if options.json:
-            screen.result_json(made)
-        else:
-            screen.news("finished already, and complete", *_told(made, folder))
-        return 0
+        return finish(options.json, made, news=("finished already, and complete", *_told(made, folder)))
     # Everything that can be refused without Keras is refused before seconds go by for importing it.
     from ferplus_keras.finetune.distribution import parse, scope
 
@@ -126,11 +111,7 @@ def _finetune(options: argparse.Namespace) -> int:
                 _how_to_go_on(error, folder)
                 raise
     made["seconds"] = round(time.perf_counter() - start, 1)
-    if options.json:
-        screen.result_json(plain(made))
-        return 0
-    screen.news(*_told(made, folder))
-    return 0
+    return finish(options.json, plain(made), news=_told(made, folder))
 
 
 def _folder(options: argparse.Namespace) -> RunFolder | None:
@@ -143,11 +124,11 @@ def _folder(options: argparse.Namespace) -> RunFolder | None:
     if place is None and not options.dry_run:
         raise BadInputError("Say where the run is to go: --out DIR.")
     if options.resume and options.overwrite:
-        raise BadInputError("--resume goes on with a run and --overwrite replaces it: choose one.")
+        raise BadInputError("--resume continues a run and --overwrite replaces it: choose one.")
     folder = RunFolder(place) if place is not None else None
     if options.resume and folder is not None:
         if not folder.begun:
-            raise BadInputError(f"There is no run in {folder.path} to go on with. Leave --resume out to begin one.")
+            raise BadInputError(f"There is no run in {folder.path} to continue. Leave --resume out to start one.")
         remembered = folder.read_run().get("options", {})
         for name in REMEMBERED:
             if getattr(options, name) is None and isinstance(remembered, dict):
@@ -299,19 +280,16 @@ def _how_to_go_on(error: BaseException, folder: RunFolder) -> None:
     if isinstance(error, BadInputError | CheckFailedError):
         return  # the same again would end in the same way
     if folder.state.exists():
-        screen.notice("", f"The last checkpoint is complete. To go on: {_again(folder)}")
+        screen.notice("", f"The last checkpoint is complete. To continue: {_again(folder)}")
     elif folder.begun:
-        screen.notice("", f"No epoch was finished. To begin again: {_again(folder)}")
+        screen.notice("", f"No epoch was finished. To start again: {_again(folder)}")
 
 
 def _dry_run(run: Run, options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     found = run.rehearse()
-    if options.json:
-        screen.result_json(asdict(found) | {"seconds": found.seconds})
-        return 0
-    screen.result(
+    return finish(options.json, asdict(found) | {"seconds": found.seconds}, (
         f"{options.arch}: {found.parameters:,} parameters, {found.trained_parameters:,} of them trained, in "
         f"{found.precision}",
         f"{found.train_images:,} images to train on, {found.valid_images:,} to validate on",
@@ -322,8 +300,7 @@ def _dry_run(run: Run, options: argparse.Namespace) -> int:
             for stage in found.stages
         ),
         f"about {duration(found.seconds)} altogether; nothing was written",
-    )
-    return 0
+    ))  # fmt: skip
 
 
 def _told(made: dict[str, Any], folder: RunFolder) -> list[str]:

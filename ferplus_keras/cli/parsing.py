@@ -14,6 +14,36 @@ class UsageError(BadInputError):
     """A wrong command line. ``details`` is the usage of the command that was meant."""
 
 
+Kind = Callable[[str], Any] | tuple[str, ...] | None
+Option = tuple[str, dict[str, Any]]
+
+
+def option(name: str, help: str, kind: Kind = None, default: Any = None, **more: Any) -> Option:
+    """An argument of a command: its name and what stands for its value, such as ``--csv FILE`` or ``inputs* INPUT``.
+
+    ``kind`` are its choices, or makes its value of the word. Without kind and value ``--name`` is a flag. ``more`` is
+    argparse's.
+    """
+    name, _, metavar = name.partition(" ")
+    given: dict[str, Any] = {"help": help, "default": default}
+    if name[-1] in "?*+":
+        name, given["nargs"] = name[:-1], name[-1]
+    if metavar:
+        given["metavar"] = metavar
+    if isinstance(kind, tuple):
+        given["choices"] = kind
+    elif kind is not None:
+        given["type"] = kind
+    elif name.startswith("--") and not metavar:
+        given |= {"action": "store_true", "default": False}
+    return name, given | more
+
+
+def repeated(name: str, help: str, kind: Kind = None) -> Option:
+    """An option whose values make a list."""
+    return option(name, help, kind, [], action="append")
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that raises :class:`UsageError`, and prints where everything is printed."""
 
@@ -53,7 +83,7 @@ class Parser(argparse.ArgumentParser):
             return super()._get_value(action, arg_string)
         except argparse.ArgumentError as error:
             if error.message.startswith("invalid "):  # a ValueError of the type's, which Python words after its name
-                raise argparse.ArgumentError(action, f'"{arg_string}" is no number') from None
+                raise argparse.ArgumentError(action, f'"{arg_string}" is not a number') from None
             raise
 
     def refuse(self, left_over: Sequence[str]) -> NoReturn:

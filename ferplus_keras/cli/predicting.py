@@ -6,18 +6,16 @@ import argparse
 import json
 import os
 import sys
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext, suppress
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ferplus_keras.cli import filming, screen
-from ferplus_keras.cli.parsing import number
-from ferplus_keras.cli.progress import Progress
+from ferplus_keras.cli.outcome import Outcome
+from ferplus_keras.cli.parsing import number, option
 from ferplus_keras.cli.requirements import (
     NETWORK_SUFFIXES,
     may_be_network,
@@ -26,14 +24,12 @@ from ferplus_keras.cli.requirements import (
     need_network_before,
     need_place_for,
 )
-from ferplus_keras.cli.shared import SKIPPED, Commands, count, in_the_way, keras_settings, silent_stderr
-from ferplus_keras.durations import duration
+from ferplus_keras.cli.shared import SKIPPED, Commands, count, keras_settings
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.wording import counted, printable
+from ferplus_keras.wording import counted
 
 if TYPE_CHECKING:
     from ferplus_keras.predict.classifier import EmotionClassifier
-    from ferplus_keras.predict.records import Answer, CsvFile
     from ferplus_keras.predict.sources import Ahead, Source
     from ferplus_keras.predict.streaming import Prepared
 
@@ -46,57 +42,32 @@ SHOWN = 5
 
 def add(commands: Commands) -> None:
     """Declare the command of this module."""
-    predict = commands.add(
-        "predict", _predict, "Say which emotion images of faces show.",
+    commands.add(
+        "predict", _predict, "Recognise emotions in images, films or a camera's pictures.",
         "ferplus predict resnet50_ferplus.h5 faces/ --csv emotions.csv",
+        option("model? MODEL", ".h5, .weights.h5, .keras, .onnx, .tflite, a SavedModel or a training run's folder "
+               "(default: the network that comes with the package)"),
+        option("inputs* INPUT", 'images, folders, patterns ("faces/**/*.jpg"), Parquet files, a film, or - for a list '
+               "of names on stdin"),
+        option("--csv FILE", "write the results to FILE as they come", Path),
+        option("--parquet FILE", "with --csv: at the end, write them as Parquet too", Path),
+        option("--resume", "with --csv: continue a run that was interrupted"),
+        option("--annotate DIR", "save images with the results drawn on them", Path),
+        option("--faces", "find faces first, with BlazeFace or OpenCV's Haar cascade (default: none, each image is "
+               "taken as a cropped face)", DETECTORS, nargs="?", const=DETECTORS[0]),
+        option("--margin SHARE", "with --faces: widen each face by this share on each side (default: 0, as in "
+               "FER2013)", number(float, 0, 2, "a share from 0 to 2")),
+        option("--camera N", "read from camera N", number(int, 0, 99, "a camera's number")),
+        option("--step N", "films: use every N-th frame (default: 1)", count),
+        option("--smooth SECONDS", "films: average a face's emotions over about this time (default: 0.5)",
+               number(float, 0, 60, "seconds from 0 to 60")),
+        option("--null", "names on stdin end with a zero byte (find -print0)"),
+        option("--top N", "show the N most probable emotions (default: 3)", count, 3),
+        option("--batch N", "images at a time (default: 32)", count, 32),
+        option("--threads N", "threads that decode images (default: one per processor, up to 4)", count),
+        option("--engine", "ray: use all machines of a Ray cluster (docs/predict.md)", ("local", "ray"), "local"),
+        option("--workers N", "with --engine ray: copies of the network (default: 2)", count),
     )  # fmt: skip
-    predict.add_argument(
-        "model", metavar="MODEL", nargs="?",
-        help=".h5, .weights.h5, .keras, .onnx, .tflite, a SavedModel or a finished run; left out, the trained network "
-        "that comes with the package",
-    )  # fmt: skip
-    predict.add_argument(
-        "inputs", metavar="INPUT", nargs="*",
-        help='images, folders, patterns ("faces/**/*.jpg"), Parquet files, a film, or - for a list of names on stdin',
-    )  # fmt: skip
-    predict.add_argument("--csv", metavar="FILE", type=Path, help="write the results there, as they come")
-    predict.add_argument(
-        "--parquet", metavar="FILE", type=Path, help="with --csv: the same as Parquet, when all is done"
-    )
-    predict.add_argument("--resume", action="store_true", help="go on with the --csv FILE of a run that was cut short")
-    predict.add_argument("--annotate", metavar="DIR", type=Path, help="draw what was seen on the images, into DIR")
-    predict.add_argument(
-        "--faces", nargs="?", choices=DETECTORS, const=DETECTORS[0],
-        help="look for faces, by BlazeFace or with --faces haar by OpenCV's cascade (default: none, each image is "
-        "taken as a cropped face)",
-    )  # fmt: skip
-    predict.add_argument(
-        "--margin", type=_share, default=None, metavar="SHARE",
-        help="with --faces: widen each frame on each side by that share of it (default: 0, as in FER2013)",
-    )  # fmt: skip
-    predict.add_argument("--camera", type=number(int, 0, 99, "a camera's number"), metavar="N", help="watch a camera")
-    predict.add_argument("--step", type=count, metavar="N", help="of a film: look at each N-th frame (default: 1)")
-    predict.add_argument(
-        "--smooth", type=number(float, 0, 60, "seconds from 0 to 60"), metavar="SECONDS",
-        help="of a film: average a face's emotions over about that time (default: 0.5)",
-    )  # fmt: skip
-    predict.add_argument("--null", action="store_true", help="names in the list end with a zero byte (find -print0)")
-    predict.add_argument(
-        "--top", type=count, default=3, metavar="N", help="emotions in the table, most probable first (default: 3)"
-    )
-    predict.add_argument("--batch", type=count, default=32, metavar="N", help="images at a time (default: 32)")
-    predict.add_argument(
-        "--threads", type=count, metavar="N", help="threads that decode (default: the processors, up to 4)"
-    )
-    predict.add_argument(
-        "--engine",
-        choices=("local", "ray"),
-        default="local",
-        help="ray: on all machines of a Ray cluster (docs/predict.md)",
-    )
-    predict.add_argument(
-        "--workers", type=count, metavar="N", help="with --engine ray: copies of the network (default: 2)"
-    )
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -120,17 +91,15 @@ def _answered(options: argparse.Namespace, start: float) -> int:
     ahead = None if options.resume else look_ahead(found())  # what is done is known when the network is open
     if ahead and _nothing_to_do(ahead, options):
         return SKIPPED
-    _settings(options.model)
     if options.engine == "ray":
         return _with_ray(options, start)
 
-    from ferplus_keras.predict.classifier import EmotionClassifier, decoding_threads
+    from ferplus_keras.predict.classifier import decoding_threads
     from ferplus_keras.predict.faces import face_finder
     from ferplus_keras.predict.streaming import Preparation, answer, stream
 
     find = face_finder(options.faces, options.margin or 0.0) if options.faces != "none" else None
-    with silent_stderr():  # TensorFlow greets there before it can be told not to
-        classifier = EmotionClassifier(options.model)
+    classifier = open_classifier(options.model)
     outcome = Outcome(options, classifier.labels, classifier.standin, start)
     draw = _drawing(options, classifier) if options.annotate else None
     sources = ahead.all if ahead else found(done=outcome.done)
@@ -178,14 +147,18 @@ def _list_of_names(options: argparse.Namespace) -> BinaryIO | None:
     return sys.stdin.buffer
 
 
-def _settings(model: str) -> None:
-    """What Keras finds when it is imported, if it is; packages that are missing for a Keras file are all named."""
+def open_classifier(model: str) -> EmotionClassifier:
+    """The network, opened. Packages that are missing for a Keras file are all named."""
+    _need_keras_for(model)
+    from ferplus_keras.predict.classifier import EmotionClassifier
+
+    return EmotionClassifier(model)
+
+
+def _need_keras_for(model: str) -> None:
     if model.lower().endswith((".h5", ".hdf5", ".keras", ".safetensors")):
         keras_settings()
         need("keras", os.environ["KERAS_BACKEND"])
-    else:
-        os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def _nothing_to_do(ahead: Ahead, options: argparse.Namespace) -> bool:
@@ -217,156 +190,25 @@ def _check(options: argparse.Namespace) -> None:
     need_file(options.model, folder=True)
     if options.annotate:
         need_place_for(options.annotate)
-    if options.resume and not options.csv:
-        raise BadInputError("--resume goes on with a file of results: name it with --csv FILE.")
+    ray, listed = options.engine == "ray", "-" in options.inputs
+    for wrong, sentence in (
+        (options.resume and not options.csv, "--resume continues a file of results: name it with --csv FILE."),
+        (options.parquet and not options.csv, "--parquet is made from the file of results: name it with --csv FILE."),
+        (options.margin is not None and options.faces == "none",
+         "--margin widens what --faces cuts out: add --faces, or leave it out."),
+        (options.null and not listed,
+         "--null is about the list on standard input: add - to the inputs, or leave it out."),
+        (ray and not options.csv, "--engine ray is for large sets: name the file of results with --csv FILE."),
+        (ray and (options.annotate or options.faces != "none" or listed),
+         "--engine ray takes folders, patterns and Parquet files, and neither --faces nor --annotate."),
+        (options.workers and not ray, "--workers is about --engine ray: add it, or leave --workers out."),
+    ):  # fmt: skip
+        if wrong:
+            raise BadInputError(sentence)
     if options.parquet:
-        if not options.csv:
-            raise BadInputError("--parquet is made of the file of results: name that with --csv FILE too.")
         from ferplus_keras.predict.parquet import check_parquet
 
         check_parquet()
-    if options.margin is not None and options.faces == "none":
-        raise BadInputError("--margin widens what --faces cuts out: add --faces, or leave it out.")
-    if options.null and "-" not in options.inputs:
-        raise BadInputError("--null is about the list on standard input: add - to the inputs, or leave it out.")
-    if options.engine == "ray" and not options.csv:
-        raise BadInputError("--engine ray is for large sets: name the file of results with --csv FILE.")
-    if options.engine == "ray" and (options.annotate or options.faces != "none" or "-" in options.inputs):
-        raise BadInputError(
-            "--engine ray takes folders, patterns and Parquet files, and neither --faces nor --annotate."
-        )
-    if options.workers and options.engine != "ray":
-        raise BadInputError("--workers is about --engine ray: add it, or leave --workers out.")
-
-
-class Total:
-    """How many images there are, counted beside the work, and how long the rest will take."""
-
-    def __init__(self) -> None:
-        self.images: int | None = None
-        self._first: tuple[int, float] | None = None
-
-    def count(self, inputs: list[str], done: int) -> None:
-        """Count what ``inputs`` name, less those ``done`` before, in a thread; nothing is opened."""
-        from ferplus_keras.predict.sources import RowGroup, find_places
-
-        def look() -> None:
-            with suppress(BadInputError, OSError):  # they are met again where the work is done, and said there
-                places = find_places(inputs)
-                self.images = sum(each.rows if isinstance(each, RowGroup) else 1 for each in places) - done
-
-        threading.Thread(target=look, daemon=True).start()
-
-    def progress(self, done: int) -> str:
-        """``64 of 1,000 images, 20.5 images/s, 46 s left``. The first batch is no measure: there a network warms up."""
-        now = time.perf_counter()
-        of = f" of {self.images:,}" if self.images else ""
-        if self._first is None:
-            self._first = (done, now)
-        before, begun = self._first
-        if done == before:
-            return f"{done:,}{of} images"
-        pace = (done - before) / max(now - begun, 1e-9)
-        left = f", {duration(max(0, self.images - done) / pace)} left" if self.images else ""
-        return f"{done:,}{of} images, {pace:.1f} images/s{left}"
-
-
-class Outcome:
-    """Where answers go: the table or JSON lines on standard output, the file, and the count at the end."""
-
-    def __init__(
-        self, options: argparse.Namespace, labels: tuple[str, ...], standin: bool, start: float, *, film: bool = False
-    ) -> None:
-        from ferplus_keras.predict.records import CsvFile
-
-        self.options, self.labels, self.standin = options, labels, standin
-        self.ready, self.total = time.perf_counter(), Total()
-        self.loading = self.ready - start
-        self.say = Progress()
-        self.model = Path(options.model).name
-        self.file: CsvFile | None = None
-        if options.csv:
-            self.file = CsvFile(options.csv, labels, _identity(Path(options.model)), resume=options.resume, film=film)
-        self.done = self.file.done if self.file else None
-        self.before = len(self.done) if self.done is not None else 0
-        self.images = self.faces = self.skipped = self.without = 0
-        self.headed = False
-        self.replaced = in_the_way(options.csv) if options.csv else ""
-
-    def __enter__(self) -> Outcome:
-        return self
-
-    def __exit__(self, kind: Any, *_error: object) -> None:
-        if self.file and kind is not None:
-            with suppress(OSError):  # of a disk that is full, which has been said
-                self.file.close()
-            if self.file.partial.exists():
-                self.say.line(f"what was found so far is in {self.file.partial}; --resume goes on with it")
-
-    def take(self, answers: list[Answer]) -> None:
-        """Put ``answers`` out."""
-        if self.file:
-            self.file.write(answers)
-        for each in answers:
-            self.images += 1
-            self.faces += len(each.predictions)
-            if each.error:
-                self.skipped += 1
-                self.say.line(f"skipped: {each.input}: {each.error}")
-            elif not each.predictions:
-                self.without += 1
-        if self.options.json:
-            screen.result(*(json.dumps(row, allow_nan=False) for each in answers for row in each.rows(self.model)))
-        elif not self.file:
-            self._table(answers)
-        self.say.passing(f"{self.total.progress(self.images)}, {self.skipped:,} skipped")
-
-    def _table(self, answers: Iterable[Answer]) -> None:
-        lines = []
-        for each in answers:
-            for face, found in enumerate(each.predictions, 1):
-                rest = sorted(found.probabilities.items(), key=lambda pair: -pair[1])[1 : self.options.top]
-                following = ", ".join(f"{printable(label)} {100 * value:.1f} %" for label, value in rest)
-                name = printable(each.input)
-                if each.boxes:
-                    left, top, right, bottom = each.boxes[face - 1]
-                    name += f" face {face} ({left}, {top}, {right}, {bottom})"
-                emotion = printable(found.emotion)
-                lines.append(f"{emotion:<10} {100 * found.confidence:5.1f} %  {name:<40}  {following}".rstrip())
-            if not each.predictions and not each.error:
-                lines.append(f"{'no face':<10} {'':>7}  {printable(each.input)}")
-        if lines and not self.headed:
-            lines.insert(0, f"{'emotion':<10} {'':>7}  {'image':<40}  next")
-            self.headed = True
-        screen.result(*lines)
-
-    def finish(self) -> int:
-        """Say what was done, and give the exit code."""
-        nothing = self.images == 0 and not self.before
-        path = self.file.finish() if self.file and not nothing else None
-        if path and self.options.parquet:
-            from ferplus_keras.predict.parquet import write_parquet
-
-            write_parquet(path, self.labels, self.options.parquet)
-        if nothing:
-            if self.file:
-                self.file.close()
-            raise BadInputError("There is no image in the inputs: the list is empty.")
-        seconds, errors = time.perf_counter() - self.ready, self.file.errors if self.file else 0
-        told = [f"{counted(self.images - self.skipped, 'image')} in {duration(seconds)}"]
-        told.append(f"{duration(self.loading)} to load the network")
-        if self.options.faces != "none":
-            told.append(counted(self.faces, "face"))
-            told.append(f"{counted(self.without, 'image')} without a face")
-        if self.skipped:
-            told.append(f"{self.skipped:,} skipped")
-        if self.before:
-            told.append(f"{self.before:,} done before" + (f", {errors:,} of them skipped" if errors else ""))
-        written = [str(each) for each in (path, self.options.parquet, self.options.annotate) if each]
-        self.say.line("; ".join(told) + (f": {', '.join(written)}{self.replaced}" if written else ""))
-        if self.standin:
-            self.say.line(f"STAND-IN: the weights of {self.model} are made up, and so are these emotions.")
-        return SKIPPED if self.skipped or errors else 0
 
 
 def _drawing(
@@ -389,8 +231,8 @@ def _drawing(
 def _with_ray(options: argparse.Namespace, start: float) -> int:
     from ferplus_keras.predict.rays import predict_with_ray, ready
 
-    with silent_stderr() if not options.model.lower().endswith(".onnx") else nullcontext():
-        labels, standin = ready(options.model)
+    _need_keras_for(options.model)
+    labels, standin = ready(options.model)
     outcome = Outcome(options, labels, standin, start)
     with outcome:
         for answers in predict_with_ray(
@@ -398,13 +240,3 @@ def _with_ray(options: argparse.Namespace, start: float) -> int:
         ):
             outcome.take(answers)
     return outcome.finish()
-
-
-def _identity(path: Path) -> str:
-    """The model's name and the beginning of its SHA-256: what ``--resume`` knows it by."""
-    from ferplus_keras.files.hashing import sha256_of
-
-    return f"{path.name}@{sha256_of(path)[:12]}"
-
-
-_share = number(float, 0, 2, "a share from 0 to 2")

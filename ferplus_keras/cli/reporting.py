@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ferplus_keras.cli import screen
 from ferplus_keras.cli.accuracy import PROTOCOL_NAMES
+from ferplus_keras.cli.parsing import option
 from ferplus_keras.cli.progress import Progress
 from ferplus_keras.cli.requirements import need, need_file
-from ferplus_keras.cli.shared import Commands, add_data, count, in_the_way, start_keras, typed_again
+from ferplus_keras.cli.shared import DATA, Commands, count, finish, in_the_way, start_keras, typed_again
 from ferplus_keras.durations import duration
 from ferplus_keras.wording import counted
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 def add(commands: Commands) -> None:
     """Declare the command of this module."""
-    report = commands.add(
-        "report", _report, "Make a page of real faces: probabilities beside the votes, and heat maps.",
+    commands.add(
+        "report", _report, "Make a web page of FERPlus faces: probabilities, votes and heat maps.",
         "ferplus report senet50_ferplus.h5 --data fer2013/ --out faces.html",
+        option("model MODEL", "a network in any supported format"),
+        DATA,
+        option("--split", "default: test", ("train", "val", "test"), "test"),
+        option("--protocol", "default: albanie", PROTOCOL_NAMES, PROTOCOL_NAMES[0]),
+        option("--limit N", "only the first N images of the split", count),
+        option("--out FILE", "default: MODEL.faces.html, in this folder", Path),
     )  # fmt: skip
-    report.add_argument("model", metavar="MODEL", help="a network in any format that is read")
-    add_data(report)
-    report.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")
-    report.add_argument("--protocol", choices=PROTOCOL_NAMES, default=PROTOCOL_NAMES[0], help="default: albanie")
-    report.add_argument("--limit", type=count, metavar="N", help="the first N images of the split only")
-    report.add_argument("--out", metavar="FILE", type=Path, help="default: MODEL.faces.html, in this folder")
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -68,15 +68,11 @@ def _report(options: argparse.Namespace) -> int:
     page = gallery_page(looks, network, dataset, protocol, options.split, typed_again("report", options, "out"), now)
     write_text(target, render_page(page))
     right, shown = int(looks.correct.sum()), sum(len(group.indices) for group in groups(looks))
-    if options.json:
-        told = {"page": str(target), "images": len(looks.rows), "correct": right, "shown": shown,
-                "standin": network.standin}  # fmt: skip
-        screen.result_json(told)
-        return 0
     standin = "; STAND-IN weights, which mean nothing" if network.standin else ""
-    screen.news(
+    found = {"page": str(target), "images": len(looks.rows), "correct": right, "shown": shown,
+             "standin": network.standin}  # fmt: skip
+    return finish(options.json, found, news=(
         f"{target}{replaced}",
         f"{right:,} of {counted(len(looks.rows), 'image')} right{standin}; {shown} shown, "
         f"in {duration(time.perf_counter() - start)} altogether",
-    )
-    return 0
+    ))  # fmt: skip

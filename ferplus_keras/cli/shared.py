@@ -6,16 +6,16 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ferplus_keras.cli import screen
-from ferplus_keras.cli.parsing import Parser, number
+from ferplus_keras.cli.parsing import Option, Parser, number, option
 from ferplus_keras.cli.requirements import backend_of_environment, need
 from ferplus_keras.errors import CheckFailedError
-from ferplus_keras.quiet import silent_stderr
+from ferplus_keras.quiet import import_keras
 
 if TYPE_CHECKING:
     from convert.pipeline import Made
@@ -44,12 +44,21 @@ class Commands:
         self._level = parser.add_subparsers(title=title, required=True, metavar=metavar)
         self._groups: dict[str, Commands] = {}
 
-    def add(self, name: str, run: Run, summary: str, example: str) -> Parser:
-        """A command with ``--help`` (the summary, an example and the exit codes) and ``--json``; ``run`` does it."""
+    def add(
+        self, name: str, run: Run, summary: str, example: str, *options: Option, **groups: tuple[Option, ...]
+    ) -> None:
+        """A command with these ``options`` and ``--json``, and an example in its help; ``run`` does it.
+
+        ``groups`` are further options, under titles of their own.
+        """
         added = self._parser(name, summary, example)
-        added.add_argument("--json", action="store_true", help="print the result, or the error, as JSON")
+        as_json = option("--json", "print the result, or the error, as JSON")
+        declared: list[tuple[argparse._ActionsContainer, tuple[Option, ...]]] = [(added, (as_json, *options))]
+        declared += [(added.add_argument_group(title.replace("_", " ")), some) for title, some in groups.items()]
+        for place, some in declared:
+            for name, given in some:
+                place.add_argument(name, **given)
         added.set_defaults(run=run, parser=added)
-        return added
 
     def group(self, name: str, summary: str, example: str, *, title: str, metavar: str) -> Commands:
         """A command that has commands of its own; asked for again, it is the same one."""
@@ -67,40 +76,22 @@ class Commands:
 def verify_group(commands: Commands) -> Commands:
     """``ferplus verify``, to which several modules add."""
     return commands.group(
-        "verify", "Hold a file against its source, or against data.",
+        "verify", "Check a file against its source, or measure it on data.",
         "ferplus verify parity resnet50_ferplus.h5 --against resnet50_ferplus_dag.pth", title="checks", metavar="CHECK",
     )  # fmt: skip
 
 
-def add_reports(command: argparse.ArgumentParser) -> None:
-    """``--report DIR`` of the commands that check several files."""
-    command.add_argument(
-        "--report", metavar="DIR", type=Path,
-        help="where each file's report goes, in a folder of its own (default: weights/reports)",
-    )  # fmt: skip
-
-
-def add_key(command: argparse.ArgumentParser) -> None:
-    """``--key NAME`` of the commands that read a checkpoint."""
-    command.add_argument(
-        "--key", metavar="NAME", help="the network that is meant where a file holds several, such as model_ema"
-    )
-
-
-def add_channels(command: argparse.ArgumentParser) -> None:
-    """``--channels`` of the commands that write ONNX files."""
-    command.add_argument(
-        "--channels", choices=("first", "last"),
-        help="ONNX: images as 3 x 224 x 224, or 224 x 224 x 3 (default: first)",
-    )  # fmt: skip
-
-
-def add_data(command: argparse.ArgumentParser) -> None:
-    """``--data PATH`` of the commands that look at FERPlus's images."""
-    command.add_argument(
-        "--data", metavar="PATH",
-        help="fer2013.csv with fer2013new.csv, Microsoft's folders, or a .zip of either (default: $FERPLUS_DATA)",
-    )  # fmt: skip
+#: Options of several commands.
+REPORTS = option(
+    "--report DIR", "write each file's report into a folder of its own in DIR (default: weights/reports)", Path
+)
+KEY = option("--key NAME", "which network to take from a file that holds several, such as model_ema")
+CHANNELS = option(
+    "--channels", "ONNX: take images as 3 x 224 x 224, or as 224 x 224 x 3 (default: first)", ("first", "last")
+)
+DATA = option(
+    "--data PATH", "fer2013.csv with fer2013new.csv, Microsoft's folders, or a .zip of either (default: $FERPLUS_DATA)"
+)
 
 
 def typed_again(command: str, options: argparse.Namespace, *left_out: str) -> str:
@@ -110,14 +101,21 @@ def typed_again(command: str, options: argparse.Namespace, *left_out: str) -> st
     """
     from ferplus_keras.dataset import DATA_VARIABLE
 
-    words = ["ferplus", *command.split(), *(getattr(options, "models", None) or [options.model])]
     given = vars(options) | {"data": options.data or os.environ.get(DATA_VARIABLE)}
-    for name, value in given.items():
-        if name in ("run", "parser", "model", "models", "json", *left_out) or value is None or value is False:
-            continue
-        flag = f"--{name.replace('_', '-')}"
-        words += [flag] if value is True else [flag, f"{value:g}" if isinstance(value, float) else str(value)]
-    return shlex.join(words)
+    shown = [name for name in given if name not in ("run", "parser", "model", "models", "json", *left_out)]
+    models = getattr(options, "models", None) or [options.model]
+    return shlex.join(["ferplus", *command.split(), *models, *spelled(given, shown)])
+
+
+def spelled(given: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """The words that give the options of these ``names`` their values again; what was not given is left out."""
+    words = []
+    for name in names:
+        values = given[name] if isinstance(given[name], list) else [given[name]]
+        for value in values:
+            if value is not None and value is not False:
+                words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return words
 
 
 def keras_settings(backend: str | None = None) -> None:
@@ -127,15 +125,13 @@ def keras_settings(backend: str | None = None) -> None:
     """
     if backend or "keras" not in sys.modules:
         os.environ["KERAS_BACKEND"] = backend or backend_of_environment()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def start_keras(backend: str | None = None) -> None:
     """Import Keras with these settings, unheard. Raises :class:`BadInputError` naming all packages that are missing."""
     keras_settings(backend)
     need("keras", os.environ.get("KERAS_BACKEND", "tensorflow"))
-    with silent_stderr():  # TensorFlow greets there before it can be told not to
-        import keras  # noqa: F401
+    import_keras()
 
 
 def reports_folder_of(options: argparse.Namespace) -> Path:
@@ -147,14 +143,28 @@ def reports_folder_of(options: argparse.Namespace) -> Path:
 
 
 def report(made: list[Made], as_json: bool) -> int:
+    """The end of a command that converted or checked several files."""
     from convert.pipeline import failed, table
 
+    wrong = "A converted file is not the same function as its source: do not use it." if failed(made) else ""
+    return finish(as_json, [plain(asdict(each)) for each in made], news=("", *table(made).split("\n")), failed=wrong)
+
+
+def finish(
+    as_json: bool, data: Any, lines: Iterable[str] = (), *, news: Iterable[str] = (), failed: str | None = None
+) -> int:
+    """The end of a command: its result as JSON, or else the ``lines`` that were asked for and the ``news`` of it.
+
+    Where it ``failed``, which says why, the exit code is 1: for JSON it is returned, else :class:`CheckFailedError`.
+    """
     if as_json:
-        screen.result_json([plain(asdict(each)) for each in made])
-        return 1 if failed(made) else 0
-    screen.news("", *table(made).split("\n"))
-    if failed(made):
-        raise CheckFailedError("A converted file is not the same function as its source: do not use it.")
+        screen.result_json(data)
+        return CheckFailedError.exit_code if failed else 0
+    if shown := tuple(lines):
+        screen.result(*shown)
+    screen.news(*news)
+    if failed:
+        raise CheckFailedError(failed)
     return 0
 
 
@@ -163,14 +173,13 @@ def sayer(as_json: bool) -> Callable[[str], None]:
     return screen.notice if as_json else screen.news
 
 
-def progress(as_json: bool) -> Callable[[str], None]:
-    """Progress lines on standard error; none where a machine is to read the result."""
-    return (lambda _line: None) if as_json else screen.notice
-
-
 def in_the_way(path: str | os.PathLike[str]) -> str:
     """What to add to the news that ``path`` was written, asked before: "" when nothing was there."""
     return "; it replaced what was there" if os.path.lexists(path) else ""
+
+
+def standin_sentence(name: str) -> str:
+    return f"{name} is a STAND-IN with made-up weights: its predictions mean nothing."
 
 
 def plain(value: Any) -> Any:
@@ -184,28 +193,3 @@ def plain(value: Any) -> Any:
 seed = number(int, 0, 2**63 - 1, "at least 0")
 count = number(int, 1, 2**63 - 1, "at least 1")
 tolerance = number(float, sys.float_info.min, sys.float_info.max, "a number above 0")
-
-
-__all__ = [
-    "EXIT_CODES",
-    "SKIPPED",
-    "Commands",
-    "Run",
-    "add_channels",
-    "add_data",
-    "add_reports",
-    "count",
-    "in_the_way",
-    "keras_settings",
-    "plain",
-    "progress",
-    "report",
-    "reports_folder_of",
-    "sayer",
-    "seed",
-    "silent_stderr",
-    "start_keras",
-    "tolerance",
-    "typed_again",
-    "verify_group",
-]  # fmt: skip

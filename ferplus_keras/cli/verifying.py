@@ -12,90 +12,82 @@ from pathlib import Path
 from typing import Any
 
 from ferplus_keras.cli import screen
+from ferplus_keras.cli.parsing import option, repeated
+from ferplus_keras.cli.progress import Progress
 from ferplus_keras.cli.requirements import BACKENDS, backend_of_environment, need, need_file
 from ferplus_keras.cli.shared import (
+    DATA,
+    KEY,
+    REPORTS,
     Commands,
-    add_key,
-    add_reports,
     count,
+    finish,
     keras_settings,
-    progress,
     report,
     reports_folder_of,
     sayer,
     seed,
-    silent_stderr,
+    spelled,
     start_keras,
     tolerance,
     verify_group,
 )
-from ferplus_keras.errors import BadInputError, CheckFailedError
+from ferplus_keras.errors import BadInputError
+from ferplus_keras.quiet import import_keras
 from ferplus_keras.wording import all_printable
+
+#: Options of a parity check that change its result.
+RELEVANT = ("n", "seed", "images", "reference_code", "key", "float64", "float32", "no_onnx")
+
+SEED = option("--seed SEED", "seed of the generated images (default: 0)", seed, 0)
 
 
 def add(commands: Commands) -> None:
     """Declare the commands of this module."""
     checks = verify_group(commands)
-    everything = checks.add(
-        "all", _verify_all, "Check every file in weights/output against its source: what `make verify` runs.",
-        "ferplus verify all",
+    checks.add(
+        "all", _verify_all, "Check every file in weights/output against its source (what `make verify` runs).",
+        "ferplus verify all", REPORTS,
     )  # fmt: skip
-    add_reports(everything)
-    parity = checks.add(
-        "parity", _verify_parity, "Run a Keras or ONNX file and its source on the same images and compare every layer.",
+    checks.add(
+        "parity", _verify_parity, "Run a converted file beside its source and compare every layer.",
         "ferplus verify parity resnet50_ferplus.h5 --against resnet50_ferplus_dag.pth",
+        option("model MODEL", ".h5, .keras, .weights.h5, .onnx, .tflite or a SavedModel"),
+        option("--against SOURCE", "the checkpoint it was made from", required=True),
+        option("--images DIR", "a folder of images (default: generated ones)"),
+        option("--n N", "how many images (default: 4)", count, 4),
+        SEED,
+        option("--float64 TOL", "relative tolerance in float64 (default: 1e-12)", tolerance),
+        option("--float32 TOL", "relative tolerance in float32 (default: 5e-5)", tolerance),
+        repeated("--backend", "Keras's backend; may be repeated (default: $KERAS_BACKEND, else tensorflow)",
+                 (*BACKENDS, "all")),
+        option("--reference-code FILE", "also compare with this PyTorch code, such as a *_dag.py: IT IS EXECUTED"),
+        KEY,
+        option("--no-onnx", "do not compare with ONNX Runtime too"),
+        option("--shown-as PATH", argparse.SUPPRESS),  # a file that waits for its name
+        option("--report DIR", "write parity.json, junit.xml, report.md and report.html to DIR"),
     )  # fmt: skip
-    parity.add_argument("model", metavar="MODEL", help=".h5, .keras, .weights.h5, .onnx, .tflite or a SavedModel")
-    parity.add_argument("--against", metavar="SOURCE", required=True, help="the checkpoint it was made from")
-    parity.add_argument(
-        "--images", metavar="DIR", help="a folder of images (default: seeded natural-statistics images)"
-    )
-    parity.add_argument("--n", type=count, default=4, metavar="N", help="number of images (default: 4)")
-    parity.add_argument("--seed", type=seed, default=0, help="seed of the images (default: 0)")
-    parity.add_argument(
-        "--float64", type=tolerance, metavar="TOL", help="relative tolerance in float64 (default: 1e-12)"
-    )
-    parity.add_argument(
-        "--float32", type=tolerance, metavar="TOL", help="relative tolerance in float32 (default: 5e-5)"
-    )
-    parity.add_argument(
-        "--backend", choices=(*BACKENDS, "all"), action="append", default=[],
-        help="Keras's backend; may be repeated (default: $KERAS_BACKEND, else tensorflow)",
-    )  # fmt: skip
-    parity.add_argument(
-        "--reference-code", metavar="FILE",
-        help="the network's own PyTorch code, such as a *_dag.py, as a further reference: IT IS EXECUTED",
-    )  # fmt: skip
-    add_key(parity)
-    parity.add_argument("--no-onnx", action="store_true", help="leave ONNX Runtime out as a further reference")
-    parity.add_argument("--shown-as", metavar="PATH", help=argparse.SUPPRESS)  # a file that waits for its name
-    parity.add_argument("--report", metavar="DIR", help="write parity.json, junit.xml, report.md and report.html there")
-
-    same = checks.add(
-        "same", _verify_same, "Say whether two files of any formats are the same network.",
+    checks.add(
+        "same", _verify_same, "Tell whether two files, of any formats, hold the same network.",
         "ferplus verify same resnet50_ferplus_dag.pth resnet50_ferplus.onnx",
+        option("a A", "a checkpoint or model, in any supported format"),
+        option("b B", "the file to compare it with"),
+        option("--n N", "images to run if the numbers differ (default: 2)", count, 2),
+        SEED,
     )  # fmt: skip
-    same.add_argument("a", metavar="A", help="a checkpoint or model in any format that is read")
-    same.add_argument("b", metavar="B", help="another")
-    same.add_argument(
-        "--n", type=count, default=2, metavar="N", help="images to run if the numbers differ (default: 2)"
-    )
-    same.add_argument("--seed", type=seed, default=0, help="seed of the images (default: 0)")
-
-    trained = checks.add(
-        "trained", _verify_trained, "Repeat the recorded accuracies of the networks that come with the package.",
+    checks.add(
+        "trained", _verify_trained, "Measure the accuracy of the shipped networks again, and compare with the record.",
         "ferplus verify trained --data fer2013",
+        DATA,
+        option("--record", "print the entries for weights/manifest.toml instead"),
     )  # fmt: skip
-    trained.add_argument("--data", metavar="PATH", help="FERPlus (default: $FERPLUS_DATA, or where it is found)")
-    trained.add_argument("--record", action="store_true", help="print what belongs in the manifest instead")
-
-    release = commands.add(
-        "release", _release, "Make a finished run one of the networks that come with the package, in float16.",
+    commands.add(
+        "release", _release, "Ship a finished run's network with the package, in float16 (for maintainers).",
         "ferplus release runs/scratch --out weights/trained/resnet50_ferplus",
+        option("folder RUN", "the folder of a finished run", Path),
+        option("--out DIR", "such as weights/trained/NAME", Path, required=True),
+        DATA,
     )  # fmt: skip
-    release.add_argument("folder", metavar="RUN", type=Path, help="the folder of a finished training")
-    release.add_argument("--out", metavar="DIR", type=Path, required=True, help="weights/trained/NAME")
-    release.add_argument("--data", metavar="PATH", help="FERPlus (default: $FERPLUS_DATA)")
 
 
 def _release(options: argparse.Namespace) -> int:
@@ -109,11 +101,8 @@ def _release(options: argparse.Namespace) -> int:
     dataset = load_ferplus(options.data, progress=say.passing)
     start_keras()
     made = ship(options.folder, options.out, dataset, say.step)
-    if options.json:
-        screen.result_json(made.as_dict())
-        return 0
-    screen.result(*map(str, made.halving), "this belongs in weights/manifest.toml:", "", *made.manifest.split("\n"))
-    return 0
+    lines = *map(str, made.halving), "this belongs in weights/manifest.toml:", "", *made.manifest.split("\n")
+    return finish(options.json, made.as_dict(), lines)
 
 
 def _verify_trained(options: argparse.Namespace) -> int:
@@ -134,13 +123,9 @@ def _verify_trained(options: argparse.Namespace) -> int:
         return 0
     repeated = [each for network in shipped().values() for each in repeat(network, dataset, say.step)]
     passed = all(each.passed for each in repeated)
-    if options.json:
-        screen.result_json({"passed": passed, "figures": [each.as_dict() for each in repeated]})
-        return 0 if passed else 1
-    screen.result(*table(repeated).split("\n"))
-    if not passed:
-        raise CheckFailedError("A trained network is not as often right as was recorded of it.")
-    return 0
+    figures = {"passed": passed, "figures": [each.as_dict() for each in repeated]}
+    wrong = None if passed else "A trained network is not as often right as was recorded of it."
+    return finish(options.json, figures, table(repeated).split("\n"), failed=wrong)
 
 
 def _verify_same(options: argparse.Namespace) -> int:
@@ -149,19 +134,14 @@ def _verify_same(options: argparse.Namespace) -> int:
     from verify.same import check_same
 
     result = check_same(
-        options.a, options.b, images=options.n, seed=options.seed,
-        progress=progress(options.json),
+        options.a, options.b, images=options.n, seed=options.seed, progress=Progress(quiet=options.json).line
+    )
+    numbers = [f"numbers   {result.tensors.summary}"] if result.tensors and not result.tensors.passed else []
+    return finish(
+        options.json, result.as_dict(), [*numbers, f"verdict   {result.summary}"],
+        news=[f"checked in {result.seconds:.1f} s"] * result.passed,
+        failed=None if result.passed else f"{result.a.name} and {result.b.name} are not the same network.",
     )  # fmt: skip
-    if options.json:
-        screen.result_json(result.as_dict())
-        return 0 if result.passed else 1
-    if result.tensors is not None and not result.tensors.passed:
-        screen.result(f"numbers   {result.tensors.summary}")
-    screen.result(f"verdict   {result.summary}")
-    if not result.passed:
-        raise CheckFailedError(f"{result.a.name} and {result.b.name} are not the same network.")
-    screen.news(f"checked in {result.seconds:.1f} s")
-    return 0
 
 
 def _verify_all(options: argparse.Namespace) -> int:
@@ -198,15 +178,13 @@ def _verify_parity(options: argparse.Namespace) -> int:
         from verify.report import write_report
 
         reports = write_report(result, Path(options.report))
-    if options.json:
-        screen.result_json(result)
-        return 0 if result["passed"] else 1
-    screen.result(*as_text(all_printable(result)).split("\n"))
-    screen.news(*(f"  report: {path}" for path in reversed(reports)))
-    if not result["passed"]:
-        raise CheckFailedError(f"{result['model']['name']} is not the same function as {result['source']['name']}.")
-    screen.news(f"the same function, checked in {result['seconds']:.0f} s")
-    return 0
+    news = [f"  report: {path}" for path in reversed(reports)]
+    news += [f"the same function, checked in {result['seconds']:.0f} s"] * result["passed"]
+    wrong = f"{result['model']['name']} is not the same function as {result['source']['name']}."
+    return finish(
+        options.json, result, as_text(all_printable(result)).split("\n"), news=news,
+        failed=None if result["passed"] else wrong,
+    )  # fmt: skip
 
 
 def _parity_here(options: argparse.Namespace, backend: str) -> dict[str, Any]:
@@ -214,12 +192,10 @@ def _parity_here(options: argparse.Namespace, backend: str) -> dict[str, Any]:
     keras_settings(backend)
     # Two or three libraries take turns on the same cores: threads that wait in a busy loop would double the time.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    with silent_stderr():  # TensorFlow greets there before it can be told not to
-        from verify.parity import check_parity
-        from verify.result import as_result
-
-        with suppress(ImportError):  # an ONNX file needs none
-            import keras  # noqa: F401
+    with suppress(ImportError):  # an ONNX file needs none
+        import_keras()
+    from verify.parity import check_parity
+    from verify.result import as_result
 
     chosen = (("float64", options.float64), ("float32", options.float32))
     parity = check_parity(
@@ -232,7 +208,7 @@ def _parity_here(options: argparse.Namespace, backend: str) -> dict[str, Any]:
         reference_code=Path(options.reference_code) if options.reference_code else None,
         key=options.key,
         onnx=not options.no_onnx and find_spec("onnxruntime") is not None and find_spec("onnx") is not None,
-        progress=progress(options.json),
+        progress=Progress(quiet=options.json).line,
     )
     return as_result(parity, Path(options.against), _command(options))
 
@@ -246,24 +222,12 @@ def _parity_on_each(options: argparse.Namespace, backends: Sequence[str]) -> dic
     for backend in backends:
         if not options.json:
             screen.notice(f"{Path(options.model).name}: Keras on {backend}")
-        extra = _passed_on(options) if backend == backends[0] else [*_passed_on(options), "--no-onnx"]
+        extra = [*spelled(vars(options), RELEVANT), *["--no-onnx"] * (backend != backends[0] and not options.no_onnx)]
         results.append(parity_in_own_process(Path(options.model), Path(options.against), backend, extra))
     return merged(results) | {"command": _command(options)}
 
 
 def _command(options: argparse.Namespace) -> str:
     """What to type to repeat the check."""
-    backends = [word for backend in options.backend for word in ("--backend", backend)]
-    typed = ["ferplus", "verify", "parity", options.shown_as or options.model, "--against", options.against]
-    return shlex.join([*typed, *_passed_on(options), *backends])
-
-
-def _passed_on(options: argparse.Namespace) -> list[str]:
-    """The options of a parity check that change its result."""
-    typed = ["--n", str(options.n), "--seed", str(options.seed)]
-    for name in ("images", "reference_code", "key", "float64", "float32"):
-        if value := getattr(options, name):
-            typed += [f"--{name.replace('_', '-')}", str(value)]
-    if options.no_onnx:
-        typed.append("--no-onnx")
-    return typed
+    again = spelled(vars(options), ("against", *RELEVANT, "backend"))
+    return shlex.join(["ferplus", "verify", "parity", options.shown_as or options.model, *again])

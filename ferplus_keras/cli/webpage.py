@@ -5,27 +5,20 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ferplus_keras.cli import screen
+from ferplus_keras.cli.parsing import option
 from ferplus_keras.cli.requirements import need, need_file
-from ferplus_keras.cli.shared import Commands, in_the_way
+from ferplus_keras.cli.shared import Commands, finish, in_the_way
 
 
 def add(commands: Commands) -> None:
     """Declare the command of this module."""
-    page = commands.add(
-        "webpage", _webpage, "Make one HTML file in which a network runs in the browser, offline.",
+    commands.add(
+        "webpage", _webpage, "Make one HTML file that runs a network in the browser, offline.",
         "ferplus webpage resnet50_ferplus.onnx --out emotions.html",
-    )  # fmt: skip
-    page.add_argument(
-        "model", metavar="MODEL", nargs="?",
-        help=".onnx, which `ferplus convert` makes; left out, the trained network that comes with the package",
-    )  # fmt: skip
-    page.add_argument(
-        "--out", metavar="FILE", type=Path, default=Path("emotions.html"), help="default: emotions.html, in this folder"
-    )
-    page.add_argument(
-        "--runtime", metavar="FILE", type=Path,
-        help="npm's onnxruntime-web-1.30.0.tgz (default: npm brings it, and it is kept beside the weights)",
+        option("model? MODEL", "an .onnx file from `ferplus convert` (default: the network that comes with the "
+               "package)"),
+        option("--out FILE", "default: emotions.html, in this folder", Path, Path("emotions.html")),
+        option("--runtime FILE", "npm's onnxruntime-web-1.30.0.tgz (default: downloaded by npm once)", Path),
     )  # fmt: skip
 
 
@@ -39,8 +32,5 @@ def _webpage(options: argparse.Namespace) -> int:
     replaced = in_the_way(target)
     write_webpage(Path(options.model) if options.model else None, target, options.runtime)
     size = target.stat().st_size
-    if options.json:
-        screen.result_json({"page": str(target), "bytes": size})
-    else:
-        screen.news(f"{target}{replaced}", f"{size / 1e6:.1f} MB; open it in a browser, no server is needed")
-    return 0
+    news = f"{target}{replaced}", f"{size / 1e6:.1f} MB; open it in a browser, no server is needed"
+    return finish(options.json, {"page": str(target), "bytes": size}, news=news)

@@ -191,6 +191,3 @@ def _shape(shape: Any, include_top: bool) -> tuple[int | None, int | None, int]:
     if any(side is not None and side < MIN_SIZE for side in shape[:2]):
         raise ValueError(f"avg_pool looks at 7 x 7, so images are at least {MIN_SIZE} x {MIN_SIZE}, not {shape}")
     return tuple(shape)  # type: ignore[return-value]
-
-
-__all__ = ["VGGFace", "get_layer", "is_keras_3", "keras_of", "layer_name", "load"]

@@ -71,12 +71,12 @@ class Input:
             elif size := SIZE.fullmatch(word):
                 height, width = map(int, size.groups())
                 if height != width or not MIN_SIDE <= height <= MAX_SIDE:
-                    raise _wrong(text, f"{word} is no square of {MIN_SIDE} to {MAX_SIDE} pixels")
+                    raise _wrong(text, f"{word} is not a square of {MIN_SIDE} to {MAX_SIDE} pixels")
                 said = {"side": height}
             elif limits := RANGE.fullmatch(word):
                 low, high = map(float, limits.groups())
                 if not -1e6 < low < high < 1e6:
-                    raise _wrong(text, f"{word} is no range")
+                    raise _wrong(text, f"{word} is not a range")
                 said = {"range": (low, high)}
             else:
                 raise _wrong(text, f"{word[:40]!r} is not understood")
@@ -121,7 +121,7 @@ class Card:
             said = tomllib.loads(content.decode())
         except (ValueError, RecursionError):  # TOMLDecodeError and UnicodeDecodeError are among them
             raise BadInputError(
-                f"{card} is no TOML. Write `input = ...` and `classes = [...]`, or remove it."
+                f"{card} is not TOML. Write `input = ...` and `classes = [...]`, or remove it."
             ) from None
         line, classes = said.get("input"), said.get("classes")
         good = isinstance(classes, list) and all(isinstance(each, str) for each in classes)
@@ -176,6 +176,3 @@ def _wrong(line: str, problem: str) -> BadInputError:
         f'The input "{line[:80]}" cannot be taken: {problem}. An example: "gray 48x48 0..1", or "bgr 224x224 0..255 '
         'mean 103.9,116.8,123.7 std 1 channels-first".'
     )
-
-
-__all__ = ["BGR", "GRAY", "NO_CARD", "RGB", "Card", "Input", "card_of"]

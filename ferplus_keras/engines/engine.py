@@ -19,6 +19,7 @@ from ferplus_keras.errors import BadInputError, CheckFailedError, FerplusError, 
 from ferplus_keras.networks.architecture import INPUT_SIZE
 from ferplus_keras.networks.emotions import softmax
 from ferplus_keras.networks.preprocessing import PUBLISHED
+from ferplus_keras.wording import counted
 
 Run = Callable[[np.ndarray], np.ndarray]
 
@@ -133,7 +134,8 @@ class Engine:
                 f"{self.path} cannot be run on images of {side} x {side} x 3: {telling_line(error)}"
             ) from None
         if found.ndim < 1 or len(found) != len(batch):
-            raise BadInputError(f"{self.path} gives {found.shape} numbers for {len(batch)} images, not a row for each.")
+            shape = " x ".join(map(str, found.shape)) or "a single number"
+            raise BadInputError(f"{self.path} gives {shape} for {counted(len(batch), 'image')}, not a row for each.")
         rows: np.ndarray = found.reshape(len(batch), -1)[:count]
         return rows
 
@@ -167,6 +169,3 @@ def telling_line(error: BaseException, limit: int = 300) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith("Exception encountered when calling")]
     return telling[0][:limit] if telling else first_line(error, limit)
-
-
-__all__ = ["BATCH", "LOGITS", "PROBABILITIES", "Engine", "Run", "Takes", "telling_line"]

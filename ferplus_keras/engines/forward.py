@@ -148,6 +148,3 @@ def place_logits(maps: np.ndarray, kernel: np.ndarray) -> np.ndarray:
         raise ValueError(f"the last maps are n x height x width x {len(kernel)}, not {maps.shape}")
     result: np.ndarray = maps @ kernel / (maps.shape[1] * maps.shape[2])
     return result
-
-
-__all__ = ["Forward", "place_logits"]

@@ -1,4 +1,7 @@
-"""Keras files: this project's own graphs straight from their arrays, anybody else's as Keras opens them."""
+"""Keras files: this project's own graphs straight from their arrays, anybody else's as Keras opens them.
+
+The trained networks that come with the package are run from their arrays too.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import json
 import math
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -18,7 +21,13 @@ from ferplus_keras.engines.known_graph import known_network
 from ferplus_keras.engines.record import Told
 from ferplus_keras.errors import BadInputError, first_line
 from ferplus_keras.files.keras_files import KerasFile, open_keras_file
+from ferplus_keras.files.shipped import Shipped, shipped_at
+from ferplus_keras.networks.architecture import Architecture
+from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.quiet import import_keras, silent_stderr
+
+if TYPE_CHECKING:
+    from ferplus_keras.engines.forward import Arrays
 
 
 def open_keras(path: Path, card: Card = NO_CARD) -> Engine:
@@ -43,6 +52,29 @@ def open_keras(path: Path, card: Card = NO_CARD) -> Engine:
     imported_for(path)
     if known is None:
         return engine_of_model(told, load_model(path, kind, names, written_by))
+    return _engine_of_arrays(told, table, arrays, side)
+
+
+def open_shipped(path: Path) -> Engine:
+    """The trained network in the ``.safetensors`` at ``path``. Raises :class:`BadInputError` when it is none."""
+    found = shipped_at(path)
+    if found is None:
+        raise BadInputError(
+            f"{path} is none of the trained networks that come with this package. "
+            f"`ferplus convert {path.name} {path.stem}.h5` makes a file that can be run."
+        )
+    return engine_of_shipped(found)
+
+
+def engine_of_shipped(found: Shipped) -> Engine:
+    """The engine of a trained network, in the manifest or not yet. Raises :class:`BadInputError`."""
+    arrays = found.arrays()
+    imported_for(found.path)
+    told = Told(found.path, {"network": found.network, "labels": list(EMOTIONS)}, EMOTIONS, side=found.size)
+    return _engine_of_arrays(told, found.table, arrays, found.size)
+
+
+def _engine_of_arrays(told: Told, table: Architecture, arrays: Arrays, side: int) -> Engine:
     from ferplus_keras.engines.forward import Forward
 
     with silent_stderr():
@@ -55,14 +87,14 @@ def engine_of_model(told: Told, model: Any) -> Engine:
 
     Raises :class:`BadInputError` when the model takes anything but square RGB images with the channels last.
     """
-    shapes = [tuple(each.shape) for each in _known_inputs(model)]
+    shapes = [tuple(each.shape) for each in _asked(model, "inputs") or ()]
     if len(shapes) > 1:
         raise BadInputError(f"{told.path} takes {len(shapes)} inputs, and these networks take images alone.")
     layout = told.layout(shapes[0] if shapes else None, last=True)
     side = told.side_for(*layout.extents)
     _refuse_vast(told.path, model, side)
     dtype = str(getattr(model.inputs[0], "dtype", "float32"))
-    listed = _takes_a_list(model)
+    listed = isinstance(_asked(model, "input"), list)  # Keras warns at each batch that has another structure
 
     def call(images: np.ndarray) -> np.ndarray:
         found = model.predict_on_batch([images] if listed else images)
@@ -144,19 +176,11 @@ def running() -> str:
     return f"Keras {keras.__version__} on {keras.backend.backend()}"
 
 
-def _known_inputs(model: Any) -> list[Any]:
+def _asked(model: Any, attribute: str) -> Any:
     try:
-        return list(model.inputs or ())
-    except (AttributeError, ValueError):  # a Sequential has none until it is called
-        return []
-
-
-def _takes_a_list(model: Any) -> bool:
-    """Whether the model was made of a list of one input: Keras warns at each batch that has another structure."""
-    try:
-        return isinstance(model.input, list)
-    except (AttributeError, ValueError):  # a Sequential has none until it is called
-        return False
+        return getattr(model, attribute)
+    except (AttributeError, ValueError):  # a Sequential has no inputs until it is called
+        return None
 
 
 def _without_slashes(path: Path, folder: Path, names: list[str]) -> Path:
@@ -187,6 +211,3 @@ def _without_slashes(path: Path, folder: Path, names: list[str]) -> Path:
 
 def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".")[:3] if part.isdigit())
-
-
-__all__ = ["engine_of_model", "imported_for", "load_model", "open_keras", "running"]

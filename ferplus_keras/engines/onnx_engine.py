@@ -36,7 +36,7 @@ def open_onnx(file: MappedFile, threads: int | None = None, card: Card = NO_CARD
     name = next((each for each in graph.inputs if each not in graph.tensors), "")
     kind, shape = graph.declared.get(name, (0, None))
     if shape is None or kind not in INPUTS:
-        raise BadInputError(f"{path} takes no images that are known, bytes or float32.")
+        raise BadInputError(f"{path} does not take images as bytes or float32.")
     layout = told.layout(shape)
     first, side = layout.first, told.side_for(*layout.extents)
     fixed = shape[0] if shape[0] is None or 0 < shape[0] <= MAX_FIXED else 0

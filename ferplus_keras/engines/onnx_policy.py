@@ -16,6 +16,7 @@ from ferplus_keras.engines.budget import Budget, Shape
 from ferplus_keras.engines.onnx_sizes import OPERATIONS, Sized
 from ferplus_keras.errors import BadInputError, DamagedError
 from ferplus_keras.files.onnx_graph import OnnxFile, OnnxNode
+from ferplus_keras.wording import counted
 
 #: Integers that a size is computed with: longer rows of them are numbers of the network.
 MAX_VALUES = 64
@@ -29,7 +30,8 @@ def check_graph(path: Path, graph: OnnxFile, images: Shape) -> Shape:
     known = {name: Sized(array.shape, _values(array)) for name, array in graph.tensors.items()}
     taken = [name for name in graph.inputs if name not in known]
     if len(taken) != 1 or not graph.outputs:
-        raise BadInputError(f"{path} has {len(taken)} inputs and {len(graph.outputs)} outputs: one of each is wanted.")
+        has = f"{counted(len(taken), 'input')} and {counted(len(graph.outputs), 'output')}"
+        raise BadInputError(f"{path} has {has}: one of each is wanted.")
     known[taken[0]] = Sized(images)
     budget = Budget(images[0], max(images[1:]))
     budget.made([images])

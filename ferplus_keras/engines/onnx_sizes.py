@@ -81,7 +81,7 @@ def _window(node: OnnxNode, extents: Shape, kernel: Sequence[int], *, ceil: bool
     if len(kernel) != count or len(strides) != count or len(dilations) != count or len(pads) != 2 * count:
         raise DamagedError("its window has another number of dimensions than its map")
     if min((*kernel, *strides, *dilations)) < 1 or min(pads) < 0 or max(pads) > 64:
-        raise DamagedError("its window, stride or padding is none")
+        raise DamagedError("its window, stride or padding is not valid")
     automatic = node.text("auto_pad", "NOTSET")
     found = []
     for axis, extent in enumerate(extents):
@@ -180,7 +180,7 @@ def _transpose(node: OnnxNode, inputs: Inputs) -> Found:
     shape = _given(inputs, 0).shape
     order = node.integers("perm", list(range(len(shape)))[::-1])
     if sorted(order) != list(range(len(shape))):
-        raise DamagedError("its order of axes is none")
+        raise DamagedError("its order of axes is not valid")
     return Sized(tuple(shape[axis] for axis in order)), 0
 
 

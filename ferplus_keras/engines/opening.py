@@ -56,7 +56,7 @@ def open_engine(path: str | Path, threads: int | None = None, card: Card | None 
 
         return open_onnx(file, threads, card)
     if is_safetensors(head):
-        from ferplus_keras.engines.shipped_engine import open_shipped
+        from ferplus_keras.engines.keras_engine import open_shipped
 
         return open_shipped(path)
     from ferplus_keras.engines.torchscript import is_torchscript, open_torchscript
@@ -68,6 +68,3 @@ def open_engine(path: str | Path, threads: int | None = None, card: Card | None 
         "SavedModel. "
         f"`ferplus convert {path.name} {path.stem}.h5` makes one of a checkpoint."
     )
-
-
-__all__ = ["BEST", "is_saved_model", "open_engine"]

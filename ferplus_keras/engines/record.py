@@ -78,8 +78,8 @@ class Told:
         if fixed - {side} or not possible:
             shown = " x ".join("any" if each is None else str(each) for each in graph)
             raise BadInputError(
-                f"{self.path} takes images of {shown}, and these networks take images of {side} x {side} x 3: it is no "
-                "network for square images of one size, or its record or --input is another file's."
+                f"{self.path} takes images of {shown}, and these networks take images of {side} x {side} x 3: it is "
+                "not a network for square images of one size, or its record or --input is another file's."
             )
         return side
 
@@ -151,6 +151,3 @@ def _mean(path: Path, mean: Any) -> tuple[float, ...]:
             f"{path}: its record asks for the mean {str(mean)[:60]}; three numbers in 0..255 are meant."
         )
     return tuple(map(float, mean))
-
-
-__all__ = ["Layout", "Record", "Told"]

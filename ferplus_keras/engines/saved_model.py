@@ -117,6 +117,3 @@ def _refuse(path: Path, graph: Any, allowed: set[str]) -> None:
             f"{path} has the operators {', '.join(strange[:4])[:200]}, which these networks do not have there; it is "
             "not run."
         )
-
-
-__all__ = ["EXTRA", "open_saved_model", "record_text"]

@@ -129,6 +129,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         if stream is not None:
             with suppress(OSError):  # what was not sent any more
                 stream.close()
-
-
-__all__ = ["LiteProcess", "open_tflite"]

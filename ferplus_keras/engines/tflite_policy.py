@@ -13,6 +13,7 @@ from ferplus_keras.engines.budget import Budget
 from ferplus_keras.errors import BadInputError, DamagedError
 from ferplus_keras.files.flatbuffer import Table
 from ferplus_keras.files.tflite_file import OPTIONS, Operator, TfliteModel
+from ferplus_keras.wording import counted
 
 #: Operators of the networks: builtin code -> (name, least and largest number of inputs, the number of its options).
 OPERATORS: dict[int, tuple[str, int, int, int]] = {
@@ -46,11 +47,11 @@ def check_model(path: Path, model: TfliteModel) -> None:
         )
     if model.graphs != 1 or len(model.inputs) != 1 or not model.outputs or min(*model.inputs, *model.outputs) < 0:
         raise BadInputError(
-            f"{path} has {model.graphs} graphs, {len(model.inputs)} inputs and {len(model.outputs)} outputs: it is no "
-            "network of one input."
+            f"{path} has {counted(model.graphs, 'graph')}, {counted(len(model.inputs), 'input')} and "
+            f"{counted(len(model.outputs), 'output')}: it is not a network of one input."
         )
     if any(each.dtype == "?" for each in model.tensors):
-        raise BadInputError(f"{path} has tensors that are no numbers; it is not run.")
+        raise BadInputError(f"{path} has tensors that are not numbers; it is not run.")
     images = model.tensors[model.inputs[0]].shape
     budget = Budget(max(images[:1], default=1), max(images[1:], default=1))
     ready = set(model.inputs) | {index for index, each in enumerate(model.tensors) if each.constant}
@@ -71,7 +72,7 @@ def _check_operator(operator: Operator, model: TfliteModel, ready: set[int], bud
         raise DamagedError("these networks have no such operator")
     _, least, most, options = known
     if not least <= len(operator.inputs) <= most or len(operator.outputs) != 1:
-        raise DamagedError(f"{len(operator.inputs)} inputs and {len(operator.outputs)} outputs")
+        raise DamagedError(f"{counted(len(operator.inputs), 'input')} and {counted(len(operator.outputs), 'output')}")
     optional = operator.inputs[2:] if operator.code in (3, 4, 9) else []  # a bias may be left out
     if not {each for each in operator.inputs if each != -1 or each not in optional} <= ready:
         raise DamagedError("it takes what nothing before it makes")
@@ -97,15 +98,15 @@ def _check_options(kind: int, options: Table) -> None:
         steps, windows, padding, activation = WINDOWS[kind]
         # Dilations, behind the strides, are 1 where they are left out.
         if any(not 1 <= options.scalar(field, "<i", int(field > 3)) <= MAX_STEP for field in steps):
-            raise DamagedError("its stride is none")
+            raise DamagedError("its stride is not valid")
         if any(not 1 <= options.scalar(field, "<i") <= MAX_WINDOW for field in windows):
-            raise DamagedError("its window is none")
+            raise DamagedError("its window is not valid")
         if options.scalar(padding, "<B") > 1:
-            raise DamagedError("its padding is none")
+            raise DamagedError("its padding is not valid")
     else:
         activation = ACTIVATIONS.get(kind, -1)
     if activation >= 0 and options.scalar(activation, "<B") > MAX_ACTIVATION:
-        raise DamagedError("its activation is none")
+        raise DamagedError("its activation is not valid")
 
 
 assert all(each[3] in OPTIONS or each[3] == 0 for each in OPERATORS.values())

@@ -45,6 +45,3 @@ def open_torchscript(path: Path, threads: int | None = None, card: Card = NO_CAR
         process.by, process.run, None, side=said.side, order=said.order, channels_first=said.first is not False,
         batch=8, close=process.end,
     )  # fmt: skip
-
-
-__all__ = ["is_torchscript", "open_torchscript"]

@@ -103,6 +103,3 @@ def decoding_threads() -> int:
     """Threads that decode: as many as there are processors, up to four; past that the network is what is waited for."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(4, usable))
-
-
-__all__ = ["EmotionClassifier", "decoding_threads"]

@@ -46,7 +46,7 @@ class Frame:
 class Film:
     """The frames of a film's file, or of the camera with a number; ``frames_per_second`` where the file tells.
 
-    Raises :class:`BadInputError` when it is no film, or OpenCV cannot read it.
+    Raises :class:`BadInputError` when it is not a film, or OpenCV cannot read it.
     """
 
     def __init__(self, source: str | Path | int) -> None:
@@ -65,7 +65,7 @@ class Film:
         if not self._capture.isOpened():
             raise BadInputError(
                 f"{self.name} cannot be opened. Is it connected, and free?" if isinstance(source, int) else
-                f"{self.name} is no film that OpenCV can read; convert it to MP4 (H.264) first."
+                f"{self.name} is not a film that OpenCV can read; convert it to MP4 (H.264) first."
             )  # fmt: skip
         self.live = isinstance(source, int)
         told = float(self._capture.get(cv2.CAP_PROP_FPS))
@@ -99,7 +99,7 @@ def _check_beginning(path: str | Path) -> None:
         start = stream.read(16)
     if not any(start[place : place + len(sign)] == sign for place, sign in BEGINNINGS):
         raise BadInputError(
-            f"{path} is no film (MP4, MOV, MKV, WebM, AVI, MPEG, Ogg or FLV): it does not begin as one."
+            f"{path} is not a film (MP4, MOV, MKV, WebM, AVI, MPEG, Ogg or FLV): it does not begin as one."
         )
 
 

@@ -24,7 +24,7 @@ WANTED = "give height x width (grey), or height x width x 3 (RGB)"
 #: Two-dimensional arrays of these widths are taken for a row of pixels each: 48 x 48, 224 x 224, and those in RGB.
 ROWS = (48 * 48, 48 * 48 * 3, 224 * 224, 224 * 224 * 3)
 
-#: A longer strip is no image of a face.
+#: A longer strip is not an image of a face.
 LONGEST = 16
 
 #: 16-bit numbers up to here are what a camera of 12 bits gives, or bytes in a wider type: read as 16 bits, near black.
@@ -42,7 +42,7 @@ def is_one(images: Any) -> bool:
         return len(_shape(images)) != 4
     if isinstance(images, Mapping) or not isinstance(images, Iterable):
         raise BadInputError(
-            f"{_kind(images)} is no image: give a path, an image file's bytes, a Pillow image, an array of "
+            f"{_kind(images)} is not an image: give a path, an image file's bytes, a Pillow image, an array of "
             "pixels, or several of these."
         )
     return False
@@ -73,7 +73,7 @@ def opened(image: Any) -> Image:
         return decode(_content(image))
     if _is_array(image) or isinstance(image, list | tuple):
         return from_array(image)
-    raise BadInputError(f"{_kind(image)} is no image")
+    raise BadInputError(f"{_kind(image)} is not an image")
 
 
 def name_of(image: Any, number: int) -> str:
@@ -112,11 +112,11 @@ def as_numpy(array: Any) -> np.ndarray:
 def _wrong_shape(shape: tuple[int, ...]) -> str:
     """What is wrong with the shape of an image; "" where it is one."""
     if not shape:
-        return f"a single number is no image: {WANTED}"
+        return f"a single number is not an image: {WANTED}"
     told = f"an array of the shape {' x '.join(map(str, shape))}"
     if 0 in shape or len(shape) not in (2, 3):
         more = "; several images go in a list, or as n x height x width x 3" if len(shape) > 3 else ""
-        return f"{told} is no image: {WANTED}{more}"
+        return f"{told} is not an image: {WANTED}{more}"
     if len(shape) == 2 and (shape[1] in ROWS or shape[1] > LONGEST * shape[0]) and shape[0] != shape[1]:
         return (
             f"{told} looks like {counted(shape[0], 'row')} of pixels, one for each image, and not like one image: "
@@ -126,9 +126,9 @@ def _wrong_shape(shape: tuple[int, ...]) -> str:
         several = f"{counted(shape[0], 'grey image')} would be n x height x width x 1"
         if shape[0] in (1, 3, 4):
             return f"{told} has its channels first: move them to the end (numpy.moveaxis(array, 0, -1)); {several}"
-        return f"{told} is no image: {WANTED}; {several}"
+        return f"{told} is not an image: {WANTED}; {several}"
     if len(shape) == 3 and shape[0] in (1, 3) and shape[1] > LONGEST * shape[0]:
-        return f"{told} may have its channels first, and is no image of a face: {WANTED}"
+        return f"{told} may have its channels first, and is not an image of a face: {WANTED}"
     return ""
 
 
@@ -137,7 +137,7 @@ def _bytes(pixels: np.ndarray) -> np.ndarray:
     if pixels.dtype == np.uint8:
         return pixels
     if pixels.dtype == np.bool_ or pixels.dtype.kind not in "uif":
-        raise BadInputError(f"an array of {pixels.dtype} is no image: give numbers from 0 to 255")
+        raise BadInputError(f"an array of {pixels.dtype} is not an image: give numbers from 0 to 255")
     if not np.isfinite(pixels).all():
         raise BadInputError("the array has NaN or infinity among its numbers, and pixels in 0..255 are wanted")
     low, high = float(pixels.min()), float(pixels.max())

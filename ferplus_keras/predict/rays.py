@@ -2,7 +2,7 @@
 
 The driver hands out pieces of work, some names or a row group of a Parquet file, and the workers read the images
 themselves: names must mean the same file everywhere. Ray runs a piece again when its worker dies. What comes back are
-probabilities, which the driver writes down, each image's once; a driver that dies goes on with ``--resume``.
+probabilities, which the driver writes down, each image's once; a run whose driver dies is continued by ``--resume``.
 """
 
 from __future__ import annotations

@@ -166,12 +166,15 @@ class CsvFile:
         """Go to where the next row is written; the columns' names stand before it."""
         if self._stream.seek(0, os.SEEK_END) > len(header) and not resume:
             raise BadInputError(
-                f"{self.partial} holds the results of a run that was cut short: add --resume to go on with it, or "
-                "remove it to begin anew."
+                f"{self.partial} holds the results of a run that was cut short: add --resume to continue it, or "
+                "remove it to start again."
             )
         if resume and not self._stream.tell() and self._target.exists():
             shutil.copyfile(self._target, self.partial)
-        end = self._take_up(header) if resume else 0
+        end = 0
+        if resume:
+            with self.partial.open("rb") as stream:
+                end = self._take_up(stream, header)
         self._stream.truncate(end)
         self._stream.seek(end)
         if not end:
@@ -214,15 +217,11 @@ class CsvFile:
         except OSError as error:
             raise OutputError(
                 f"{self.path} could not be written: {(error.strerror or str(error)).lower()}. What was written so far "
-                f"is in {self.partial.name}; --resume goes on with it."
+                f"is in {self.partial.name}; --resume continues from there."
             ) from None
 
-    def _take_up(self, header: bytes) -> int:
+    def _take_up(self, stream: BinaryIO, header: bytes) -> int:
         """Note what is done; the place behind the last image whose rows are all there."""
-        with self.partial.open("rb") as stream:
-            return self._place_behind(stream, header)
-
-    def _place_behind(self, stream: BinaryIO, header: bytes) -> int:
         start = stream.read(len(header))
         if header.startswith(start) and len(start) < len(header):  # killed before the header was written
             return 0

@@ -225,7 +225,7 @@ def _names(stream: BinaryIO, end: bytes) -> Iterator[str]:
     while piece:
         *names, rest = (rest + piece).split(end)
         if len(rest) > MAX_NAME_BYTES:
-            raise BadInputError(f"The list of names has one of more than {MAX_NAME_BYTES:,} bytes: it is no list.")
+            raise BadInputError(f"The list of names has one of more than {MAX_NAME_BYTES:,} bytes: it is not a list.")
         yield from _as_names(names, end)
         piece = _piece(stream)
     yield from _as_names([rest], end)

@@ -17,8 +17,11 @@ from ferplus_keras.compat.vggface import keras_of
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.networks.preprocessing import preprocess_input
+from tests.small import NARROWER
 from verify.images import natural_pixels
 from verify.tensors import compare_tensors
+
+pytestmark = pytest.mark.usefixtures("small")
 
 ONE = pytest.mark.parametrize("network", ["resnet50"], indirect=True)
 
@@ -39,9 +42,9 @@ def test_the_network_is_the_exact_one_fed_with_bgr(standin_h5: Path, pixels: np.
 
     assert model.name == "vggface_resnet50" and model.output_shape == (None, 8)
     for name in ("conv1/7x7_s2", "conv1_7x7_s2", "conv1_7x7_s2_bgr"):
-        assert get_layer(model, name).kernel.shape == (7, 7, 3, 64)
+        assert get_layer(model, name).kernel.shape == (7, 7, 3, 64 // NARROWER)
     assert get_layer(model, "conv5_3_1x1_increase/bn") is model.get_layer("conv5_3_1x1_increase_bn")
-    assert get_layer(model, "avg_pool").output.shape == (None, 1, 1, 2048)
+    assert get_layer(model, "avg_pool").output.shape == (None, 1, 1, 2048 // NARROWER)
     assert layer_name(model, "pool5_7x7_s1") == "avg_pool"
     with pytest.raises(ValueError, match="no layer 'fc8'"):
         get_layer(model, "fc8")
@@ -63,7 +66,7 @@ def test_without_top_and_with_weights_of_the_old_layout(standin_pth: Path, pixel
     convert(standin_pth, [path], layout="keras-vggface")
     image = keras.Input((224, 224, 3))
     model = VGGFace(model="resnet50", weights=path, include_top=False, pooling="avg", input_tensor=image)
-    assert model.input is image and model.output_shape == (None, 2048)
+    assert model.input is image and model.output_shape == (None, 2048 // NARROWER)
     from verify.references.torch_reference import TorchReference
 
     reference = TorchReference(read_checkpoint(standin_pth), "float32").run(preprocess_input(pixels))

@@ -19,6 +19,8 @@ from ferplus_keras.cli.endings import UNEXPECTED
 from tests.conftest import ROOT, SECOND_SLOW, run_ferplus, run_python, typed
 from tests.seeded import save_state, seeded_state
 
+pytestmark = pytest.mark.usefixtures("small")
+
 COMMANDS = ("convert", "convert-all", "inspect", "fetch", "roundtrip", "export", "predict", "report", "finetune",
             "verify all", "verify parity", "verify same", "verify accuracy")  # fmt: skip
 
@@ -84,14 +86,11 @@ def test_the_formats_on_the_command_line_are_the_writers() -> None:
 def test_convert(seeded_pth: Path, tmp_path: Path, as_module: bool) -> None:
     target = tmp_path / "new folder" / "x.h5"
     if as_module:
-        run = subprocess.run(
-            [sys.executable, "-m", "convert", seeded_pth, target], cwd=ROOT, capture_output=True, text=True
-        )  # fmt: skip
+        said = run_python("import runpy\nrunpy.run_module('convert', run_name='__main__')", seeded_pth, target)
     else:
-        run = run_ferplus("convert", seeded_pth, target)
-    assert run.returncode == 0, run.stderr
-    assert target.stat().st_size > 94e6 and str(target) in run.stdout and "bit for bit" in run.stdout
-    assert "resnet50, 1 file in" in run.stdout
+        said = typed("convert", seeded_pth, target).stdout
+    assert target.stat().st_size > 300_000 and str(target) in said and "bit for bit" in said
+    assert "resnet50, 1 file in" in said
 
 
 def test_convert_to_formats_beside_the_source_as_json(seeded_pth: Path, tmp_path: Path) -> None:
@@ -155,30 +154,14 @@ def test_a_pickled_module_is_refused_and_not_run(tmp_path: Path) -> None:
 
 
 def test_a_truncated_checkpoint_is_refused(seeded_pth: Path, tmp_path: Path) -> None:
-    (tmp_path / "x.pth").write_bytes(seeded_pth.read_bytes()[:50_000_000])
+    (tmp_path / "x.pth").write_bytes(seeded_pth.read_bytes()[:200_000])
     refused(typed("convert", tmp_path / "x.pth", tmp_path / "x.h5"), 2, "cut short")
-
-
-def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
-    refused(typed("convert", tmp_path / "none.pth"), 2, "none.pth")
-    refused(typed("inspect", tmp_path), 2, "folder")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_without_permission_is_an_output_error(seeded_pth: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     refused(typed("convert", seeded_pth, tmp_path / "x.h5"), 3, "Permission denied")
-
-
-def test_a_wrong_command_line_is_exit_code_2() -> None:
-    for arguments in (
-        ["convert"],
-        ["convert", "x.pth", "--to", "exe"],
-        ["nonsense"],
-        ["convert", "x", "--dropout", "2"],
-    ):
-        run = typed(*arguments)
-        assert run.returncode == 2 and "usage: ferplus" in run.stderr and "\nerror: " in run.stderr
 
 
 def test_inspect_says_what_is_wrong_with_its_exit_code(tmp_path: Path, seeded_pth: Path) -> None:
@@ -189,14 +172,10 @@ def test_inspect_says_what_is_wrong_with_its_exit_code(tmp_path: Path, seeded_pt
     assert run.returncode == 2 and "classifier.bias" in run.stdout and run.stderr == ""
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(seeded_pth: Path) -> None:
-    command = f"{sys.executable} -m ferplus_keras.cli inspect {seeded_pth} | head -n 1; exit ${{PIPESTATUS[0]}}"
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    command = f"{sys.executable} -m ferplus_keras.cli finetune --help | head -n 1; exit ${{PIPESTATUS[0]}}"
     run = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0 and run.stderr == ""
-
-
-def test_fetch_refuses_an_unknown_name() -> None:
-    refused(typed("fetch", "vgg16"), 2, "vgg16", "resnet50_ferplus")
 
 
 def test_fetch_says_where_to_put_the_file_by_hand(tmp_path: Path) -> None:

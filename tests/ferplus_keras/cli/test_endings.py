@@ -123,7 +123,7 @@ def test_the_modules_of_commands_are_within_the_boundary(monkeypatch: pytest.Mon
         ("finetune --resume " + "n" * 300, {}, "There is no run"),
         ("verify compare {tmp}/net.h5 {tmp}/loop --data {tmp}", {}, "{tmp}"),
         ("predict {tmp}/net.h5 {tmp}/face.png --margin nan --faces", {}, "a share from 0 to 2"),
-        ("export {tmp}/net.h5 --to onnx --seed " + "9" * 5000, {}, "is no number"),
+        ("export {tmp}/net.h5 --to onnx --seed " + "9" * 5000, {}, "is not a number"),
     ],
 )
 def test_no_known_input_reaches_the_last_resort(

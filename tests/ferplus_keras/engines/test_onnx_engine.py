@@ -54,7 +54,7 @@ BIG = 16_000
         ([node("GlobalAveragePool", ["x"], ["one"]), node("Expand", ["one", "s"], ["y"])],
          [tensor("s", [1, 3, BIG, BIG], "i8")], r"\(Expand\), it makes a tensor of"),
         ([node("Conv", ["x", "k"], ["y"], pads=[64] * 4)], [kernel(4000)], "tensor of"),
-        ([node("Conv", ["x", "k"], ["y"], pads=[-1] * 4)], [kernel(3)], "padding is none"),
+        ([node("Conv", ["x", "k"], ["y"], pads=[-1] * 4)], [kernel(3)], "padding is not valid"),
         ([node("MaxPool", ["x"], ["y"], kernel_shape=[40, 40])], [], "window is larger"),
         ([node("Transpose", ["x"], ["t"], perm=[1, 0, 2, 3]), node("MatMul", ["t", "x"], ["y"])], [], "cannot be told"),
         ([node("Resize", ["x", "", "s"], ["y"])], [tensor("s", [1, 1, 9, 9], "f4")], "no such operation"),

@@ -107,10 +107,10 @@ def _change(what: str) -> Callable[[Any], None]:
 @pytest.mark.parametrize(
     ("what", "says"),
     [
-        ("stride", "CONV_2D: its stride is none"), ("activation", "its activation is none"),
+        ("stride", "CONV_2D: its stride is not valid"), ("activation", "its activation is not valid"),
         ("options", "says nothing of its window"), ("operator", "no such operator"),
         ("custom", "not TensorFlow Lite's own"), ("order", "nothing before it makes"),
-        ("inputs", "1 inputs and 1 outputs"), ("shape", "a tensor of the shape .* has"),
+        ("inputs", "1 input and 1 output"), ("shape", "a tensor of the shape .* has"),
         ("buffer", "a buffer that is not there"), ("huge", "larger than any"), ("graphs", "has 2 graphs"),
     ],
 )  # fmt: skip

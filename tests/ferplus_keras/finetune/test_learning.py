@@ -107,7 +107,7 @@ def test_a_finished_run_is_refused_and_can_be_a_start(learned: Learned, ferplus_
     again = run_ferplus(*common, "--out", learned.folder)
     assert again.returncode == 2 and "--resume" in again.stderr and "--overwrite" in again.stderr
     other = run_ferplus("finetune", "--resume", learned.folder, "--set", "learning_rate=1", "--recipe", "albanie")
-    assert other.returncode == 2 and "another run" in other.stderr and "To go on" not in other.stderr
+    assert other.returncode == 2 and "another run" in other.stderr and "To continue" not in other.stderr
     dry = run_ferplus(*common, "--weights", learned.folder, "--recipe", "wtomin", "--set", "epochs=4", "--dry-run",
                       "--set", "batch=4", "--json")  # fmt: skip
     assert dry.returncode == 0, dry.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,21 @@ def faces(tmp_path: Path) -> Path:
         drawing(number).save((folder if number < 4 else folder / "more") / f"{number}.png")
     (folder / "notes.txt").write_text("not an image")
     return folder
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a file of results, by column."""
+    text = path.read_bytes().decode("utf-8", "surrogateescape")
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A model file whose network is :class:`Brightness`, for what has nothing to do with networks."""
+    monkeypatch.setattr("ferplus_keras.predict.classifier.EmotionClassifier", Brightness)
+    path = tmp_path / "net.h5"
+    path.write_bytes(b"a network")
+    return path
 
 
 class Brightness:

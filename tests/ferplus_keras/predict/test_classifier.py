@@ -18,8 +18,10 @@ from ferplus_keras import EMOTIONS, EmotionClassifier
 from ferplus_keras.engines.known_graph import known_network
 from ferplus_keras.errors import BadInputError, CheckFailedError
 from ferplus_keras.files.keras_files import open_keras_file
-from tests.conftest import run_python
+from tests.conftest import run_ferplus, run_python
 from tests.ferplus_keras.predict.conftest import drawing
+
+pytestmark = pytest.mark.usefixtures("small")
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +60,12 @@ def test_all_formats_agree(classifier: EmotionClassifier, onnx: EmotionClassifie
         np.testing.assert_allclose(other.probabilities(pixels), expected, atol=1e-4)
         assert other.standin and other.labels == EMOTIONS and other.network == "resnet50"
     assert onnx.by.startswith("ONNX Runtime")
+
+
+def test_the_command_says_it_is_a_stand_in(standin: dict[str, Path], faces: Path) -> None:
+    run = run_ferplus("predict", standin["onnx"], faces / "0.png")
+    assert run.returncode == 0 and "0.png" in run.stdout, run.stderr
+    assert "STAND-IN" in run.stderr and "Traceback" not in run.stderr
 
 
 def test_arrays_and_generators(onnx: EmotionClassifier) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 from ferplus_keras import load_image
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.predict.decoding import MAX_PIXELS, as_input, decode, read_image
+from ferplus_keras.predict.given import from_array
 
 
 def encoded(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
@@ -55,8 +56,9 @@ def test_16_bits_are_divided_and_not_clipped() -> None:
     """Pillow's own conversion makes everything above 255 white."""
     grey = np.linspace(0, 65535, 600, dtype=np.uint16).reshape(20, 30)
     expected = np.rint(grey / 257).astype(int)
-    for data in (encoded(Image.fromarray(grey)), b"P5 30 20 65535\n" + grey.astype(">u2").tobytes()):
-        found = np.asarray(decode(data)).astype(int)
+    coded = (encoded(Image.fromarray(grey)), b"P5 30 20 65535\n" + grey.astype(">u2").tobytes())
+    for image in (*map(decode, coded), from_array(grey)):
+        found = np.asarray(image).astype(int)
         np.testing.assert_array_equal(found[..., 0], expected)
         assert (found[..., 0] == found[..., 2]).all()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ from ferplus_keras.errors import BadInputError
 from ferplus_keras.predict.faces import Face
 from ferplus_keras.predict.film import Film, FilmWriter, Tracker
 from ferplus_keras.predict.records import Prediction
-from tests.ferplus_keras.predict.conftest import Brightness
+from tests.ferplus_keras.predict.conftest import rows
 
 pytest.importorskip("cv2")
 
@@ -34,9 +33,9 @@ def film(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A network, and a detector that sees a face walk to the right, and another until the fifth frame."""
+@pytest.fixture(autouse=True)
+def _detector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A detector that sees a face walk to the right, and another until the fifth frame."""
 
     def finder(name: str, _margin: float, _smallest: int) -> Callable[[Image.Image], list[Face]]:
         assert name == "blazeface"
@@ -47,16 +46,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
         return find
 
-    monkeypatch.setattr("ferplus_keras.predict.classifier.EmotionClassifier", Brightness)
     monkeypatch.setattr("ferplus_keras.predict.faces.face_finder", finder)
-    path = tmp_path / "net.h5"
-    path.write_bytes(b"a network")
-    return path
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 @pytest.mark.parametrize(("step", "start", "numbers"), [(1, 0, range(12)), (5, 0, (0, 5, 10)), (5, 3, (5, 10))])
@@ -123,7 +113,7 @@ def test_a_playlist_is_no_film(tmp_path: Path, content: bytes) -> None:
 
 def test_a_damaged_film_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cut.mp4").write_bytes(b"\0\0\0\x18ftypmp42 and no more of it")
-    with pytest.raises(BadInputError, match="no film that OpenCV can read"):
+    with pytest.raises(BadInputError, match="not a film that OpenCV can read"):
         Film(tmp_path / "cut.mp4")
 
 

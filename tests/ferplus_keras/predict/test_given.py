@@ -34,11 +34,6 @@ def test_arrays_of_pixels_are_images(shape: tuple[int, ...], dtype: type) -> Non
     np.testing.assert_array_equal(found, np.broadcast_to(pixels.reshape(20, 30, -1), (20, 30, 3)))
 
 
-def test_16_bits_are_divided_and_not_clipped() -> None:
-    grey = np.linspace(0, 65535, 600, dtype=np.uint16).reshape(20, 30)
-    np.testing.assert_array_equal(np.asarray(from_array(grey))[..., 0], np.rint(grey / 257))
-
-
 @pytest.mark.parametrize(
     ("array", "says"),
     [
@@ -49,8 +44,8 @@ def test_16_bits_are_divided_and_not_clipped() -> None:
         (np.zeros((500, 2304), np.uint8), "500 rows of pixels"),
         (np.zeros((1, 100), np.uint8), "looks like 1 row of"),
         (np.zeros((2, 20, 30, 3), np.uint8), "several images go in a list"),
-        (np.zeros((0, 5, 3), np.uint8), "no image"),
-        (np.zeros(5, np.uint8), "no image"),
+        (np.zeros((0, 5, 3), np.uint8), "not an image"),
+        (np.zeros(5, np.uint8), "not an image"),
         (PIXELS / 255.0, "multiply it by 255"),
         (PIXELS / 200.0, "no number above 1.2"),
         (PIXELS // 128 * np.int64(1), "multiply it by 255"),
@@ -60,9 +55,9 @@ def test_16_bits_are_divided_and_not_clipped() -> None:
         (np.array(7), "a single number"),
         (np.full((5, 5), np.nan), "NaN"),
         (np.full((5, 5), 300), r"outside 0\.\.255"),
-        (np.array([["a"]]), "no image"),
-        (np.zeros((5, 5), bool), "no image"),
-        (np.zeros((5, 5), complex), "no image"),
+        (np.array([["a"]]), "not an image"),
+        (np.zeros((5, 5), bool), "not an image"),
+        (np.zeros((5, 5), complex), "not an image"),
     ],
 )  # fmt: skip
 def test_arrays_that_are_no_pixels_are_refused(array: np.ndarray, says: str) -> None:
@@ -118,7 +113,7 @@ def test_an_open_file_is_an_image_wherever_it_stands(tmp_path: Path) -> None:
 )
 def test_what_is_no_image_is_called_by_its_name(thing: Any, called: str) -> None:
     for take in (is_one, opened):
-        with pytest.raises(BadInputError, match=f"^{called} is no image"):
+        with pytest.raises(BadInputError, match=f"^{called} is not an image"):
             take(thing)
 
 

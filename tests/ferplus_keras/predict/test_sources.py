@@ -42,18 +42,7 @@ def test_one_bad_entry_hides_no_other(faces: Path) -> None:
     os.mkfifo(faces / "0d.parquet")
     (faces / "0e").symlink_to("0e")
     found = {Path(source.name).name: source for source in find_sources([str(faces)])}
-    assert [*found] == [
-        "0.png",
-        "0a.png",
-        "0b.png",
-        "0c.png",
-        "0d.parquet",
-        "1.png",
-        "2.png",
-        "3.png",
-        "4.png",
-        "5.png",
-    ]
+    assert " ".join(found) == "0.png 0a.png 0b.png 0c.png 0d.parquet 1.png 2.png 3.png 4.png 5.png"
     for name, source in found.items():
         if name[0] == "0" and name != "0.png":
             with pytest.raises(BadInputError, match=r"not a file|too many levels"):
@@ -77,7 +66,8 @@ def test_a_look_ahead_takes_nothing_away_and_finds_what_there_is(faces: Path, tm
 def test_each_image_comes_once_however_often_it_is_named(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(faces.parent)
     listed = f"faces/1.png\n{faces}/2.png\n".encode()
-    assert len(names("faces", "faces/0.png", "./faces/1.png", faces / "2.png", "faces/*.png", "-", listed=listed)) == 6
+    (faces / "copy.png").write_bytes((faces / "0.png").read_bytes())  # two files of the same content are two files
+    assert len(names("faces", "faces/0.png", "./faces/1.png", faces / "2.png", "faces/*.png", "-", listed=listed)) == 7
 
 
 def test_patterns(faces: Path) -> None:
@@ -102,35 +92,20 @@ def test_lists_of_names(tmp_path: Path) -> None:
     assert names("-", listed="\ufeffa.png\nb.png".encode()) == ["a.png", "b.png"]
     with pytest.raises(BadInputError, match="in UTF-16"):
         names("-", listed="a.png\nb.png\n".encode("utf-16"))
-    with pytest.raises(BadInputError, match="no list"):
+    with pytest.raises(BadInputError, match="not a list"):
         names("-", listed=b"x" * 300_000)
 
 
 def test_what_is_not_there_is_an_image_with_a_problem(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     found = list(find_sources([str(tmp_path / "empty"), str(tmp_path / "no.png"), "a\0b.png"]))
-    assert [bool(source.problem) for source in found] == [
-        True,
-        False,
-        True,
-    ]  # the file is seen to be missing when opened
+    assert [bool(source.problem) for source in found] == [True, False, True], "the file is missed when it is opened"
     for source in found:
         with pytest.raises(BadInputError):
             source.read()
 
 
-@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_that_may_not_be_read_does_not_hide_the_others(faces: Path) -> None:
-    (faces / "more").chmod(0)
-    try:
-        found = list(find_sources([str(faces)]))
-    finally:
-        (faces / "more").chmod(0o755)
-    assert len(found) == 5 and "cannot be read" in found[-1].problem
-
-
-def test_a_folder_that_cannot_be_read_is_named(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same as above, for those who are root."""
+def test_a_folder_that_cannot_be_read_is_named_and_hides_no_other(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.scandir
 
     def scandir(path: str) -> object:

@@ -1,0 +1,159 @@
+"""Where the answers of ``ferplus predict`` go, and what is said of them meanwhile and at the end."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ferplus_keras.cli import screen
+from ferplus_keras.cli.progress import Progress
+from ferplus_keras.cli.shared import SKIPPED, in_the_way
+from ferplus_keras.durations import duration
+from ferplus_keras.errors import BadInputError
+from ferplus_keras.wording import counted, printable
+
+if TYPE_CHECKING:
+    from ferplus_keras.predict.records import Answer, CsvFile
+
+
+class Total:
+    """How many images there are, counted beside the work, and how long the rest will take."""
+
+    def __init__(self) -> None:
+        self.images: int | None = None
+        self._first: tuple[int, float] | None = None
+
+    def count(self, inputs: list[str], done: int) -> None:
+        """Count what ``inputs`` name, less those ``done`` before, in a thread; nothing is opened."""
+        from ferplus_keras.predict.sources import RowGroup, find_places
+
+        def look() -> None:
+            with suppress(BadInputError, OSError):  # they are met again where the work is done, and said there
+                places = find_places(inputs)
+                self.images = sum(each.rows if isinstance(each, RowGroup) else 1 for each in places) - done
+
+        threading.Thread(target=look, daemon=True).start()
+
+    def progress(self, done: int) -> str:
+        """``64 of 1,000 images, 20.5 images/s, 46 s left``. The first batch is no measure: there a network warms up."""
+        now = time.perf_counter()
+        of = f" of {self.images:,}" if self.images else ""
+        if self._first is None:
+            self._first = (done, now)
+        before, begun = self._first
+        if done == before:
+            return f"{done:,}{of} images"
+        pace = (done - before) / max(now - begun, 1e-9)
+        left = f", {duration(max(0, self.images - done) / pace)} left" if self.images else ""
+        return f"{done:,}{of} images, {pace:.1f} images/s{left}"
+
+
+class Outcome:
+    """Where answers go: the table or JSON lines on standard output, the file, and the count at the end."""
+
+    def __init__(
+        self, options: argparse.Namespace, labels: tuple[str, ...], standin: bool, start: float, *, film: bool = False
+    ) -> None:
+        from ferplus_keras.predict.records import CsvFile
+
+        self.options, self.labels, self.standin = options, labels, standin
+        self.ready, self.total = time.perf_counter(), Total()
+        self.loading = self.ready - start
+        self.say = Progress()
+        self.model = Path(options.model).name
+        self.file: CsvFile | None = None
+        if options.csv:
+            self.file = CsvFile(options.csv, labels, _identity(Path(options.model)), resume=options.resume, film=film)
+        self.done = self.file.done if self.file else None
+        self.before = len(self.done) if self.done is not None else 0
+        self.images = self.faces = self.skipped = self.without = 0
+        self.headed = False
+        self.replaced = in_the_way(options.csv) if options.csv else ""
+
+    def __enter__(self) -> Outcome:
+        return self
+
+    def __exit__(self, kind: Any, *_error: object) -> None:
+        if self.file and kind is not None:
+            with suppress(OSError):  # of a disk that is full, which has been said
+                self.file.close()
+            if self.file.partial.exists():
+                self.say.line(f"what was found so far is in {self.file.partial}; --resume continues from there")
+
+    def take(self, answers: list[Answer]) -> None:
+        """Put ``answers`` out."""
+        if self.file:
+            self.file.write(answers)
+        for each in answers:
+            self.images += 1
+            self.faces += len(each.predictions)
+            if each.error:
+                self.skipped += 1
+                self.say.line(f"skipped: {each.input}: {each.error}")
+            elif not each.predictions:
+                self.without += 1
+        if self.options.json:
+            screen.result(*(json.dumps(row, allow_nan=False) for each in answers for row in each.rows(self.model)))
+        elif not self.file:
+            self._table(answers)
+        self.say.passing(f"{self.total.progress(self.images)}, {self.skipped:,} skipped")
+
+    def _table(self, answers: Iterable[Answer]) -> None:
+        lines = []
+        for each in answers:
+            for face, found in enumerate(each.predictions, 1):
+                rest = sorted(found.probabilities.items(), key=lambda pair: -pair[1])[1 : self.options.top]
+                following = ", ".join(f"{printable(label)} {100 * value:.1f} %" for label, value in rest)
+                name = printable(each.input)
+                if each.boxes:
+                    left, top, right, bottom = each.boxes[face - 1]
+                    name += f" face {face} ({left}, {top}, {right}, {bottom})"
+                emotion = printable(found.emotion)
+                lines.append(f"{emotion:<10} {100 * found.confidence:5.1f} %  {name:<40}  {following}".rstrip())
+            if not each.predictions and not each.error:
+                lines.append(f"{'no face':<10} {'':>7}  {printable(each.input)}")
+        if lines and not self.headed:
+            lines.insert(0, f"{'emotion':<10} {'':>7}  {'image':<40}  next")
+            self.headed = True
+        screen.result(*lines)
+
+    def finish(self) -> int:
+        """Say what was done, and give the exit code."""
+        nothing = self.images == 0 and not self.before
+        path = self.file.finish() if self.file and not nothing else None
+        if path and self.options.parquet:
+            from ferplus_keras.predict.parquet import write_parquet
+
+            write_parquet(path, self.labels, self.options.parquet)
+        if nothing:
+            if self.file:
+                self.file.close()
+            raise BadInputError("There is no image in the inputs: the list is empty.")
+        seconds, errors = time.perf_counter() - self.ready, self.file.errors if self.file else 0
+        told = [f"{counted(self.images - self.skipped, 'image')} in {duration(seconds)}"]
+        told.append(f"{duration(self.loading)} to load the network")
+        if self.options.faces != "none":
+            told.append(counted(self.faces, "face"))
+            told.append(f"{counted(self.without, 'image')} without a face")
+        if self.skipped:
+            told.append(f"{self.skipped:,} skipped")
+        if self.before:
+            told.append(f"{self.before:,} done before" + (f", {errors:,} of them skipped" if errors else ""))
+        written = [str(each) for each in (path, self.options.parquet, self.options.annotate) if each]
+        self.say.line("; ".join(told) + (f": {', '.join(written)}{self.replaced}" if written else ""))
+        if self.standin:
+            self.say.line(f"STAND-IN: the weights of {self.model} are made up, and so are these emotions.")
+        return SKIPPED if self.skipped or errors else 0
+
+
+def _identity(path: Path) -> str:
+    """The model's name and the beginning of its SHA-256: what ``--resume`` knows it by."""
+    from ferplus_keras.files.hashing import sha256_of
+
+    return f"{path.name}@{sha256_of(path)[:12]}"
