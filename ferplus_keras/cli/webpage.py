@@ -18,7 +18,8 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     page.add_argument(
         "model", metavar="MODEL", nargs="?",
-        help=".onnx, which `ferplus convert` makes; left out, the trained network that comes with the package",
+        help=".onnx, which `ferplus convert` makes; left out, the smallest trained network that comes with the package "
+        "and is within a point of the best",
     )  # fmt: skip
     page.add_argument(
         "--out", metavar="FILE", type=Path, default=Path("emotions.html"), help="default: emotions.html, in this folder"
