@@ -59,7 +59,7 @@ def watch(options: argparse.Namespace, source: str | int, start: float) -> int:
     find = face_finder(options.faces, options.margin or 0.0, SMALLEST) if options.faces != "none" else None
     _settings(options.model)
     with silent_stderr():
-        classifier = EmotionClassifier(options.model)
+        classifier = EmotionClassifier(options.model, runtime=options.runtime)
     outcome = Outcome(options, classifier.labels, classifier.standin, start, film=True)
     tracker = Tracker(classifier.labels, 0.5 if options.smooth is None else options.smooth)
     first = tracker.recall(outcome.file.rows()) if outcome.file and options.resume else 0

@@ -95,6 +95,10 @@ def add(commands: Commands) -> None:
         help="ray: on all machines of a Ray cluster (docs/predict.md)",
     )
     predict.add_argument(
+        "--runtime", metavar="NAME",
+        help="what runs an .onnx file: onnxruntime, openvino, or openvino-bf16, in bfloat16 (default: onnxruntime)",
+    )  # fmt: skip
+    predict.add_argument(
         "--workers", type=count, metavar="N", help="with --engine ray: copies of the network (default: 2)"
     )
 
@@ -130,7 +134,7 @@ def _answered(options: argparse.Namespace, start: float) -> int:
 
     find = face_finder(options.faces, options.margin or 0.0) if options.faces != "none" else None
     with silent_stderr():  # TensorFlow greets there before it can be told not to
-        classifier = EmotionClassifier(options.model)
+        classifier = EmotionClassifier(options.model, runtime=options.runtime)
     outcome = Outcome(options, classifier.labels, classifier.standin, start)
     draw = _drawing(options, classifier) if options.annotate else None
     sources = ahead.all if ahead else found(done=outcome.done)
@@ -231,10 +235,16 @@ def _check(options: argparse.Namespace) -> None:
         raise BadInputError("--null is about the list on standard input: add - to the inputs, or leave it out.")
     if options.engine == "ray" and not options.csv:
         raise BadInputError("--engine ray is for large sets: name the file of results with --csv FILE.")
-    if options.engine == "ray" and (options.annotate or options.faces != "none" or "-" in options.inputs):
+    if options.engine == "ray" and (
+        options.annotate or options.runtime or options.faces != "none" or "-" in options.inputs
+    ):
         raise BadInputError(
-            "--engine ray takes folders, patterns and Parquet files, and neither --faces nor --annotate."
+            "--engine ray takes folders, patterns and Parquet files, and neither --faces, --annotate nor --runtime."
         )
+    if options.runtime:
+        from ferplus_keras.engines.onnx_engine import check_runtime
+
+        check_runtime(Path(options.model), options.runtime)
     if options.workers and options.engine != "ray":
         raise BadInputError("--workers is about --engine ray: add it, or leave --workers out.")
 
@@ -286,7 +296,7 @@ class Outcome:
         self.model = Path(options.model).name
         self.file: CsvFile | None = None
         if options.csv:
-            self.file = CsvFile(options.csv, labels, _identity(Path(options.model)), resume=options.resume, film=film)
+            self.file = CsvFile(options.csv, labels, _identity(options), resume=options.resume, film=film)
         self.done = self.file.done if self.file else None
         self.before = len(self.done) if self.done is not None else 0
         self.images = self.faces = self.skipped = self.without = 0
@@ -400,11 +410,12 @@ def _with_ray(options: argparse.Namespace, start: float) -> int:
     return outcome.finish()
 
 
-def _identity(path: Path) -> str:
-    """The model's name and the beginning of its SHA-256: what ``--resume`` knows it by."""
+def _identity(options: argparse.Namespace) -> str:
+    """The model's name, the beginning of its SHA-256, and what was said to run it: what ``--resume`` knows it by."""
     from ferplus_keras.files.hashing import sha256_of
 
-    return f"{path.name}@{sha256_of(path)[:12]}"
+    path = Path(options.model)
+    return f"{path.name}@{sha256_of(path)[:12]}{f' {options.runtime}' if options.runtime else ''}"
 
 
 _share = number(float, 0, 2, "a share from 0 to 2")
