@@ -64,9 +64,7 @@ def write_webpage(network: Path | None, target: Path, runtime: Path | None = Non
         return _write(network, target, runtime)
     assert found is not None
     with tempfile.TemporaryDirectory() as aside:
-        made = Path(aside) / f"{found.name}.onnx"
-        write_onnx(_checkpoint(found), made, activation="softmax", model_name=found.network)
-        return _write(made, target, runtime)
+        return _write(onnx_of(found, Path(aside) / f"{found.name}.onnx"), target, runtime)
 
 
 def _write(network: Path, target: Path, runtime: Path | None) -> Path:
@@ -86,14 +84,17 @@ def _write(network: Path, target: Path, runtime: Path | None) -> Path:
     return target
 
 
-def _checkpoint(found: Shipped) -> Checkpoint:
+def onnx_of(found: Shipped, target: Path) -> Path:
+    """The trained network ``found`` as an ONNX file at ``target``."""
     source = Source(found.path.name, found.path.stat().st_size, found.sha256, "safetensors")
     preprocessing = PUBLISHED.as_dict() | {"size": [found.size, found.size]}
     record = Provenance(
         source, source, found.network, "classifier", len(EMOTIONS), output="probabilities", labels=EMOTIONS,
         preprocessing=preprocessing,
     )  # fmt: skip
-    return Checkpoint(found.table, found.arrays(), record)
+    checkpoint = Checkpoint(found.table, found.arrays(), record)
+    write_onnx(checkpoint, target, activation="softmax", model_name=found.network)
+    return target
 
 
 def facts(engine: Engine) -> dict[str, Any]:
