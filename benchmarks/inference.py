@@ -1,14 +1,12 @@
 """Images per second, every way in which a converted network can be run, at batch 1 and at batch 32.
 
     python -m benchmarks.inference [--network senet50] [--ways onnx-torch,openvino] [--busy] [--rounds 3] [--json]
-    python -m benchmarks.inference --decisions NETWORK.onnx [--data DIR]
 
 The named competitor is ONNX Runtime on PyTorch's own export (torch.onnx.export) of the same network. Each library has
 one process with all its ways loaded, and they are run in turn, way by way and round by round, so that whatever else the
 machine does meanwhile falls on all of them; every second round goes backwards, so that none always runs behind the same
 other one. The median of the rounds counts. All take as many threads as there are cores; all end in the softmax.
 ``--busy`` is for a machine that does other work: one thread each, and processor time instead of the clock's.
-``--decisions`` says on how many images of FERPlus's Valid (``albanie``) each runtime decides otherwise.
 """
 
 from __future__ import annotations
@@ -20,11 +18,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
-
-import numpy as np
-from PIL import Image
 
 from benchmarks.measure import ROOT, machine, run
 from benchmarks.standins import WORK, standin
@@ -161,34 +155,6 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def decisions(model: Path, data: str | None) -> str:
-    """On how many images of Valid each runtime decides otherwise than ONNX Runtime, and how often it is right."""
-    from ferplus_keras.dataset import load_ferplus
-    from ferplus_keras.dataset.protocols import PROTOCOLS
-    from ferplus_keras.engines import open_engine
-    from ferplus_keras.engines.onnx_engine import RUNTIMES
-
-    dataset = load_ferplus(data)
-    targets = PROTOCOLS["albanie"].apply(dataset.votes)
-    rows = [row for row in dataset.rows_of("val") if targets.kept[row]]
-    found, lines = {}, [f"{model.name}, {len(rows)} images of Valid: decided otherwise, right, largest difference"]
-    for runtime in RUNTIMES:
-        engine = open_engine(model, runtime=runtime)
-        side = (engine.takes.side,) * 2
-        parts = (rows[start : start + 64] for start in range(0, len(rows), 64))
-        found[runtime] = here = np.concatenate([
-            engine.probabilities(np.stack([
-                np.asarray(Image.fromarray(dataset.images[row]).convert("RGB").resize(side, Image.Resampling.BILINEAR))
-                for row in part
-            ])) for part in parts
-        ])  # fmt: skip
-        first = found[RUNTIMES[0]]
-        changed, right = here.argmax(1) != first.argmax(1), here.argmax(1) == targets.labels[rows]
-        lines.append(f"{engine.by:<28}{changed.sum():>5} {100 * changed.mean():6.2f} %"
-                     f"{100 * right.mean():8.2f} %{np.abs(here - first).max():10.1e}")  # fmt: skip
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", choices=(*NETWORKS, "both"), default="resnet50")
@@ -198,15 +164,10 @@ def main() -> None:
         "--ways", type=lambda text: text.split(","), default=[], help=", ".join(way for way, _, _ in WAYS)
     )
     parser.add_argument("--busy", action="store_true", help="one thread each, and processor time")
-    parser.add_argument("--decisions", type=Path, metavar="NETWORK.onnx")
-    parser.add_argument("--data")
     parser.add_argument("--prepare", choices=NETWORKS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.prepare:
         prepare(options.prepare, options.ways)
-        return
-    if options.decisions:
-        print(decisions(options.decisions, options.data))
         return
     networks = NETWORKS if options.network == "both" else (options.network,)
     results = [measure(each, options.rounds, names=options.ways, busy=options.busy) for each in networks]

@@ -17,11 +17,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Cost:
-    """Wall-clock seconds, peak resident memory in bytes, and processor seconds of one process."""
+    """Wall-clock seconds and peak resident memory in bytes of one process."""
 
     seconds: float
     peak: int
-    processor: float
 
 
 def run(*command: object, **environment: str) -> Cost:
@@ -38,8 +37,7 @@ def run(*command: object, **environment: str) -> Cost:
     seconds = time.perf_counter() - start
     if status:
         raise SystemExit(f"{' '.join(map(str, command))} failed:\n{errors.decode()}")
-    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return Cost(seconds, peak, usage.ru_utime + usage.ru_stime)
+    return Cost(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
 
 
 def alternating(
@@ -59,9 +57,8 @@ def alternating(
 
 
 def median(costs: list[Cost]) -> Cost:
-    """The median seconds and the highest peak."""
-    seconds = statistics.median(cost.seconds for cost in costs)
-    return Cost(seconds, max(cost.peak for cost in costs), statistics.median(cost.processor for cost in costs))
+    """The median second and the highest peak."""
+    return Cost(statistics.median(cost.seconds for cost in costs), max(cost.peak for cost in costs))
 
 
 def machine() -> str:
