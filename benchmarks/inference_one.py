@@ -9,14 +9,18 @@ import time
 from functools import cache
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+BUSY = "BUSY" in os.environ
+THREADS = 1 if BUSY else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+now = time.process_time if BUSY else time.perf_counter
 
 
 def main(library: str, network: str, folder: str) -> None:
     from verify.images import natural_inputs
 
     images = natural_inputs(32, seed=3)
-    ways = {"onnx": onnx_ways, "tflite": tflite_ways, "keras": keras_ways, "torch": torch_ways}[library]
+    ways = {
+        "onnx": onnx_ways, "openvino": openvino_ways, "tflite": tflite_ways, "keras": keras_ways, "torch": torch_ways
+    }[library]  # fmt: skip
 
     @cache  # loaded when it is first run: the measurement that does not count
     def ready(way: str, batch: int):
@@ -25,10 +29,10 @@ def main(library: str, network: str, folder: str) -> None:
     for line in sys.stdin:
         way, batch, calls = line.split()
         run = ready(way, int(batch))
-        start = time.perf_counter()
+        start = now()
         for _ in range(int(calls)):
             run()
-        print("seconds", (time.perf_counter() - start) / int(calls), flush=True)
+        print("seconds", (now() - start) / int(calls), flush=True)
 
 
 def onnx_ways(way: str, path: str, images):
@@ -45,6 +49,17 @@ def onnx_session(stem: str):
     options.intra_op_num_threads = THREADS
     session = onnxruntime.InferenceSession(f"{stem}.onnx", options, providers=["CPUExecutionProvider"])
     return session, session.get_inputs()[0].name
+
+
+def openvino_ways(way: str, path: str, images):
+    from pathlib import Path
+
+    from ferplus_keras.engines.openvino_engine import compiled
+    from ferplus_keras.files.mapped_file import MappedFile
+
+    run, _ = compiled(MappedFile(Path(f"{path}standin.onnx")), ("data", "prob"), way, THREADS)
+    batch = images.transpose(0, 3, 1, 2).copy()
+    return lambda: run(batch)
 
 
 def tflite_ways(way: str, path: str, images):
@@ -88,6 +103,12 @@ def torch_ways(way: str, path: str, images):
     torch.set_num_threads(THREADS)
     module = torch_module(path + ("folded-standin.h5" if way == "torch-folded" else "standin.h5"))
     batch = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
+    if way == "torch-bf16":
+        batch = batch.to(memory_format=torch.channels_last)
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+            module = torch.jit.freeze(torch.jit.trace(module.to(memory_format=torch.channels_last), batch))
+        with torch.inference_mode():
+            module(batch)  # it is specialised in its first two runs
 
     def run():
         with torch.inference_mode():

@@ -30,7 +30,7 @@ from ferplus_keras.files.atomic import atomic_path
 from ferplus_keras.files.folders import weights_folder
 from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.files.provenance import Provenance, Source
-from ferplus_keras.files.shipped import Shipped, best_shipped, shipped_at
+from ferplus_keras.files.shipped import Shipped, lightest_shipped, shipped_at
 from ferplus_keras.files.signatures import is_onnx
 from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.networks.preprocessing import PUBLISHED
@@ -53,19 +53,18 @@ PATIENCE = 300
 
 
 def write_webpage(network: Path | None, target: Path, runtime: Path | None = None) -> Path:
-    """Write the page of ``network``: an ONNX file, or a trained network of this package, by default the best of them.
+    """Write the page of ``network``: an ONNX file, or a trained network of this package, by default the smallest that
+    is within a point of the best one's accuracy.
 
     ``runtime`` is npm's package, by default :func:`vendored`'s. Raises :class:`BadInputError` for another kind of
     network, :class:`DownloadError` when npm has no package, :class:`OutputError` when ``target`` cannot be written.
     """
-    found = best_shipped() if network is None else shipped_at(network)
+    found = lightest_shipped() if network is None else shipped_at(network)
     if found is None and network is not None:
         return _write(network, target, runtime)
     assert found is not None
     with tempfile.TemporaryDirectory() as aside:
-        made = Path(aside) / f"{found.name}.onnx"
-        write_onnx(_checkpoint(found), made, activation="softmax", model_name=found.network)
-        return _write(made, target, runtime)
+        return _write(onnx_of(found, Path(aside) / f"{found.name}.onnx"), target, runtime)
 
 
 def _write(network: Path, target: Path, runtime: Path | None) -> Path:
@@ -85,14 +84,17 @@ def _write(network: Path, target: Path, runtime: Path | None) -> Path:
     return target
 
 
-def _checkpoint(found: Shipped) -> Checkpoint:
+def onnx_of(found: Shipped, target: Path) -> Path:
+    """The trained network ``found`` as an ONNX file at ``target``."""
     source = Source(found.path.name, found.path.stat().st_size, found.sha256, "safetensors")
     preprocessing = PUBLISHED.as_dict() | {"size": [found.size, found.size]}
     record = Provenance(
         source, source, found.network, "classifier", len(EMOTIONS), output="probabilities", labels=EMOTIONS,
         preprocessing=preprocessing,
     )  # fmt: skip
-    return Checkpoint(found.table, found.arrays(), record)
+    checkpoint = Checkpoint(found.table, found.arrays(), record)
+    write_onnx(checkpoint, target, activation="softmax", model_name=found.network)
+    return target
 
 
 def facts(engine: Engine) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from ferplus_keras.cli.requirements import FILM_SUFFIXES
 from ferplus_keras.errors import BadInputError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from ferplus_keras.predict.film import FilmWriter, Frame, Tracker
     from ferplus_keras.predict.records import Answer
     from ferplus_keras.predict.streaming import Prepared
@@ -55,13 +57,18 @@ def watch(options: argparse.Namespace, source: str | int, start: float) -> int:
 
     film = Film(source)
     find = face_finder(options.faces, options.margin or 0.0, SMALLEST) if options.faces != "none" else None
-    classifier = open_classifier(options.model)
+    classifier = open_classifier(options.model, options.runtime)
     outcome = Outcome(options, classifier.labels, classifier.standin, start, film=True)
     tracker = Tracker(classifier.labels, 0.5 if options.smooth is None else options.smooth)
     first = tracker.recall(outcome.file.rows()) if outcome.file and options.resume else 0
     step = options.step or 1
     outcome.total.images = None if film.live else max(0, film.count - first) // step
-    prepare = Preparation["Frame"](lambda frame: frame.image, find, options.annotate is not None, classifier.side)
+    ready = Preparation["Frame"](_pixels, find, options.annotate is not None, classifier.side)
+
+    def prepare(frame: Frame) -> Prepared[Frame]:
+        """Faces cut out, the frame's own pixels let go: many frames without a face wait for one batch of faces."""
+        return replace(ready(frame), item=replace(frame, image=None))
+
     with ExitStack() as ending, outcome:
         ending.callback(film.close)
         writer: FilmWriter | None = None
@@ -79,13 +86,18 @@ def watch(options: argparse.Namespace, source: str | int, start: float) -> int:
     return outcome.finish()
 
 
+def _pixels(frame: Frame) -> Image:
+    assert frame.image is not None
+    return frame.image
+
+
 def _answer(
     name: str, tracker: Tracker, prepared: Prepared[Frame], predictions: tuple[Any, ...], writer: FilmWriter | None
 ) -> Answer:
     from ferplus_keras.predict.streaming import answer
 
     frame = prepared.item
-    boxes = prepared.boxes if prepared.boxes is not None else ((0, 0, *frame.image.size),)
+    boxes = prepared.boxes if prepared.boxes is not None else ((0, 0, *frame.size),)
     followed = tracker.follow(frame.seconds, boxes, predictions)
     numbers, smoothed = tuple(number for number, _ in followed), tuple(seen for _, seen in followed)
     if writer and prepared.shown:

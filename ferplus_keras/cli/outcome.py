@@ -69,7 +69,7 @@ class Outcome:
         self.model = Path(options.model).name
         self.file: CsvFile | None = None
         if options.csv:
-            self.file = CsvFile(options.csv, labels, _identity(Path(options.model)), resume=options.resume, film=film)
+            self.file = CsvFile(options.csv, labels, _identity(options), resume=options.resume, film=film)
         self.done = self.file.done if self.file else None
         self.before = len(self.done) if self.done is not None else 0
         self.images = self.faces = self.skipped = self.without = 0
@@ -152,8 +152,9 @@ class Outcome:
         return SKIPPED if self.skipped or errors else 0
 
 
-def _identity(path: Path) -> str:
-    """The model's name and the beginning of its SHA-256: what ``--resume`` knows it by."""
+def _identity(options: argparse.Namespace) -> str:
+    """The model's name, the beginning of its SHA-256, and what was said to run it: what ``--resume`` knows it by."""
     from ferplus_keras.files.hashing import sha256_of
 
-    return f"{path.name}@{sha256_of(path)[:12]}"
+    path = Path(options.model)
+    return f"{path.name}@{sha256_of(path)[:12]}{f' {options.runtime}' if options.runtime else ''}"

@@ -66,6 +66,8 @@ def add(commands: Commands) -> None:
         option("--batch N", "images at a time (default: 32)", count, 32),
         option("--threads N", "threads that decode images (default: one per processor, up to 4)", count),
         option("--engine", "ray: use all machines of a Ray cluster (docs/predict.md)", ("local", "ray"), "local"),
+        option("--runtime NAME", "for .onnx files: onnxruntime, openvino, or openvino-bf16, in bfloat16 (default: "
+               "onnxruntime)"),
         option("--workers N", "with --engine ray: copies of the network (default: 2)", count),
     )  # fmt: skip
 
@@ -99,7 +101,7 @@ def _answered(options: argparse.Namespace, start: float) -> int:
     from ferplus_keras.predict.streaming import Preparation, answer, stream
 
     find = face_finder(options.faces, options.margin or 0.0) if options.faces != "none" else None
-    classifier = open_classifier(options.model)
+    classifier = open_classifier(options.model, options.runtime)
     outcome = Outcome(options, classifier.labels, classifier.standin, start)
     draw = _drawing(options, classifier) if options.annotate else None
     sources = ahead.all if ahead else found(done=outcome.done)
@@ -147,12 +149,12 @@ def _list_of_names(options: argparse.Namespace) -> BinaryIO | None:
     return sys.stdin.buffer
 
 
-def open_classifier(model: str) -> EmotionClassifier:
-    """The network, opened. Packages that are missing for a Keras file are all named."""
+def open_classifier(model: str, runtime: str | None = None) -> EmotionClassifier:
+    """The network, opened, an ONNX file by ``runtime``. Packages that are missing for a Keras file are all named."""
     _need_keras_for(model)
     from ferplus_keras.predict.classifier import EmotionClassifier
 
-    return EmotionClassifier(model)
+    return EmotionClassifier(model, runtime=runtime)
 
 
 def _need_keras_for(model: str) -> None:
@@ -199,12 +201,16 @@ def _check(options: argparse.Namespace) -> None:
         (options.null and not listed,
          "--null is about the list on standard input: add - to the inputs, or leave it out."),
         (ray and not options.csv, "--engine ray is for large sets: name the file of results with --csv FILE."),
-        (ray and (options.annotate or options.faces != "none" or listed),
-         "--engine ray takes folders, patterns and Parquet files, and neither --faces nor --annotate."),
+        (ray and (options.annotate or options.runtime or options.faces != "none" or listed),
+         "--engine ray takes folders, patterns and Parquet files, and neither --faces, --annotate nor --runtime."),
         (options.workers and not ray, "--workers is about --engine ray: add it, or leave --workers out."),
     ):  # fmt: skip
         if wrong:
             raise BadInputError(sentence)
+    if options.runtime:
+        from ferplus_keras.engines.onnx_engine import check_runtime
+
+        check_runtime(Path(options.model), options.runtime)
     if options.parquet:
         from ferplus_keras.predict.parquet import check_parquet
 

@@ -30,7 +30,7 @@ BATCH = 32
 
 #: By how much probabilities may miss 1 together and still be meant as such, by the kind of numbers: eight of them in
 #: int8's steps of 1/256 miss it by some of these.
-ROUNDING = {"float32": 1e-3, "float16": 3e-3, "int8": 3e-2}
+ROUNDING = {"float32": 1e-3, "float16": 3e-3, "bfloat16": 1e-2, "int8": 3e-2}
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Engine:
     classes: int | None = None  #: how many numbers it gives for an image, where that is known before it runs
     network: str = ""
     standin: bool = False
-    numbers: str = "float32"  #: the coarsest that it computes with: "float32", "float16" or "int8"
+    numbers: str = "float32"  #: the coarsest that it computes with, of :data:`ROUNDING`
     batch: int = BATCH
     record: dict[str, Any] | None = None  #: what the file says of how it was made
     close: Callable[[], None] = lambda: None

@@ -1,17 +1,18 @@
-"""``.onnx`` by ONNX Runtime, once this project's bounded reader has understood all of it."""
+"""``.onnx`` by ONNX Runtime or OpenVINO, once this project's bounded reader has understood all of it."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
 from ferplus_keras import PROVENANCE_KEY
 from ferplus_keras.engines.card import GRAY, NO_CARD, Card
-from ferplus_keras.engines.engine import BATCH, Engine, telling_line
+from ferplus_keras.engines.engine import BATCH, Engine, Run, telling_line
 from ferplus_keras.engines.interruptible import interruptible
 from ferplus_keras.engines.onnx_policy import check_graph
+from ferplus_keras.engines.openvino_engine import PRECISIONS, compiled
 from ferplus_keras.engines.record import Told
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
@@ -21,12 +22,26 @@ from ferplus_keras.files.provenance import provenance_of
 #: TensorProto.DataType of an input: floats, or bytes where the preprocessing is inside.
 INPUTS = {1: "float32", 2: "uint8"}
 
+#: What can run these files; the first is taken where none is named.
+RUNTIMES = ("onnxruntime", *PRECISIONS)
+
 #: The largest number of images that a file may insist on.
 MAX_FIXED = 256
 
 
-def open_onnx(file: MappedFile, threads: int | None = None, card: Card = NO_CARD) -> Engine:
-    """The network in ``file``; what counts is its first output.
+def check_runtime(path: Path, runtime: str) -> None:
+    """Raise :class:`BadInputError` unless ``runtime`` is one of :data:`RUNTIMES` and ``path`` an ONNX file."""
+    if runtime not in RUNTIMES:
+        raise BadInputError(f"There is no runtime {runtime}: {', '.join(RUNTIMES[:-1])} and {RUNTIMES[-1]} are known.")
+    if path.suffix.lower() != ".onnx":
+        raise BadInputError(
+            f"{path} is no .onnx file, for which a runtime can be chosen: `ferplus export {path.name} {path.stem}.onnx "
+            "--to onnx` makes one."
+        )
+
+
+def open_onnx(file: MappedFile, threads: int | None = None, card: Card = NO_CARD, runtime: str | None = None) -> Engine:
+    """The network in ``file``; what counts is its first output. ``runtime`` is one of :data:`RUNTIMES`.
 
     Raises :class:`BadInputError` when the file is damaged, takes anything but images, or is not for us to run.
     """
@@ -46,24 +61,26 @@ def open_onnx(file: MappedFile, threads: int | None = None, card: Card = NO_CARD
     image = (channels, side, side) if first else (side, side, channels)
     output = check_graph(path, graph, (fixed or BATCH, *image))
     known = {fixed or BATCH}
-    session, by = interruptible(_session, file, threads)
+    opening = compiled if runtime in PRECISIONS else _session
+    run, by = interruptible(opening, file, (name, graph.outputs[0]), runtime or RUNTIMES[0], threads)
 
     def call(batch: np.ndarray) -> np.ndarray:
         if len(batch) not in known:  # what a graph makes of one image need not be a part of what it makes of two
             check_graph(path, graph, batch.shape)
             known.add(len(batch))
-        return np.asarray(session.run([graph.outputs[0]], {name: batch})[0])
+        return run(batch)
 
     if len(graph.outputs) > 1:  # the record does not say which of them it means
         told = replace(told, gives=None)
-    quantized = any(node.kind == "QuantizeLinear" for node in graph.nodes)
+    numbers = "bfloat16" if runtime == "openvino-bf16" else "float32"
+    numbers = "int8" if any(node.kind == "QuantizeLinear" for node in graph.nodes) else numbers
     return told.engine(
         by, call, output[1] if len(output) == 2 else None, side=side, fixed=fixed, channels_first=first,
-        order=layout.order, dtype=INPUTS[kind], numbers="int8" if quantized else "float32",
+        order=layout.order, dtype=INPUTS[kind], numbers=numbers,
     )  # fmt: skip
 
 
-def _session(file: MappedFile, threads: int | None) -> tuple[Any, str]:
+def _session(file: MappedFile, ends: tuple[str, str], _runtime: str, threads: int | None) -> tuple[Run, str]:
     try:
         import onnxruntime
     except ImportError:
@@ -81,7 +98,11 @@ def _session(file: MappedFile, threads: int | None) -> tuple[Any, str]:
         raise BadInputError(
             f"ONNX Runtime {onnxruntime.__version__} cannot run {file.path}: {telling_line(error)}"
         ) from None
-    return session, f"ONNX Runtime {onnxruntime.__version__}"
+
+    def run(batch: np.ndarray) -> np.ndarray:
+        return np.asarray(session.run([ends[1]], {ends[0]: batch})[0])
+
+    return run, f"ONNX Runtime {onnxruntime.__version__}"
 
 
-__all__ = ["open_onnx"]
+__all__ = ["RUNTIMES", "check_runtime", "open_onnx"]

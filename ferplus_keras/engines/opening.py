@@ -24,15 +24,22 @@ def is_saved_model(path: Path) -> bool:
     return is_file(path / "saved_model.pb")
 
 
-def open_engine(path: str | Path, threads: int | None = None, card: Card | None = None) -> Engine:
+def open_engine(
+    path: str | Path, threads: int | None = None, card: Card | None = None, runtime: str | None = None
+) -> Engine:
     """The network in the file, the SavedModel or the folder of a finished training at ``path``.
 
     ``threads`` bounds the processor threads of one run where it can be told; ``card`` is what is known of it besides,
-    instead of what the card beside it says. Raises :class:`BadInputError` when there
-    is no network, when it does something that these networks do not, or when what runs it is not installed.
+    instead of what the card beside it says; ``runtime`` is one of ``onnx_engine.RUNTIMES`` for an ONNX file. Raises
+    :class:`BadInputError` when there is no network, when it does something that these networks do not, or when what
+    runs it is not installed.
     """
     path = Path(path)
     card = Card.beside(path) if card is None else card
+    if runtime is not None:
+        from ferplus_keras.engines.onnx_engine import check_runtime
+
+        check_runtime(path, runtime)
     if is_folder(path):
         if is_saved_model(path):
             from ferplus_keras.engines.saved_model import open_saved_model
@@ -54,7 +61,7 @@ def open_engine(path: str | Path, threads: int | None = None, card: Card | None 
     if is_onnx(head) or (path.suffix.lower() == ".onnx" and head):
         from ferplus_keras.engines.onnx_engine import open_onnx
 
-        return open_onnx(file, threads, card)
+        return open_onnx(file, threads, card, runtime)
     if is_safetensors(head):
         from ferplus_keras.engines.keras_engine import open_shipped
 

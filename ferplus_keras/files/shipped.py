@@ -16,6 +16,9 @@ from ferplus_keras.networks.architecture import Architecture, Conv, architecture
 #: The protocol whose figure is quoted where there is room for one.
 QUOTED = "albanie"
 
+#: Points of accuracy that a small network may be below the best where every megabyte counts.
+NEAR = 1.0
+
 TITLES = {"resnet50": "ResNet50", "senet50": "SE-ResNet50", "compact": "compact network"}
 
 
@@ -53,13 +56,17 @@ class Shipped:
         return architecture(self.network)
 
     @property
+    def quoted(self) -> Recorded | None:
+        """The accuracy where there is room for one: of Test, or of Valid where Test was not looked at."""
+        measured = {each.split: each for each in self.accuracy if each.protocol == QUOTED and each.copies}
+        return measured.get("test") or measured.get("val")
+
+    @property
     def figure(self) -> str:
-        """The accuracy in words: of Test, or of Valid where Test was not looked at."""
-        for split in ("test", "val"):
-            for each in self.accuracy:
-                if (each.split, each.protocol, each.copies) == (split, QUOTED, True):
-                    return f"{each.percent:.1f} % on FERPlus {'Test' if split == 'test' else 'Valid'}"
-        return "accuracy not measured"
+        """:attr:`quoted` in words."""
+        if (best := self.quoted) is None:
+            return "accuracy not measured"
+        return f"{best.percent:.1f} % on FERPlus {'Test' if best.split == 'test' else 'Valid'}"
 
     @property
     def title(self) -> str:
@@ -130,4 +137,16 @@ def best_shipped() -> Shipped:
     raise BadInputError(f"No trained network comes with this package: {shipped_folder() / MANIFEST} names none.")
 
 
-__all__ = ["Recorded", "Shipped", "best_shipped", "shipped", "shipped_at"]
+def lightest_shipped() -> Shipped:
+    """The smallest network that is at most :data:`NEAR` below the best. Raises :class:`BadInputError` without any."""
+    best = best_shipped()
+    wanted = best.quoted
+
+    def near(each: Shipped) -> bool:
+        told = each.quoted
+        return bool(told and wanted and told.split == wanted.split and told.percent >= wanted.percent - NEAR)
+
+    return min(filter(near, shipped().values()), key=lambda each: each.path.stat().st_size, default=best)
+
+
+__all__ = ["Recorded", "Shipped", "best_shipped", "lightest_shipped", "shipped", "shipped_at"]

@@ -31,14 +31,17 @@ class EmotionClassifier:
 
     ``labels`` are its classes in order, ``side`` is that of the square images it takes, ``by`` what runs it,
     ``standin`` whether its weights are made up, which is warned of. ``threads`` bounds the processor threads of ONNX
-    Runtime and LiteRT.
+    Runtime, OpenVINO and LiteRT. ``runtime`` says what runs a ``.onnx`` file: ``onnxruntime``, or ``openvino`` or
+    ``openvino-bf16``, which computes in bfloat16 where the processor does.
     Raises :class:`ferplus_keras.errors.BadInputError` when the file is not such a network.
     """
 
-    def __init__(self, path: str | Path | None = None, *, threads: int | None = None) -> None:
+    def __init__(
+        self, path: str | Path | None = None, *, threads: int | None = None, runtime: str | None = None
+    ) -> None:
         if path is None:
             path = best_shipped().path
-        self.engine = engine = open_engine(path, threads)
+        self.engine = engine = open_engine(path, threads, runtime=runtime)
         if (
             engine.labels is None
             or len(set(engine.labels)) != len(engine.labels)

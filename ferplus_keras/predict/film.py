@@ -30,17 +30,23 @@ BEGINNINGS = ((4, b"ftyp"), (4, b"moov"), (4, b"mdat"), (0, b"\x1aE\xdf\xa3"), (
 #: Boxes of one face in two frames overlap by this share at least (intersection over union).
 FOLLOWED = 0.3
 
+#: A frame has no more pixels than this, 8192 x 4320: a few of them are in memory at a time.
+MOST_PIXELS = 8192 * 4320
+
 #: Seconds for which a face that is not seen is remembered.
 REMEMBERED = 1.0
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame: its number from 0 on, its time in seconds, and its pixels, upright, in RGB."""
+    """One frame: its number from 0 on, its time in seconds, its width and height, and its pixels, upright, in RGB,
+    until they are not needed any more.
+    """
 
     number: int
     seconds: float
-    image: Image
+    size: tuple[int, int]
+    image: Image | None
 
 
 class Film:
@@ -67,6 +73,11 @@ class Film:
                 f"{self.name} cannot be opened. Is it connected, and free?" if isinstance(source, int) else
                 f"{self.name} is not a film that OpenCV can read; convert it to MP4 (H.264) first."
             )  # fmt: skip
+        width, height = (int(self._capture.get(each)) for each in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        if width * height > MOST_PIXELS:
+            raise BadInputError(
+                f"{self.name} has frames of {width} x {height}, over {MOST_PIXELS:,} pixels: make it smaller first."
+            )
         self.live = isinstance(source, int)
         told = float(self._capture.get(cv2.CAP_PROP_FPS))
         self.frames_per_second = told if 0.1 <= told <= 1000 else 25.0
@@ -85,7 +96,8 @@ class Film:
                     told = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000 or number / self.frames_per_second
                     seconds = max(seconds, time.monotonic() - begun if self.live else told)
                     rgb = np.ascontiguousarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
-                    yield Frame(number, round(seconds, 3), Image.fromarray(rgb))
+                    image = Image.fromarray(rgb)
+                    yield Frame(number, round(seconds, 3), image.size, image)
             number += 1
         if not number:
             raise BadInputError(f"{self.name} has no frame that can be read.")

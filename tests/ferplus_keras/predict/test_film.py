@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import pytest
 from PIL import Image
 
 from ferplus_keras.cli import main
+from ferplus_keras.cli.filming import FRAMES as FRAMES_AT_A_TIME
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.predict.faces import Face
-from ferplus_keras.predict.film import Film, FilmWriter, Tracker
+from ferplus_keras.predict.film import Film, FilmWriter, Frame, Tracker
 from ferplus_keras.predict.records import Prediction
 from tests.ferplus_keras.predict.conftest import rows
 
@@ -80,6 +82,39 @@ def test_a_cut_run_goes_on_with_the_same_faces(quick: Path, film: Path, tmp_path
     again = rows(out)
     assert [list(row.values())[:10] for row in again] == [list(row.values())[:10] for row in whole]
     assert [float(row["confidence"]) for row in again] == pytest.approx([float(row["confidence"]) for row in whole])
+
+
+def test_few_frames_are_in_memory_where_none_has_a_face(
+    quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, most, seen = tmp_path / "long.mp4", 0, list[weakref.ref[Image.Image]]()
+    writer = FilmWriter(path, PACE)
+    for _ in range(100):
+        writer.write(Image.new("RGB", (64, 48)), [], [], [])
+    writer.close()
+
+    def frames(self: Film, *asked: int) -> Iterator[Frame]:
+        nonlocal most
+        for frame in decoded(self, *asked):
+            assert frame.image is not None
+            seen.append(weakref.ref(frame.image))
+            most = max(most, sum(each() is not None for each in seen))
+            yield frame
+
+    decoded = Film.frames
+    monkeypatch.setattr(Film, "frames", frames)
+    monkeypatch.setattr("ferplus_keras.predict.faces.face_finder", lambda *_: lambda _image: [])
+    threads = 2
+    command = ["predict", str(quick), str(path), "--csv", str(tmp_path / "o.csv"), "--threads", str(threads)]
+    assert main([*command, "--annotate", str(tmp_path / "seen")]) == 0
+    assert len(rows(tmp_path / "o.csv")) == len(seen) == 100
+    assert most <= FRAMES_AT_A_TIME + 2 * threads + 2
+
+
+def test_frames_that_no_camera_makes_are_refused(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ferplus_keras.predict.film.MOST_PIXELS", 64 * 48 - 1)
+    with pytest.raises(BadInputError, match="64 x 48"):
+        Film(film)
 
 
 def test_json_has_frames_and_tracks(quick: Path, film: Path, capsys: pytest.CaptureFixture[str]) -> None:
