@@ -128,6 +128,3 @@ def best_shipped() -> Shipped:
     for each in shipped().values():
         return each
     raise BadInputError(f"No trained network comes with this package: {shipped_folder() / MANIFEST} names none.")
-
-
-__all__ = ["Recorded", "Shipped", "best_shipped", "shipped", "shipped_at"]

@@ -17,8 +17,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from ferplus_keras.finetune.augmentation_settings import AugmentationSettings, Pair
 from ferplus_keras.finetune.noise import folded, uniforms
+from ferplus_keras.finetune.settings import AugmentationSettings, Pair
 from ferplus_keras.finetune.warping import resized, warped
 from ferplus_keras.networks.architecture import INPUT_SIZE
 from ferplus_keras.networks.preprocessing import PUBLISHED
@@ -87,8 +87,12 @@ class Augmentation(keras.layers.Layer):  # type: ignore[misc]  # Keras has no ty
         arguments.setdefault("name", "augmentation")
         arguments.setdefault("dtype", "float32")  # half precision has no room for 255 levels and their fractions
         super().__init__(**arguments)
-        given = settings or AugmentationSettings()
-        self.settings = given if isinstance(given, AugmentationSettings) else AugmentationSettings(**given)
+        if isinstance(settings, dict):  # JSON has no tuples
+            listed: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
+            }
+            settings = AugmentationSettings(**listed)
+        self.settings = settings or AugmentationSettings()
         self.size, self.seed, self.beside = size, seed, tuple(beside)
         self._key = folded(seed)
 

@@ -31,9 +31,6 @@ BATCHNORM_EPSILON = 1e-5
 #: Keras's share of the old running statistics; PyTorch calls ``1 - 0.9 = 0.1`` the momentum.
 BATCHNORM_MOMENTUM = 0.9
 
-#: Rate of the published networks' dropout during their FERPlus fine-tuning.
-PUBLISHED_DROPOUT = 0.5
-
 Shape = tuple[int, ...]
 
 
@@ -243,9 +240,6 @@ COMPACT_BLOCKS = (
     PlainBlock("conv2_1", 32, 2), PlainBlock("conv3_1", 64, 2), PlainBlock("conv3_2", 64, 1),
     PlainBlock("conv4_1", 128, 2), PlainBlock("conv4_2", 128, 1), PlainBlock("conv5_1", 256, 2),
 )  # fmt: skip
-
-#: Side of the compact network's input.
-COMPACT_SIZE = 48
 
 #: Squeeze-and-excitation narrows the channels by this factor.
 SE_REDUCTION = 16

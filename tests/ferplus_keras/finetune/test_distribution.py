@@ -22,7 +22,7 @@ import sys
 import numpy as np
 import keras
 from ferplus_keras.finetune.augmentation import Augmentation
-from ferplus_keras.finetune.augmentation_settings import ALBANIE
+from ferplus_keras.finetune.recipe import load_recipe
 from ferplus_keras.finetune.distribution import logits, scope
 from ferplus_keras.finetune.feeding import Feed, for_keras
 
@@ -34,9 +34,10 @@ def train(spec, normalised):
     weights = generator.uniform(0.5, 2, 43).astype(np.float32)
     with scope(spec) as world:
         world.check_batch(8)
+        augmentation = load_recipe("albanie").augmentation
         model = keras.Sequential([
-            keras.Input((48, 48), dtype="uint8"), Augmentation(ALBANIE, 32, seed=3), keras.layers.Rescaling(1 / 128),
-            keras.layers.Conv2D(4, 3),
+            keras.Input((48, 48), dtype="uint8"), Augmentation(augmentation, 32, seed=3),
+            keras.layers.Rescaling(1 / 128), keras.layers.Conv2D(4, 3),
             *([keras.layers.BatchNormalization()] if normalised else []),
             keras.layers.ReLU(), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(8),
         ])
