@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ferplus_keras.dataset import find, read_labels
 from ferplus_keras.dataset.protocols import PROTOCOLS
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.finetune.targets import KINDS, draw, loss, make
@@ -200,13 +197,3 @@ def test_the_multi_target_loss_survives_being_saved() -> None:
 
     again = keras.losses.deserialize(keras.losses.serialize(loss("multi_target")))
     assert type(again) is type(loss("multi_target"))
-
-
-def test_on_the_published_data(ferplus_data: Path) -> None:
-    """The images that count, by kind, are those of the papers."""
-    found = find(ferplus_data).labels
-    assert found is not None
-    labels = read_labels(found.read(1 << 26))
-    for kind, name in KINDS.items():
-        kept = make(labels.votes, kind).kept
-        assert tuple(np.bincount(labels.split[kept], minlength=3)) == PROTOCOLS[name].kept
