@@ -237,7 +237,7 @@ class Run:
             row = self._epoch(len(history), place, history)
             history.append(row)
             with self._averaged():
-                self._look_at_valid(row)
+                row["val_accuracy"], row["val_loss"] = figures(self.logits(self.examples.valid), self.examples.valid)
                 if self._standing(history).best_epoch == len(history) and self.chief:
                     save_arrays(folder.best(len(history)), self._flat(), {"epoch": len(history)})
             row["seconds"] = round(time.perf_counter() - self._began, 2)
@@ -309,9 +309,6 @@ class Run:
             "waiting_for_data": round(self.feed.waiting, 4),
         }  # fmt: skip
 
-    def _look_at_valid(self, row: Row) -> None:
-        row["val_accuracy"], row["val_loss"] = figures(self.logits(self.examples.valid), self.examples.valid)
-
     def logits(self, part: Part) -> np.ndarray:
         """n x classes for the images of ``part``, with the weights as they are now."""
         found: np.ndarray = np.asarray(logits(self.answering, part.images, VALID_BATCH), np.float64)
@@ -382,9 +379,7 @@ class Run:
         step = min(seconds[1:]) * batch / few
         bytes_per_number = 4 if self.precision == "float32" else 2
         memory = batch * activation_bytes(self.table, size, bytes_per_number)
-        memory += 4 * sum(
-            int(np.prod(variable.shape)) for variable in self.model.variables + self.model.optimizer.variables
-        )
+        memory += 4 * count(self.model.variables + self.model.optimizer.variables)
         return StageCost(size, leg.epochs, batch, steps, step, step * steps + valid, memory)
 
 
