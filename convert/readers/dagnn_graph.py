@@ -11,7 +11,7 @@ from typing import Any
 
 from convert.readers.dagnn import DagLayer, DagNN
 from convert.readers.dagnn_options import four, leak_of, method_of, two
-from ferplus_keras.graph.building import Builder
+from ferplus_keras.graph.building import Builder, Window
 from ferplus_keras.graph.form import Graph, GraphError
 from ferplus_keras.graph.recognise import recognised
 from ferplus_keras.networks.architecture import BATCHNORM_EPSILON, INPUT_SIZE
@@ -91,10 +91,8 @@ def _convolution(builder: Builder, layer: DagLayer, arrays: Mapping[str, Any]) -
         return _other(builder, layer, arrays)
     height, width, _, channels = shape
     options = layer.block
-    return builder.convolution(
-        *_place(layer), arrays, kernel=(height, width), channels=channels, strides=two(options.get("stride")),
-        padding=four(options.get("pad")), dilation=two(options.get("dilate")),
-    )  # fmt: skip
+    steps, zeros, gaps = two(options.get("stride")), four(options.get("pad")), two(options.get("dilate"))
+    return builder.convolution(*_place(layer), arrays, channels, Window((height, width), steps, zeros, gaps))
 
 
 def _normalisation(builder: Builder, layer: DagLayer, arrays: Mapping[str, Any]) -> None:

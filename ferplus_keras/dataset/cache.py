@@ -19,7 +19,6 @@ import hashlib
 import json
 import os
 import re
-import sys
 import time
 import zipfile
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from platformdirs import user_cache_path
 
 from ferplus_keras.dataset.finding import Found
 from ferplus_keras.dataset.places import Entry, joined
@@ -83,15 +83,8 @@ def cache_folder() -> Path | None:
     """``$FERPLUS_CACHE``, or ``ferplus-keras`` in the user's cache folder; None when the variable says "off"."""
     if (chosen := os.environ.get(CACHE_VARIABLE)) is not None:
         return None if chosen.strip().lower() in ("", "0", "off", "no", "none") else Path(chosen).expanduser()
-    if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA")):
-        return Path(local) / "ferplus-keras" / "Cache"
-    try:
-        home = Path.home()
-    except RuntimeError:  # a user without a home
-        return None
-    if sys.platform == "darwin":
-        return home / "Library" / "Caches" / "ferplus-keras"
-    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "ferplus-keras"
+    folder = user_cache_path("ferplus-keras", appauthor=False)
+    return folder if folder.is_absolute() else None  # a user without a home
 
 
 def _files(found: Found) -> list[Path]:

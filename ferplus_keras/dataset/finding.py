@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ferplus_keras.dataset.places import Archive, Entry, Folder, Place, joined
-from ferplus_keras.dataset.records import FOLDER_LABEL_FILE, LABEL_FILE, SPLITS, split_code
+from ferplus_keras.dataset.records import FOLDER_LABEL_FILE, LABEL_FILE, split_code
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.opening import open_regular, unreadable
 
@@ -191,6 +191,3 @@ def _no_labels(pixels: object, place: Place) -> Entry:
 
 def _nothing(path: Path, archives: str = "") -> Found:
     raise BadInputError(f"There is no FERPlus at {path}.{archives} {EXPECTED}.")
-
-
-__all__ = ["DATA_VARIABLE", "SPLITS", "Found", "archives_in", "find"]

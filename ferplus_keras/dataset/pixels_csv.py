@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from io import BufferedReader
+from itertools import count
 from typing import BinaryIO
 
 import numpy as np
@@ -22,9 +24,6 @@ BLOCK = 1 << 20
 #: No row comes near this: 2304 numbers of three digits take 9,216 bytes.
 MAX_LINE = 1 << 17
 
-#: Rows whose digits are parsed together: so few that the arrays made on the way stay in the processor's cache.
-BATCH = 16
-
 #: Empty lines of a file, beyond which it is none of images; some editors leave one at the end.
 MAX_EMPTY_LINES = 1000
 
@@ -32,14 +31,13 @@ MAX_EMPTY_LINES = 1000
 def read_pixels(stream: BinaryIO, labels: Labels, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """The images, rows x 48 x 48 bytes, of a pixel file whose rows go with ``labels``, one by one; and notes.
 
-    The columns may stand in any order, with blanks around their names. Memory: the result and two blocks.
+    The columns may stand in any order, with blanks around their names. Memory: the result and a row.
 
     Raises :class:`BadInputError` naming the line: a missing column, an image of another size, a pixel that is no
     byte, a Usage that the label file has otherwise, more or fewer rows than the label file, rows in another order.
     """
     images = np.empty((len(labels), PIXELS), np.uint8)
     row, number = 0, 1
-    waiting: list[tuple[int, bytes]] = []
     emotions, lines = [], []
     for number, (pixels, usage, emotion) in table(stream, where, ("pixels", "Usage"), "emotion"):
         if row == len(labels):
@@ -49,15 +47,10 @@ def read_pixels(stream: BinaryIO, labels: Labels, where: str) -> tuple[np.ndarra
                 f'{where}, line {number}: Usage is "{word.strip()[:40]}", and {SPLITS[labels.split[row]]} in '
                 f"{labels.origin}, line {labels.lines[row]}; the rows of the two files do not go together."
             )
+        images[row] = _image(pixels, where, number)
         row += 1
         emotions.append(KAGGLE_CODES.get(emotion.strip(), UNKNOWN))
         lines.append(number)
-        waiting.append((number, pixels))
-        if len(waiting) == BATCH:
-            images[row - BATCH : row] = _images(waiting, where)
-            waiting.clear()
-    if waiting:
-        images[row - len(waiting) : row] = _images(waiting, where)
     if row != len(labels):
         raise BadInputError(
             f"{where} ends after {row:,} rows, at line {number}; {labels.origin} has {len(labels):,}. Is it complete?"
@@ -88,43 +81,20 @@ def table(
         yield number, [fields[column] for column in columns] + absent
 
 
-def _images(rows: list[tuple[int, bytes]], where: str) -> np.ndarray:
-    """The numbers of several pixel fields, by array operations over their bytes: 2.5 times as fast as np.fromstring.
-
-    Where anything at all is unusual, the rows are read one by one, and the one that is wrong is named.
-    """
-    fields = [field for _, field in rows]
-    text = np.frombuffer(b"   " + b" ".join(fields) + b" ", np.uint8)
-    digit = text - np.uint8(48)
-    is_digit = digit < 10
-    digit *= is_digit  # a blank counts nothing
-    last = np.flatnonzero(is_digit[3:-1] > is_digit[4:]) + 3  # where each number ends
-    starts = 3 + np.cumsum([0, *(len(field) + 1 for field in fields)])
-    hundreds = digit[last - 2] * is_digit[last - 1]
-    values = digit[last] + np.uint8(10) * digit[last - 1] + np.uint8(100) * hundreds
-    usual = (
-        bool((np.diff(np.searchsorted(last, starts)) == PIXELS).all())
-        and np.count_nonzero(is_digit) + np.count_nonzero(text == 32) == len(text)
-        and not ((hundreds > 2) | ((hundreds == 2) & (values < 200))).any()  # beyond 255 a byte wraps around
-        and not (is_digit[last] & is_digit[last - 1] & is_digit[last - 2] & is_digit[last - 3]).any()
-    )
-    if not usual:
-        values = np.array([_image(field, where, line) for line, field in rows], np.uint8)
-    images: np.ndarray = values.reshape(len(rows), PIXELS)
-    return images
-
-
-def _image(field: bytes, where: str, line: int) -> list[int]:
+def _image(field: bytes, where: str, line: int) -> np.ndarray:
+    """The numbers of a pixel field, which NumPy reads up to the first that is none."""
+    if not field.translate(None, b"0123456789 \t"):
+        numbers = np.fromstring(field, np.int64, sep=" ")
+        if len(numbers) == PIXELS and numbers.max() <= 255:
+            return numbers
     words = field.split()
     for word in words:
         if not word.isdigit() or len(word) > 20 or int(word) > 255:
             shown = word.decode("utf-8", "replace")[:40]
             raise BadInputError(f'{where}, line {line}: "{shown}" is no pixel; pixels are whole numbers from 0 to 255.')
-    if len(words) != PIXELS:
-        raise BadInputError(
-            f"{where}, line {line}: {len(words):,} numbers; an image has {SIDE} x {SIDE} = {PIXELS:,} of them."
-        )
-    return [int(word) for word in words]
+    raise BadInputError(
+        f"{where}, line {line}: {len(words):,} numbers; an image has {SIDE} x {SIDE} = {PIXELS:,} of them."
+    )
 
 
 def _fields(line: bytes, where: str, number: int) -> list[bytes]:
@@ -138,24 +108,16 @@ def _fields(line: bytes, where: str, number: int) -> list[bytes]:
 
 def _lines(stream: BinaryIO, where: str) -> Iterator[tuple[int, bytes]]:
     """Number and content of each line that is not empty."""
-    rest, number, empty = b"", 0, 0
-    while block := stream.read(BLOCK):
-        if not number:
-            refuse_utf16(rest + block, where)
-        *lines, rest = (rest + block).split(b"\n")
-        for line in lines:
-            number += 1
-            if len(line) > MAX_LINE:
-                raise BadInputError(_too_long(where, number))
-            if line.strip():
-                yield number, line.rstrip(b"\r")
-            elif (empty := empty + 1) > MAX_EMPTY_LINES:
-                raise BadInputError(f"{where}, line {number}: {empty:,} empty lines and more. It is damaged.")
-        if len(rest) > MAX_LINE:
-            raise BadInputError(_too_long(where, number + 1))
-    if rest.strip():
-        yield number + 1, rest.rstrip(b"\r")
-
-
-def _too_long(where: str, number: int) -> str:
-    return f"{where}, line {number}: longer than any row of a pixel file can be."
+    buffered = BufferedReader(stream, BLOCK)  # type: ignore[type-var]
+    empty = 0
+    for number in count(1):
+        if not (line := buffered.readline(MAX_LINE + 1)):
+            return
+        if number == 1:
+            refuse_utf16(line, where)
+        if len(line) > MAX_LINE:
+            raise BadInputError(f"{where}, line {number}: longer than any row of a pixel file can be.")
+        if line.strip():
+            yield number, line.rstrip(b"\r\n")
+        elif (empty := empty + 1) > MAX_EMPTY_LINES:
+            raise BadInputError(f"{where}, line {number}: {empty:,} empty lines and more. It is damaged.")

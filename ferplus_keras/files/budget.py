@@ -62,6 +62,3 @@ class Budget:
                 "Get the file elsewhere."
             )
         self.text_left -= size
-
-
-__all__ = ["DIRECTORY_BYTES", "FREE_BYTES", "MAX_DEPTH", "MAX_NAMES", "TEXT_BYTES", "Budget"]

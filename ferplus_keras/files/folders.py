@@ -40,6 +40,3 @@ def weights_folder() -> Path:
 def output_folder() -> Path:
     """Where ``make convert`` puts its results."""
     return weights_folder() / "output"
-
-
-__all__ = ["MANIFEST", "WEIGHTS_VARIABLE", "output_folder", "shipped_folder", "weights_folder"]

@@ -356,16 +356,3 @@ def _expanded(packed: memoryview, limit: int) -> int:
         else:
             count, place = count + (data[place + 1] if place + 1 < end else 0) + 9, place + 3
     return count
-
-
-__all__ = [
-    "DAMAGE",
-    "MAX_DEFLATION",
-    "Attributes",
-    "StoredArray",
-    "arrays_below",
-    "check_pieces",
-    "open_hdf5",
-    "piece_bytes",
-    "refuse_link",
-]

@@ -25,6 +25,3 @@ def _integer(digits: str) -> int:
     if len(digits) > 20 or abs(number := int(digits)) >= MOST:
         raise ValueError(f"the number {digits[:12]}... has more than 64 bits")
     return number
-
-
-__all__ = ["parse_json"]

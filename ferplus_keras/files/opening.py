@@ -70,6 +70,3 @@ def unreadable(path: object, error: OSError) -> str:
 def kind_of_entry(mode: int) -> str:
     """What an entry of a folder is that is neither file nor folder, by its mode."""
     return KINDS.get(stat.S_IFMT(mode), "a special file")
-
-
-__all__ = ["is_file", "is_folder", "kind_of_entry", "open_regular", "read_text", "unreadable"]

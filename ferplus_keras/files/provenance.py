@@ -106,6 +106,3 @@ def provenance_of(path: object, text: object) -> dict[str, Any] | None:
     if not isinstance(record, dict):
         raise BadInputError(f"{path}: its {PROVENANCE_KEY} record is JSON but no object. {ELSEWHERE}")
     return record
-
-
-__all__ = ["MAX_RECORD", "Provenance", "Source", "provenance_of"]

@@ -15,20 +15,11 @@ from ferplus_keras.files.mapped_file import MappedFile
 
 #: safetensors' dtype names -> (PyTorch's name, numpy type of the bytes). Source: the format's documentation.
 DTYPES = {
-    "F64": ("float64", "<f8"),
-    "F32": ("float32", "<f4"),
-    "F16": ("float16", "<f2"),
-    "BF16": ("bfloat16", "<u2"),
-    "I64": ("int64", "<i8"),
-    "I32": ("int32", "<i4"),
-    "I16": ("int16", "<i2"),
-    "I8": ("int8", "i1"),
-    "U64": ("uint64", "<u8"),
-    "U32": ("uint32", "<u4"),
-    "U16": ("uint16", "<u2"),
-    "U8": ("uint8", "u1"),
+    "F64": ("float64", "<f8"), "F32": ("float32", "<f4"), "F16": ("float16", "<f2"), "BF16": ("bfloat16", "<u2"),
+    "I64": ("int64", "<i8"), "I32": ("int32", "<i4"), "I16": ("int16", "<i2"), "I8": ("int8", "i1"),
+    "U64": ("uint64", "<u8"), "U32": ("uint32", "<u4"), "U16": ("uint16", "<u2"), "U8": ("uint8", "u1"),
     "BOOL": ("bool", "?"),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

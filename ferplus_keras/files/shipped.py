@@ -147,6 +147,3 @@ def lightest_shipped() -> Shipped:
         return bool(told and wanted and told.split == wanted.split and told.percent >= wanted.percent - NEAR)
 
     return min(filter(near, shipped().values()), key=lambda each: each.path.stat().st_size, default=best)
-
-
-__all__ = ["Recorded", "Shipped", "best_shipped", "lightest_shipped", "shipped", "shipped_at"]

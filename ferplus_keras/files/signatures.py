@@ -19,6 +19,3 @@ def is_onnx(head: bytes) -> bool:
 def is_safetensors(head: bytes) -> bool:
     """Whether a file that starts with ``head`` (9 bytes do) may be safetensors: a header length, then JSON."""
     return len(head) >= 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100 << 20
-
-
-__all__ = ["is_mat_file", "is_onnx", "is_safetensors"]

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
-from enum import IntEnum, auto
+from enum import IntEnum
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from ferplus_keras.finetune.augmentation_settings import AugmentationSettings, Pair
 from ferplus_keras.finetune.noise import folded, uniforms
+from ferplus_keras.finetune.settings import AugmentationSettings, Pair
 from ferplus_keras.finetune.warping import resized, warped
 from ferplus_keras.networks.architecture import INPUT_SIZE
 from ferplus_keras.networks.preprocessing import PUBLISHED
@@ -30,31 +30,14 @@ CROP_TRIES = 10
 ERASING_RATIO = 1 / 0.3
 
 
-class _Column(IntEnum):
-    """What each of an image's random numbers is for; turning one thing on does not change the others' numbers."""
-
-    FLIP = 0
-    WARPED = auto()
-    ZOOM = auto()
-    ZOOM_X = auto()
-    ZOOM_Y = auto()
-    ROTATION = auto()
-    SKEW_X = auto()
-    SKEW_Y = auto()
-    TONED = auto()
-    BRIGHTNESS = auto()
-    CONTRAST = auto()
-    ERASED = auto()
-    ERASED_AREA = auto()
-    ERASED_RATIO = auto()
-    ERASED_X = auto()
-    ERASED_Y = auto()
-    CROP_X = auto()
-    CROP_Y = auto()
-    SHIFT_X = auto()
-    SHIFT_Y = auto()
-    CROP_TRIES = auto()  # and what follows: areas, then ratios
-
+#: What each of an image's random numbers is for: turning one thing on does not change the others'. CROP_TRIES is
+#: the first of several: areas, then ratios.
+_Column = IntEnum(
+    "_Column",
+    "FLIP WARPED ZOOM ZOOM_X ZOOM_Y ROTATION SKEW_X SKEW_Y TONED BRIGHTNESS CONTRAST ERASED ERASED_AREA ERASED_RATIO "
+    "ERASED_X ERASED_Y CROP_X CROP_Y SHIFT_X SHIFT_Y CROP_TRIES",
+    start=0,
+)
 
 #: Random numbers that each image takes.
 COLUMNS = _Column.CROP_TRIES + 2 * CROP_TRIES
@@ -87,8 +70,12 @@ class Augmentation(keras.layers.Layer):  # type: ignore[misc]  # Keras has no ty
         arguments.setdefault("name", "augmentation")
         arguments.setdefault("dtype", "float32")  # half precision has no room for 255 levels and their fractions
         super().__init__(**arguments)
-        given = settings or AugmentationSettings()
-        self.settings = given if isinstance(given, AugmentationSettings) else AugmentationSettings(**given)
+        if isinstance(settings, dict):  # JSON has no tuples
+            listed: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
+            }
+            settings = AugmentationSettings(**listed)
+        self.settings = settings or AugmentationSettings()
         self.size, self.seed, self.beside = size, seed, tuple(beside)
         self._key = folded(seed)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 import keras
 
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.finetune.recipe import TrainingSettings
+from ferplus_keras.finetune.settings import TrainingSettings
 
 #: NVIDIA's GPUs compute in bfloat16 from this compute capability on (Ampere).
 BFLOAT16_SINCE = (8, 0)
@@ -85,25 +83,6 @@ def make_repeatable(settings: TrainingSettings, capability: tuple[int, int] | No
 def jit_compile(capability: tuple[int, int] | None) -> Any:
     """Keras's choice, but for TensorFlow on a CPU: XLA takes minutes there to compile what oneDNN runs faster."""
     return False if capability is None and keras.backend.backend() == "tensorflow" else "auto"
-
-
-def peak_memory() -> tuple[int, str]:
-    """The most memory taken so far, in bytes, and of what."""
-    backend = keras.backend.backend()
-    if gpu_capability() is not None:
-        if backend == "tensorflow":
-            import tensorflow as tf
-
-            return int(tf.config.experimental.get_memory_info("GPU:0")["peak"]), "GPU"
-        if backend == "jax":
-            import jax
-
-            return int((jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)), "GPU"
-        import torch
-
-        return int(torch.cuda.max_memory_allocated()), "GPU"
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "main"
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 from ferplus_keras.dataset.records import Dataset
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.finetune import targets
-from ferplus_keras.finetune.recipe import DataSettings
+from ferplus_keras.finetune.settings import DataSettings
 from ferplus_keras.finetune.targets import Targets
 from ferplus_keras.networks.emotions import EMOTIONS
 

@@ -34,6 +34,8 @@ LOCK = ".lock"
 class RunFolder:
     """The paths of the run in ``path``, and its text files."""
 
+    write_text = staticmethod(write_text)
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.recipe, self.run = path / RECIPE, path / RUN
@@ -61,13 +63,13 @@ class RunFolder:
         """Make the folder ready for a run. Raises :class:`BadInputError` when another one is there."""
         if resume:
             if not self.begun:
-                raise BadInputError(f"There is no run in {self.path} to go on with. Leave --resume out to begin one.")
+                raise BadInputError(f"There is no run in {self.path} to resume. Leave out --resume to start one.")
             return
         if self.path.exists() and not self.path.is_dir():
             raise OutputError(f"{self.path} is a file; give the name of a folder for the run.")
         if self.begun and not overwrite:
             raise BadInputError(
-                f"There is a run in {self.path} already: go on with it by --resume, replace it by --overwrite, or give "
+                f"There is a run in {self.path} already: resume it with --resume, replace it with --overwrite, or give "
                 "another --out."
             )
         if self.begun:
@@ -81,36 +83,20 @@ class RunFolder:
         except OSError as error:
             raise OutputError(f"{self.path} cannot be made: {error.strerror}. Choose another place.") from None
 
-    def write_text(self, path: Path, text: str) -> None:
-        """Write ``text`` to ``path``, whole or not at all. Raises :class:`OutputError`."""
-        write_text(path, text)
-
     def write_run(self, record: Mapping[str, Any]) -> None:
-        self.write_text(self.run, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+        _write(self.run, record)
 
     def read_run(self) -> dict[str, Any]:
-        try:
-            record = parse_json(read_text(self.run))
-        except (BadInputError, ValueError):
-            record = None
-        if not isinstance(record, dict):
-            raise BadInputError(f"{self.run} cannot be read: the run cannot be gone on with. Begin anew: --overwrite.")
-        return record
+        return _read(self.run, "The run cannot be resumed; start again with --overwrite.")
 
     def read_release(self) -> dict[str, Any]:
         """What the finished run made; empty when it is not finished. Raises :class:`BadInputError` when damaged."""
         if not os.path.lexists(self.release):
             return {}
-        try:
-            record = parse_json(read_text(self.release))
-        except (BadInputError, ValueError):
-            record = None
-        if not isinstance(record, dict):
-            raise BadInputError(f"{self.release} cannot be read. Remove it, and --resume makes it again.")
-        return record
+        return _read(self.release, "Remove it, and --resume makes it again.")
 
     def write_release(self, record: Mapping[str, Any]) -> None:
-        self.write_text(self.release, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+        _write(self.release, record)
 
     def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
         text = io.StringIO()
@@ -118,7 +104,7 @@ class RunFolder:
             writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(history)
-        self.write_text(self.history, text.getvalue())
+        write_text(self.history, text.getvalue())
 
     def forget_other_bests(self, kept: int) -> None:
         """Remove the weights of epochs that are the best no longer, and what killed processes left half written."""
@@ -126,6 +112,20 @@ class RunFolder:
             for old in self.states.glob(pattern):
                 if old != self.best(kept):
                     old.unlink(missing_ok=True)
+
+
+def _write(path: Path, record: Mapping[str, Any]) -> None:
+    write_text(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+
+def _read(path: Path, otherwise: str) -> dict[str, Any]:
+    try:
+        record = parse_json(read_text(path))
+    except (BadInputError, ValueError):
+        record = None
+    if not isinstance(record, dict):
+        raise BadInputError(f"{path} cannot be read. {otherwise}")
+    return record
 
 
 @contextmanager
@@ -138,6 +138,3 @@ def locked(folder: RunFolder) -> Iterator[None]:
         except OSError as error:
             raise OutputError(unwritable(folder.path, error)) from None
         yield
-
-
-__all__ = ["RunFolder", "locked"]

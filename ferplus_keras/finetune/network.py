@@ -14,7 +14,8 @@ import numpy as np
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.finetune.normalization import FusedBatchNormalization
 from ferplus_keras.finetune.optimizers import factors_by_layer, unmatched
-from ferplus_keras.finetune.recipe import NetworkSettings, OptimizerSettings, Recipe
+from ferplus_keras.finetune.recipe import Recipe
+from ferplus_keras.finetune.settings import NetworkSettings, OptimizerSettings
 from ferplus_keras.networks import architecture as arch
 from ferplus_keras.networks.models import model_from_architecture
 
@@ -185,17 +186,3 @@ def factor_of(model: keras.Model, table: arch.Architecture, settings: OptimizerS
         weight.path: factors[name] for name in table.parameters for weight in model.get_layer(name).trainable_weights
     }
     return lambda variable: by_variable.get(getattr(variable, "path", ""), 1.0)
-
-
-__all__ = [
-    "Arrays",
-    "Start",
-    "factor_of",
-    "freeze",
-    "get_arrays",
-    "regularize",
-    "set_arrays",
-    "training_network",
-    "training_table",
-    "with_gates",
-]

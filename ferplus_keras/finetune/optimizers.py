@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from ferplus_keras.finetune.recipe import OptimizerSettings
+from ferplus_keras.finetune.settings import OptimizerSettings
 
 
 class LearningRateFactors:

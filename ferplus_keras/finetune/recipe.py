@@ -7,153 +7,29 @@ full, is written beside every result, and is itself a recipe again.
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.files.opening import is_file
-from ferplus_keras.finetune.augmentation_settings import AugmentationSettings
+from ferplus_keras.files.opening import is_file, read_text
+from ferplus_keras.finetune.settings import (
+    AugmentationSettings,
+    DataSettings,
+    NetworkSettings,
+    OptimizerSettings,
+    ScheduleSettings,
+    TrainingSettings,
+)
 from ferplus_keras.networks.architecture import NETWORKS
 
 #: The recipes that ship with the package.
 RECIPES = ("albanie", "wtomin", "scratch", "compact")
-
-#: A recipe file is a page of text.
-MAX_BYTES = 1 << 20
-
-
-def _one_of(*choices: str, default: str) -> Any:
-    return field(default=default, metadata={"choices": choices})
-
-
-def _within(low: float, high: float, default: Any, *, open_end: bool = False) -> Any:
-    """A number from ``low`` to ``high``; ``open_end`` leaves ``high`` itself out."""
-    return field(default=default, metadata={"range": (low, high, open_end)})
-
-
-@dataclass(frozen=True)
-class DataSettings:
-    """Which images are learned from, and what of."""
-
-    #: A name of :data:`ferplus_keras.dataset.protocols.PROTOCOLS`; figures on Valid and Test go by it too.
-    protocol: str = _one_of(
-        "albanie", "wtomin", "majority", "probability", "crossentropy", "multi_target", default="albanie"
-    )
-    #: Which images are learned from, where that is not ``protocol``: Microsoft's "crossentropy" keeps 1,760 more of
-    #: Train than "albanie". Figures stay with ``protocol``. Empty: the same.
-    train_protocol: str = _one_of(
-        "", "albanie", "wtomin", "majority", "probability", "crossentropy", "multi_target", default=""
-    )
-    #: What an image's target is; see :mod:`ferplus_keras.finetune.targets`.
-    target: str = _one_of("hard", "majority", "probability", "crossentropy", "multi_target", default="crossentropy")
-    #: One factor a class, in the classes' order; empty for none.
-    class_weights: tuple[float, ...] = ()
-    label_smoothing: float = _within(0.0, 1.0, 0.0, open_end=True)
-    #: Alpha of the Beta distribution that pairs of images are mixed by (Zhang et al. 2018); 0 mixes none.
-    mixup: float = _within(0.0, 10.0, 0.0)
-    #: With ``--teacher``: the share of the loss that is the cross-entropy against what the teacher says of the same
-    #: augmented image (Hinton et al. 2015; Beyer et al. 2022); the rest is that against the target.
-    teacher_share: float = _within(0.0, 1.0, 0.7)
-    #: Both networks' logits are divided by this before they are compared.
-    temperature: float = _within(0.1, 100.0, 1.0)
-
-
-@dataclass(frozen=True)
-class NetworkSettings:
-    """The graph and which of it learns."""
-
-    #: Side of the square input in pixels.
-    size: int = _within(32, 1024, 224)
-    dropout: float = _within(0.0, 1.0, 0.0, open_end=True)
-    #: "published": where Albanie's networks had it, inside the last block; "head": before the classifier.
-    dropout_place: str = _one_of("published", "head", default="published")
-    #: The first layer that learns, in the order of ``model.layers``: all before it are frozen. Empty: all learn.
-    train_from: str = ""
-    #: "train": statistics of the batch, except in frozen layers; "frozen": the start's statistics everywhere.
-    batchnorm: str = _one_of("train", "frozen", default="train")
-    #: The last gamma of each residual block starts at 0, so that the block starts as the identity (Goyal et al. 2017).
-    #: For networks that start from nothing.
-    zero_init_residual: bool = False
-    #: A penalty on the size of what learns, added to the loss: ``regularizer_factor`` times the sum of absolute values
-    #: ("l1") or squares ("l2") of kernels, gammas and betas. Empty: none.
-    regularizer: str = _one_of("", "l1", "l2", default="")
-    regularizer_factor: float = _within(0.0, 1.0, 5e-4)
-    #: Layer names or patterns (``conv5_*``) that it goes for; empty: all that learn.
-    regularizer_layers: tuple[str, ...] = ()
-    #: Biases of convolutions too.
-    regularize_bias: bool = False
-
-
-@dataclass(frozen=True)
-class OptimizerSettings:
-    """How the weights move."""
-
-    name: str = _one_of("sgd", "adam", "adamw", default="sgd")
-    learning_rate: float = _within(0.0, 100.0, 0.01)
-    #: Of SGD.
-    momentum: float = _within(0.0, 1.0, 0.9, open_end=True)
-    nesterov: bool = False
-    #: Of Adam and AdamW.
-    beta_1: float = _within(0.0, 1.0, 0.9, open_end=True)
-    beta_2: float = _within(0.0, 1.0, 0.999, open_end=True)
-    #: Decoupled from the gradient: each step shrinks kernels by learning rate x this. Biases, gammas and betas are
-    #: left alone.
-    weight_decay: float = _within(0.0, 1.0, 0.0)
-    #: Largest norm of all gradients together; 0 for no bound.
-    clip_norm: float = _within(0.0, 1e9, 0.0)
-    #: The learning rate of everything but the classifier is multiplied by this.
-    body_factor: float = _within(0.0, 1000.0, 1.0)
-    #: Layer name or pattern (``conv5_*``) -> factor in place of ``body_factor``; the last that fits counts.
-    layer_factors: dict[str, float] = field(default_factory=dict)
-    #: Batches whose gradients are added up before a step.
-    accumulate: int = _within(1, 4096, 1)
-    #: Share of the old average in the exponential moving average of all weights; 0 for none.
-    ema: float = _within(0.0, 1.0, 0.0, open_end=True)
-
-
-@dataclass(frozen=True)
-class ScheduleSettings:
-    """How the learning rate goes, and for how long."""
-
-    epochs: int = _within(1, 100_000, 100)
-    kind: str = _one_of("constant", "cosine", "step", "plateau", default="cosine")
-    #: The rate climbs to its full value over so many epochs; not for "plateau".
-    warmup_epochs: float = _within(0.0, 1000.0, 0.0)
-    #: Of "cosine": the rate ends at this share of its full value.
-    final_factor: float = _within(0.0, 1.0, 0.0)
-    #: Of "step": after each of these epochs the rate is multiplied by ``step_factor``.
-    step_epochs: tuple[int, ...] = ()
-    step_factor: float = _within(0.0, 1.0, 0.1)
-    #: Of "plateau": by ``plateau_factor`` after so many epochs without a better figure on Valid.
-    plateau_factor: float = _within(0.0, 1.0, 0.5)
-    plateau_patience: int = _within(1, 100_000, 3)
-    #: The figure that the plateau watches, where that is not ``monitor``. Empty: the same.
-    plateau_monitor: str = _one_of("", "accuracy", "loss", default="")
-    #: Training ends after so many epochs without a better figure on Valid; 0: never.
-    early_stop: int = _within(0, 100_000, 0)
-    #: The figure on Valid by which the best epoch is chosen, and which the early stop watches.
-    monitor: str = _one_of("accuracy", "loss", default="accuracy")
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How it is run."""
-
-    batch: int = _within(1, 65_536, 128)
-    seed: int = _within(0, 2**31 - 1, 0)
-    #: "auto": mixed_bfloat16 where the GPU or the CPU computes in it, mixed_float16 on older GPUs, else float32.
-    precision: str = _one_of("auto", "float32", "mixed_bfloat16", "mixed_float16", default="auto")
-    #: The same bits each time on the same machine; on a GPU that costs speed, so "auto" asks for it on a CPU only.
-    deterministic: str = _one_of("auto", "yes", "no", default="auto")
-
 
 #: What may differ from one stage to the next; everything else makes another network or another run.
 STAGE_KEYS = (
@@ -243,7 +119,7 @@ def load_recipe(name: str | Path, overrides: Iterable[str] = (), *, network: str
     for override in overrides:
         key, sign, text = override.partition("=")
         if not sign:
-            raise BadInputError(f"--set takes KEY=VALUE, and {override!r} has no equals sign.")
+            raise BadInputError(f'--set takes KEY=VALUE, and "{override}" has no equals sign.')
         section, name_of_key = _place(key.strip(), "--set")
         recipe = _with(recipe, {section: {name_of_key: _parsed(text.strip())}}, f"--set {key.strip()}")
     _checked(recipe)
@@ -257,19 +133,12 @@ def _named(name: str, network: str) -> Recipe:
 
 def _of_file(path: Path, network: str) -> Recipe:
     if not is_file(path):
-        near = difflib.get_close_matches(str(path), RECIPES, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
         raise BadInputError(
-            f"There is no recipe {str(path)!r}{hint or '.'} A recipe is one of {', '.join(RECIPES)}, or a TOML file."
+            f'There is no recipe "{path}"{_meant(str(path), RECIPES)} A recipe is one of {", ".join(RECIPES)}, or a '
+            "TOML file."
         )
     try:
-        with path.open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise BadInputError(f"{path} is too large for a recipe.")
-        table = tomllib.loads(data.decode("utf-8"))
-    except OSError as error:
-        raise BadInputError(f"{path} cannot be read: {error.strerror}.") from None
+        table = tomllib.loads(read_text(path))
     except UnicodeDecodeError:
         raise BadInputError(f"{path} is not in UTF-8. Save the recipe as plain text in UTF-8.") from None
     except (ValueError, RecursionError) as error:
@@ -283,7 +152,7 @@ def _of_table(table: dict[str, Any], where: str, network: str, default_name: str
     if not isinstance(particular, dict) or not set(particular) <= set(NETWORKS):
         raise BadInputError(f"{where}: [for.NETWORK.section] is for {' or '.join(NETWORKS)}.")
     if base is not None and base not in RECIPES:
-        raise BadInputError(f"{where}: base is {base!r}; it may be {', '.join(RECIPES)}.")
+        raise BadInputError(f"{where}: base is {_toml(base)}; it may be {', '.join(RECIPES)}.")
     name, summary = table.pop("name", default_name), table.pop("summary", "")
     if not isinstance(name, str) or not isinstance(summary, str):
         raise BadInputError(f"{where}: name and summary are texts.")
@@ -294,7 +163,7 @@ def _of_table(table: dict[str, Any], where: str, network: str, default_name: str
         own = [_staged(own[0], stages, where, wanted=table.get("schedule", {}).get("epochs"))]
     for each, values in particular.items():  # all are checked, one is taken
         if not isinstance(values, dict):
-            raise BadInputError(f"{where}: [for.{each}.section] holds values, not {values!r}.")
+            raise BadInputError(f"{where}: [for.{each}.section] holds values, not {_toml(values)}.")
         own.append(_with(own[0], values, f"{where}: for.{each}"))
     return own[1 + list(particular).index(network)] if network in particular else own[0]
 
@@ -306,8 +175,7 @@ def _with(recipe: Recipe, table: Mapping[str, Any], where: str) -> Recipe:
             _, key = _place(section, where)
             raise BadInputError(f"{where}: {section} stands outside its section; write it below [{_}] as {key}.")
         if not isinstance(values, dict):
-            raise BadInputError(f"{where}: [{section}] is a section of values, not {values!r}.")
-        old = getattr(recipe, section)
+            raise BadInputError(f"{where}: [{section}] is a section of values, not {_toml(values)}.")
         new = _values(section, values, where)
         if section == "schedule" and "epochs" in new:
             recipe, new = _lasting(recipe, new)
@@ -315,10 +183,7 @@ def _with(recipe: Recipe, table: Mapping[str, Any], where: str) -> Recipe:
             recipe = replace(recipe, stages=())  # one size, one stage
         for key in new:  # what is said of the whole run holds in each of its stages
             recipe = replace(recipe, stages=tuple(stage.without(section, key) for stage in recipe.stages))
-        try:
-            recipe = replace(recipe, **{section: replace(old, **new)})
-        except ValueError as error:  # the augmentation's own rules
-            raise BadInputError(f"{where}: [{section}] {error}.") from None
+        recipe = replace(recipe, **{section: replace(getattr(recipe, section), **new)})
     return recipe
 
 
@@ -361,12 +226,12 @@ def _staged(recipe: Recipe, tables: Any, where: str, *, wanted: int | None) -> R
         for name, value in table.items():
             if name == "epochs":
                 continue
-            section, values = (name, value) if name in SECTIONS else (None, None)
-            if section is None:
+            section, values = name, value
+            if name not in SECTIONS:
                 section, key = _place(name, here)
                 values = {key: value}
             if not isinstance(values, dict):
-                raise BadInputError(f"{here}: {section} is a section of values, not {values!r}.")
+                raise BadInputError(f"{here}: {section} is a section of values, not {_toml(values)}.")
             found.setdefault(section, {}).update(_values(section, values, here))
         for section, values in found.items():
             for key in values:
@@ -383,7 +248,7 @@ def _staged(recipe: Recipe, tables: Any, where: str, *, wanted: int | None) -> R
             f"{where}: schedule.epochs is {wanted}, and the stages have {total} together. Leave it out."
         )
     recipe = replace(recipe, stages=tuple(stages), schedule=replace(recipe.schedule, epochs=total))
-    for leg in recipe.legs:  # the augmentation's own rules are checked on the way
+    for leg in recipe.legs:
         _checked(leg.recipe)
     return recipe
 
@@ -398,12 +263,12 @@ def _place(key: str, where: str) -> tuple[str, str]:
     if found:
         raise BadInputError(f"{where}: {key} may be {' or '.join(f'{s}.{n}' for s, n in found)}; write it in full.")
     tail = key.rpartition(".")[2]
-    close = difflib.get_close_matches(tail, [name for _, name in places], 2, 0.6)
+    close = get_close_matches(tail, [name for _, name in places], 2, 0.6)
     near = [f"{section}.{name}" for section, name in places if name in close]
-    near += difflib.get_close_matches(key, dotted, 1, 0.8)
+    near += get_close_matches(key, dotted, 1, 0.8)
     meant = list(dict.fromkeys(near))[:3]
     hint = f" Did you mean {' or '.join(meant)}?" if meant else f" Sections are {', '.join(SECTIONS)}."
-    raise BadInputError(f"{where}: there is no value {key!r} in a recipe.{hint}")
+    raise BadInputError(f'{where}: there is no value "{key}" in a recipe.{hint}')
 
 
 def _section_kinds() -> dict[str, type[Any]]:
@@ -414,36 +279,40 @@ def _section_kinds() -> dict[str, type[Any]]:
 def _value(value: Any, kind: Any, metadata: Mapping[str, Any], where: str) -> Any:
     """``value`` as the field's ``kind``. Raises :class:`BadInputError` when it is of another, or out of range."""
     origin = get_origin(kind)
-    if origin is UnionType:
-        options = [each for each in get_args(kind) if each is not type(None)]
-        return _value(value, options[0], metadata, where)
     if origin is tuple:
-        inner = get_args(kind)
-        if not isinstance(value, list | tuple) or (inner[-1] is not Ellipsis and len(value) != len(inner)):
-            raise BadInputError(f"{where} is a list{'' if inner[-1] is Ellipsis else f' of {len(inner)}'}, "
-                                f"not {value!r}.")  # fmt: skip
-        kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
-        return tuple(_value(each, kind, {}, where) for each, kind in zip(value, kinds, strict=True))
+        inner = get_args(kind)[0]
+        if not isinstance(value, list):
+            raise BadInputError(f"{where} is a list, not {_toml(value)}.")
+        found = tuple(_value(each, inner, {}, where) for each in value)
+        highest = metadata.get("highest")
+        if highest and (len(found) != 2 or not 0 < found[0] <= found[1] <= highest):
+            raise BadInputError(
+                f"{where} is a list of 2 numbers, from and to, above 0 and at most {highest:g}, not {_toml(value)}."
+            )
+        return found
     if origin is dict:
         if not isinstance(value, dict):
-            raise BadInputError(f'{where} is a table such as {{"conv5_*" = 0.5}}, not {value!r}.')
+            raise BadInputError(f'{where} is a table such as {{"conv5_*" = 0.5}}, not {_toml(value)}.')
         return {str(key): _value(each, float, {"range": (0.0, 1e6, False)}, where) for key, each in value.items()}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not kind:
         words = {float: "a number", int: "a whole number", str: "a text", bool: "true or false"}
-        raise BadInputError(f"{where} is {words.get(kind, kind)}, not {value!r}.")
+        raise BadInputError(f"{where} is {words[kind]}, not {_toml(value)}.")
     if kind is float and not abs(value) < float("inf"):
         raise BadInputError(f"{where} is a finite number, not {value}.")
     if (choices := metadata.get("choices")) and value not in choices:
-        near = difflib.get_close_matches(value, choices, 1)
-        hint = f"; did you mean {near[0]}?" if near else "."
-        raise BadInputError(f"{where} is {value!r}, and may be {', '.join(choices)}{hint}")
+        raise BadInputError(f"{where} is {_toml(value)}, and may be {', '.join(choices)}{_meant(value, choices)}")
     if limits := metadata.get("range"):
         low, high, open_end = limits
         if not low <= value <= high or (open_end and value == high):
             raise BadInputError(f"{where} is {value}; it lies from {low:g} to {'below ' if open_end else ''}{high:g}.")
     return value
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    near = get_close_matches(word, known, 1)
+    return f"; did you mean {near[0]}?" if near else "."
 
 
 def _parsed(text: str) -> Any:
@@ -477,6 +346,12 @@ def _checked(recipe: Recipe) -> None:
         raise BadInputError("schedule.warmup_epochs must be fewer than schedule.epochs.")
     if any(weight <= 0 for weight in recipe.data.class_weights):
         raise BadInputError("data.class_weights are factors above 0.")
+    augmentation = recipe.augmentation
+    if (augmentation.rotation and augmentation.rotation_range) or (augmentation.skew and augmentation.skew_range):
+        raise BadInputError(
+            "augmentation.rotation and augmentation.skew list what is chosen from, rotation_range and skew_range give "
+            "a range: set one of the two."
+        )
 
 
 def _toml(value: Any) -> str:
@@ -489,8 +364,3 @@ def _toml(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_toml(key)} = {_toml(each)}" for key, each in value.items()) + "}"
     return repr(value)
-
-
-def as_dict(recipe: Recipe) -> dict[str, Any]:
-    """``recipe`` as plain data, for JSON."""
-    return dataclasses.asdict(recipe)

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from ferplus_keras.finetune.recipe import ScheduleSettings
+from ferplus_keras.finetune.settings import ScheduleSettings
 
 #: What one epoch left behind: learning_rate, loss, val_loss, val_accuracy, seconds ...
 Row = dict[str, Any]

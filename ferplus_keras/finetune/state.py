@@ -1,4 +1,4 @@
-"""A run's whole state in one file: what a process that was killed needs to go on as if nothing had happened.
+"""A run's whole state in one file: what a killed process needs to resume as if nothing had happened.
 
 The file is ``.safetensors``: every variable of the model (weights, averages, the generators' states) and of the
 optimizer (momenta, step count), and in its header the epochs so far. It is written under another name, flushed to the
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.atomic import as_os_error, atomic_path
 from ferplus_keras.files.json_text import parse_json
 from ferplus_keras.files.safetensors_file import read_tensors
+from ferplus_keras.finetune.averaging import copy_of
 
 #: Counts up when the file's form changes.
 VERSION = 1
@@ -40,10 +41,10 @@ class Saved:
 def variables_of(model: keras.Model) -> dict[str, Any]:
     """Every variable that the next step depends on, by a name that is the same in the next process."""
     metrics = {id(variable) for variable in model.metrics_variables}
-    named = [variable for variable in model.variables if id(variable) not in metrics]
-    known = {id(variable) for variable in named}
-    named += [v for layer in _all_layers(model) for v in _generator_states(layer) if id(v) not in known]
-    found = {f"model/{index:04}/{_path(variable)}": variable for index, variable in enumerate(named)}
+    named = {id(variable): variable for variable in model.variables if id(variable) not in metrics}
+    for layer in model._flatten_layers():  # Keras lists most states of seed generators above, and we want all
+        named |= {id(each.state): each.state for each in getattr(layer, "_seed_generators", ())}
+    found = {f"model/{index:04}/{_path(variable)}": variable for index, variable in enumerate(named.values())}
     for index, variable in enumerate(model.optimizer.variables):
         found[f"optimizer/{index:04}/{_path(variable)}"] = variable
     return found
@@ -54,15 +55,6 @@ def _path(variable: Any) -> str:
     return re.sub(r"_\d+(?=/)", "", variable.path)
 
 
-def _all_layers(model: keras.Model) -> Sequence[Any]:
-    return list(model._flatten_layers())
-
-
-def _generator_states(layer: Any) -> list[Any]:
-    """The states of a layer's seed generators; Keras lists most of them among ``variables``, and we want all."""
-    return [generator.state for generator in getattr(layer, "_seed_generators", ())]
-
-
 def save_state(path: Path, model: keras.Model, record: Mapping[str, Any]) -> None:
     """Write the state of ``model`` and ``record`` (plain data) to ``path``. Raises :class:`OutputError`."""
     saved = state_of(model)
@@ -71,7 +63,7 @@ def save_state(path: Path, model: keras.Model, record: Mapping[str, Any]) -> Non
 
 def state_of(model: keras.Model) -> Saved:
     """The state of ``model`` in memory of its own."""
-    return Saved({name: _array(variable) for name, variable in variables_of(model).items()}, {"version": VERSION})
+    return Saved({name: copy_of(variable) for name, variable in variables_of(model).items()}, {"version": VERSION})
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:
@@ -97,7 +89,9 @@ def load_arrays(path: Path) -> Saved:
     except (KeyError, ValueError):
         record = None
     if not isinstance(record, dict):
-        raise BadInputError(f"{path} is damaged, or no state of a run. Name another one, or begin anew.")
+        raise BadInputError(
+            f"{path} is damaged, or not the state of a run. Name another one, or start again with --overwrite."
+        )
     return Saved({name: array.copy() for name, array in found.arrays.items()}, record)
 
 
@@ -121,7 +115,7 @@ def best_of(folder: Path) -> Path:
 def restore(saved: Saved, model: keras.Model, where: Path) -> None:
     """Put a saved state into ``model``, whose optimizer is built; all of it, or :class:`BadInputError`."""
     if saved.record.get("version") != VERSION:
-        raise BadInputError(f"{where} was written by another version of this program: begin anew with --overwrite.")
+        raise BadInputError(f"{where} was written by another version of this program: start again with --overwrite.")
     wanted = variables_of(model)
     if set(wanted) != set(saved.arrays):
         missing = sorted(set(wanted) ^ set(saved.arrays))
@@ -134,11 +128,3 @@ def restore(saved: Saved, model: keras.Model, where: Path) -> None:
         if array.shape != tuple(variable.shape):
             raise BadInputError(f"{where}: {name} is {array.shape}, and {tuple(variable.shape)} in this run.")
         variable.assign(array)
-
-
-def _array(variable: Any) -> np.ndarray:
-    array: np.ndarray = np.array(keras.ops.convert_to_numpy(variable.value))
-    return array
-
-
-__all__ = ["Saved", "arrays_by_layer", "best_of", "load_arrays", "restore", "save_arrays", "save_state", "variables_of"]

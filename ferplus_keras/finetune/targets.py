@@ -8,7 +8,7 @@ that a loss can be computed against.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,11 +59,21 @@ class Targets:
 
     def of(self, rows: np.ndarray) -> Targets:
         """The targets of some of the images; ``rows`` is an index or a mask."""
-        return Targets(self.targets[rows], self.weights[rows], self.kind, self.class_weights, self.label_smoothing)
+        return replace(self, targets=self.targets[rows], weights=self.weights[rows])
 
     def epoch(self, seed: int, epoch: int) -> Targets:
-        """What to feed in ``epoch``; see :func:`draw`."""
-        return draw(self, seed, epoch)
+        """What to feed in ``epoch``: where they are probabilities, one emotion for each image, drawn from them.
+
+        A function of ``seed`` and ``epoch`` alone, so that a resumed run draws what an uninterrupted one would have.
+        Other kinds are the same in every epoch.
+        """
+        if not self.redrawn:
+            return self
+        generator = np.random.default_rng([seed, epoch, 0x7A29E7])  # the last: a stream of its own, beside the order's
+        upper = np.cumsum(self.targets.astype(np.float64), axis=1)
+        drawn = (generator.random(len(self))[:, None] * upper[:, -1:] >= upper).sum(axis=1)
+        one_hot = _one_hot(np.minimum(drawn, upper.shape[1] - 1), upper.shape[1])
+        return _finished(one_hot * self.kept[:, None], self.kind, self.class_weights, self.label_smoothing)
 
 
 def make(
@@ -108,21 +118,6 @@ def make(
         targets = distribution
     weights = None if class_weights is None else tuple(map(float, class_weights))
     return _finished(targets, kind, weights, label_smoothing, smooth=kind != "probability")
-
-
-def draw(targets: Targets, seed: int, epoch: int) -> Targets:
-    """The targets of one epoch: where they are probabilities, one emotion for each image, drawn from them.
-
-    A function of ``seed`` and ``epoch`` alone, so that a resumed run draws what an uninterrupted one would have.
-    Other kinds are the same in every epoch, and returned as they are.
-    """
-    if not targets.redrawn:
-        return targets
-    generator = np.random.default_rng([seed, epoch, 0x7A29E7])  # the last: a stream of its own, beside the order's
-    upper = np.cumsum(targets.targets.astype(np.float64), axis=1)
-    drawn = (generator.random(len(targets))[:, None] * upper[:, -1:] >= upper).sum(axis=1)
-    one_hot = _one_hot(np.minimum(drawn, targets.targets.shape[1] - 1), targets.targets.shape[1])
-    return _finished(one_hot * targets.kept[:, None], "probability", targets.class_weights, targets.label_smoothing)
 
 
 def loss(kind: str) -> Any:

@@ -74,6 +74,3 @@ class AverageAnswer(keras.layers.Layer):  # type: ignore[misc]  # Keras has no t
     def call(self, inputs: Any) -> Any:
         each = [ops.softmax(ops.cast(logits, "float32"), axis=-1) for logits in inputs]
         return ops.log(ops.mean(ops.stack(each), axis=0) + np.float32(1e-8))
-
-
-__all__ = ["AverageAnswer", "Teacher", "load_teacher"]

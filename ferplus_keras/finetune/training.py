@@ -1,8 +1,8 @@
 """The training loop: ``model.fit``, an epoch at a time, with a complete checkpoint after each.
 
 The order of the images is a function of the seed and the epoch, the learning rate one of the step and the figures
-so far, and every other random number comes from a state that is saved with the weights. So a run that was ended at any
-moment goes on from its last checkpoint to the same result as one that was not.
+so far, and every other random number comes from a state that is saved with the weights. So a run that was interrupted
+at any moment resumes from its last checkpoint and ends with the same result as one that was not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from ferplus_keras.durations import duration
 from ferplus_keras.errors import BadInputError, CheckFailedError
 from ferplus_keras.finetune import targets
 from ferplus_keras.finetune.augmentation import Augmentation
@@ -214,7 +213,7 @@ class Run:
 
     @property
     def identity(self) -> str:
-        """What must be the same for a checkpoint to be gone on with: everything that the result depends on."""
+        """What must be the same for a checkpoint to be resumed: everything that the result depends on."""
         parts = [
             self.network_name, self.recipe.to_toml(), self.examples.fingerprint, list(self.examples.classes),
             self.start.told, keras.backend.backend(), self.precision, [teacher.sha256 for teacher in self.teachers],
@@ -238,7 +237,7 @@ class Run:
             row = self._epoch(len(history), place, history)
             history.append(row)
             with self._averaged():
-                self._look_at_valid(row)
+                row["val_accuracy"], row["val_loss"] = figures(self.logits(self.examples.valid), self.examples.valid)
                 if self._standing(history).best_epoch == len(history) and self.chief:
                     save_arrays(folder.best(len(history)), self._flat(), {"epoch": len(history)})
             row["seconds"] = round(time.perf_counter() - self._began, 2)
@@ -268,13 +267,13 @@ class Run:
         if saved.record.get("identity") != self.identity:
             raise BadInputError(
                 f"{folder.path} holds another run: the recipe, the data, the start or the backend is not what it was. "
-                "Give the same ones, or begin anew with --overwrite."
+                "Give the same ones, or start again with --overwrite."
             )
         history: list[Row] = saved.record["history"]
         if (leg := self._leg(max(0, len(history) - 1))) != self.leg:
             self._enter(leg)
         restore(saved, self.model, folder.state)
-        self.hooks.say(f"going on after epoch {len(history)} of {self.recipe.schedule.epochs}")
+        self.hooks.say(f"resuming after epoch {len(history)} of {self.recipe.schedule.epochs}")
         return history
 
     def _epoch(self, number: int, place: Standing, history: list[Row]) -> Row:
@@ -295,7 +294,7 @@ class Run:
         loss = float(logs["loss"][-1])
         if not math.isfinite(loss):
             raise CheckFailedError(
-                f"In epoch {number + 1} the loss became {loss}: begin anew (--overwrite) with a lower learning rate "
+                f"In epoch {number + 1} the loss became {loss}: start again (--overwrite) with a lower learning rate "
                 "(--set learning_rate=...) or bounded gradients (--set clip_norm=1). The checkpoint before is kept."
             )
         seconds = time.perf_counter() - self._began
@@ -310,16 +309,13 @@ class Run:
             "waiting_for_data": round(self.feed.waiting, 4),
         }  # fmt: skip
 
-    def _look_at_valid(self, row: Row) -> None:
-        row["val_accuracy"], row["val_loss"] = figures(self.logits(self.examples.valid), self.examples.valid)
-
     def logits(self, part: Part) -> np.ndarray:
         """n x classes for the images of ``part``, with the weights as they are now."""
         found: np.ndarray = np.asarray(logits(self.answering, part.images, VALID_BATCH), np.float64)
         return found
 
     def _save(self, folder: RunFolder, history: list[Row]) -> None:
-        # The state is the one that counts: what is derived of it is written after it, and again by whoever goes on.
+        # The state is the one that counts: what is derived of it is written after it, and again by a resumed run.
         save_state(folder.state, self.model, {"identity": self.identity, "history": history})
         folder.forget_other_bests(self._standing(history).best_epoch)
         self._derive(folder, history)
@@ -383,9 +379,7 @@ class Run:
         step = min(seconds[1:]) * batch / few
         bytes_per_number = 4 if self.precision == "float32" else 2
         memory = batch * activation_bytes(self.table, size, bytes_per_number)
-        memory += 4 * sum(
-            int(np.prod(variable.shape)) for variable in self.model.variables + self.model.optimizer.variables
-        )
+        memory += 4 * count(self.model.variables + self.model.optimizer.variables)
         return StageCost(size, leg.epochs, batch, steps, step, step * steps + valid, memory)
 
 
@@ -412,6 +406,3 @@ def _policy(name: str) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
-
-
-__all__ = ["FinishedRun", "Hooks", "Run", "duration", "figures"]

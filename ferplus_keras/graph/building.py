@@ -23,6 +23,20 @@ Padding = Any
 
 
 @dataclass(frozen=True)
+class Window:
+    """How a convolution goes over a map. A single pixel at a time, as of a dense layer, unless told otherwise."""
+
+    size: Pair = (1, 1)
+    strides: Pair = (1, 1)
+    padding: Padding = NO_PADDING
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+
+PIXEL = Window()
+
+
+@dataclass(frozen=True)
 class Value:
     """What a node yields: its key, height x width x channels (or channels alone; None: unknown), zeros laid around."""
 
@@ -80,15 +94,14 @@ class Builder:
             self.values[key] = replace(value, padding=_sum(value.padding, padding))
 
     def convolution(
-        self, key: str, name: str, kind: str, source: str, arrays: Mapping[str, Any], *,
-        kernel: Pair, channels: int, strides: Pair = (1, 1), padding: Padding = NO_PADDING,
-        dilation: Pair = (1, 1), groups: int = 1,
+        self, key: str, name: str, kind: str, source: str, arrays: Mapping[str, Any], channels: int,
+        window: Window = PIXEL,
     ) -> None:  # fmt: skip
-        """A convolution of a map, or a dense layer, which is one of 1 x 1."""
-        value = self._value(source)
-        reach = ((kernel[0] - 1) * dilation[0] + 1, (kernel[1] - 1) * dilation[1] + 1)
-        padding = _resolved(value, reach, strides, padding)
-        attributes = {"strides": strides, "padding": padding, "dilation": dilation, "groups": groups}
+        """A convolution of a map into so many ``channels``, or a dense layer, which is one of 1 x 1."""
+        value, strides, dilation = self._value(source), window.strides, window.dilation
+        reach = ((window.size[0] - 1) * dilation[0] + 1, (window.size[1] - 1) * dilation[1] + 1)
+        padding = _resolved(value, reach, strides, window.padding)
+        attributes = {"strides": strides, "padding": padding, "dilation": dilation, "groups": window.groups}
         shape = _after(value, reach, strides, padding)
         node = Node(name, "convolution", attributes, (value.node,), arrays, kind)
         self._add(key, node, shape and (*shape[:-1], channels))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ferplus_keras.graph.building import Builder
+from ferplus_keras.graph.building import Builder, Window
 from ferplus_keras.graph.form import Four, GraphError, Pair
 
 #: Layers that hand on what they get when a network is applied: regularisation, and augmentation of training images.
@@ -77,18 +77,17 @@ def add_layer(builder: Builder, key: str, call: Call) -> None:
 
 def _convolution(builder: Builder, key: str, call: Call) -> None:
     config = call.config
-    builder.convolution(
-        key, call.name, call.kind, call.sources[0], call.arrays, kernel=_pair(call, "kernel_size"),
-        channels=_whole(call, config.get("filters")), strides=_pair(call, "strides", 1), padding=_padding(call),
-        dilation=_pair(call, "dilation_rate", 1), groups=_whole(call, config.get("groups", 1)),
+    window = Window(
+        _pair(call, "kernel_size"), _pair(call, "strides", 1), _padding(call), _pair(call, "dilation_rate", 1),
+        _whole(call, config.get("groups", 1)),
     )  # fmt: skip
+    channels = _whole(call, config.get("filters"))
+    builder.convolution(key, call.name, call.kind, call.sources[0], call.arrays, channels, window)
 
 
 def _dense(builder: Builder, key: str, call: Call) -> None:
-    builder.convolution(
-        key, call.name, call.kind, call.sources[0], call.arrays, kernel=(1, 1),
-        channels=_whole(call, call.config.get("units")),
-    )  # fmt: skip
+    units = _whole(call, call.config.get("units"))
+    builder.convolution(key, call.name, call.kind, call.sources[0], call.arrays, units)
 
 
 def _normalisation(builder: Builder, key: str, call: Call) -> None:

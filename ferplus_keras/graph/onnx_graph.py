@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ferplus_keras.files.onnx_graph import OnnxFile, OnnxNode
-from ferplus_keras.graph.building import Builder
+from ferplus_keras.graph.building import Builder, Window
 from ferplus_keras.graph.form import Four, Graph, GraphError, Pair
 from ferplus_keras.graph.onnx_values import Values, integers, number, text
 
@@ -224,11 +224,11 @@ def _convolution(walk: _Walk, key: str, node: OnnxNode) -> bool:
     if walk.axes[node.inputs[0]] != MAP or kernel is None or kernel.ndim != 4:
         return False
     arrays["kernel"] = kernel.transpose(2, 3, 1, 0)
-    walk.builder.convolution(
-        key, node.name or key, node.kind, node.inputs[0], arrays, kernel=(kernel.shape[2], kernel.shape[3]),
-        channels=kernel.shape[0], strides=_pair(node, "strides"), padding=_padding(node),
-        dilation=_pair(node, "dilations"), groups=int(number(node, "group", 1)),
+    window = Window(
+        (kernel.shape[2], kernel.shape[3]), _pair(node, "strides"), _padding(node), _pair(node, "dilations"),
+        int(number(node, "group", 1)),
     )  # fmt: skip
+    walk.builder.convolution(key, node.name or key, node.kind, node.inputs[0], arrays, kernel.shape[0], window)
     return True
 
 
@@ -252,9 +252,7 @@ def _dense(walk: _Walk, key: str, node: OnnxNode, *, turned: bool, bias: str) ->
     arrays["kernel"] = kernel = kernel if turned else kernel.T
     if "bias" in arrays:
         arrays["bias"] = arrays["bias"].reshape(-1)
-    walk.builder.convolution(
-        key, node.name or key, node.kind, node.inputs[0], arrays, kernel=(1, 1), channels=kernel.shape[1]
-    )
+    walk.builder.convolution(key, node.name or key, node.kind, node.inputs[0], arrays, kernel.shape[1])
     return True
 
 
@@ -353,7 +351,7 @@ def _bias(walk: _Walk, key: str, node: OnnxNode, source: str) -> bool:
         return False
     arrays = {"kernel": kernel, "bias": array.reshape(-1)}
     before = dense.inputs[0]
-    walk.builder.convolution(key, dense.name, dense.kind, before, arrays, kernel=(1, 1), channels=kernel.shape[1])
+    walk.builder.convolution(key, dense.name, dense.kind, before, arrays, kernel.shape[1])
     walk.result.sources[key] = {**walk.result.sources[source], "bias": walk.values.origin(bias)}
     return True
 

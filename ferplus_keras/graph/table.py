@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ferplus_keras.graph.building import Builder
+from ferplus_keras.graph.building import Builder, Window
 from ferplus_keras.graph.form import Graph, Shape
 from ferplus_keras.networks import architecture as arch
 from ferplus_keras.networks.architecture import Architecture
@@ -33,12 +33,10 @@ def _add(builder: Builder, layer: arch.Layer) -> None:
     if isinstance(layer, arch.Input):
         builder.image(name, name)
     elif isinstance(layer, arch.Conv):
-        builder.convolution(
-            name, name, "convolution", sources[0], arrays, kernel=(layer.kernel,) * 2, channels=layer.out_channels,
-            strides=(layer.stride,) * 2, padding=(layer.padding,) * 4,
-        )  # fmt: skip
+        window = Window((layer.kernel,) * 2, (layer.stride,) * 2, (layer.padding,) * 4)
+        builder.convolution(name, name, "convolution", sources[0], arrays, layer.out_channels, window)
     elif isinstance(layer, arch.Linear):
-        builder.convolution(name, name, "dense layer", sources[0], arrays, kernel=(1, 1), channels=layer.units)
+        builder.convolution(name, name, "dense layer", sources[0], arrays, layer.units)
     elif isinstance(layer, arch.BatchNorm):
         builder.normalisation(name, name, "batch normalisation", sources[0], arrays, arch.BATCHNORM_EPSILON)
     elif isinstance(layer, arch.MaxPool):

@@ -12,6 +12,7 @@ max pooling that rounds its output size up. This module imports the standard lib
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -30,9 +31,6 @@ BATCHNORM_EPSILON = 1e-5
 
 #: Keras's share of the old running statistics; PyTorch calls ``1 - 0.9 = 0.1`` the momentum.
 BATCHNORM_MOMENTUM = 0.9
-
-#: Rate of the published networks' dropout during their FERPlus fine-tuning.
-PUBLISHED_DROPOUT = 0.5
 
 Shape = tuple[int, ...]
 
@@ -70,10 +68,8 @@ class Conv(Layer):
 
     @property
     def parameters(self) -> dict[str, Shape]:
-        shapes: dict[str, Shape] = {"kernel": (self.kernel, self.kernel, self.in_channels, self.out_channels)}
-        if self.bias:
-            shapes["bias"] = (self.out_channels,)
-        return shapes
+        kernel = (self.kernel, self.kernel, self.in_channels, self.out_channels)
+        return {"kernel": kernel} | ({"bias": (self.out_channels,)} if self.bias else {})
 
 
 @dataclass(frozen=True)
@@ -142,10 +138,7 @@ class Linear(Layer):
 
     @property
     def parameters(self) -> dict[str, Shape]:
-        shapes: dict[str, Shape] = {"kernel": (self.in_channels, self.units)}
-        if self.bias:
-            shapes["bias"] = (self.units,)
-        return shapes
+        return {"kernel": (self.in_channels, self.units)} | ({"bias": (self.units,)} if self.bias else {})
 
 
 # --- heads and whole networks -----------------------------------------------------------------------------------
@@ -244,9 +237,6 @@ COMPACT_BLOCKS = (
     PlainBlock("conv4_1", 128, 2), PlainBlock("conv4_2", 128, 1), PlainBlock("conv5_1", 256, 2),
 )  # fmt: skip
 
-#: Side of the compact network's input.
-COMPACT_SIZE = 48
-
 #: Squeeze-and-excitation narrows the channels by this factor.
 SE_REDUCTION = 16
 
@@ -287,15 +277,8 @@ class Architecture:
     @property
     def parameter_count(self) -> int:
         """Trainable numbers: everything but the moving statistics (ResNet-50: 23,524,424; SENet-50: 26,055,416)."""
-        total = 0
-        for roles in self.parameters.values():
-            for role, shape in roles.items():
-                if not role.startswith("moving_"):
-                    size = 1
-                    for extent in shape:
-                        size *= extent
-                    total += size
-        return total
+        trained = (shape for roles in self.parameters.values() for role, shape in roles.items() if role[:6] != "moving")
+        return sum(map(math.prod, trained))
 
     @cached_property
     def folded(self) -> bool:
@@ -421,7 +404,7 @@ def _with_dropout(layers: Iterable[Layer], after: tuple[str, ...], rate: float) 
     renamed: dict[str, str] = {}
     for layer in layers:
         inputs = tuple(renamed.get(name, name) for name in layer.inputs)
-        yield layer if inputs == layer.inputs else _rewired(layer, inputs)
+        yield replace(layer, inputs=inputs)
         if layer.name in after:
             renamed[layer.name] = f"{layer.name}_drop"
             yield Dropout(f"{layer.name}_drop", (layer.name,), rate)
@@ -436,11 +419,7 @@ def _without_batchnorm(layers: tuple[Layer, ...]) -> Iterator[Layer]:
             continue
         if isinstance(layer, Conv) and layer.name in normalised:
             layer = replace(layer, bias=True)
-        yield _rewired(layer, tuple(renamed.get(name, name) for name in layer.inputs))
-
-
-def _rewired(layer: Layer, inputs: tuple[str, ...]) -> Layer:
-    return replace(layer, inputs=inputs)
+        yield replace(layer, inputs=tuple(renamed.get(name, name) for name in layer.inputs))
 
 
 def sides(table: Architecture, size: int = INPUT_SIZE) -> dict[str, int]:
@@ -463,13 +442,9 @@ def sides(table: Architecture, size: int = INPUT_SIZE) -> dict[str, int]:
 
 #: Role -> suffix in a PyTorch state dict. Source: torch.nn.Conv2d, Linear and BatchNorm2d.
 TORCH_SUFFIX = {
-    "kernel": "weight",
-    "bias": "bias",
-    "gamma": "weight",
-    "beta": "bias",
-    "moving_mean": "running_mean",
+    "kernel": "weight", "bias": "bias", "gamma": "weight", "beta": "bias", "moving_mean": "running_mean",
     "moving_variance": "running_var",
-}
+}  # fmt: skip
 
 
 def torch_name(layer: str, role: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from ferplus_keras.dataset import load_ferplus
 from ferplus_keras.dataset.places import Archive
 from ferplus_keras.errors import BadInputError
 from tests.ferplus_files import png, small, write_files, write_pair, write_zip
+from tests.special_files import a_device, a_link_to_itself, a_pipe
 
 
 @pytest.fixture(autouse=True)
@@ -190,15 +190,7 @@ def test_an_archive_that_is_not_looked_into_is_named(tmp_path: Path, files: dict
 # --- entries that are no files ------------------------------------------------------------------------------------
 
 
-def link_to_itself(path: Path) -> None:
-    path.symlink_to(path.name)
-
-
-def device(path: Path) -> None:
-    path.symlink_to("/dev/zero")
-
-
-@pytest.mark.parametrize("make", [link_to_itself, device, os.mkfifo, Path.mkdir])
+@pytest.mark.parametrize("make", [a_link_to_itself, a_device, a_pipe, Path.mkdir])
 @pytest.mark.parametrize("name", ["data/FER2013Train/x", "data/FER2013Train/x.png", "x", "data/x.zip", "data/x"])
 def test_an_entry_that_plays_no_part_ends_nothing(
     tmp_path: Path, make: Callable[[Path], object], name: str, monkeypatch: pytest.MonkeyPatch
@@ -210,7 +202,7 @@ def test_an_entry_that_plays_no_part_ends_nothing(
         assert len(load_ferplus(path)) > 2
 
 
-@pytest.mark.parametrize("make", [device, os.mkfifo, link_to_itself])
+@pytest.mark.parametrize("make", [a_device, a_pipe, a_link_to_itself])
 @pytest.mark.parametrize("pair", [False, True])
 @pytest.mark.parametrize("cache", [False, True])
 def test_a_file_that_is_none_is_refused_at_once(
@@ -228,7 +220,7 @@ def test_a_file_that_is_none_is_refused_at_once(
             load_ferplus(folder)
 
 
-@pytest.mark.parametrize("make", [device, os.mkfifo, link_to_itself])
+@pytest.mark.parametrize("make", [a_device, a_pipe, a_link_to_itself])
 def test_an_archive_that_is_no_file_is_refused_at_once(tmp_path: Path, make: Callable[[Path], object]) -> None:
     make(tmp_path / "fer2013.zip")
     for path in (tmp_path, tmp_path / "fer2013.zip"):

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import pytest
 from ferplus_keras.errors import OutputError
 from ferplus_keras.files.atomic import atomic_folder, atomic_path, write_text
 from tests.conftest import ROOT, hears_interrupts, run_ferplus
+from tests.special_files import a_link_to_itself, a_pipe, a_socket
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -83,21 +83,8 @@ def test_a_folder_in_the_place_is_refused(tmp_path: Path) -> None:
         raise AssertionError("the block must not run")
 
 
-def a_pipe(path: Path) -> None:
-    os.mkfifo(path)
-
-
 def a_link_to_a_device(path: Path) -> None:
     path.symlink_to(os.devnull)
-
-
-def a_link_to_itself(path: Path) -> None:
-    path.symlink_to(path.name)
-
-
-def a_socket(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as made:
-        made.bind(str(path))
 
 
 @pytest.mark.parametrize("kind", [a_pipe, a_link_to_a_device, a_link_to_itself, a_socket])

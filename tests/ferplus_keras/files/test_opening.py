@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,28 +16,8 @@ from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.files.keras_files import open_keras_file
 from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.files.opening import open_regular
+from tests.special_files import a_device, a_link_to_itself, a_link_to_nothing, a_pipe, a_socket
 from verify.predictors import open_predictor
-
-
-def a_pipe(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def a_socket(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as made:
-        made.bind(str(path))
-
-
-def a_device(path: Path) -> None:
-    path.symlink_to("/dev/zero")
-
-
-def a_link_to_itself(path: Path) -> None:
-    path.symlink_to(path.name)
-
-
-def a_link_to_nothing(path: Path) -> None:
-    path.symlink_to("nothing")
 
 
 def keras(path: Path) -> None:

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 from scipy import ndimage, stats
 
-from ferplus_keras.errors import BadInputError
 from ferplus_keras.finetune.augmentation import COLUMNS, Augmentation, maps
-from ferplus_keras.finetune.augmentation_settings import ALBANIE, WTOMIN, AugmentationSettings
 from ferplus_keras.finetune.noise import folded, uniforms
+from ferplus_keras.finetune.recipe import load_recipe
+from ferplus_keras.finetune.settings import AugmentationSettings
 from ferplus_keras.finetune.warping import oversampling, resized, warped
 from ferplus_keras.networks.preprocessing import PUBLISHED, preprocess_input
 from ferplus_keras.networks.resizing import RESIZERS
@@ -23,6 +23,7 @@ from tests.conftest import run_python
 
 MEAN = np.asarray(PUBLISHED.mean, np.float32)
 MANY = 20_000
+ALBANIE, WTOMIN = (load_recipe(name).augmentation for name in ("albanie", "wtomin"))
 
 
 def faces(count: int = 3, height: int = 48, width: int = 48, channels: int = 1) -> np.ndarray:
@@ -402,7 +403,7 @@ ELSEWHERE = """
 import json, sys
 import keras, numpy as np
 from ferplus_keras.finetune.augmentation import Augmentation
-from ferplus_keras.finetune.augmentation_settings import AugmentationSettings
+from ferplus_keras.finetune.settings import AugmentationSettings
 from ferplus_keras.finetune.feeding import Feed, for_keras
 source = np.load(sys.argv[1])
 settings = json.loads(sys.argv[2])
@@ -447,29 +448,6 @@ def test_the_other_backends_make_the_same_images(backend: str, tmp_path: Path) -
 
 
 # --- what cannot be -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"flip": 1.5}, "flip is a share"),
-        ({"zoom": (1.2, 0.8)}, "zoom is from, to"),
-        ({"zoom": 1.2}, "zoom is from, to"),
-        ({"crop_scale": (0.5, 1.5)}, "at most 1"),
-        ({"rotation": (1.0,), "rotation_range": 3.0}, "rotation_range"),
-        ({"skew_range": -1.0}, "skew_range"),
-        ({"brightness": float("nan")}, "finite"),
-    ],
-)
-def test_settings_that_cannot_be_are_said(settings: dict, said: str) -> None:  # type: ignore[type-arg]
-    with pytest.raises(BadInputError, match=said):
-        AugmentationSettings(**settings)
-
-
-def test_lists_of_a_recipe_become_tuples() -> None:
-    assert AugmentationSettings(rotation=[-10, 0, 10], zoom=[0.96, 1.04]) == AugmentationSettings(  # type: ignore[arg-type]
-        rotation=(-10.0, 0.0, 10.0), zoom=(0.96, 1.04)
-    )
 
 
 @pytest.mark.parametrize("shape", [(2, None, 48), (2, 48, 48, 4), (2, 1, 48), (2, 48)])

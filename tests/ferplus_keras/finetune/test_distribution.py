@@ -22,7 +22,7 @@ import sys
 import numpy as np
 import keras
 from ferplus_keras.finetune.augmentation import Augmentation
-from ferplus_keras.finetune.augmentation_settings import ALBANIE
+from ferplus_keras.finetune.recipe import load_recipe
 from ferplus_keras.finetune.distribution import logits, scope
 from ferplus_keras.finetune.feeding import Feed, for_keras
 
@@ -34,9 +34,10 @@ def train(spec, normalised):
     weights = generator.uniform(0.5, 2, 43).astype(np.float32)
     with scope(spec) as world:
         world.check_batch(8)
+        augmentation = load_recipe("albanie").augmentation
         model = keras.Sequential([
-            keras.Input((48, 48), dtype="uint8"), Augmentation(ALBANIE, 32, seed=3), keras.layers.Rescaling(1 / 128),
-            keras.layers.Conv2D(4, 3),
+            keras.Input((48, 48), dtype="uint8"), Augmentation(augmentation, 32, seed=3),
+            keras.layers.Rescaling(1 / 128), keras.layers.Conv2D(4, 3),
             *([keras.layers.BatchNormalization()] if normalised else []),
             keras.layers.ReLU(), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(8),
         ])
@@ -54,16 +55,8 @@ def train(spec, normalised):
 ONE = (
     TRAIN
     + """
-found, _, _ = train(sys.argv[1] or None, True)
-np.savez(sys.argv[2], **found)
-"""
-)
-
-WORKER = (
-    TRAIN
-    + """
-found, chief, world = train(sys.argv[1], True)
-assert (world.devices, world.processes) == (2, 2) and chief == (world.process == 0)
+found, chief, world = train(sys.argv[1] or None, True)
+assert chief == (world.process == 0) and [world.devices, world.processes] == [int(each) for each in sys.argv[3:]]
 np.savez(sys.argv[2], **found)
 """
 )
@@ -125,7 +118,7 @@ def free_port() -> int:
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one device makes of it, on JAX."""
     path = tmp_path_factory.mktemp("alone") / "alone.npz"
-    run_together("jax", (ONE, "", path))
+    run_together("jax", (ONE, "", path, 1, 1))
     return path
 
 
@@ -138,8 +131,8 @@ def test_two_processes_train_what_one_would(alone: Path, tmp_path: Path) -> None
 
     run_together(
         "jax",
-        (WORKER, f"data:{address}:0/2", results[0]),
-        (WORKER, f"data:{address}:1/2", results[1]),
+        (ONE, f"data:{address}:0/2", results[0], 2, 2),
+        (ONE, f"data:{address}:1/2", results[1], 2, 2),
     )
 
     assert_same(results[0], results[1], 0)
@@ -148,7 +141,7 @@ def test_two_processes_train_what_one_would(alone: Path, tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_two_devices_of_one_process_do_too(alone: Path, tmp_path: Path) -> None:
-    run_together("jax", (ONE, "data:2", tmp_path / "both.npz"))
+    run_together("jax", (ONE, "data:2", tmp_path / "both.npz", 2, 1))
 
     assert_same(tmp_path / "both.npz", alone, 2e-4)
 

@@ -11,7 +11,7 @@ from ferplus_keras.dataset.fer2013 import FER2013_CLASSES, load_fer2013
 from ferplus_keras.dataset.records import Dataset
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.finetune.examples import make_examples
-from ferplus_keras.finetune.recipe import DataSettings
+from ferplus_keras.finetune.settings import DataSettings
 from tests.ferplus_files import small
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ferplus_keras.finetune.recipe import OptimizerSettings
+from ferplus_keras.finetune.settings import OptimizerSettings
 from tests.conftest import run_python
 
 #: Two dense layers of one weight each; the gradient of the sum of outputs w.r.t. `second` is what `first` yields.
@@ -17,7 +17,7 @@ import json, sys
 import keras, numpy as np
 from ferplus_keras.finetune.averaging import WeightAverage
 from ferplus_keras.finetune.optimizers import make_optimizer
-from ferplus_keras.finetune.recipe import OptimizerSettings
+from ferplus_keras.finetune.settings import OptimizerSettings
 
 found = {}
 for case, values in json.loads(sys.argv[1]).items():

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.finetune.augmentation_settings import ALBANIE, WTOMIN
 from ferplus_keras.finetune.recipe import RECIPES, load_recipe
+from ferplus_keras.finetune.settings import AugmentationSettings
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -36,12 +36,16 @@ def test_the_published_recipes_are_what_was_published() -> None:
     albanie, senet = load_recipe("albanie", network="resnet50"), load_recipe("albanie", network="senet50")
     assert (albanie.data.target, senet.data.target) == ("hard", "crossentropy")
     assert replace(senet, data=albanie.data) == albanie  # and nothing else differs
-    assert albanie.augmentation == ALBANIE
+    assert albanie.augmentation == AugmentationSettings(
+        flip=0.5, warped=0.5, zoom=(0.96, 1.04), rotation=(-10.0, 0.0, 10.0), skew=(-0.1, 0.0, 0.1)
+    )
     assert (albanie.optimizer.learning_rate, albanie.optimizer.body_factor) == (0.01, 0.1)
     assert (albanie.schedule.epochs, albanie.schedule.step_epochs, albanie.training.batch) == (180, (60, 120), 128)
     assert (albanie.network.dropout, albanie.network.dropout_place) == (0.5, "published")
     wtomin = load_recipe("wtomin")
-    assert wtomin.augmentation == WTOMIN
+    assert wtomin.augmentation == AugmentationSettings(  # with the defaults of the library that he calls
+        flip=0.5, crop_scale=(0.8, 1.0), crop_ratio=(4 / 5, 5 / 4), brightness=0.1, contrast=0.1, toned=0.5
+    )
     assert (wtomin.optimizer.name, wtomin.optimizer.beta_1, wtomin.optimizer.learning_rate) == ("adam", 0.5, 0.001)
     assert (wtomin.schedule.kind, wtomin.schedule.plateau_patience, wtomin.schedule.early_stop) == ("plateau", 3, 8)
     assert wtomin.network.train_from == "conv4_5_1x1_increase" and len(wtomin.data.class_weights) == 8
@@ -79,7 +83,13 @@ def test_a_file_says_only_what_differs(tmp_path: Path) -> None:
         ("kind=cosin", "did you mean cosine"),
         ("protocol=albani", "did you mean albanie"),
         ("zoom=[1, 2, 3]", "list of 2"),
-        ("flip=2", "share from 0 to 1"),
+        ("zoom=[1.2, 0.8]", "list of 2"),
+        ("zoom=1.2", "is a list"),
+        ("crop_scale=[0.5, 1.5]", "at most 1"),
+        ("rotation=[1.0]", "rotation_range"),
+        ("skew_range=-1", "from 0"),
+        ("brightness=nan", "finite"),
+        ("flip=2", "from 0 to 1"),
         ("layer_factors=3", "table"),
         ("class_weights=[1, 0]", "above 0"),
         ("kind=step", "step_epochs"),
@@ -97,7 +107,7 @@ def test_what_cannot_be_is_refused_in_a_sentence(override: str, told: str) -> No
 @pytest.mark.parametrize(
     "text, told",
     [
-        ("[optimizer]\nlr = 1", "no value 'optimizer.lr'"),
+        ("[optimizer]\nlr = 1", 'no value "optimizer.lr"'),
         ("learning_rate = 1", r"below \[optimizer\]"),
         ('base = "scrach"', "base is"),
         ("[for.vgg16.data]\ntarget = 'hard'", "for.NETWORK"),

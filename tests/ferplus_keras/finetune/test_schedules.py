@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ferplus_keras.finetune.recipe import ScheduleSettings
 from ferplus_keras.finetune.schedules import Rate, RateSchedule, Row, standing
+from ferplus_keras.finetune.settings import ScheduleSettings
 
 
 def rows(*accuracies: float) -> list[Row]:

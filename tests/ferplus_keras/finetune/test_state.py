@@ -10,10 +10,10 @@ import pytest
 
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.finetune.augmentation import Augmentation
-from ferplus_keras.finetune.augmentation_settings import ALBANIE
 from ferplus_keras.finetune.averaging import WeightAverage
 from ferplus_keras.finetune.optimizers import make_optimizer
-from ferplus_keras.finetune.recipe import OptimizerSettings
+from ferplus_keras.finetune.recipe import load_recipe
+from ferplus_keras.finetune.settings import OptimizerSettings
 from ferplus_keras.finetune.state import Saved, load_arrays, restore, save_state, variables_of
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 12, 12), dtype=np.uint8)
@@ -29,7 +29,7 @@ def made(seed: int, units: int = 4, *, scaled: bool = False) -> keras.Model:
     hidden = keras.layers.Dropout(0.5)(keras.layers.Flatten()(hidden))
     network = keras.Model(inputs, keras.layers.Dense(8, name="head")(hidden))
     images = keras.Input((12, 12), dtype="uint8")
-    outputs = WeightAverage(network, 0.9)(network(Augmentation(ALBANIE, 8, seed=3)(images)))
+    outputs = WeightAverage(network, 0.9)(network(Augmentation(load_recipe("albanie").augmentation, 8, seed=3)(images)))
     model = keras.Model(images, outputs)
     settings = OptimizerSettings(name="adamw", weight_decay=0.01, accumulate=1 if scaled else 2)
     optimizer = make_optimizer(settings, 0.01, lambda _variable: 0.5)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ferplus_keras.dataset import find, read_labels
 from ferplus_keras.dataset.protocols import PROTOCOLS
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.finetune.targets import KINDS, draw, loss, make
+from ferplus_keras.finetune.targets import KINDS, loss, make
 
 #: Neutral 6 and happiness 4; happiness by all; only unknown; a tie of two; happiness 5, contempt 5; surprise, NF.
 VOTES = np.array(
@@ -87,7 +84,7 @@ def test_class_weights_are_those_of_the_classes_in_the_target() -> None:
     np.testing.assert_allclose(make(VOTES, "hard", 8, weights).weights, [1, 2, 0, 4, 128, 4])
     np.testing.assert_allclose(make(VOTES, "crossentropy", 8, weights).weights[:2], [0.6 * 1 + 0.4 * 2, 2], rtol=1e-6)
     np.testing.assert_allclose(make(VOTES, "multi_target", 8, weights).weights[:4], [1.5, 2, 0, 6])
-    drawn = draw(make(VOTES, "probability", 8, weights), seed=0, epoch=0)
+    drawn = make(VOTES, "probability", 8, weights).epoch(0, 0)
     np.testing.assert_allclose(drawn.weights, drawn.targets @ np.array(weights))
 
 
@@ -102,22 +99,22 @@ def test_the_draw_is_a_function_of_seed_and_epoch_with_the_votes_frequencies() -
     many = make(np.repeat(VOTES[:1], 20_000, axis=0), "probability")
     drawn = many.epoch(seed=3, epoch=5)
 
-    np.testing.assert_array_equal(drawn.targets, draw(many, 3, 5).targets)
-    assert not np.array_equal(drawn.targets, draw(many, 3, 6).targets)
-    assert not np.array_equal(drawn.targets, draw(many, 4, 5).targets)
+    np.testing.assert_array_equal(drawn.targets, many.epoch(3, 5).targets)
+    assert not np.array_equal(drawn.targets, many.epoch(3, 6).targets)
+    assert not np.array_equal(drawn.targets, many.epoch(4, 5).targets)
     assert set(np.unique(drawn.targets)) == {0, 1}
     assert drawn.targets[:, 2:].sum() == 0
     assert abs(drawn.targets[:, 0].mean() - 0.6) < 5 * np.sqrt(0.24 / 20_000)
 
 
 def test_a_draw_never_wakes_a_dropped_image_and_leaves_other_kinds_alone() -> None:
-    np.testing.assert_array_equal(draw(make(VOTES, "probability"), 0, 0).kept, make(VOTES, "probability").kept)
+    np.testing.assert_array_equal(make(VOTES, "probability").epoch(0, 0).kept, make(VOTES, "probability").kept)
     hard = make(VOTES, "hard")
-    assert draw(hard, 0, 1) is hard
+    assert hard.epoch(0, 1) is hard
 
 
 def test_a_drawn_target_is_smoothed_after_the_draw() -> None:
-    drawn = draw(make(VOTES[:1], "probability", label_smoothing=0.16), 0, 0).targets[0]
+    drawn = make(VOTES[:1], "probability", label_smoothing=0.16).epoch(0, 0).targets[0]
 
     assert sorted(drawn)[:-1] == pytest.approx([0.02] * 7)
     assert drawn.max() == pytest.approx(0.86)
@@ -200,13 +197,3 @@ def test_the_multi_target_loss_survives_being_saved() -> None:
 
     again = keras.losses.deserialize(keras.losses.serialize(loss("multi_target")))
     assert type(again) is type(loss("multi_target"))
-
-
-def test_on_the_published_data(ferplus_data: Path) -> None:
-    """The images that count, by kind, are those of the papers."""
-    found = find(ferplus_data).labels
-    assert found is not None
-    labels = read_labels(found.read(1 << 26))
-    for kind, name in KINDS.items():
-        kept = make(labels.votes, kind).kept
-        assert tuple(np.bincount(labels.split[kept], minlength=3)) == PROTOCOLS[name].kept
