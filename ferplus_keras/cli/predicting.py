@@ -22,6 +22,7 @@ from ferplus_keras.cli.requirements import (
     NETWORK_SUFFIXES,
     may_be_network,
     need,
+    need_another_place,
     need_file,
     need_network_before,
     need_place_for,
@@ -215,6 +216,8 @@ def _nothing_to_do(ahead: Ahead, options: argparse.Namespace) -> bool:
 def _check(options: argparse.Namespace) -> None:
     """All that can be told from the command line and the disk. Raises :class:`BadInputError`."""
     need_file(options.model, folder=True)
+    for target in filter(None, (options.csv, options.parquet)):
+        need_another_place(target, options.model, *options.inputs)
     if options.annotate:
         need_place_for(options.annotate)
     if options.resume and not options.csv:

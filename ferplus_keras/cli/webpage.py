@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ferplus_keras.cli import screen
-from ferplus_keras.cli.requirements import need, need_file
+from ferplus_keras.cli.requirements import need, need_another_place, need_file
 from ferplus_keras.cli.shared import Commands, in_the_way
 
 
@@ -32,6 +32,7 @@ def add(commands: Commands) -> None:
 def _webpage(options: argparse.Namespace) -> int:
     for each in filter(None, (options.model, options.runtime)):
         need_file(str(each))
+        need_another_place(options.out, str(each))
     need("onnx", "onnxruntime")
     from convert.webpage import write_webpage
 
