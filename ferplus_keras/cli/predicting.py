@@ -154,6 +154,8 @@ def _choose_network(options: argparse.Namespace) -> None:
 
     Raises :class:`BadInputError` when a network stands alone, or behind an image.
     """
+    if "" in (options.model, *options.inputs):
+        raise BadInputError('one of the names is empty (""): is it a variable that is not set?')
     if options.model is None and options.camera is None:
         raise BadInputError("no image is named: ferplus predict NETWORK IMAGE")
     if options.camera is not None and options.model:

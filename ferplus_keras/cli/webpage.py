@@ -30,9 +30,10 @@ def add(commands: Commands) -> None:
 
 
 def _webpage(options: argparse.Namespace) -> int:
-    for each in filter(None, (options.model, options.runtime)):
-        need_file(str(each))
-        need_another_place(options.out, str(each))
+    for each in (options.model, options.runtime):
+        if each is not None:
+            need_file(str(each))
+            need_another_place(options.out, str(each))
     need("onnx", "onnxruntime")
     from convert.webpage import write_webpage
 

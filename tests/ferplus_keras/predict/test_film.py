@@ -177,6 +177,8 @@ def test_json_has_frames_and_tracks(quick: Path, film: Path, capsys: pytest.Capt
         (["film.mp4", "b.png"], "comes alone"),
         (["film.mp4", "--resume", "--csv", "o.csv", "--annotate", "seen"], "leave --annotate"),
         (["a.png", "--step", "2"], "about films"),
+        (["film.mp4", ""], "comes alone"),
+        (["", "a.png"], "a variable that is not set"),
         (["film.mp4", "--parquet", "o.parquet", "--csv", "o.csv"], "--parquet"),
     ],
 )
