@@ -19,6 +19,8 @@ from ferplus_keras.cli import filming, screen
 from ferplus_keras.cli.parsing import number
 from ferplus_keras.cli.progress import Progress
 from ferplus_keras.cli.requirements import (
+    FILM_SUFFIXES,
+    IMAGE_SUFFIXES,
     NETWORK_SUFFIXES,
     may_be_network,
     need,
@@ -220,6 +222,8 @@ def _check(options: argparse.Namespace) -> None:
     need_file(options.model, folder=True)
     for target in filter(None, (options.csv, options.parquet)):
         need_another_place(target, options.model, *options.inputs)
+        if target.suffix.lower() in (*IMAGE_SUFFIXES, *FILM_SUFFIXES, *NETWORK_SUFFIXES):
+            raise BadInputError(f"{target} is named as an image, a film or a network, and results are a table: .csv.")
     if options.annotate:
         need_place_for(options.annotate)
     if options.resume and not options.csv:

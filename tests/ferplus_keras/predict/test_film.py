@@ -149,7 +149,9 @@ def test_a_film_that_could_not_be_written_is_not_kept(
     assert "not all of the film was written" in capsys.readouterr().err and not list((tmp_path / "seen").glob("*.mp4"))
 
 
-@pytest.mark.parametrize("options", [["--csv", "film.mp4"], ["--annotate", "."], ["--csv", "net.h5"]])
+@pytest.mark.parametrize(
+    "options", [["--csv", "film.mp4"], ["--annotate", "."], ["--csv", "net.h5"], ["--csv", "other.png"]]
+)
 def test_what_is_read_is_not_written_over(
     quick: Path, film: Path, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
