@@ -17,18 +17,22 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import zlib
+from collections.abc import Iterator
 from html import escape
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from convert.checkpoint import Checkpoint
 from convert.writers.onnx_file import write_onnx
 from ferplus_keras.engines import open_engine
 from ferplus_keras.engines.engine import ROUNDING, Engine
 from ferplus_keras.errors import BadInputError, DownloadError
-from ferplus_keras.files.atomic import atomic_path
+from ferplus_keras.files.atomic import atomic_path, write_text
 from ferplus_keras.files.folders import weights_folder
 from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.files.opening import open_regular
 from ferplus_keras.files.provenance import Provenance, Source
 from ferplus_keras.files.shipped import Shipped, lightest_shipped, shipped_at
 from ferplus_keras.files.signatures import is_onnx
@@ -44,6 +48,9 @@ FILES = {
 }
 
 TEMPLATE = Path(__file__).parent / "templates" / "webpage.html"
+
+#: Bytes and files that npm's package has at most, unpacked.
+MAX_UNPACKED, MAX_MEMBERS = 512 << 20, 5_000
 
 #: Where something goes into the template.
 PLACE = re.compile(r"{{ (\w+) }}")
@@ -68,20 +75,18 @@ def write_webpage(network: Path | None, target: Path, runtime: Path | None = Non
 
 
 def _write(network: Path, target: Path, runtime: Path | None) -> Path:
-    content = bytes(MappedFile(network).view)
-    if not is_onnx(content[:512]) and network.suffix.lower() != ".onnx":
+    file = MappedFile(network)
+    if not is_onnx(bytes(file.view[:512])) and network.suffix.lower() != ".onnx":
         raise BadInputError(
             f"{network} is no ONNX file, which is what runs in a browser: `ferplus convert {network.name} "
             f"{network.stem}.onnx` makes one."
         )
     engine = open_engine(network)
-    parts = unpacked(runtime or vendored()) | {"network": content}
+    parts = unpacked(runtime or vendored()) | {"network": bytes(file.view)}
     told = {"title": escape(f"Emotions by {network.name}"), "facts": _in_script(facts(engine))}
     told |= {name: base64.b64encode(gzip.compress(data, 6, mtime=0)).decode() for name, data in parts.items()}
     page = PLACE.sub(lambda found: told[found[1]], TEMPLATE.read_text(encoding="utf-8"))
-    with atomic_path(target, len(page)) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return target
+    return write_text(target, page)
 
 
 def onnx_of(found: Shipped, target: Path) -> Path:
@@ -141,16 +146,36 @@ def unpacked(package: Path) -> dict[str, bytes]:
     """The files of npm's package that are :data:`FILES`, known byte by byte. Raises :class:`BadInputError`."""
     found = {}
     try:
-        with tarfile.open(package, "r:gz") as archive:
-            for name, (file, sha256) in FILES.items():
-                stream = archive.extractfile(f"package/dist/{file}")
-                content = stream.read(32 << 20) if stream else b""
-                if hashlib.sha256(content).hexdigest() != sha256:
-                    raise BadInputError(f"{package}: its {file} is not that of {PACKAGE} {VERSION}. Remove it.")
+        with open_regular(package) as stream:
+            for name, content in _files_in(stream):
+                sha256 = hashlib.sha256(content).hexdigest()
+                if sha256 != FILES[name][1]:
+                    raise BadInputError(
+                        f"{package}: its {FILES[name][0]} is not that of {PACKAGE} {VERSION}. Remove it."
+                    )
                 found[name] = content
-    except (OSError, EOFError, KeyError, tarfile.TarError) as error:
+        if missing := [file for name, (file, _) in FILES.items() if name not in found]:
+            raise KeyError(f"{missing[0]} is not in it")
+    except (OSError, EOFError, KeyError, zlib.error, tarfile.TarError) as error:
         raise BadInputError(f"{package} is not npm's package {PACKAGE} {VERSION} ({str(error)[:80]}).") from None
     return found
+
+
+def _files_in(stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
+    """Those of :data:`FILES` that are in npm's package, by what the page calls them; links are none."""
+    unpacked = gzip.GzipFile(fileobj=stream)
+    size = 0
+    while piece := unpacked.read(1 << 20):
+        size += len(piece)
+        if size > MAX_UNPACKED:
+            raise tarfile.ReadError("it unpacks to far too much")
+    stream.seek(0)
+    wanted = {f"package/dist/{file}": name for name, (file, _) in FILES.items()}
+    with tarfile.open(fileobj=stream, mode="r:gz") as archive:
+        for member in islice(archive, MAX_MEMBERS):
+            content = archive.extractfile(member) if member.name in wanted and member.isreg() else None
+            if content is not None:
+                yield wanted[member.name], content.read(32 << 20)
 
 
 def _in_script(value: Any) -> str:

@@ -7,6 +7,7 @@ export does is therefore measured (:mod:`verify.outputs`), and it is made from t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -137,7 +138,7 @@ def export_path(source: str | Path, recipe: Recipe, out: str | Path | None, *, s
         stem = default_target(source, "h5", folded=recipe.folded).name.removesuffix(".h5")
         marks = ([recipe.quantize] if recipe.quantize != "none" else []) + ["pixels"] * recipe.pixels
         path = source.with_name("-".join([stem, *marks]) + TARGETS[recipe.target].suffix)
-    if path.resolve() == source.resolve():
+    if os.path.realpath(path) == os.path.realpath(source):
         raise BadInputError(f"{path} is both source and target. Give the target another name.")
     expected = TARGETS[recipe.target].suffix
     if expected != ".saved_model" and not path.name.lower().endswith(expected):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ferplus_keras.cli.outcome import Outcome
-from ferplus_keras.cli.requirements import FILM_SUFFIXES
+from ferplus_keras.cli.requirements import FILM_SUFFIXES, need_another_place
 from ferplus_keras.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -53,9 +53,13 @@ def watch(options: argparse.Namespace, source: str | int, start: float) -> int:
     from ferplus_keras.predict.classifier import decoding_threads
     from ferplus_keras.predict.faces import face_finder
     from ferplus_keras.predict.film import Film, FilmWriter, Tracker
+    from ferplus_keras.predict.records import Answer
     from ferplus_keras.predict.streaming import Preparation, stream
 
     film = Film(source)
+    name = f"{Path(film.name).stem}.mp4"
+    if options.annotate:
+        need_another_place(options.annotate / name, film.name)
     find = face_finder(options.faces, options.margin or 0.0, SMALLEST) if options.faces != "none" else None
     classifier = open_classifier(options.model, options.runtime)
     outcome = Outcome(options, classifier.labels, classifier.standin, start, film=True)
@@ -73,7 +77,6 @@ def watch(options: argparse.Namespace, source: str | int, start: float) -> int:
         ending.callback(film.close)
         writer: FilmWriter | None = None
         if options.annotate:
-            name = f"{Path(film.name).stem}.mp4"
             path = ending.enter_context(atomic_path(options.annotate / name))
             writer = FilmWriter(path, film.frames_per_second / step)
             ending.callback(writer.close)
@@ -83,6 +86,9 @@ def watch(options: argparse.Namespace, source: str | int, start: float) -> int:
                 threads=1 if film.live else options.threads or decoding_threads(),
             ):  # fmt: skip
                 outcome.take([_answer(film.name, tracker, prepared, found, writer) for prepared, found in answers])
+        if film.cut:
+            error = f"the film is damaged: it ends here, and tells of {film.count:,} frames"
+            outcome.take([Answer(f"{film.name}#{film.cut[0]}", error=error, moment=film.cut)])
     return outcome.finish()
 
 

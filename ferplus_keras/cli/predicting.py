@@ -17,9 +17,12 @@ from ferplus_keras.cli import filming, screen
 from ferplus_keras.cli.outcome import Outcome
 from ferplus_keras.cli.parsing import number, option
 from ferplus_keras.cli.requirements import (
+    FILM_SUFFIXES,
+    IMAGE_SUFFIXES,
     NETWORK_SUFFIXES,
     may_be_network,
     need,
+    need_another_place,
     need_file,
     need_network_before,
     need_place_for,
@@ -124,6 +127,8 @@ def _choose_network(options: argparse.Namespace) -> None:
 
     Raises :class:`BadInputError` when a network stands alone, or behind an image.
     """
+    if "" in (options.model, *options.inputs):
+        raise BadInputError('one of the names is empty (""): is it a variable that is not set?')
     if options.model is None and options.camera is None:
         raise BadInputError("no image is named: ferplus predict NETWORK IMAGE")
     if options.camera is not None and options.model:
@@ -190,6 +195,10 @@ def _nothing_to_do(ahead: Ahead, options: argparse.Namespace) -> bool:
 def _check(options: argparse.Namespace) -> None:
     """All that can be told from the command line and the disk. Raises :class:`BadInputError`."""
     need_file(options.model, folder=True)
+    for target in filter(None, (options.csv, options.parquet)):
+        need_another_place(target, options.model, *options.inputs)
+        if target.suffix.lower() in (*IMAGE_SUFFIXES, *FILM_SUFFIXES, *NETWORK_SUFFIXES):
+            raise BadInputError(f"{target} is named as an image, a film or a network, and results are a table: .csv.")
     if options.annotate:
         need_place_for(options.annotate)
     ray, listed = options.engine == "ray", "-" in options.inputs

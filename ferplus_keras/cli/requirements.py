@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -82,6 +83,14 @@ def need_file(path: str, *, folder: bool = False) -> None:
         raise BadInputError(f"There is no file {path}. Check the name, or run `ferplus fetch`.")
     if directory and not folder:
         raise BadInputError(f"{path} is a folder; name a checkpoint file in it.")
+
+
+def need_another_place(target: Path, *sources: str | None) -> None:
+    """Raise :class:`BadInputError` when writing ``target`` would replace one of the files that are to be read."""
+    for source in filter(None, sources):
+        with suppress(OSError, ValueError):
+            if target.samefile(source):
+                raise BadInputError(f"{target} is to be read, and writing would replace it. Choose another place.")
 
 
 def need_place_for(folder: Path) -> None:

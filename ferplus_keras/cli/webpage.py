@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ferplus_keras.cli.parsing import option
-from ferplus_keras.cli.requirements import need, need_file
+from ferplus_keras.cli.requirements import need, need_another_place, need_file
 from ferplus_keras.cli.shared import Commands, finish, in_the_way
 
 
@@ -23,8 +23,10 @@ def add(commands: Commands) -> None:
 
 
 def _webpage(options: argparse.Namespace) -> int:
-    for each in filter(None, (options.model, options.runtime)):
-        need_file(str(each))
+    for each in (options.model, options.runtime):
+        if each is not None:
+            need_file(str(each))
+            need_another_place(options.out, str(each))
     need("onnx", "onnxruntime")
     from convert.webpage import write_webpage
 

@@ -168,7 +168,7 @@ def image_of(given: Any, number: int = 1) -> Image:
     what = given if not isinstance(given, str) or len(given) < 200 else f"{given[:40]}..."
     try:
         if isinstance(given, str) and given.startswith("data:image/"):
-            return opened(base64.b64decode(given.partition(",")[2], validate=True))
+            return opened(base64.b64decode(given.partition(",")[2].encode("ascii", "replace"), validate=True))
         if isinstance(given, str) and given.startswith(("http://", "https://")):
             raise BadInputError("a web address; download it first, and give the file's name")
         if getattr(given, "ndim", 0) == 3:
@@ -225,7 +225,7 @@ def _corner_and_size(face: Face) -> tuple[int, int, int, int]:
 def _four(rectangle: Sequence[int]) -> tuple[int, int, int, int]:
     try:
         left, top, width, height = (int(each) for each in rectangle)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise BadInputError("A face's rectangle is four whole numbers: left, top, width, height.") from None
     return left, top, width, height
 

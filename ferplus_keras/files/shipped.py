@@ -11,6 +11,7 @@ import numpy as np
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.folders import MANIFEST, shipped_folder
 from ferplus_keras.files.hashing import sha256_of
+from ferplus_keras.files.opening import is_file
 from ferplus_keras.networks.architecture import Architecture, Conv, architecture, torch_name
 
 #: The protocol whose figure is quoted where there is room for one.
@@ -126,8 +127,11 @@ def _shipped(folder: Path, name: str, entry: dict[str, Any]) -> Shipped:
 
 def shipped_at(path: Path) -> Shipped | None:
     """The trained network whose file is at ``path``, wherever that was copied; None when it is another file."""
+    known = shipped().values()
+    if is_file(path) and path.stat().st_size not in {each.path.stat().st_size for each in known if is_file(each.path)}:
+        return None  # what is of another size need not be hashed, which takes minutes of a large file
     digest = sha256_of(path)
-    return next((each for each in shipped().values() if each.sha256 == digest), None)
+    return next((each for each in known if each.sha256 == digest), None)
 
 
 def best_shipped() -> Shipped:

@@ -6,8 +6,10 @@ In memory are a batch of frames and the faces of the last second, however long t
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from math import exp
 from pathlib import Path
@@ -19,6 +21,7 @@ from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.opening import open_regular
 from ferplus_keras.predict.blazeface import shared
 from ferplus_keras.predict.records import Box, Prediction
+from ferplus_keras.wording import printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,11 +30,14 @@ if TYPE_CHECKING:
 BEGINNINGS = ((4, b"ftyp"), (4, b"moov"), (4, b"mdat"), (0, b"\x1aE\xdf\xa3"), (0, b"RIFF"), (0, b"OggS"),
               (0, b"\x00\x00\x01\xba"), (0, b"\x00\x00\x01\xb3"), (0, b"G"), (0, b"FLV"))  # fmt: skip
 
+#: Pixels of a frame at most: some frames are in memory at a time, and each takes eight bytes a pixel.
+MAX_FRAME = 7680 * 4320
+
+#: A film that is not cut short has this share of the frames that it tells.
+WHOLE = 0.9
+
 #: Boxes of one face in two frames overlap by this share at least (intersection over union).
 FOLLOWED = 0.3
-
-#: A frame has no more pixels than this, 8192 x 4320: a few of them are in memory at a time.
-MOST_PIXELS = 8192 * 4320
 
 #: Seconds for which a face that is not seen is remembered.
 REMEMBERED = 1.0
@@ -66,22 +72,25 @@ class Film:
                 "Films need OpenCV, which is not installed: pip install 'ferplus-keras[faces]'."
             ) from None
         os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "protocol_whitelist;file")
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet: it would print what it finds in the file
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-        self._capture = cv2.VideoCapture(source if isinstance(source, int) else os.path.abspath(source))  # noqa: PTH100
+        with nullcontext(source) if isinstance(source, int) else _in_utf8(source) as name:
+            self._capture = cv2.VideoCapture(name)
         if not self._capture.isOpened():
             raise BadInputError(
                 f"{self.name} cannot be opened. Is it connected, and free?" if isinstance(source, int) else
                 f"{self.name} is not a film that OpenCV can read; convert it to MP4 (H.264) first."
             )  # fmt: skip
-        width, height = (int(self._capture.get(each)) for each in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-        if width * height > MOST_PIXELS:
-            raise BadInputError(
-                f"{self.name} has frames of {width} x {height}, over {MOST_PIXELS:,} pixels: make it smaller first."
-            )
         self.live = isinstance(source, int)
         told = float(self._capture.get(cv2.CAP_PROP_FPS))
         self.frames_per_second = told if 0.1 <= told <= 1000 else 25.0
         self.count = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        width, height = (int(self._capture.get(each)) for each in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        if width * height > MAX_FRAME:
+            raise BadInputError(f"{self.name} has frames of {width} x {height}, more than the {MAX_FRAME:,} pixels "
+                                "that are decoded (8K): make them smaller first.")  # fmt: skip
+        #: The last frame, number and seconds, of a film that ends long before the end that it tells.
+        self.cut: tuple[int, float] | None = None
 
     def frames(self, step: int = 1, start: int = 0) -> Iterator[Frame]:
         """Every ``step``-th frame, from the first at or behind ``start`` on; the others are not made pixels of."""
@@ -101,9 +110,31 @@ class Film:
             number += 1
         if not number:
             raise BadInputError(f"{self.name} has no frame that can be read.")
+        # By number and by time, for either may be a guess of a sound film's.
+        ends = number < WHOLE * self.count and seconds + step / self.frames_per_second < WHOLE * self.length
+        if ends and number > start and not self.live:
+            self.cut = (number - 1, round(seconds, 3))
+
+    @property
+    def length(self) -> float:
+        """Seconds that the film tells to have."""
+        return self.count / self.frames_per_second
 
     def close(self) -> None:
         self._capture.release()
+
+
+@contextmanager
+def _in_utf8(path: str | Path) -> Iterator[str]:
+    """A name of the file for OpenCV, which crashes at one that is no UTF-8: then a link to it, while it is opened."""
+    name = os.path.abspath(path)  # noqa: PTH100
+    if os.fsencode(name).decode("utf-8", "replace") == name:
+        yield name
+        return
+    with tempfile.TemporaryDirectory() as aside:
+        link = Path(aside) / f"film{Path(name).suffix if Path(name).suffix.isascii() else ''}"
+        link.symlink_to(name)
+        yield str(link)
 
 
 def _check_beginning(path: str | Path) -> None:
@@ -171,12 +202,17 @@ class Tracker:
         """Take up what the rows of a run's file say, and give the number of the next frame to look at."""
         last = -1
         for row in rows:
-            last = int(row["frame"])
-            if not row["track"]:
-                continue
-            number, seconds = int(row["track"]), float(row["seconds"])
-            box = (int(row["left"]), int(row["top"]), int(row["right"]), int(row["bottom"]))
-            seen = np.array([float(row[label]) for label in self.labels])
+            try:
+                last = int(row["frame"])
+                if not row["left"]:  # no face, or none was looked for
+                    continue
+                number, seconds = int(row["track"]), float(row["seconds"])
+                box = (int(row["left"]), int(row["top"]), int(row["right"]), int(row["bottom"]))
+                seen = np.array([float(row[printable(label)]) for label in self.labels])
+            except (ValueError, KeyError):
+                raise BadInputError(
+                    "The file of results has a row that is none of a film's frame: it is damaged. Leave --resume out."
+                ) from None
             kept = [each for each in self.tracks if each.number != number and seconds - each.seconds <= REMEMBERED]
             self.tracks = [*kept, Track(number, box, seconds, seen)]
             self.numbers = max(self.numbers, number)
@@ -189,6 +225,7 @@ class FilmWriter:
     def __init__(self, path: Path, frames_per_second: float) -> None:
         self.path, self.pace = path, frames_per_second
         self._writer: Any = None
+        self._written = 0
 
     def write(
         self, image: Image, boxes: Sequence[Sequence[float]], texts: Sequence[str], numbers: Sequence[int]
@@ -200,11 +237,23 @@ class FilmWriter:
         sheet = np.asarray(labelled(image, boxes, texts, numbers))
         if self._writer is None:
             size = (sheet.shape[1], sheet.shape[0])
-            self._writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*"mp4v"), self.pace, size)  # type: ignore[attr-defined]
+            with _in_utf8(self.path) as name:
+                self._writer = cv2.VideoWriter(name, cv2.VideoWriter_fourcc(*"mp4v"), self.pace, size)  # type: ignore[attr-defined]
             if not self._writer.isOpened():
                 raise BadInputError("OpenCV cannot write MP4 here: leave --annotate out.")
+        self._written += 1
         self._writer.write(cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.release()
+        """Finish the file. Raises ``OSError`` where not all of it was written, which OpenCV does not tell."""
+        if self._writer is None:
+            return
+        self._writer.release()
+        try:
+            film = Film(self.path)
+            whole = sum(1 for _ in iter(film._capture.grab, False)) == self._written
+            film.close()
+        except BadInputError:
+            whole = False
+        if not whole:
+            raise OSError("not all of the film was written")

@@ -130,6 +130,8 @@ def test_an_image_may_be_a_path_bytes_or_base64(found: list[Face], tmp_path: Pat
         (lambda: compat.analyze(red(), anti_spoofing=True), "anti_spoofing was asked for"),
         (lambda: compat.analyze("https://example.com/a.jpg"), "download it first"),
         (lambda: compat.analyze("data:image/png;base64,!!"), "not base64"),
+        (lambda: compat.analyze("data:image/png;base64,\u00e9"), "not base64"),
+        (lambda: compat.FER().detect_emotions(red(), [(float("inf"), 0, 1, 1)]), "four whole numbers"),
         (lambda: compat.analyze("missing.png"), "missing.png"),
         (lambda: compat.FER(cascade_file="a.xml"), "leave out cascade_file"),
         (lambda: compat.FER(tfserving=True), "leave out tfserving"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import os
 import shutil
 import subprocess
 import tarfile
@@ -145,9 +147,35 @@ def test_only_known_bytes_go_into_a_page(tmp_path: Path) -> None:
             archive.addfile(info, io.BytesIO(b"another"))
     with pytest.raises(BadInputError, match=r"is not that of onnxruntime-web 1\.30\.0"):
         unpacked(other)
-    other.write_bytes(b"no archive")
-    with pytest.raises(BadInputError, match="is not npm's package"):
-        unpacked(other)
+
+
+def links(path: Path) -> None:
+    """The package's files as links to themselves."""
+    with tarfile.open(path, "w:gz") as archive:
+        for file, _ in webpage.FILES.values():
+            info = tarfile.TarInfo(f"package/dist/{file}")
+            info.type, info.linkname = tarfile.SYMTYPE, file
+            archive.addfile(info)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda path: path.write_bytes(b"no archive"), "is not npm's package"),
+        (lambda path: path.write_bytes(gzip.compress(bytes(3 << 20))), "unpacks to far too much"),
+        (lambda path: path.write_bytes(gzip.compress(bytes(3000))[:-12]), "is not npm's package"),
+        (links, "is not in it"),
+        (os.mkfifo, "a named pipe"),
+    ],
+    ids=["text", "bomb", "cut", "links", "pipe"],
+)  # fmt: skip
+def test_what_is_no_package_is_refused_at_once(
+    make: Any, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webpage, "MAX_UNPACKED", 1 << 20)
+    make(tmp_path / "x.tgz")
+    with pytest.raises(BadInputError, match=told):
+        unpacked(tmp_path / "x.tgz")
 
 
 @pytest.mark.parametrize(("npm", "told"), [(None, "npm, which brings"), ("/bin/npm", "npm has no")])

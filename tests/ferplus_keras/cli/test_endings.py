@@ -123,6 +123,8 @@ def test_the_modules_of_commands_are_within_the_boundary(monkeypatch: pytest.Mon
         ("finetune --resume " + "n" * 300, {}, "There is no run"),
         ("verify compare {tmp}/net.h5 {tmp}/loop --data {tmp}", {}, "{tmp}"),
         ("predict {tmp}/net.h5 {tmp}/face.png --margin nan --faces", {}, "a share from 0 to 2"),
+        ("report {tmp}/net.h5 --data {tmp} --out {tmp}/net.h5", {}, "is to be read, and writing would replace it"),
+        ("export {tmp}/loop --to onnx", {}, "Too many levels of symbolic links"),
         ("export {tmp}/net.h5 --to onnx --seed " + "9" * 5000, {}, "is not a number"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -111,9 +112,77 @@ def test_few_frames_are_in_memory_where_none_has_a_face(
     assert most <= FRAMES_AT_A_TIME + 2 * threads + 2
 
 
-def test_frames_that_no_camera_makes_are_refused(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ferplus_keras.predict.film.MOST_PIXELS", 64 * 48 - 1)
-    with pytest.raises(BadInputError, match="64 x 48"):
+def test_a_cut_run_without_faces_goes_on(quick: Path, film: Path, tmp_path: Path) -> None:
+    command = ["predict", str(quick), str(film), "--faces", "none", "--csv", str(tmp_path / "o.csv")]
+    assert main(command) == 0
+    whole = (tmp_path / "o.csv").read_bytes()
+    (tmp_path / "o.csv").rename(tmp_path / "o.csv.partial")
+    (tmp_path / "o.csv.partial").write_bytes(b"".join(whole.splitlines(keepends=True)[:4]))
+    assert main([*command, "--resume"]) == 0
+    assert [row["frame"] for row in rows(tmp_path / "o.csv")] == [str(number) for number in range(FRAMES)]
+
+
+@pytest.mark.parametrize(("column", "value"), [("frame", "\u00b2"), ("left", "9" * 5000), ("track", "x"), ("yes", "")])
+def test_a_row_that_is_none_is_told(column: str, value: str) -> None:
+    row = {"frame": "0", "seconds": "0", "track": "1", "left": "0", "top": "0", "right": "1", "bottom": "1",
+           "yes": "1", "no": "0"}  # fmt: skip
+    with pytest.raises(BadInputError, match="it is damaged"):
+        Tracker(("yes", "no")).recall([row | {column: value}])
+
+
+def test_a_name_that_is_no_utf8_is_opened_and_written(quick: Path, film: Path, tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.mp4")
+    try:
+        film.rename(tmp_path / name)
+    except OSError:
+        pytest.skip("this file system takes names in UTF-8 only")
+    command = ["predict", str(quick), str(tmp_path / name), "--csv", str(tmp_path / "o.csv")]
+    assert main([*command, "--annotate", str(tmp_path / "seen")]) == 0
+    assert Film(tmp_path / "seen" / name).count == FRAMES
+
+
+def test_a_film_that_ends_early_is_told(quick: Path, film: Path, tmp_path: Path) -> None:
+    data = bytearray(film.read_bytes())
+    middle = data.index(b"mdat") + (data.index(b"moov") - data.index(b"mdat")) // 3
+    data[middle : data.index(b"moov") - 4] = bytes(data.index(b"moov") - 4 - middle)
+    film.write_bytes(data)
+    command = ["predict", str(quick), str(film), "--faces", "none", "--csv", str(tmp_path / "o.csv")]
+    assert main(command) == 5
+    found = rows(tmp_path / "o.csv")
+    assert 1 < len(found) < FRAMES and "tells of 12 frames" in found[-1]["error"]
+    assert main([*command, "--resume"]) == 5 and rows(tmp_path / "o.csv") == found
+
+
+def test_a_film_that_could_not_be_written_is_not_kept(
+    quick: Path, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    release = FilmWriter.close
+
+    def full(writer: FilmWriter) -> None:
+        writer._writer.release()
+        writer.path.write_bytes(writer.path.read_bytes()[:-100])
+        release(writer)
+
+    monkeypatch.setattr(FilmWriter, "close", full)
+    assert main(["predict", str(quick), str(film), "--annotate", str(tmp_path / "seen")]) == 3
+    assert "not all of the film was written" in capsys.readouterr().err and not list((tmp_path / "seen").glob("*.mp4"))
+
+
+@pytest.mark.parametrize(
+    "options", [["--csv", "film.mp4"], ["--annotate", "."], ["--csv", "net.h5"], ["--csv", "other.png"]]
+)
+def test_what_is_read_is_not_written_over(
+    quick: Path, film: Path, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = film.read_bytes(), quick.read_bytes()
+    assert main(["predict", "net.h5", "film.mp4", *options]) == 2
+    assert (film.read_bytes(), quick.read_bytes()) == before
+
+
+def test_frames_beyond_the_bound_are_refused(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ferplus_keras.predict.film.MAX_FRAME", 64 * 48 - 1)
+    with pytest.raises(BadInputError, match="frames of 64 x 48, more than"):
         Film(film)
 
 
@@ -129,6 +198,8 @@ def test_json_has_frames_and_tracks(quick: Path, film: Path, capsys: pytest.Capt
         (["film.mp4", "b.png"], "comes alone"),
         (["film.mp4", "--resume", "--csv", "o.csv", "--annotate", "seen"], "leave --annotate"),
         (["a.png", "--step", "2"], "about films"),
+        (["film.mp4", ""], "comes alone"),
+        (["", "a.png"], "a variable that is not set"),
         (["film.mp4", "--parquet", "o.parquet", "--csv", "o.csv"], "--parquet"),
     ],
 )
