@@ -90,7 +90,7 @@ format: $(VENV)/.dev  ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 docs: $(VENV)/.dev  ## build the documentation's site into build/site; a link that leads nowhere is an error
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 	@echo "build/site/index.html (to search it, serve it: $(BIN)/python -m http.server -d build/site)"
 
 bench: $(VENV)/.dev  ## measure speed and memory: the figures in docs/speed.md (ROUNDS=1 for a quick look)
