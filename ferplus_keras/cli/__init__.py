@@ -84,8 +84,9 @@ def build_parser(arguments: Sequence[str] = ()) -> Parser:
     """The parser of ``arguments``: of the one command that they begin with, or else of all."""
     parser = Parser(
         prog="ferplus",
-        description="Albanie's FERPlus networks as exact Keras models.",
-        epilog=f"example:\n  ferplus convert resnet50_ferplus_dag.pth resnet50_ferplus.h5\n\n{EXIT_CODES}",
+        description="Convert Albanie's FERPlus emotion networks to Keras, prove the result, and use it.",
+        epilog="examples:\n  ferplus predict face.png\n  ferplus convert resnet50_ferplus_dag.pth resnet50_ferplus.h5\n"
+        f"\n{EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"ferplus-keras {__version__}")

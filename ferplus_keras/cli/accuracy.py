@@ -40,7 +40,7 @@ WITHOUT_KERAS = (".pth", ".safetensors", ".onnx", ".mat")
 def add(commands: Commands) -> None:
     """Declare the commands of this module."""
     accuracy = verify_group(commands).add(
-        "accuracy", _accuracy, "How often a network is right on FERPlus, under a named protocol.",
+        "accuracy", _accuracy, "Measure a network's accuracy on FERPlus, under a named protocol.",
         "ferplus verify accuracy senet50_ferplus.h5 --data fer2013/ --split both --expect published",
     )  # fmt: skip
     accuracy.add_argument(
@@ -48,7 +48,7 @@ def add(commands: Commands) -> None:
     )
     accuracy.add_argument(
         "--input", metavar="LINE",
-        help='what somebody else\'s network takes, where its file does not say: "gray 48x48 0..1", "bgr 224x224 mean '
+        help='the input of a network from elsewhere, such as "gray 48x48 0..1" or "bgr 224x224 mean '
         '103.9,116.8,123.7"; kept in MODEL.toml (docs/field.md)',
     )  # fmt: skip
     accuracy.add_argument(
@@ -58,41 +58,45 @@ def add(commands: Commands) -> None:
     accuracy.add_argument("--split", choices=("val", "test", "both"), default="test", help="default: test")
     accuracy.add_argument(
         "--protocol", choices=PROTOCOL_NAMES, default=PROTOCOL_NAMES[0],
-        help="which images count and what is right (docs/accuracy.md; default: albanie, the published figures')",
+        help="which images count, and with which label (docs/accuracy.md; default: albanie, as published)",
     )  # fmt: skip
     accuracy.add_argument(
-        "--expect", metavar="FIGURE", help='"published" (of weights/manifest.toml), or a percentage; else exit code 1'
+        "--expect", metavar="FIGURE", help='exit with 1 unless the accuracy is this percentage, or "published"'
     )
     accuracy.add_argument(
-        "--tolerance", type=_points, default=0.1, metavar="POINTS", help="allowed beside --expect (default: 0.1)"
+        "--tolerance",
+        type=_points,
+        default=0.1,
+        metavar="POINTS",
+        help="allowed distance from it (default: 0.1)",
     )
     accuracy.add_argument(
-        "--versus", metavar="MODEL", help="a second network; exit code 1 unless it decides the same on every image"
+        "--versus", metavar="MODEL", help="exit with 1 unless this second network decides the same on every image"
     )
     accuracy.add_argument("--resize", choices=RESIZER_NAMES, default=RESIZER_NAMES[0], help="default: pillow")
     accuracy.add_argument(
-        "--compare-resize", action="store_true", help="run once for each other way of resizing, and say what changes"
+        "--compare-resize", action="store_true", help="also run with each other --resize, and report what changes"
     )
-    accuracy.add_argument("--limit", type=count, metavar="N", help="the first N images of each split only")
+    accuracy.add_argument("--limit", type=count, metavar="N", help="only the first N images of each split")
     accuracy.add_argument(
-        "--report", metavar="DIR", help="write accuracy.json, junit.xml, report.md and report.html there"
+        "--report", metavar="DIR", help="write accuracy.json, junit.xml, report.md and report.html to DIR"
     )
     _add_compare(commands)
 
 
 def _add_compare(commands: Commands) -> None:
     compare = verify_group(commands).add(
-        "compare", _compare, "Several networks side by side on FERPlus, under three protocols.",
+        "compare", _compare, "Compare several networks on FERPlus, under three protocols.",
         "ferplus verify compare a.h5 b.onnx c.tflite --data fer2013/ --html field.html",
     )  # fmt: skip
     compare.add_argument(
-        "models", nargs="+", metavar="MODEL", help="two or more networks, somebody else's with a card beside them"
+        "models", nargs="+", metavar="MODEL", help="two or more networks (docs/field.md for those from elsewhere)"
     )
     add_data(compare)
     compare.add_argument("--split", choices=("val", "test"), default="test", help="default: test")
     compare.add_argument("--resize", choices=RESIZER_NAMES, default=RESIZER_NAMES[0], help="default: pillow")
-    compare.add_argument("--limit", type=count, metavar="N", help="the first N images only")
-    compare.add_argument("--html", metavar="FILE", help="write a page there")
+    compare.add_argument("--limit", type=count, metavar="N", help="only the first N images")
+    compare.add_argument("--html", metavar="FILE", help="write the comparison as a web page")
 
 
 def _compare(options: argparse.Namespace) -> int:

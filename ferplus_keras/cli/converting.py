@@ -55,72 +55,80 @@ def add(commands: Commands) -> None:
     convert.add_argument("targets", metavar="TARGET", nargs="*", help="files to write; the suffix chooses the format")
     convert.add_argument(
         "--to", choices=FORMAT_NAMES, action="append", default=[],
-        help="write that format beside the source (may be repeated; default: h5)",
+        help="write this format beside the source (may be repeated; default: h5)",
     )  # fmt: skip
-    convert.add_argument(
-        "--arch", choices=("auto", *NETWORKS), default="auto", help="the network (default: recognised)"
-    )
+    convert.add_argument("--arch", choices=("auto", *NETWORKS), default="auto", help="the network (default: detected)")
     convert.add_argument(
         "--output", choices=("probabilities", "logits"),
-        help="what Keras and ONNX models return (default: as the source's model, else probabilities)",
+        help="what Keras and ONNX models return (default: what the source returns, else probabilities)",
     )  # fmt: skip
     convert.add_argument(
-        "--dropout", type=_rate, metavar="RATE", help="dropout where the published networks had it (0.5)"
+        "--dropout", type=_rate, metavar="RATE", help="add dropout where the published networks had it (theirs: 0.5)"
     )
     add_channels(convert)
     convert.add_argument(
-        "--fold", action="store_true", help="merge batch normalisation into the convolutions: for inference only"
+        "--fold", action="store_true", help="merge batch normalisation into the convolutions (for inference only)"
     )
     convert.add_argument(
         "--layout", choices=LAYOUT_NAMES, default=LAYOUT_NAMES[0],
-        help="whose names and graph a .h5 is for: keras-vggface writes weights that code for keras_vggface 0.6 loads "
-        "(never exact: docs/swap-in.md)",
+        help="keras-vggface: write a .h5 that existing keras_vggface 0.6 code loads by name (never exact: "
+        "docs/swap-in.md)",
     )  # fmt: skip
     convert.add_argument(
         "--preprocessing", choices=("outside", "inside"), default="outside",
-        help="inside: .h5 and .keras models take RGB bytes, 224 x 224 x 3, and subtract the mean themselves",
+        help="inside: the model takes RGB bytes and subtracts the mean itself (.h5 and .keras)",
     )  # fmt: skip
     add_key(convert)
     convert.add_argument(
         "--geometry", choices=("published",),
-        help="say that a network with torchvision's names computes what Albanie's does; names do not tell",
+        help="confirm that a file with torchvision's layer names has Albanie's strides and padding",
     )  # fmt: skip
     convert.add_argument("--no-top", action="store_true", help="leave the classifier out")
-    for kind, verb in (("missing", "be absent"), ("unexpected", "be present and left out")):
+    for kind, verb in (("missing", "be missing"), ("unexpected", "be ignored")):
         convert.add_argument(
             f"--allow-{kind}", metavar="NAME", action="append", default=[],
-            help=f"let tensors of that name or pattern {verb} (may be repeated)",
+            help=f"let tensors with this name or pattern {verb} (may be repeated)",
         )  # fmt: skip
 
     everything = commands.add(
-        "convert-all", _convert_all, "Fetch, convert and check the default checkpoints: what `make convert` runs.",
+        "convert-all", _convert_all, "Download, convert and check both FERPlus checkpoints (what `make convert` runs).",
         "ferplus convert-all --to h5 --to keras",
     )  # fmt: skip
-    everything.add_argument("--to", choices=FORMAT_NAMES, action="append", default=[], help="formats (default: h5)")
+    everything.add_argument(
+        "--to",
+        choices=FORMAT_NAMES,
+        action="append",
+        default=[],
+        help="may be repeated (default: h5)",
+    )
     everything.add_argument("--offline", action="store_true", help="do not try to download")
     add_reports(everything)
 
     inspect = commands.add(
-        "inspect", _inspect, "Say what a checkpoint or Keras file is, and what is wrong with it.",
+        "inspect", _inspect, "Show what a file is, and what is wrong with it.",
         "ferplus inspect resnet50_ferplus_dag.pth",
     )  # fmt: skip
     inspect.add_argument("file", metavar="FILE")
     add_key(inspect)
 
     trip = commands.add(
-        "roundtrip", _roundtrip, "Walk every pair of formats from a file and home again; compare all numbers.",
+        "roundtrip", _roundtrip, "Convert a file through every pair of formats and back, and compare all numbers.",
         "ferplus roundtrip resnet50_ferplus_dag.pth",
     )  # fmt: skip
-    trip.add_argument("source", metavar="SOURCE", help="a checkpoint or model in any format that is read")
+    trip.add_argument("source", metavar="SOURCE", help="a checkpoint or model, in any supported format")
     trip.add_argument(
-        "--to", choices=FORMAT_NAMES, action="append", default=[], help="only these formats (default: all of them)"
+        "--to",
+        choices=FORMAT_NAMES,
+        action="append",
+        default=[],
+        help="may be repeated (default: all formats)",
     )
 
     fetch = commands.add(
-        "fetch", _fetch, "Download known checkpoints (weights/manifest.toml) to weights/downloads.",
+        "fetch", _fetch, "Download published checkpoints to weights/downloads.",
         "ferplus fetch resnet50_ferplus",
     )  # fmt: skip
-    fetch.add_argument("names", metavar="NAME", nargs="*", help="entries of the manifest (default: the FERPlus two)")
+    fetch.add_argument("names", metavar="NAME", nargs="*", help="from weights/manifest.toml (default: the FERPlus two)")
 
 
 def _convert(options: argparse.Namespace) -> int:

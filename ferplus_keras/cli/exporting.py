@@ -26,23 +26,27 @@ def add(commands: Commands) -> None:
         "export", _export, "Export a network to ONNX, TensorFlow Lite or SavedModel, and check the result.",
         "ferplus export senet50_ferplus.h5 --to tflite --quantize int8 --calibrate faces/ --fold",
     )  # fmt: skip
-    export.add_argument("model", metavar="MODEL", help="a checkpoint or model in any format that is read")
+    export.add_argument("model", metavar="MODEL", help="a checkpoint or model, in any supported format")
     export.add_argument("out", metavar="OUT", nargs="?", help="the file or folder (default: beside MODEL)")
-    export.add_argument("--to", choices=TARGET_NAMES, required=True, help="where it is to run")
+    export.add_argument("--to", choices=TARGET_NAMES, required=True, help="the format to write")
     export.add_argument(
         "--quantize", choices=QUANTIZATION_NAMES, default="none",
         help="tflite: float16 weights, or int8 throughout (default: float32)",
     )  # fmt: skip
     export.add_argument(
-        "--calibrate", metavar="PATH", help="int8: a folder of images, or FERPlus (its train images are taken)"
+        "--calibrate", metavar="PATH", help="int8: images to calibrate on: a folder, or FERPlus (its train split)"
     )
     export.add_argument(
-        "--calibration-images", type=count, default=100, metavar="N", help="how many of them (default: 100)"
+        "--calibration-images",
+        type=count,
+        default=100,
+        metavar="N",
+        help="how many of them (default: 100)",
     )
     export.add_argument("--fold", action="store_true", help="merge batch normalisation into the convolutions")
     export.add_argument(
         "--preprocessing", choices=("outside", "inside"), default="outside",
-        help="inside: RGB bytes go in, 224 x 224, and the mean is subtracted there (default: outside)",
+        help="inside: the model takes RGB bytes and subtracts the mean itself (default: outside)",
     )  # fmt: skip
     export.add_argument("--batch", type=_batch, metavar="N", help='images at a time, or "dynamic" (default: dynamic)')
     export.add_argument("--output", choices=("probabilities", "logits"), default="probabilities")
@@ -51,17 +55,17 @@ def add(commands: Commands) -> None:
     checks.add_argument(
         "--images",
         metavar="DIR",
-        help="images to compare on (default: seeded images; int8: others of those calibrated on, of FERPlus val)",
+        help="images to compare on (default: generated ones; int8: others from --calibrate)",
     )
-    checks.add_argument("--n", type=count, default=16, metavar="N", help="how many (default: 16)")
-    checks.add_argument("--seed", type=seed, default=0, help="of the images, and of what is calibrated on (default: 0)")
+    checks.add_argument("--n", type=count, default=16, metavar="N", help="how many images to compare on (default: 16)")
+    checks.add_argument("--seed", type=seed, default=0, help="chooses the images (default: 0)")
     checks.add_argument(
         "--max-changed", type=_percentage, metavar="PERCENT",
-        help="decisions that may change, else nothing is written (default: float32 0, float16 1, int8 10)",
+        help="write nothing if more decisions than this change (default: float32 0, float16 1, int8 10)",
     )  # fmt: skip
-    checks.add_argument("--data", metavar="PATH", help="FERPlus: accuracy and changed decisions on its images")
-    checks.add_argument("--split", choices=("val", "test"), default="val", help="of the data (default: val)")
-    checks.add_argument("--limit", type=count, metavar="N", help="the first N of them")
+    checks.add_argument("--data", metavar="PATH", help="also measure accuracy and changed decisions on FERPlus")
+    checks.add_argument("--split", choices=("val", "test"), default="val", help="split of --data (default: val)")
+    checks.add_argument("--limit", type=count, metavar="N", help="only the first N images of the split")
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -37,12 +37,14 @@ REMEMBERED = ("data", "labels", "arch", "weights", "teacher", "limit", "backend"
 def add(commands: Commands) -> None:
     """Declare the commands of this module."""
     tune = commands.add(
-        "finetune", _finetune, "Train a network on FERPlus or FER2013, and make a release of it (docs/finetuning.md).",
+        "finetune", _finetune, "Train a network on FERPlus or FER2013 (docs/finetuning.md).",
         "ferplus finetune --data fer2013/ --arch resnet50 --recipe scratch --out runs/scratch",
     )  # fmt: skip
     tune.add_argument("--data", metavar="PATH", help="as for `verify accuracy` (default: $FERPLUS_DATA)")
     tune.add_argument(
-        "--labels", choices=("ferplus", "fer2013"), help="8 classes of votes, or Kaggle's 7 (default: ferplus)"
+        "--labels",
+        choices=("ferplus", "fer2013"),
+        help="FERPlus's 8 classes, or Kaggle's 7 (default: ferplus)",
     )
     tune.add_argument("--arch", choices=(*NETWORKS, COMPACT), help="the network (default: resnet50)")
     tune.add_argument(
@@ -50,26 +52,26 @@ def add(commands: Commands) -> None:
     )
     tune.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides",
-        help="a value of the recipe, such as learning_rate=0.02 (may be repeated)",
+        help="change a value of the recipe, such as learning_rate=0.02 (may be repeated)",
     )  # fmt: skip
-    tune.add_argument("--size", type=count, metavar="N", help="side of the input: --set network.size=N")
-    tune.add_argument("--seed", type=seed, metavar="N", help="--set training.seed=N")
+    tune.add_argument("--size", type=count, metavar="N", help="train on N x N images (short for --set network.size=N)")
+    tune.add_argument("--seed", type=seed, metavar="N", help="random seed (short for --set training.seed=N)")
     tune.add_argument(
         "--weights", metavar="START", help="a checkpoint of any format, or a run's folder (default: random weights)"
     )
     tune.add_argument(
         "--teacher", metavar="DIR", action="append", default=None,
-        help="a finished run whose network the new one learns from; several are averaged (may be repeated)",
+        help="learn from a finished run's network too (may be repeated: they are averaged)",
     )  # fmt: skip
-    tune.add_argument("--out", metavar="DIR", type=Path, help="the run's folder: checkpoints, curves, release")
-    tune.add_argument("--resume", nargs="?", const=True, metavar="DIR", help="go on with the run in DIR (or in --out)")
-    tune.add_argument("--overwrite", action="store_true", help="begin anew where another run is")
-    tune.add_argument("--dry-run", action="store_true", help="say memory, steps and time; write nothing")
-    tune.add_argument("--limit", type=count, metavar="N", help="N images of each split only")
+    tune.add_argument("--out", metavar="DIR", type=Path, help="folder for checkpoints, curves and results")
+    tune.add_argument("--resume", nargs="?", const=True, metavar="DIR", help="continue the run in DIR (or in --out)")
+    tune.add_argument("--overwrite", action="store_true", help="replace an earlier run in --out")
+    tune.add_argument("--dry-run", action="store_true", help="estimate memory and time; write nothing")
+    tune.add_argument("--limit", type=count, metavar="N", help="only N images of each split")
     tune.add_argument("--backend", choices=("tensorflow", "jax", "torch"), help="default: tensorflow")
-    tune.add_argument("--distribute", metavar="HOW", help="several devices or machines (docs/finetuning.md)")
+    tune.add_argument("--distribute", metavar="HOW", help="train on several devices or machines (docs/distribution.md)")
     tune.add_argument(
-        "--formats", metavar="LIST", help=f"of the release, with commas (default: {','.join(RELEASE_FORMATS)})"
+        "--formats", metavar="LIST", help=f"formats of the finished weights (default: {','.join(RELEASE_FORMATS)})"
     )
 
 

@@ -47,52 +47,54 @@ SHOWN = 5
 def add(commands: Commands) -> None:
     """Declare the command of this module."""
     predict = commands.add(
-        "predict", _predict, "Say which emotion images of faces show.",
+        "predict", _predict, "Recognise emotions in images, films or a camera's pictures.",
         "ferplus predict resnet50_ferplus.h5 faces/ --csv emotions.csv",
     )  # fmt: skip
     predict.add_argument(
         "model", metavar="MODEL", nargs="?",
-        help=".h5, .weights.h5, .keras, .onnx, .tflite, a SavedModel or a finished run; left out, the trained network "
-        "that comes with the package",
+        help=".h5, .weights.h5, .keras, .onnx, .tflite, a SavedModel or a training run's folder (default: the "
+        "network that comes with the package)",
     )  # fmt: skip
     predict.add_argument(
         "inputs", metavar="INPUT", nargs="*",
         help='images, folders, patterns ("faces/**/*.jpg"), Parquet files, a film, or - for a list of names on stdin',
     )  # fmt: skip
-    predict.add_argument("--csv", metavar="FILE", type=Path, help="write the results there, as they come")
+    predict.add_argument("--csv", metavar="FILE", type=Path, help="write the results to FILE as they come")
     predict.add_argument(
-        "--parquet", metavar="FILE", type=Path, help="with --csv: the same as Parquet, when all is done"
+        "--parquet", metavar="FILE", type=Path, help="with --csv: at the end, write them as Parquet too"
     )
-    predict.add_argument("--resume", action="store_true", help="go on with the --csv FILE of a run that was cut short")
-    predict.add_argument("--annotate", metavar="DIR", type=Path, help="draw what was seen on the images, into DIR")
+    predict.add_argument("--resume", action="store_true", help="with --csv: continue a run that was interrupted")
+    predict.add_argument("--annotate", metavar="DIR", type=Path, help="save images with the results drawn on them")
     predict.add_argument(
         "--faces", nargs="?", choices=DETECTORS, const=DETECTORS[0],
-        help="look for faces, by BlazeFace or with --faces haar by OpenCV's cascade (default: none, each image is "
-        "taken as a cropped face)",
+        help="find faces first, with BlazeFace or OpenCV's Haar cascade (default: none, each image is taken as a "
+        "cropped face)",
     )  # fmt: skip
     predict.add_argument(
         "--margin", type=_share, default=None, metavar="SHARE",
-        help="with --faces: widen each frame on each side by that share of it (default: 0, as in FER2013)",
+        help="with --faces: widen each face by this share on each side (default: 0, as in FER2013)",
     )  # fmt: skip
-    predict.add_argument("--camera", type=number(int, 0, 99, "a camera's number"), metavar="N", help="watch a camera")
-    predict.add_argument("--step", type=count, metavar="N", help="of a film: look at each N-th frame (default: 1)")
+    predict.add_argument(
+        "--camera", type=number(int, 0, 99, "a camera's number"), metavar="N", help="read from camera N"
+    )
+    predict.add_argument("--step", type=count, metavar="N", help="films: use every N-th frame (default: 1)")
     predict.add_argument(
         "--smooth", type=number(float, 0, 60, "seconds from 0 to 60"), metavar="SECONDS",
-        help="of a film: average a face's emotions over about that time (default: 0.5)",
+        help="films: average a face's emotions over about this time (default: 0.5)",
     )  # fmt: skip
-    predict.add_argument("--null", action="store_true", help="names in the list end with a zero byte (find -print0)")
+    predict.add_argument("--null", action="store_true", help="names on stdin end with a zero byte (find -print0)")
     predict.add_argument(
-        "--top", type=count, default=3, metavar="N", help="emotions in the table, most probable first (default: 3)"
+        "--top", type=count, default=3, metavar="N", help="show the N most probable emotions (default: 3)"
     )
     predict.add_argument("--batch", type=count, default=32, metavar="N", help="images at a time (default: 32)")
     predict.add_argument(
-        "--threads", type=count, metavar="N", help="threads that decode (default: the processors, up to 4)"
+        "--threads", type=count, metavar="N", help="threads that decode images (default: one per processor, up to 4)"
     )
     predict.add_argument(
         "--engine",
         choices=("local", "ray"),
         default="local",
-        help="ray: on all machines of a Ray cluster (docs/predict.md)",
+        help="ray: use all machines of a Ray cluster (docs/predict.md)",
     )
     predict.add_argument(
         "--workers", type=count, metavar="N", help="with --engine ray: copies of the network (default: 2)"

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     """Declare the command of this module."""
     report = commands.add(
-        "report", _report, "Make a page of real faces: probabilities beside the votes, and heat maps.",
+        "report", _report, "Make a web page of FERPlus faces: probabilities, votes and heat maps.",
         "ferplus report senet50_ferplus.h5 --data fer2013/ --out faces.html",
     )  # fmt: skip
-    report.add_argument("model", metavar="MODEL", help="a network in any format that is read")
+    report.add_argument("model", metavar="MODEL", help="a network in any supported format")
     add_data(report)
     report.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")
     report.add_argument("--protocol", choices=PROTOCOL_NAMES, default=PROTOCOL_NAMES[0], help="default: albanie")
-    report.add_argument("--limit", type=count, metavar="N", help="the first N images of the split only")
+    report.add_argument("--limit", type=count, metavar="N", help="only the first N images of the split")
     report.add_argument("--out", metavar="FILE", type=Path, help="default: MODEL.faces.html, in this folder")
 
 

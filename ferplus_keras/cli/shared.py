@@ -67,7 +67,7 @@ class Commands:
 def verify_group(commands: Commands) -> Commands:
     """``ferplus verify``, to which several modules add."""
     return commands.group(
-        "verify", "Hold a file against its source, or against data.",
+        "verify", "Check a file against its source, or measure it on data.",
         "ferplus verify parity resnet50_ferplus.h5 --against resnet50_ferplus_dag.pth", title="checks", metavar="CHECK",
     )  # fmt: skip
 
@@ -76,14 +76,14 @@ def add_reports(command: argparse.ArgumentParser) -> None:
     """``--report DIR`` of the commands that check several files."""
     command.add_argument(
         "--report", metavar="DIR", type=Path,
-        help="where each file's report goes, in a folder of its own (default: weights/reports)",
+        help="write each file's report into a folder of its own in DIR (default: weights/reports)",
     )  # fmt: skip
 
 
 def add_key(command: argparse.ArgumentParser) -> None:
     """``--key NAME`` of the commands that read a checkpoint."""
     command.add_argument(
-        "--key", metavar="NAME", help="the network that is meant where a file holds several, such as model_ema"
+        "--key", metavar="NAME", help="which network to take from a file that holds several, such as model_ema"
     )
 
 
@@ -91,7 +91,7 @@ def add_channels(command: argparse.ArgumentParser) -> None:
     """``--channels`` of the commands that write ONNX files."""
     command.add_argument(
         "--channels", choices=("first", "last"),
-        help="ONNX: images as 3 x 224 x 224, or 224 x 224 x 3 (default: first)",
+        help="ONNX: take images as 3 x 224 x 224, or as 224 x 224 x 3 (default: first)",
     )  # fmt: skip
 
 

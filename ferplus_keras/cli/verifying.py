@@ -37,21 +37,19 @@ def add(commands: Commands) -> None:
     """Declare the commands of this module."""
     checks = verify_group(commands)
     everything = checks.add(
-        "all", _verify_all, "Check every file in weights/output against its source: what `make verify` runs.",
+        "all", _verify_all, "Check every file in weights/output against its source (what `make verify` runs).",
         "ferplus verify all",
     )  # fmt: skip
     add_reports(everything)
     parity = checks.add(
-        "parity", _verify_parity, "Run a Keras or ONNX file and its source on the same images and compare every layer.",
+        "parity", _verify_parity, "Run a converted file beside its source and compare every layer.",
         "ferplus verify parity resnet50_ferplus.h5 --against resnet50_ferplus_dag.pth",
     )  # fmt: skip
     parity.add_argument("model", metavar="MODEL", help=".h5, .keras, .weights.h5, .onnx, .tflite or a SavedModel")
     parity.add_argument("--against", metavar="SOURCE", required=True, help="the checkpoint it was made from")
-    parity.add_argument(
-        "--images", metavar="DIR", help="a folder of images (default: seeded natural-statistics images)"
-    )
-    parity.add_argument("--n", type=count, default=4, metavar="N", help="number of images (default: 4)")
-    parity.add_argument("--seed", type=seed, default=0, help="seed of the images (default: 0)")
+    parity.add_argument("--images", metavar="DIR", help="a folder of images (default: generated ones)")
+    parity.add_argument("--n", type=count, default=4, metavar="N", help="how many images (default: 4)")
+    parity.add_argument("--seed", type=seed, default=0, help="seed of the generated images (default: 0)")
     parity.add_argument(
         "--float64", type=tolerance, metavar="TOL", help="relative tolerance in float64 (default: 1e-12)"
     )
@@ -64,37 +62,39 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     parity.add_argument(
         "--reference-code", metavar="FILE",
-        help="the network's own PyTorch code, such as a *_dag.py, as a further reference: IT IS EXECUTED",
+        help="also compare with this PyTorch code, such as a *_dag.py: IT IS EXECUTED",
     )  # fmt: skip
     add_key(parity)
-    parity.add_argument("--no-onnx", action="store_true", help="leave ONNX Runtime out as a further reference")
+    parity.add_argument("--no-onnx", action="store_true", help="do not compare with ONNX Runtime too")
     parity.add_argument("--shown-as", metavar="PATH", help=argparse.SUPPRESS)  # a file that waits for its name
-    parity.add_argument("--report", metavar="DIR", help="write parity.json, junit.xml, report.md and report.html there")
+    parity.add_argument(
+        "--report", metavar="DIR", help="write parity.json, junit.xml, report.md and report.html to DIR"
+    )
 
     same = checks.add(
-        "same", _verify_same, "Say whether two files of any formats are the same network.",
+        "same", _verify_same, "Tell whether two files, of any formats, hold the same network.",
         "ferplus verify same resnet50_ferplus_dag.pth resnet50_ferplus.onnx",
     )  # fmt: skip
-    same.add_argument("a", metavar="A", help="a checkpoint or model in any format that is read")
-    same.add_argument("b", metavar="B", help="another")
+    same.add_argument("a", metavar="A", help="a checkpoint or model, in any supported format")
+    same.add_argument("b", metavar="B", help="the file to compare it with")
     same.add_argument(
         "--n", type=count, default=2, metavar="N", help="images to run if the numbers differ (default: 2)"
     )
-    same.add_argument("--seed", type=seed, default=0, help="seed of the images (default: 0)")
+    same.add_argument("--seed", type=seed, default=0, help="seed of the generated images (default: 0)")
 
     trained = checks.add(
-        "trained", _verify_trained, "Repeat the recorded accuracies of the networks that come with the package.",
+        "trained", _verify_trained, "Measure the accuracy of the shipped networks again, and compare with the record.",
         "ferplus verify trained --data fer2013",
     )  # fmt: skip
-    trained.add_argument("--data", metavar="PATH", help="FERPlus (default: $FERPLUS_DATA, or where it is found)")
-    trained.add_argument("--record", action="store_true", help="print what belongs in the manifest instead")
+    trained.add_argument("--data", metavar="PATH", help="FERPlus (default: $FERPLUS_DATA)")
+    trained.add_argument("--record", action="store_true", help="print the entries for weights/manifest.toml instead")
 
     release = commands.add(
-        "release", _release, "Make a finished run one of the networks that come with the package, in float16.",
+        "release", _release, "Ship a finished run's network with the package, in float16 (for maintainers).",
         "ferplus release runs/scratch --out weights/trained/resnet50_ferplus",
     )  # fmt: skip
-    release.add_argument("folder", metavar="RUN", type=Path, help="the folder of a finished training")
-    release.add_argument("--out", metavar="DIR", type=Path, required=True, help="weights/trained/NAME")
+    release.add_argument("folder", metavar="RUN", type=Path, help="the folder of a finished run")
+    release.add_argument("--out", metavar="DIR", type=Path, required=True, help="such as weights/trained/NAME")
     release.add_argument("--data", metavar="PATH", help="FERPlus (default: $FERPLUS_DATA)")
 
 

@@ -13,19 +13,19 @@ from ferplus_keras.cli.shared import Commands, in_the_way
 def add(commands: Commands) -> None:
     """Declare the command of this module."""
     page = commands.add(
-        "webpage", _webpage, "Make one HTML file in which a network runs in the browser, offline.",
+        "webpage", _webpage, "Make one HTML file that runs a network in the browser, offline.",
         "ferplus webpage resnet50_ferplus.onnx --out emotions.html",
     )  # fmt: skip
     page.add_argument(
         "model", metavar="MODEL", nargs="?",
-        help=".onnx, which `ferplus convert` makes; left out, the trained network that comes with the package",
+        help="an .onnx file from `ferplus convert` (default: the network that comes with the package)",
     )  # fmt: skip
     page.add_argument(
         "--out", metavar="FILE", type=Path, default=Path("emotions.html"), help="default: emotions.html, in this folder"
     )
     page.add_argument(
         "--runtime", metavar="FILE", type=Path,
-        help="npm's onnxruntime-web-1.30.0.tgz (default: npm brings it, and it is kept beside the weights)",
+        help="npm's onnxruntime-web-1.30.0.tgz (default: downloaded by npm once)",
     )  # fmt: skip
 
 
