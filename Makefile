@@ -30,7 +30,7 @@ export PYTHONWARNINGS ?= ignore::DeprecationWarning
 export MATRIX := $(abspath $(MATRIX))
 export KERAS2_PYTHON := $(abspath $(VENV_KERAS2))/bin/python
 
-.PHONY: help convert fetch verify accuracy trained predict report finetune test test-all fuzz matrix lint format bench wheelhouse clean
+.PHONY: help convert fetch verify accuracy trained predict report finetune test test-all fuzz matrix lint format docs bench wheelhouse clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -88,6 +88,10 @@ lint: $(VENV)/.dev  ## style, types, floors of imports
 
 format: $(VENV)/.dev  ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+docs: $(VENV)/.dev  ## build the documentation's site into build/site; a link that leads nowhere is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	@echo "build/site/index.html (to search it, serve it: $(BIN)/python -m http.server -d build/site)"
 
 bench: $(VENV)/.dev  ## measure speed and memory: the figures in docs/speed.md (ROUNDS=1 for a quick look)
 	@for each in convert_speed mat_speed inference accuracy_speed finetune_speed predict_startup; do \

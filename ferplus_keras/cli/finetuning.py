@@ -57,7 +57,7 @@ def add(commands: Commands) -> None:
         option("--dry-run", "estimate memory and time; write nothing"),
         option("--limit N", "only N images of each split", count),
         option("--backend", "default: tensorflow", BACKENDS),
-        option("--distribute HOW", "several devices or machines (docs/finetuning.md)"),
+        option("--distribute HOW", "several devices or machines (docs/distribution.md)"),
         option("--formats LIST", f"formats of the finished weights (default: {','.join(RELEASE_FORMATS)})"),
     )  # fmt: skip
 
