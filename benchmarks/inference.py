@@ -1,26 +1,23 @@
 """Images per second, every way in which a converted network can be run, at batch 1 and at batch 32.
 
-    python -m benchmarks.inference [--network senet50] [--rounds 3] [--json]
+    python -m benchmarks.inference [--network senet50 | both] [--rounds 3] [--json]
 
 The named competitor is ONNX Runtime on PyTorch's own export (torch.onnx.export) of the same network. Each library has
 one process with all its ways loaded, and they are run in turn, way by way and round by round, so that whatever else the
 machine does meanwhile falls on all of them; every second round goes backwards, so that none always runs behind the same
-other one. The median of the rounds counts. All take as many threads as there are
-cores; all end in the softmax.
+other one. The median of the rounds counts. All take as many threads as there are cores; all end in the softmax.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import statistics
 import subprocess
 import sys
-from typing import Any
+from pathlib import Path
 
-from benchmarks.measure import ROOT, machine, run
-from benchmarks.standins import WORK, standin
+from benchmarks import harness
+from benchmarks.harness import Row
 from ferplus_keras.networks.architecture import NETWORKS
 
 #: (way, the library's process, what it is) in the order of the table.
@@ -37,6 +34,10 @@ WAYS = (
     ("torch-folded", "torch", "PyTorch, eager, folded"),
 )
 COMPETITOR = "onnx-torch"
+TITLES = {way: title for way, _, title in WAYS}
+
+FILES = ("standin.h5", "folded-standin.h5", "standin.onnx", "folded-standin.onnx", "torch.onnx", "folded.tflite",
+         "int8.tflite")  # fmt: skip
 
 #: Calls that one measurement takes the mean of: at batch 1 a call is a tenth of a second.
 CALLS = {1: 5, 32: 1}
@@ -46,8 +47,9 @@ class Worker:
     """A library in a process of its own, which runs one way once when it is told to."""
 
     def __init__(self, library: str, network: str) -> None:
-        variables = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
-        command = [sys.executable, str(ROOT / "benchmarks" / "inference_one.py"), library, network, str(WORK)]
+        variables = {**os.environ, "PYTHONPATH": str(harness.ROOT), "TF_CPP_MIN_LOG_LEVEL": "3",
+                     "KERAS_BACKEND": "tensorflow"}  # fmt: skip
+        command = [sys.executable, "-m", "benchmarks.inference_one", library, f"{harness.WORK / network}-"]
         self.process = subprocess.Popen(
             command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
@@ -68,98 +70,65 @@ class Worker:
         self.process.wait()
 
 
-def prepared(network: str) -> None:
-    """Make the files that are run, in a process of their own, where they are not there from an earlier time."""
-    if not all((WORK / f"{network}-{name}").exists() for name in FILES):
-        standin(network, legacy=True)
-        run("-m", "benchmarks.inference", "--prepare", network)
-
-
-FILES = ("standin.h5", "folded-standin.h5", "standin.onnx", "folded-standin.onnx", "torch.onnx", "folded.tflite",
-         "int8.tflite")  # fmt: skip
-
-
-def prepare(network: str) -> None:
+def prepare(network: str, folder: str) -> None:
+    """Make the files that are run."""
     import torch
 
     from convert.conversion import convert
     from convert.exporters import Recipe, export
     from convert.readers import read_checkpoint
-    from verify.images import natural_images, natural_pixels
+    from ferplus_keras.networks.natural import natural_images, natural_pixels
     from verify.references.torch_reference import reference_module
 
-    source = standin(network, legacy=True)
-    convert(source, [WORK / f"{network}-standin.h5", WORK / f"{network}-standin.onnx"])
-    convert(source, [WORK / f"{network}-folded-standin.h5", WORK / f"{network}-folded-standin.onnx"], folded=True)
+    stem = f"{folder}/{network}"
+    source = harness.standin(network)
+    convert(source, [f"{stem}-standin.h5", f"{stem}-standin.onnx"])
+    convert(source, [f"{stem}-folded-standin.h5", f"{stem}-folded-standin.onnx"], folded=True)
     checkpoint = read_checkpoint(source)
     module = torch.nn.Sequential(reference_module(checkpoint, "float32"), torch.nn.Softmax(dim=1)).eval()
     torch.onnx.export(
-        module, (natural_images(2),), WORK / f"{network}-torch.onnx", external_data=False,
+        module, (natural_images(2),), f"{stem}-torch.onnx", external_data=False,
         dynamic_shapes=({0: torch.export.Dim("N")},), verbose=False,
     )  # fmt: skip
-    pixels = natural_pixels(16, seed=5)
-    for name, recipe in (
-        ("folded.tflite", Recipe("tflite", folded=True)),
-        ("int8.tflite", Recipe("tflite", "int8", folded=True)),
-    ):
-        calibration = pixels if recipe.quantize == "int8" else None
-        export(checkpoint, recipe, WORK / f"{network}-{name}", calibration=calibration)
+    export(checkpoint, Recipe("tflite", folded=True), Path(f"{stem}-folded.tflite"))
+    recipe = Recipe("tflite", "int8", folded=True)
+    export(checkpoint, recipe, Path(f"{stem}-int8.tflite"), calibration=natural_pixels(16, seed=5))
 
 
-def measure(network: str, rounds: int, batches: tuple[int, ...] = (1, 32)) -> dict[str, Any]:
-    prepared(network)
+def measure(network: str = "resnet50", rounds: int = 3) -> dict[str, list[Row]]:
+    """Images per second of every way, and the ratio to the competitor."""
+    chosen = NETWORKS if network == "both" else (network,)
+    return {f"{name}, images/s and the ratio to {TITLES[COMPETITOR]}": _of(name, rounds) for name in chosen}
+
+
+def _of(network: str, rounds: int) -> list[Row]:
+    if not all((harness.WORK / f"{network}-{name}").exists() for name in FILES):
+        harness.standin(network)
+        harness.run("-c", "from benchmarks.inference import prepare; import sys; prepare(*sys.argv[1:])", network,
+                    harness.WORK)  # fmt: skip
     workers = {library: Worker(library, network) for library in dict.fromkeys(library for _, library, _ in WAYS)}
-    seconds: dict[tuple[str, int], list[float]] = {}
+    seconds: dict[tuple[str, int], list[float]] = {(way, batch): [] for way, _, _ in WAYS for batch in CALLS}
     try:
-        for batch in batches:
+        for batch, calls in CALLS.items():
             for number in range(rounds + 1):
                 for way, library, _ in WAYS if number % 2 else reversed(WAYS):
-                    taken = workers[library].seconds(way, batch, CALLS.get(batch, 1) if number else 1)
+                    taken = workers[library].seconds(way, batch, calls if number else 1)
                     if number:  # the first compiles, allocates, and does not count
-                        seconds.setdefault((way, batch), []).append(taken)
+                        seconds[way, batch].append(taken)
     finally:
         for worker in workers.values():
             worker.end()
     speed = {key: key[1] / statistics.median(values) for key, values in seconds.items()}
-    rows = [
-        {"way": way, "title": title} | {
-            str(batch): {"images_per_second": speed[way, batch], "ratio": speed[way, batch] / speed[COMPETITOR, batch]}
-            for batch in batches
-        }
-        for way, _, title in WAYS
-    ]  # fmt: skip
-    return {"network": network, "batches": list(batches), "rounds": rounds, "ways": rows}
-
-
-def table(result: dict[str, Any]) -> str:
-    batches = result["batches"]
-    head = f"{result['network']:<36}" + "".join(f"{f'batch {batch}':>12}{'ratio':>8}" for batch in batches)
-    lines = [head]
-    for row in result["ways"]:
-        cells = (row[str(batch)] for batch in batches)
-        figures = "".join(f"{cell['images_per_second']:>12.1f}{cell['ratio']:>8.2f}" for cell in cells)
-        lines.append(f"{row['title']:<36}{figures}")
-    return "\n".join(lines)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", choices=(*NETWORKS, "both"), default="resnet50")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--prepare", choices=NETWORKS, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.prepare:
-        prepare(options.prepare)
-        return
-    networks = NETWORKS if options.network == "both" else (options.network,)
-    results = [measure(network, options.rounds) for network in networks]
-    if options.json:
-        print(json.dumps({"machine": machine(), "networks": results}, indent=2))
-        return
-    print(f"{machine()}; images per second, and the ratio to ONNX Runtime on PyTorch's own export")
-    print("\n\n".join(map(table, results)))
+    rows: list[Row] = []
+    for way, _, title in WAYS:
+        rows.append({"way": title})
+        for batch in CALLS:
+            rows[-1] |= {
+                f"batch {batch}": speed[way, batch],
+                f"ratio {batch}": speed[way, batch] / speed[COMPETITOR, batch],
+            }
+    return rows
 
 
 if __name__ == "__main__":
-    main()
+    harness.command(measure)
