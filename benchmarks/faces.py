@@ -9,8 +9,6 @@ any other box is wrong. The accuracy is that over the found faces, beside the sa
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -19,7 +17,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.measure import machine
+from benchmarks import harness
+from benchmarks.harness import Row
 from ferplus_keras.dataset import Dataset, load_ferplus
 from ferplus_keras.dataset.protocols import PROTOCOLS
 from ferplus_keras.predict.blazeface import BlazeFace, Found, shared
@@ -91,15 +90,16 @@ class _Boxed(BlazeFinder):
         return replace(face, frame=(x, y, side, 0.0), box=(left, top, right, bottom))
 
 
-class Memory:
-    """A detector that finds once: the framings are compared on the same faces."""
+class Memory(BlazeFace):
+    """It finds once: the framings are compared on the same faces."""
 
     def __init__(self) -> None:
-        self.find, self.known = BlazeFace(), dict[int, list[Found]]()
+        super().__init__()
+        self.known: dict[int, list[Found]] = {}
 
     def __call__(self, image: Image.Image) -> list[Found]:
         if id(image) not in self.known:
-            self.known[id(image)] = self.find(image)
+            self.known[id(image)] = super().__call__(image)
         return self.known[id(image)]
 
 
@@ -121,8 +121,9 @@ def finders() -> dict[str, Any]:
     return framings | {"haar": HaarFinder()}
 
 
-def measure(data: str | None, model: str | None, sheets: int) -> list[dict[str, Any]]:
-    dataset, classifier = load_ferplus(data), EmotionClassifier(model)
+def measure(data: str = "", model: str = "", sheets: int = 100) -> dict[str, list[Row]]:
+    """Each detector and framing on the same sheets."""
+    dataset, classifier = load_ferplus(data or None), EmotionClassifier(model or None)
     targets = PROTOCOLS["albanie"].apply(dataset.votes)
     labels = targets.labels
     rng = np.random.default_rng(0)
@@ -131,13 +132,14 @@ def measure(data: str | None, model: str | None, sheets: int) -> list[dict[str, 
     every = [each for _, pasted in made for each in pasted]
     crops = np.stack([_plain(dataset, each.row, classifier.side) for each in every])
     plain = dict(zip([each.row for each in every], _right(classifier, crops, labels, every), strict=True))
-    return [_measured(name, finder, made, classifier, labels, plain) for name, finder in finders().items()]
+    rows = [_measured(name, finder, made, classifier, labels, plain) for name, finder in finders().items()]
+    return {f"{len(every)} faces on {sheets} sheets": rows}
 
 
 def _measured(
     name: str, find: Any, made: list[tuple[Image.Image, list[Pasted]]], classifier: EmotionClassifier,
     labels: np.ndarray, plain: dict[int, bool],
-) -> dict[str, Any]:  # fmt: skip
+) -> Row:  # fmt: skip
     seconds, wrong = 0.0, 0
     crops: list[np.ndarray] = []
     found: list[Pasted] = []
@@ -158,19 +160,17 @@ def _measured(
     every = [each for _, pasted in made for each in pasted]
 
     def recall(those: Callable[[Pasted], bool]) -> float:
-        return round(100 * sum(map(those, found)) / max(1, sum(map(those, every))), 1)
+        return 100 * sum(map(those, found)) / max(1, sum(map(those, every)))
 
-    level, turned = ([place for place, each in enumerate(found) if (each.degrees != 0) is way] for way in (False, True))
+    sides = {
+        f"{a} to {b} px": recall(lambda each, a=a, b=b: a <= each.side < b or each.side == b == 400)  # type: ignore[misc]
+        for a, b in SIDES
+    }
     return {
-        "detector": name, "faces": len(every), "recall": recall(lambda _: True),
-        "by side": {f"{a} to {b}": recall(lambda each, a=a, b=b: a <= each.side < b or each.side == b == 400)
-                    for a, b in SIDES},
-        "turned": recall(lambda each: abs(each.degrees) > 15),
-        "precision": round(100 * len(found) / (len(found) + wrong), 1),
+        "detector": name, "recall": recall(lambda _: True), **sides,
+        "turned": recall(lambda each: abs(each.degrees) > 15), "precision": 100 * len(found) / (len(found) + wrong),
         "accuracy": _percent(right), "as in the data set": _percent([plain[each.row] for each in found]),
-        "level": [_percent(right[level]), _percent([plain[found[place].row] for place in level])],
-        "turned faces": [_percent(right[turned]), _percent([plain[found[place].row] for place in turned])],
-        "seconds a sheet": round(seconds / len(made), 3),
+        "s a sheet": seconds / len(made),
     }  # fmt: skip
 
 
@@ -187,17 +187,8 @@ def _right(classifier: EmotionClassifier, crops: np.ndarray, labels: np.ndarray,
 
 
 def _percent(right: Any) -> float:
-    return round(100 * float(np.mean(right)), 1) if len(right) else 0.0
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--data")
-    parser.add_argument("--model")
-    parser.add_argument("--sheets", type=int, default=100)
-    options = parser.parse_args()
-    print(json.dumps({"machine": machine(), "rows": measure(options.data, options.model, options.sheets)}, indent=1))
+    return 100 * float(np.mean(right)) if len(right) else 0.0
 
 
 if __name__ == "__main__":
-    main()
+    harness.command(measure)

@@ -8,28 +8,30 @@ takes the next; the detector and the network are the same. Beside it: the proces
 
 from __future__ import annotations
 
-import argparse
-import json
 import resource
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from benchmarks.measure import machine
+from benchmarks import harness
+from benchmarks.harness import Row
 from ferplus_keras.cli.filming import FRAMES, SMALLEST
 from ferplus_keras.dataset import load_ferplus
 from ferplus_keras.predict.classifier import EmotionClassifier, decoding_threads
-from ferplus_keras.predict.faces import face_finder
+from ferplus_keras.predict.faces import Face, face_finder
 from ferplus_keras.predict.film import Film, FilmWriter, Frame
 from ferplus_keras.predict.streaming import Preparation, stream
 
+Find = Callable[[Image.Image], list[Face]]
 
-def make(path: Path, data: str | None, frames: int) -> None:
-    dataset = load_ferplus(data)
+
+def make(path: Path, data: str, frames: int) -> None:
+    """Write the film."""
+    dataset = load_ferplus(data or None)
     faces = [Image.fromarray(dataset.images[row]).resize((120, 120)) for row in dataset.rows_of("val")[[3, 7]]]
     writer = FilmWriter(path, 25)
     for number in range(frames):
@@ -40,37 +42,45 @@ def make(path: Path, data: str | None, frames: int) -> None:
     writer.close()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--data")
-    parser.add_argument("--frames", type=int, default=60)
-    options = parser.parse_args()
+def pixels_of(frame: Frame) -> Image.Image:
+    """The frame as an image; one that was just read has it."""
+    assert frame.image is not None
+    return frame.image
+
+
+def plain_loop(path: Path, classifier: EmotionClassifier, find: Find) -> int:
+    """The number of faces, frame by frame."""
+    faces = 0
+    for frame in Film(path).frames():
+        image = pixels_of(frame)
+        if found := find(image):
+            crops = np.stack([each.pixels(image, classifier.side) for each in found])
+            faces += len(classifier.predict_pixels(crops))
+    return faces
+
+
+def streamed(path: Path, classifier: EmotionClassifier, find: Find) -> int:
+    """The same through what ``ferplus predict`` is made of."""
+    prepare = Preparation[Frame](pixels_of, find, side=classifier.side)
+    answers = stream(Film(path).frames(), prepare, classifier, batch=FRAMES, threads=decoding_threads())
+    return sum(len(found) for batch in answers for _, found in batch)
+
+
+def measure(data: str = "", frames: int = 60) -> dict[str, list[Row]]:
+    """Both ways, each once to warm up."""
     classifier, find = EmotionClassifier(), face_finder("blazeface", smallest=SMALLEST)
-    told: dict[str, Any] = {"machine": machine()}
+    rows: dict[str, Row] = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film.mp4"
-        make(path, options.data, options.frames)
-        for _round in range(2):  # the first warms the network up
-            begun, faces = time.perf_counter(), 0
-            for frame in Film(path).frames():
-                if found := find(frame.image):
-                    faces += len(
-                        classifier.predict_pixels(
-                            np.stack([each.pixels(frame.image, classifier.side) for each in found])
-                        )
-                    )
-            told["plain loop"] = {"frames/s": round(options.frames / (time.perf_counter() - begun), 2), "faces": faces}
-            begun, faces = time.perf_counter(), 0
-            prepare = Preparation[Frame](lambda frame: frame.image, find, side=classifier.side)
-            for answers in stream(Film(path).frames(), prepare, classifier, batch=FRAMES, threads=decoding_threads()):
-                faces += sum(len(found) for _, found in answers)
-            told["ferplus predict"] = {
-                "frames/s": round(options.frames / (time.perf_counter() - begun), 2),
-                "faces": faces,
-            }
-        told["MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-    print(json.dumps(told, indent=1))
+        make(path, data, frames)
+        for _round in range(2):
+            for name, way in (("plain loop", plain_loop), ("ferplus predict", streamed)):
+                begun = time.perf_counter()
+                faces = way(path, classifier, find)
+                rows[name] = {"way": name, "frames/s": frames / (time.perf_counter() - begun), "faces": faces}
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    return {f"film of {frames} frames, {memory} MiB at most": [*rows.values()]}
 
 
 if __name__ == "__main__":
-    main()
+    harness.command(measure)

@@ -1,27 +1,24 @@
 """Images per second, every way in which a converted network can be run, at batch 1 and at batch 32.
 
-    python -m benchmarks.inference [--network senet50] [--ways onnx-torch,openvino] [--busy] [--rounds 3] [--json]
+    python -m benchmarks.inference [--network senet50 | both] [--ways onnx,openvino] [--busy 1] [--rounds 3]
 
 The named competitor is ONNX Runtime on PyTorch's own export (torch.onnx.export) of the same network. Each library has
 one process with all its ways loaded, and they are run in turn, way by way and round by round, so that whatever else the
 machine does meanwhile falls on all of them; every second round goes backwards, so that none always runs behind the same
 other one. The median of the rounds counts. All take as many threads as there are cores; all end in the softmax.
-``--busy`` is for a machine that does other work: one thread each, and processor time instead of the clock's.
+``--busy 1`` is for a machine that does other work: one thread each, and processor time instead of the clock's.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Any
+from pathlib import Path
 
-from benchmarks.measure import ROOT, machine, run
-from benchmarks.standins import WORK, standin
+from benchmarks import harness
+from benchmarks.harness import Row
 from ferplus_keras.networks.architecture import NETWORKS
 
 #: (way, the library's process, what it is) in the order of the table.
@@ -41,6 +38,7 @@ WAYS = (
     ("torch-bf16", "torch", "PyTorch, traced, frozen, bfloat16"),
 )
 COMPETITOR = "onnx-torch"
+TITLES = {way: title for way, _, title in WAYS}
 
 #: Calls that one measurement takes the mean of: at batch 1 a call is a tenth of a second.
 CALLS = {1: 5, 32: 1}
@@ -50,9 +48,10 @@ class Worker:
     """A library in a process of its own, which runs one way once when it is told to."""
 
     def __init__(self, library: str, network: str, busy: bool) -> None:
-        variables = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
+        variables = {**os.environ, "PYTHONPATH": str(harness.ROOT), "TF_CPP_MIN_LOG_LEVEL": "3",
+                     "KERAS_BACKEND": "tensorflow"}  # fmt: skip
         variables |= {"BUSY": "1", "OMP_NUM_THREADS": "1"} if busy else {}
-        command = [sys.executable, str(ROOT / "benchmarks" / "inference_one.py"), library, network, str(WORK)]
+        command = [sys.executable, "-m", "benchmarks.inference_one", library, f"{harness.WORK / network}-"]
         self.process = subprocess.Popen(
             command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
@@ -73,13 +72,6 @@ class Worker:
         self.process.wait()
 
 
-def prepared(network: str, files: Iterable[str]) -> None:
-    """Make ``files``, in a process of their own, where they are not there from an earlier time."""
-    if missing := [name for name in dict.fromkeys(files) if not (WORK / f"{network}-{name}").exists()]:
-        standin(network, legacy=True)
-        run("-m", "benchmarks.inference", "--prepare", network, "--ways", ",".join(missing))
-
-
 def needed(way: str) -> list[str]:
     """The files that a way runs."""
     folded = "folded-" if way.endswith("-folded") else ""
@@ -90,93 +82,74 @@ def needed(way: str) -> list[str]:
     return [f"{folded}standin.{'onnx' if way.startswith(('onnx', 'openvino')) else 'h5'}"]
 
 
-def prepare(network: str, files: Sequence[str]) -> None:
+def prepare(network: str, folder: str, *files: str) -> None:
+    """Make ``files``."""
     import torch
 
     from convert.conversion import convert
     from convert.exporters import Recipe, export
     from convert.readers import read_checkpoint
-    from verify.images import natural_images, natural_pixels
+    from ferplus_keras.networks.natural import natural_images, natural_pixels
     from verify.references.torch_reference import reference_module
 
-    source = standin(network, legacy=True)
+    stem = f"{folder}/{network}"
+    source = harness.standin(network)
     for name in files:
         if "standin" in name:
-            convert(source, [WORK / f"{network}-{name}"], folded=name.startswith("folded"))
+            convert(source, [f"{stem}-{name}"], folded=name.startswith("folded"))
     checkpoint = read_checkpoint(source)
     if "torch.onnx" in files:
         module = torch.nn.Sequential(reference_module(checkpoint, "float32"), torch.nn.Softmax(dim=1)).eval()
         torch.onnx.export(
-            module, (natural_images(2),), WORK / f"{network}-torch.onnx", external_data=False,
+            module, (natural_images(2),), f"{stem}-torch.onnx", external_data=False,
             dynamic_shapes=({0: torch.export.Dim("N")},), verbose=False,
         )  # fmt: skip
-    for name in (each for each in files if each.endswith(".tflite")):
-        int8 = name.startswith("int8")
-        recipe = Recipe("tflite", "int8" if int8 else "none", folded=True)
-        export(checkpoint, recipe, WORK / f"{network}-{name}", calibration=natural_pixels(16, seed=5) if int8 else None)
+    if "folded.tflite" in files:
+        export(checkpoint, Recipe("tflite", folded=True), Path(f"{stem}-folded.tflite"))
+    if "int8.tflite" in files:
+        recipe = Recipe("tflite", "int8", folded=True)
+        export(checkpoint, recipe, Path(f"{stem}-int8.tflite"), calibration=natural_pixels(16, seed=5))
 
 
-def measure(
-    network: str, rounds: int, batches: tuple[int, ...] = (1, 32), names: Sequence[str] = (), busy: bool = False
-) -> dict[str, Any]:
-    ways = [each for each in WAYS if not names or each[0] in (COMPETITOR, *names)]
-    prepared(network, [name for way, _, _ in ways for name in needed(way)])
+def measure(network: str = "resnet50", rounds: int = 3, ways: str = "", busy: int = 0) -> dict[str, list[Row]]:
+    """Images per second of the ``ways`` (all of them where none is named), and the ratio to the competitor."""
+    chosen = NETWORKS if network == "both" else (network,)
+    return {
+        f"{name}, images/s and the ratio to {TITLES[COMPETITOR]}": _of(name, rounds, ways, bool(busy))
+        for name in chosen
+    }
+
+
+def _of(network: str, rounds: int, named: str, busy: bool) -> list[Row]:
+    ways = [each for each in WAYS if not named or each[0] in (COMPETITOR, *named.split(","))]
+    files = dict.fromkeys(name for way, _, _ in ways for name in needed(way))
+    if missing := [name for name in files if not (harness.WORK / f"{network}-{name}").exists()]:
+        harness.standin(network)
+        harness.run("-c", "from benchmarks.inference import prepare; import sys; prepare(*sys.argv[1:])", network,
+                    harness.WORK, *missing)  # fmt: skip
     workers = {each: Worker(each, network, busy) for each in dict.fromkeys(library for _, library, _ in ways)}
-    seconds: dict[tuple[str, int], list[float]] = {}
+    seconds: dict[tuple[str, int], list[float]] = {(way, batch): [] for way, _, _ in ways for batch in CALLS}
     try:
-        for batch in batches:
+        for batch, calls in CALLS.items():
             for number in range(rounds + 1):
                 for way, library, _ in ways if number % 2 else reversed(ways):
-                    taken = workers[library].seconds(way, batch, CALLS.get(batch, 1) if number else 1)
+                    taken = workers[library].seconds(way, batch, calls if number else 1)
                     if number:  # the first compiles, allocates, and does not count
-                        seconds.setdefault((way, batch), []).append(taken)
+                        seconds[way, batch].append(taken)
     finally:
         for worker in workers.values():
             worker.end()
     speed = {key: key[1] / statistics.median(values) for key, values in seconds.items()}
-    rows = [
-        {"way": way, "title": title} | {
-            str(batch): {"images_per_second": speed[way, batch], "ratio": speed[way, batch] / speed[COMPETITOR, batch]}
-            for batch in batches
-        }
-        for way, _, title in ways
-    ]  # fmt: skip
-    return {"network": network, "batches": list(batches), "rounds": rounds, "ways": rows}
-
-
-def table(result: dict[str, Any]) -> str:
-    batches = result["batches"]
-    head = f"{result['network']:<36}" + "".join(f"{f'batch {batch}':>12}{'ratio':>8}" for batch in batches)
-    lines = [head]
-    for row in result["ways"]:
-        cells = (row[str(batch)] for batch in batches)
-        figures = "".join(f"{cell['images_per_second']:>12.1f}{cell['ratio']:>8.2f}" for cell in cells)
-        lines.append(f"{row['title']:<36}{figures}")
-    return "\n".join(lines)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", choices=(*NETWORKS, "both"), default="resnet50")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument(
-        "--ways", type=lambda text: text.split(","), default=[], help=", ".join(way for way, _, _ in WAYS)
-    )
-    parser.add_argument("--busy", action="store_true", help="one thread each, and processor time")
-    parser.add_argument("--prepare", choices=NETWORKS, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.prepare:
-        prepare(options.prepare, options.ways)
-        return
-    networks = NETWORKS if options.network == "both" else (options.network,)
-    results = [measure(each, options.rounds, names=options.ways, busy=options.busy) for each in networks]
-    if options.json:
-        print(json.dumps({"machine": machine(), "networks": results}, indent=2))
-        return
-    print(f"{machine()}; images per second, and the ratio to ONNX Runtime on PyTorch's own export")
-    print("\n\n".join(map(table, results)))
+    rows: list[Row] = []
+    for way, _, title in ways:
+        rows.append({"way": title})
+        for batch in CALLS:
+            rows[-1] |= {
+                f"batch {batch}": speed[way, batch],
+                f"ratio {batch}": speed[way, batch] / speed[COMPETITOR, batch],
+            }
+    return rows
 
 
 if __name__ == "__main__":
-    main()
+    harness.command(measure)

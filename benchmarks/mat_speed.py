@@ -5,21 +5,15 @@
 Each side is a process of its own. The other side does one thing: ``scipy.io.loadmat`` (MATLAB 5, plain and
 compressed), or a walk through the file with h5py that follows every reference and reads every array (7.3). Ours finds
 the network, checks it, turns moments into variances, and writes and reads back a whole Keras model. Target: at most
-2 x the time. The exit status does not depend on it: a busy machine is no defect.
+2 x the time.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from functools import partial
-from pathlib import Path
-from typing import Any
 
-from benchmarks.measure import alternating, machine, run
-from benchmarks.standins import WORK, standin
-
-NETWORK = "resnet50"
+from benchmarks import harness
+from benchmarks.harness import Row
 
 LOADMAT = "import sys, scipy.io; scipy.io.loadmat(sys.argv[1])"
 
@@ -39,70 +33,23 @@ with h5py.File(sys.argv[1], "r") as file:
 FORMS = {"5": LOADMAT, "5-compressed": LOADMAT, "7.3": WALK}
 
 
-def mat_file(form: str) -> Path:
-    """The stand-in as a MATLAB file of that form, as MatConvNet's own tools lay it out; made once."""
-    path = WORK / f"{NETWORK}-{form}-standin.mat"
-    if not path.exists():
-        run("-m", "benchmarks.mat_speed", "--make", form, standin(NETWORK, legacy=True), path)
-    return path
-
-
-def make(form: str, source: str, path: str) -> None:
-    from convert.readers import read_checkpoint
-    from tests.mat_files import imported, save_level5, save_level73
-
-    network = imported(read_checkpoint(source).arrays, dropout=0.5)
-    if form == "7.3":
-        save_level73(Path(path), network)
-    else:
-        save_level5(Path(path), network, compress=form == "5-compressed")
-
-
-def measure(rounds: int) -> dict[str, Any]:
+def measure(rounds: int = 5) -> dict[str, list[Row]]:
+    """ResNet50 in each form of MATLAB file."""
     rows = []
     for form, alone in FORMS.items():
-        source, target = mat_file(form), WORK / "from-mat-standin.h5"
-        our, their = alternating(
-            rounds, partial(run, "-m", "convert", source, target), partial(run, "-c", alone, source), (target,)
-        )
+        source, target = harness.WORK / f"resnet50-{form}-standin.mat", harness.WORK / "from-mat-standin.h5"
+        if not source.exists():
+            harness.child("mat", form, harness.standin("resnet50"), source)
+        our, their = harness.alternating(
+            rounds, partial(harness.run, "-m", "convert", source, target),
+            partial(harness.run, "-c", alone, source), (target,),
+        )  # fmt: skip
         rows.append(
-            {
-                "form": form,
-                "file_bytes": source.stat().st_size,
-                "seconds": our.seconds,
-                "alone_seconds": their.seconds,
-                "time_ratio": our.seconds / their.seconds,
-                "peak_bytes": our.peak,
-                "alone_peak_bytes": their.peak,
-            }
-        )
-    return {"machine": machine(), "rounds": rounds, "network": NETWORK, "conversions": rows}
-
-
-def as_text(result: dict[str, Any]) -> str:
-    lines = [f"{result['machine']}; medians of {result['rounds']} runs, alternating", ""]
-    lines.append(f"{'.mat -> .h5':<14}  file      ours     reading alone  ratio  peak     peak alone")
-    for row in result["conversions"]:
-        lines.append(
-            f"{row['form']:<14}  {row['file_bytes'] / 1e6:4.0f} MB  {row['seconds']:5.2f} s"
-            f"  {row['alone_seconds']:11.2f} s  {row['time_ratio']:5.2f}"
-            f"  {row['peak_bytes'] / 1e6:4.0f} MB  {row['alone_peak_bytes'] / 1e6:7.0f} MB"
-        )
-    return "\n".join(lines)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--make", nargs=3, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.make:
-        make(*options.make)
-        return
-    result = measure(options.rounds)
-    print(json.dumps(result, indent=2) if options.json else as_text(result))
+            {".mat": form, "MB": source.stat().st_size / 1e6, "ours, s": our.seconds, "reading alone, s": their.seconds,
+             "ratio": our.seconds / their.seconds, "peak, MB": our.peak, "alone, MB": their.peak}
+        )  # fmt: skip
+    return {"medians, in turn": rows}
 
 
 if __name__ == "__main__":
-    main()
+    harness.command(measure)

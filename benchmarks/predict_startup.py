@@ -8,13 +8,11 @@ runtime as its own documentation does.
 
 from __future__ import annotations
 
-import argparse
-import json
-from typing import Any
+import numpy as np
+from PIL import Image
 
-from benchmarks.measure import machine, median, run
-from benchmarks.standins import WORK, standin
-from convert.conversion import convert
+from benchmarks import harness
+from benchmarks.harness import Cost, Row
 
 #: The bare imports, and the textbook's way to one answer.
 IMPORTS = {"h5": "import keras", "onnx": "import onnxruntime"}
@@ -36,48 +34,32 @@ print(session.run(None, {session.get_inputs()[0].name: face.transpose(2, 0, 1)[N
 }
 
 
-def measure(rounds: int) -> dict[str, Any]:
-    import numpy as np
-    from PIL import Image
-
-    source = standin("resnet50", legacy=True)
-    face = WORK / "face.png"
+def measure(rounds: int = 5) -> dict[str, list[Row]]:
+    """ResNet50 as a Keras and as an ONNX file."""
+    source = harness.standin("resnet50")
+    face = harness.WORK / "face.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 48), np.uint8)).save(face)
     rows = []
-    environment = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    for format in ("h5", "onnx"):
-        model = WORK / f"resnet50-standin.{format}"
-        convert(source, [model])
-        sides: dict[str, list[Any]] = {"import": [], "predict": [], "script": []}
+    for suffix, imports in IMPORTS.items():
+        model = harness.WORK / f"resnet50-standin.{suffix}"
+        harness.run("-m", "convert", source, model)
+        ways: dict[str, tuple[object, ...]] = {
+            "bare import, s": ("-c", imports),
+            "ferplus predict, s": ("-m", "ferplus_keras.cli", "predict", model, face),
+            "plain script, s": ("-c", SCRIPTS[suffix], model, face),
+        }  # fmt: skip
+        costs: dict[str, list[Cost]] = {name: [] for name in ways}
         for _ in range(rounds + 1):  # the first fills caches and does not count
-            sides["import"].append(run("-c", IMPORTS[format], **environment))
-            sides["predict"].append(run("-m", "ferplus_keras.cli", "predict", model, face, **environment))
-            sides["script"].append(run("-c", SCRIPTS[format], model, face, **environment))
-        bare, ours, script = (median(costs[1:]) for costs in sides.values())
+            for name, words in ways.items():
+                costs[name].append(harness.run(*words, KERAS_BACKEND="tensorflow", TF_CPP_MIN_LOG_LEVEL="3"))
+        found = {name: harness.median(each[1:]) for name, each in costs.items()}
+        bare, ours, _ = found.values()
         rows.append(
-            {"format": format, "import": bare.seconds, "predict": ours.seconds, "script": script.seconds,
-             "ratio": ours.seconds / bare.seconds, "peak": ours.peak}
+            {"file": f".{suffix}"} | {name: cost.seconds for name, cost in found.items()}
+            | {"ratio": ours.seconds / bare.seconds, "peak, MB": ours.peak}
         )  # fmt: skip
-    return {"machine": machine(), "rounds": rounds, "formats": rows}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    result = measure(options.rounds)
-    if options.json:
-        print(json.dumps(result, indent=2))
-        return
-    print(f"{result['machine']}; one image, ResNet50, seconds from start to end of the process")
-    print("file     bare import   ferplus predict   ratio   plain script      peak")
-    for row in result["formats"]:
-        print(
-            f".{row['format']:<8}{row['import']:>10.2f}{row['predict']:>18.2f}{row['ratio']:>8.2f}{row['script']:>15.2f}"
-            f"{row['peak'] / 1e6:>7.0f} MB"
-        )
+    return {"one image, ResNet50, from start to end of the process": rows}
 
 
 if __name__ == "__main__":
-    main()
+    harness.command(measure)
