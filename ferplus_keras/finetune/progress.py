@@ -38,11 +38,17 @@ class Moment:
 
 
 class Meter(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
-    """Reports :class:`Moment`s of the epoch that ``fit`` is at; ``overhead`` is what Valid and saving took so far."""
+    """Reports :class:`Moment`s of the epoch that ``fit`` is at; ``later`` is how many as long as it are to come.
 
-    def __init__(self, report: Callable[[Moment], None], epoch: int, epochs: int, steps: int, batch: int) -> None:
+    ``between_epochs`` is what Valid and saving take.
+    """
+
+    def __init__(
+        self, report: Callable[[Moment], None], epoch: int, epochs: int, steps: int, batch: int, later: float
+    ) -> None:
         super().__init__()
         self.report, self.epoch, self.epochs, self.steps, self.batch = report, epoch, epochs, steps, batch
+        self.later = later
         self.between_epochs = 0.0
         self._start = self._last = time.perf_counter()
 
@@ -56,7 +62,7 @@ class Meter(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no typ
         done = batch + 1
         pace = (now - self._first) / batch if batch else now - self._start
         left = pace * (self.steps - done)
-        others = (pace * self.steps + self.between_epochs) * (self.epochs - self.epoch)
+        others = (pace * self.steps + self.between_epochs) * self.later
         loss = float(np.asarray(keras.ops.convert_to_numpy((logs or {}).get("loss", float("nan")))))
         self.report(
             Moment(self.epoch, self.epochs, done, self.steps, loss, self.batch / pace if pace else 0.0, left,

@@ -286,7 +286,10 @@ class Run:
         if self.examples.targets.redrawn:
             drawn = self.examples.targets.epoch(self.recipe.training.seed, number)
             self.feed.retarget(drawn.targets, drawn.weights)
-        meter = Meter(self.hooks.moment, number + 1, schedule.epochs, len(self.feed), self.feed.batch)
+        meter = Meter(
+            self.hooks.moment, number + 1, schedule.epochs, len(self.feed), self.feed.batch,
+            self.recipe.epochs_after(number),
+        )  # fmt: skip
         if history:
             meter.between_epochs = max(0.0, history[-1]["seconds"] - history[-1]["fit_seconds"])
         with out_of_memory(self.feed.batch):

@@ -152,6 +152,7 @@ def test_stages_are_whole_recipes_one_after_the_other(tmp_path: Path) -> None:
     assert (second.first_epoch, second.epochs, second.recipe.network.size) == (6, 2, 96)
     assert (second.recipe.training.batch, second.recipe.augmentation.erased) == (32, 0.0)
     assert first.recipe.augmentation.erased == load_recipe("scratch").augmentation.erased
+    assert [recipe.epochs_after(epoch) for epoch in (0, 5, 6, 7)] == [5 + 2 * 2.25, 2 * 2.25, 1, 0]
 
 
 def test_what_is_set_for_the_run_holds_in_every_stage(tmp_path: Path) -> None:
