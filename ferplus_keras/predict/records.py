@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import os
@@ -225,6 +226,11 @@ class CsvFile:
         start = stream.read(len(header))
         if header.startswith(start) and len(start) < len(header):  # killed before the header was written
             return 0
+        if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF8)):
+            raise BadInputError(
+                f"{self.partial} begins with a byte order mark: another program, such as a spreadsheet, saved it in "
+                "another encoding. Save it in UTF-8 without the mark, choose another name, or leave --resume out."
+            )
         if start != header:
             raise BadInputError(
                 f"{self.partial} has other columns than this run would write: it is another network's or another "

@@ -111,6 +111,8 @@ def test_nothing_is_left_of_a_run_without_results(tmp_path: Path) -> None:
     ("content", "says"),
     [
         (b"name,emotion\na.png,fear\n", "other columns"),
+        ("name,emotion\n".encode("utf-16") * 40, "begins with a byte order mark"),
+        ("name,emotion\n".encode("utf-8-sig") * 40, "begins with a byte order mark"),
         (csv_bytes([columns(EMOTIONS)]) + b"a.png,1,1\nb.png,1,1\n", "record 2: it is not a row"),
         (csv_bytes([columns(EMOTIONS), ["a.png", "\xb2", 1, *[""] * 15, MODEL]]), "record 2: it is not a row"),
         (csv_bytes([columns(EMOTIONS), ["a.png", "9" * 5000, 1, *[""] * 15, MODEL]]), "record 2: it is not a row"),
