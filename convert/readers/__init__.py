@@ -100,7 +100,7 @@ def read_checkpoint(
             found, file.path.name, network=network, allow_missing=allow_missing, allow_unexpected=allow_unexpected
         )
     except BadInputError as error:
-        if check_graph and found.departure and found.akin:  # the cause of what the table lists
+        if check_graph and found.graph and found.departure and found.akin:  # the cause of what the table lists
             raise _another_graph(file, "none of these networks'", found.departure, error.details) from None
         raise
     described = Source(file.name, file.size, file.sha256(), found.format)
