@@ -6,37 +6,35 @@ python -m benchmarks.decisions NETWORK.onnx [--data DIR]
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ferplus_keras.dataset import load_ferplus
 from ferplus_keras.dataset.protocols import PROTOCOLS
 from ferplus_keras.engines import open_engine
 from ferplus_keras.engines.onnx_engine import RUNTIMES
+from ferplus_keras.networks.resizing import DEFAULT_RESIZER
+from verify.accuracy import predict
+from verify.predictors import open_predictor
 
 
 def decisions(model: Path, data: str | None) -> str:
     """On how many images of Valid each runtime decides otherwise than ONNX Runtime, and how often it is right."""
-    dataset = load_ferplus(data)
-    targets = PROTOCOLS["albanie"].apply(dataset.votes)
-    rows = [row for row in dataset.rows_of("val") if targets.kept[row]]
+    dataset, predictor = load_ferplus(data), open_predictor(model)
+    targets, rows = PROTOCOLS["albanie"].apply(dataset.votes), dataset.rows_of("val")
+    rows = rows[targets.kept[rows]]
     found, lines = {}, [f"{model.name}, {len(rows)} images of Valid: decided otherwise, right, largest difference"]
     for runtime in RUNTIMES:
         engine = open_engine(model, runtime=runtime)
-        side = (engine.takes.side,) * 2
-        parts = (rows[start : start + 64] for start in range(0, len(rows), 64))
-        found[runtime] = here = np.concatenate([
-            engine.probabilities(np.stack([
-                np.asarray(Image.fromarray(dataset.images[row]).convert("RGB").resize(side, Image.Resampling.BILINEAR))
-                for row in part
-            ])) for part in parts
-        ])  # fmt: skip
+        runner = replace(predictor, engine=engine)
+        found[runtime] = here = predict(runner, dataset.images, rows, DEFAULT_RESIZER, lambda _step: None, "")
         first = found[RUNTIMES[0]]
-        changed, right = here.argmax(1) != first.argmax(1), here.argmax(1) == targets.labels[rows]
+        changed, right = here.decisions != first.decisions, here.decisions == targets.labels[rows]
+        largest = np.abs(here.probabilities - first.probabilities).max()
         lines.append(f"{engine.by:<28}{changed.sum():>5} {100 * changed.mean():6.2f} %"
-                     f"{100 * right.mean():8.2f} %{np.abs(here - first).max():10.1e}")  # fmt: skip
+                     f"{100 * right.mean():8.2f} %{largest:10.1e}")  # fmt: skip
     return "\n".join(lines)
 
 

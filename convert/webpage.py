@@ -33,7 +33,7 @@ from ferplus_keras.files.atomic import atomic_path, write_text
 from ferplus_keras.files.folders import weights_folder
 from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.files.opening import open_regular
-from ferplus_keras.files.provenance import Provenance, Source
+from ferplus_keras.files.provenance import Provenance
 from ferplus_keras.files.shipped import Shipped, lightest_shipped, shipped_at
 from ferplus_keras.files.signatures import is_onnx
 from ferplus_keras.networks.emotions import EMOTIONS
@@ -91,10 +91,9 @@ def _write(network: Path, target: Path, runtime: Path | None) -> Path:
 
 def onnx_of(found: Shipped, target: Path) -> Path:
     """The trained network ``found`` as an ONNX file at ``target``."""
-    source = Source(found.path.name, found.path.stat().st_size, found.sha256, "safetensors")
     preprocessing = PUBLISHED.as_dict() | {"size": [found.size, found.size]}
     record = Provenance(
-        source, source, found.network, "classifier", len(EMOTIONS), output="probabilities", labels=EMOTIONS,
+        found.source, found.source, found.network, "classifier", len(EMOTIONS), output="probabilities", labels=EMOTIONS,
         preprocessing=preprocessing,
     )  # fmt: skip
     checkpoint = Checkpoint(found.table, found.arrays(), record)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from convert.checkpoint import Source
 from ferplus_keras.dataset import Dataset
 from ferplus_keras.engines.keras_engine import engine_of_shipped
 from ferplus_keras.errors import BadInputError, OutputError
@@ -20,10 +19,11 @@ from ferplus_keras.finetune.folder import RunFolder
 from ferplus_keras.finetune.recipe import load_recipe
 from ferplus_keras.finetune.state import best_of
 from ferplus_keras.networks.emotions import EMOTIONS
-from verify.accuracy import Progress
+from ferplus_keras.wording import counted
+from verify.accuracy import Predictions, Progress
 from verify.card import opening
 from verify.predictors import Predictor
-from verify.trained import Looked, as_toml, count, look
+from verify.trained import as_toml, count, look
 
 FILE = "model.safetensors"
 
@@ -40,8 +40,8 @@ class Halving:
     probability: float
 
     def __str__(self) -> str:
-        images = "image" if self.decisions == 1 else "images"
-        return (f"On {TITLE_OF[self.split]} float16 decides {self.decisions} {images} of {self.images:,} differently "
+        decided = counted(self.decisions, "image")
+        return (f"On {TITLE_OF[self.split]} float16 decides {decided} of {self.images:,} differently "
                 f"from float32, and moves a probability by at most {self.probability:.1g}.")  # fmt: skip
 
 
@@ -97,7 +97,9 @@ def ship(run: Path, out: Path, dataset: Dataset, progress: Progress = lambda _st
     looked = [look(_predictor(each), dataset, progress=progress) for each in (half, original)]
     figures, before = (count(each, dataset) for each in looked)
     half = Shipped(out.name, network, half.path, half.sha256, size, figures)
-    made = Release(half, before, tuple(_halving(split, *(each[split] for each in looked)) for split in looked[0]))
+    made = Release(
+        half, before, tuple(_halving(split, *(each[split].predictions for each in looked)) for split in looked[0])
+    )
     write_text(out / "README.md", _card(made))
     return made
 
@@ -120,16 +122,15 @@ def _halve(source: Path, target: Path) -> None:
         save_file(arrays, temporary, metadata)
 
 
-def _halving(split: str, half: Looked, whole: Looked) -> Halving:
+def _halving(split: str, half: Predictions, whole: Predictions) -> Halving:
     return Halving(
-        split, len(half.rows), int((half.decisions != whole.decisions).sum()),
+        split, len(half.probabilities), int((half.decisions != whole.decisions).sum()),
         float(np.abs(half.probabilities - whole.probabilities).max()),
     )  # fmt: skip
 
 
 def _predictor(network: Shipped) -> Predictor:
-    path = network.path
-    return Predictor(engine_of_shipped(network), Source(path.name, path.stat().st_size, network.sha256, "safetensors"))
+    return Predictor(engine_of_shipped(network), network.source)
 
 
 def _card(made: Release) -> str:

@@ -14,7 +14,7 @@ from ferplus_keras.dataset.protocols import PROTOCOLS
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.shipped import Recorded, Shipped
 from ferplus_keras.networks.resizing import DEFAULT_RESIZER
-from verify.accuracy import Progress, predict
+from verify.accuracy import Predictions, Progress, predict
 from verify.predictors import Predictor, open_predictor
 
 #: Under which protocols accuracies are recorded.
@@ -48,12 +48,7 @@ class Looked:
     """What a network said of the images of one split that count under any recorded protocol."""
 
     rows: np.ndarray  #: their places in the data set: n
-    probabilities: np.ndarray  #: n x 8
-
-    @property
-    def decisions(self) -> np.ndarray:
-        classes: np.ndarray = self.probabilities.argmax(axis=1)
-        return classes
+    predictions: Predictions
 
 
 def look(
@@ -71,9 +66,7 @@ def look(
         if not len(rows):
             raise BadInputError(f"{dataset.origin} has no {split} images that count.")
         title = f"{predictor.path.name}, {split}"
-        found[split] = Looked(
-            rows, predict(predictor, dataset.images, rows, DEFAULT_RESIZER, progress, title).probabilities
-        )
+        found[split] = Looked(rows, predict(predictor, dataset.images, rows, DEFAULT_RESIZER, progress, title))
     return found
 
 
@@ -84,7 +77,7 @@ def count(looked: Mapping[str, Looked], dataset: Dataset) -> tuple[Recorded, ...
     found = []
     for split, seen in looked.items():
         for name, target in targets.items():
-            right, kept = seen.decisions == target.labels[seen.rows], target.kept[seen.rows]
+            right, kept = seen.predictions.decisions == target.labels[seen.rows], target.kept[seen.rows]
             for copies in (True, False):
                 counted = kept if copies else kept & ~duplicates.seen(split)[seen.rows]
                 found.append(Recorded(split, name, copies, int(right[counted].sum()), int(counted.sum())))

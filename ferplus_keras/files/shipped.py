@@ -12,6 +12,7 @@ from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.folders import MANIFEST, shipped_folder
 from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.files.opening import is_file
+from ferplus_keras.files.provenance import Source
 from ferplus_keras.networks.architecture import Architecture, Conv, architecture, torch_name
 
 #: The protocol whose figure is quoted where there is room for one.
@@ -55,6 +56,11 @@ class Shipped:
     @property
     def table(self) -> Architecture:
         return architecture(self.network)
+
+    @property
+    def source(self) -> Source:
+        """The file as a record names it."""
+        return Source(self.path.name, self.path.stat().st_size, self.sha256, "safetensors")
 
     @property
     def quoted(self) -> Recorded | None:

@@ -90,9 +90,13 @@ class Recipe:
             first += stage.epochs
         return tuple(found)
 
+    def leg_of(self, epoch: int) -> Leg:
+        """The stage of ``epoch`` (from 0); epochs beyond the last are its."""
+        return next(leg for leg in reversed(self.legs) if epoch >= leg.first_epoch)
+
     def epochs_after(self, epoch: int) -> float:
         """How many epochs as long as ``epoch`` (from 0) are to come: at twice the side, one counts for four."""
-        here = next(leg for leg in reversed(self.legs) if epoch >= leg.first_epoch).recipe.network.size
+        here = self.leg_of(epoch).recipe.network.size
         later = ((max(0, leg.first_epoch + leg.epochs - max(leg.first_epoch, epoch + 1)), leg) for leg in self.legs)
         return sum(epochs * (leg.recipe.network.size / here) ** 2 for epochs, leg in later)
 

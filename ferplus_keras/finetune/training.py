@@ -151,10 +151,6 @@ class Run:
     def _batch(self, leg: Leg) -> int:
         return min(leg.recipe.training.batch, len(self.examples.train))
 
-    def _leg(self, epoch: int) -> Leg:
-        """The stage of epoch ``epoch`` (from 0)."""
-        return next(leg for leg in reversed(self.recipe.legs) if epoch >= leg.first_epoch)
-
     def _enter(self, leg: Leg) -> None:
         """Build what trains in the stage ``leg``: its batches, and the network for images of its size."""
         recipe, examples = leg.recipe, self.examples
@@ -232,7 +228,7 @@ class Run:
         if resume and folder.state.exists():
             history = self._resumed(folder)
         while not (place := self._standing(history)).stop:
-            if (leg := self._leg(len(history))) != self.leg:
+            if (leg := self.recipe.leg_of(len(history))) != self.leg:
                 self._go_to(leg)
             row = self._epoch(len(history), place, history)
             history.append(row)
@@ -270,7 +266,7 @@ class Run:
                 "Give the same ones, or start again with --overwrite."
             )
         history: list[Row] = saved.record["history"]
-        if (leg := self._leg(max(0, len(history) - 1))) != self.leg:
+        if (leg := self.recipe.leg_of(max(0, len(history) - 1))) != self.leg:
             self._enter(leg)
         restore(saved, self.model, folder.state)
         self.hooks.say(f"resuming after epoch {len(history)} of {self.recipe.schedule.epochs}")

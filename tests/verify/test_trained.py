@@ -21,9 +21,10 @@ from ferplus_keras.files.shipped import Recorded, Shipped, best_shipped, lightes
 from ferplus_keras.networks.architecture import architecture, torch_name
 from tests.seeded import seeded_checkpoint
 from tests.verify.oracles import painted
+from verify.accuracy import Predictions
 from verify.predictors import open_predictor
 from verify.shipping import _halve, _halving, ship
-from verify.trained import TOLERANCE, Looked, as_toml, measure, repeat, table
+from verify.trained import TOLERANCE, as_toml, measure, repeat, table
 
 
 def test_every_shipped_network_has_its_figures_and_is_the_file_that_the_manifest_names() -> None:
@@ -186,7 +187,7 @@ def test_a_finished_run_becomes_a_network_that_the_manifest_can_name(
 
 
 def test_what_float16_changed_is_counted_and_said() -> None:
-    whole = Looked(np.arange(3), np.array([[0.6, 0.4], [0.5001, 0.4999], [0.2, 0.8]]))
+    whole = Predictions(np.array([[0.6, 0.4], [0.5001, 0.4999], [0.2, 0.8]]), 0.0, 0.0)
     half = replace(whole, probabilities=np.array([[0.6, 0.4], [0.4999, 0.5001], [0.21, 0.79]]))
     assert str(_halving("test", half, whole)) == (
         "On Test float16 decides 1 image of 3 differently from float32, and moves a probability by at most 0.01."
