@@ -20,6 +20,7 @@ import numpy as np
 
 from ferplus_keras.errors import BadInputError, first_line
 from ferplus_keras.files.budget import MAX_DEPTH, MAX_NAMES, TEXT_BYTES, Budget
+from ferplus_keras.files.mapped_file import release
 
 #: What h5py raises when it meets damage.
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
@@ -234,6 +235,7 @@ class Attributes:
                 largest = max(largest, size)
                 self._check_heap(view[start + place : start + place + size])
                 place = piece.find(HEAP, place + 1)
+            release(self.content, start, STEP)  # the file is read from end to end for the sake of a few names
         return largest
 
     def _check_heap(self, heap: memoryview) -> None:

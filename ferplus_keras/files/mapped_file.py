@@ -59,5 +59,10 @@ class MappedFile:
 
     def release(self) -> None:
         """Let the pages go that were read so far; they come back from the file when they are read again."""
-        if isinstance(self.view, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            self.view.madvise(mmap.MADV_DONTNEED)
+        release(self.view)
+
+
+def release(view: mmap.mmap | bytes, start: int = 0, length: int | None = None) -> None:
+    """Let the pages of a mapped file go, from ``start``, which begins one of them; does nothing to bytes in memory."""
+    if isinstance(view, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        view.madvise(mmap.MADV_DONTNEED, start, len(view) if length is None else length)

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from convert.conversion import convert, default_target
+from convert.manifest import read_manifest
 from convert.readers import read_checkpoint
+from convert.standin import write_standin
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.networks.architecture import architecture, classifier
-from tests.conftest import SECOND_SLOW
+from tests.conftest import SECOND_SLOW, run_python
 from tests.seeded import save_state, seeded_state
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -146,3 +148,19 @@ def test_the_source_is_never_the_target(seeded_pth: Path, tmp_path: Path) -> Non
 )  # fmt: skip
 def test_a_target_without_a_name_goes_beside_its_source(source: str, format: str, target: str) -> None:
     assert default_target(source, format) == Path(target)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("full_size")
+def test_a_conversion_needs_at_most_twice_the_checkpoint_in_memory(tmp_path: Path) -> None:
+    """The source stays mapped; neither writing the .h5 nor reading it back keeps a second copy."""
+    source = tmp_path / "resnet50-standin.pth"
+    write_standin(read_manifest()["resnet50_ferplus"], source)
+    code = """
+import sys
+from convert.conversion import convert
+convert(sys.argv[1], [sys.argv[2]])
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+    peak = 1024 * int(run_python(code, source, tmp_path / "out-standin.h5"))
+    assert peak <= 2.0 * source.stat().st_size
