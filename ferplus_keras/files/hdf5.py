@@ -11,7 +11,6 @@ import math
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,12 @@ import h5py
 import numpy as np
 
 from ferplus_keras.errors import BadInputError, first_line
-from ferplus_keras.files.budget import MAX_DEPTH, MAX_NAMES, TEXT_BYTES, Budget
-from ferplus_keras.files.mapped_file import release
+from ferplus_keras.files.budget import MAX_DEPTH, MAX_NAMES, Budget
 
 #: What h5py raises when it meets damage.
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
 
 MAX_DEFLATION = 1032  #: zlib's best; an array that is larger by more than that has no data for most of it
-HEAP = b"GCOL\1\0\0\0"  #: how a heap of strings begins; its size stands behind, in the file's own number of bytes
-HEAP_HEADER = 16  #: bytes before a heap's entries, and before each of them
 STEP = 1 << 18  #: bytes that are unpacked at a time, to see how many a piece holds
 
 SHUFFLE, DEFLATE, FLETCHER32, LZF = h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32, 32000
@@ -172,86 +168,6 @@ def refuse_link(path: Path, where: str) -> None:
 
 
 # --- attributes -------------------------------------------------------------------------------------------------------
-
-
-class Attributes:
-    """The texts in the attributes of an open HDF5 file, read when their size is known.
-
-    Strings of any length lie in heaps, and an attribute has references to them: as many as it likes to a single one.
-    HDF5 does not say what they come to before it has made them all, but no string is larger than its heap.
-    """
-
-    def __init__(self, h5: h5py.File, content: Any, budget: Budget) -> None:
-        self.content, self.budget = content, budget
-        self.entries = 0
-        _, self.size_bytes = h5.id.get_create_plist().get_sizes()
-
-    def texts(self, item: Any, name: str) -> list[str] | None:
-        """The texts in the attribute ``name`` of the group ``item``; None where there is none.
-
-        Raises :class:`BadInputError` when they are no texts, or too many, or too long.
-        """
-        if not h5py.h5a.exists(item.id, name.encode()):
-            return None
-        stored = h5py.h5a.open(item.id, name.encode())
-        if stored.shape is None or not math.prod(stored.shape):
-            return []  # Keras has numbers for the names of no weights
-        string = h5py.check_string_dtype(stored.dtype)
-        if string is None:
-            raise BadInputError(f"{self.budget.path}: its attribute {name} is no text. The file is damaged.")
-        count = math.prod(stored.shape)
-        if count > MAX_NAMES:
-            raise BadInputError(f"{self.budget.path}: {name} has far too many names. The file is not a model.")
-        if string.length is not None:
-            self.budget.text(count * string.length, name)
-            values = np.empty(stored.shape, stored.dtype)
-            stored.read(values)
-            return [value.decode("utf-8", "replace") for value in values.reshape(-1)]
-        self.budget.check(count * self.largest_heap, f"the texts of {name}")
-        if self.largest_heap > TEXT_BYTES:
-            self.budget.text(self.largest_heap, f"a text such as {name}")
-        values = np.asarray(item.attrs[name], object).reshape(-1)
-        found = [text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in values]
-        self.budget.text(sum(map(len, found)), name)
-        return found
-
-    def text(self, item: Any, name: str) -> str | None:
-        """The only text in such an attribute."""
-        found = self.texts(item, name)
-        if found and len(found) != 1:
-            raise BadInputError(f"{self.budget.path}: its attribute {name} is no single text. The file is damaged.")
-        return found[0] if found else None
-
-    @cached_property
-    def largest_heap(self) -> int:
-        """Bytes of the largest heap of strings in the file, by what the heaps say of themselves."""
-        largest, view = 0, memoryview(self.content)
-        for start in range(0, len(view), STEP):
-            piece = bytes(view[start : start + STEP + len(HEAP) - 1])
-            place = piece.find(HEAP)
-            while place >= 0:
-                begin = start + place + len(HEAP)
-                size = int.from_bytes(view[begin : begin + self.size_bytes], "little")
-                largest = max(largest, size)
-                self._check_heap(view[start + place : start + place + size])
-                place = piece.find(HEAP, place + 1)
-            release(self.content, start, STEP)  # the file is read from end to end for the sake of a few names
-        return largest
-
-    def _check_heap(self, heap: memoryview) -> None:
-        """See that each entry of a heap leads on to another, for HDF5 goes from one to the next until the heap ends.
-
-        Raises :class:`BadInputError`.
-        """
-        place = HEAP_HEADER
-        while len(heap) - place >= HEAP_HEADER:
-            index = int.from_bytes(heap[place : place + 2], "little")
-            size = int.from_bytes(heap[place + 8 : place + 8 + self.size_bytes], "little")
-            step = HEAP_HEADER + (size + 7) // 8 * 8 if index else size  # what is free counts its header
-            self.entries += 1
-            if not HEAP_HEADER <= step <= len(heap) - place or self.entries > MAX_NAMES:
-                raise BadInputError(f"{self.budget.path}: its texts do not stand one behind the other. It is damaged.")
-            place += step
 
 
 def _refuse_foreign(path: Path, where: str, dataset: h5py.h5d.DatasetID) -> None:

@@ -28,7 +28,8 @@ import h5py
 from ferplus_keras import HDF5_MAGIC, PROVENANCE_KEY, PROVENANCE_MEMBER
 from ferplus_keras.errors import BadInputError, first_line
 from ferplus_keras.files.budget import MAX_NAMES, Budget
-from ferplus_keras.files.hdf5 import Attributes, StoredArray, arrays_below, open_hdf5, refuse_link
+from ferplus_keras.files.hdf5 import StoredArray, arrays_below, open_hdf5, refuse_link
+from ferplus_keras.files.hdf5_text import Attributes
 from ferplus_keras.files.json_text import parse_json
 from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.files.provenance import provenance_of

@@ -21,6 +21,7 @@ from convert.readers import read_named
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.budget import FREE_BYTES, TEXT_BYTES, Budget
 from ferplus_keras.files.hdf5 import arrays_below
+from ferplus_keras.files.hdf5_text import Attributes
 from ferplus_keras.files.keras_files import open_keras_file
 from ferplus_keras.files.mapped_file import MappedFile
 from tests.conftest import run_python
@@ -116,6 +117,18 @@ def shared_text(path: Path, long: bytes = b"x" * 1_000_000, count: int = 3000) -
     last = content.index(struct.pack("<I", len(long)))  # how a reference begins; its place in the heap follows
     content[last - 16 * (count - 1) : last] = content[last : last + 16] * (count - 1)
     path.write_bytes(content)
+
+
+def long_reference(path: Path, libver: str = "earliest", many: int = 0) -> None:
+    """A reference that speaks of four gigabytes, to a text of three bytes; among ``many`` other attributes."""
+    with h5py.File(path, "w", libver=libver) as file:
+        group = file.create_group("model_weights")
+        for number in range(many):
+            group.attrs[f"other{number}"] = b"abcd"
+        group.attrs["layer_names"] = [b"abc"] * 9
+    content = path.read_bytes()
+    reference = content.index(struct.pack("<I", 3), content.index(b"layer_names"))
+    path.write_bytes(content[:reference] + b"\xff" * 4 + content[reference + 4 :])
 
 
 def long_text(path: Path) -> None:
@@ -242,8 +255,9 @@ BOMBS: dict[str, dict[str, tuple[Callable[[Path], None], str]]] = {
         "nested groups": (nested_groups, "nested more than"),
         "layer names": (layer_names, "1,500 times"),
         "config": (long_config, "a text such as"),
-        "shared text": (shared_text, "it would unfold to"),
+        "shared text": (shared_text, "the attribute layer_names has"),
         "long text": (long_text, "a text such as"),
+        "long reference": (long_reference, "the attribute layer_names has"),
         "numbers for names": (many_numbers, "is no text"),
     },
     "MATLAB 5": {"inflates": (packed_variables, "would unfold to"), "text": (long_characters, "a text has")},
@@ -333,6 +347,8 @@ def test_a_keras_file_in_any_form_of_hdf5_is_read(
     with h5py.File(tmp_path / "x.h5", "r+", libver=(oldest, "latest")) as file:
         file.attrs["model_config"] = json.dumps({"a": "x" * 300_000})  # the largest heap, so a name might be as long
         group = file.create_group("model_weights")
+        for number in range(20):  # with as many, new files keep all of them in a heap of their own
+            group.attrs[f"other{number}"] = "x"
         group.attrs.create("layer_names", np.array(names, "S"), dtype=form)
         for name in names:
             group.create_group(name).attrs.create("weight_names", np.array([f"{name}/kernel:0"], "S"), dtype=form)
@@ -340,6 +356,25 @@ def test_a_keras_file_in_any_form_of_hdf5_is_read(
     with open_keras_file(tmp_path / "x.h5") as found:
         assert list(found.layers) == names
         assert found.layers["conv259"]["kernel"].read().tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("many", [0, 20])
+def test_a_reference_is_not_believed_in_new_files_either(many: int, tmp_path: Path) -> None:
+    """HDF5 finds a sum that is wrong where attributes lie together, but only once it has made room for them."""
+    long_reference(tmp_path / "x.h5", "latest", many)
+    content = (tmp_path / "x.h5").read_bytes()
+    with h5py.File(tmp_path / "x.h5") as file:
+        attributes = Attributes(file, content, Budget("x.h5", len(content)))
+        assert max(attributes._lengths("layer_names")) > 1 << 32
+
+
+def test_attributes_in_a_packed_heap_are_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w", libver="latest") as file:
+        for number in range(20):
+            file.attrs[f"text{number}"] = "x"
+    content = (tmp_path / "x.h5").read_bytes().replace(b"FRHP\0\x08\0\0", b"FRHP\0\x08\0\x09")
+    with h5py.File(tmp_path / "x.h5") as file, pytest.raises(BadInputError, match="in a way that Keras"):
+        Attributes(file, content, Budget("x.h5", len(content))).texts(file, "text0")
 
 
 def test_all_of_a_network_may_be_packed_and_no_more() -> None:
