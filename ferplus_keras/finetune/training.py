@@ -37,7 +37,7 @@ from ferplus_keras.finetune.examples import Examples, Part
 from ferplus_keras.finetune.feeding import Feed, for_keras
 from ferplus_keras.finetune.folder import RunFolder
 from ferplus_keras.finetune.losses import Distilled
-from ferplus_keras.finetune.memory import activation_bytes
+from ferplus_keras.finetune.memory import PROCESS_BYTES, activation_bytes
 from ferplus_keras.finetune.network import Start, factor_of, get_arrays, training_network, training_table
 from ferplus_keras.finetune.optimizers import make_optimizer
 from ferplus_keras.finetune.progress import Meter, Moment
@@ -95,7 +95,7 @@ class StageCost:
     steps_per_epoch: int
     step_seconds: float
     epoch_seconds: float  #: with Valid
-    bytes: int  #: of memory for weights, optimizer and one step, estimated
+    bytes: int  #: of memory for the whole process, estimated
 
 
 @dataclass(frozen=True)
@@ -377,7 +377,7 @@ class Run:
         valid = (time.perf_counter() - began) * len(self.examples.valid) / len(shown)
         step = min(seconds[1:]) * batch / few
         bytes_per_number = 4 if self.precision == "float32" else 2
-        memory = batch * activation_bytes(self.table, size, bytes_per_number)
+        memory = PROCESS_BYTES + batch * activation_bytes(self.table, size, bytes_per_number)
         memory += 4 * count(self.model.variables + self.model.optimizer.variables)
         return StageCost(size, leg.epochs, batch, steps, step, step * steps + valid, memory)
 
