@@ -38,6 +38,12 @@ def in_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
+def only_output(taken: str, others: Sequence[str]) -> str:
+    """What is said of a network with several outputs, of which one is its classes; names come from its file."""
+    shown = " and ".join(others[:3]) + f" and {len(others) - 3} more" * (len(others) > 3)
+    return printable(f"of its {len(others) + 1} outputs only {taken} is used, not {shown}"[:300])
+
+
 def counted(number: int, thing: str, things: str = "") -> str:
     """``1 file``, ``2 files``, ``1,000 files``; ``things`` where the plural is not made with an s."""
     return f"{number:,} {thing if number == 1 else things or thing + 's'}"

@@ -58,10 +58,11 @@ class KerasSide:
         """Our names of the layers whose outputs can be seen, in the order of the calls."""
         return [layer for _, layer in sorted(self.pairing.outputs.items())]
 
-    def runner(self, dtype: str) -> Callable[[np.ndarray, Observe], list[np.ndarray]]:
+    def runner(self, dtype: str) -> Callable[[np.ndarray, Observe], np.ndarray]:
         """A function that runs a batch in ``dtype`` and hands over each layer's output as it comes.
 
-        It returns what the model itself returns. Where a softmax is fused into the head, the head is seen before it.
+        It returns what the model itself returns, the classes where that is more. Where a softmax is fused into the
+        head, the head is seen before it.
         """
         if dtype not in self.watched:
             self.watched[dtype] = WatchedModel(self.model, dtype)
@@ -69,13 +70,13 @@ class KerasSide:
         watched.unfused = self.head
         outputs = self.pairing.outputs
 
-        def run(batch: np.ndarray, observe: Observe) -> list[np.ndarray]:
+        def run(batch: np.ndarray, observe: Observe) -> np.ndarray:
             def watch(index: int, output: np.ndarray) -> None:
                 if index in outputs:
                     # The pooled features and the head are vectors in Keras and 1 x 1 maps in PyTorch.
                     observe(outputs[index], output[:, None, None] if output.ndim == 2 else output)
 
-            return watched.run(batch, watch)
+            return watched.run(batch, watch)[self.pairing.returned]
 
         return run
 

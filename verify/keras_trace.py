@@ -47,7 +47,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Trace:
-    """The calls that a model makes, in order, and the indices of those whose outputs it returns."""
+    """The calls that a model makes, in order, and the indices of those whose outputs it returns (-1: its input)."""
 
     steps: tuple[Step, ...]
     outputs: tuple[int, ...]
@@ -116,8 +116,8 @@ class WatchedModel:
             steps.append(Step(len(steps), path, operation, inputs, numbers))
 
         returned = keras.tree.flatten(self._run(batch, noted))
-        outputs = tuple(makers[id(each)] for each in returned if id(each) in makers)
-        return Trace(tuple(steps), outputs or (len(steps) - 1,))
+        outputs = tuple(makers.get(id(each), -1) for each in returned)
+        return Trace(tuple(steps), outputs if max(outputs, default=-1) >= 0 else (len(steps) - 1,))
 
     def _run(self, batch: np.ndarray, watch: Callable[[str, Any, Any, Any], None]) -> Any:
         self._watch = watch

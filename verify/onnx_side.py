@@ -37,6 +37,7 @@ class OnnxModel:
     path: Path
     outputs: dict[str, str]
     side: int = INPUT_SIZE  #: of the images that it is shown
+    beside: str = ""  #: what is said of further outputs of the file's own
 
 
 @dataclass
@@ -51,16 +52,16 @@ class OnnxSide:
     dtypes: tuple[str, ...] = ("float64", "float32")
     preprocess: Callable[[np.ndarray], np.ndarray] | None = None
 
-    def runner(self, dtype: str) -> Callable[[np.ndarray, Observe], list[np.ndarray]]:
+    def runner(self, dtype: str) -> Callable[[np.ndarray, Observe], np.ndarray]:
         """A function that runs a batch in ``dtype`` and hands over each layer's output."""
         run_all = layer_outputs(self.model, [*self.pairing.by, PROBABILITIES], dtype)
         head = list(self.pairing.by)[-1]
 
-        def run(batch: np.ndarray, observe: Observe) -> list[np.ndarray]:
+        def run(batch: np.ndarray, observe: Observe) -> np.ndarray:
             outputs = run_all(batch)
             for layer in self.pairing.by:
                 observe(layer, outputs[layer])
-            return [outputs.get(PROBABILITIES, outputs[head])]
+            return outputs.get(PROBABILITIES, outputs[head])
 
         return run
 
@@ -81,7 +82,7 @@ def open_side(path: Path, checkpoint: Checkpoint) -> OnnxSide:
     shown = {layer: number for number, layer in enumerate(layers) if layer in model.outputs}
     pairing = Pairing(
         shown, dict.fromkeys(shown, "structure"), names={layer: model.outputs[layer] for layer in shown},
-        hidden=set(layers) - shown.keys(),
+        hidden=set(layers) - shown.keys(), beside=model.beside,
     )  # fmt: skip
     return OnnxSide(model, pairing, ours.arrays, ours.provenance)
 
@@ -93,14 +94,15 @@ def open_model(path: Path, checkpoint: Checkpoint) -> OnnxModel:
     """
     file = MappedFile(path)
     graph = read_graph(file)
-    outputs = paired_layers(graph, file).outputs
+    paired = paired_layers(graph, file)
+    outputs = paired.outputs
     for layer in checkpoint.architecture.layers:
         if isinstance(layer, Dropout):  # does nothing, and most exporters leave it out
             outputs[layer.name] = outputs[layer.inputs[0]]
     head = checkpoint.architecture.output
-    if checkpoint.architecture.head.kind == "classifier" and graph.outputs and graph.outputs[0] != outputs.get(head):
-        outputs[PROBABILITIES] = graph.outputs[0]  # what the file itself returns: its own softmax
-    return OnnxModel(path, outputs, checkpoint.provenance.side)
+    if checkpoint.architecture.head.kind == "classifier" and paired.output != outputs.get(head):
+        outputs[PROBABILITIES] = paired.output  # what the file itself returns: its own softmax
+    return OnnxModel(path, outputs, checkpoint.provenance.side, paired.beside)
 
 
 def layer_outputs(model: OnnxModel, names: list[str], dtype: str) -> Callable[[np.ndarray], Outputs]:

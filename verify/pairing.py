@@ -18,6 +18,7 @@ from ferplus_keras.graph.keras_layers import BEFORE_ACTIVATION, Call, add_layer
 from ferplus_keras.graph.matcher import match
 from ferplus_keras.graph.table import table_graph
 from ferplus_keras.networks.architecture import Architecture
+from ferplus_keras.wording import only_output
 from verify.keras_trace import Step, Trace
 
 #: How a counterpart was found, the surest first. Only ``order`` is a guess: one of several that look alike.
@@ -36,6 +37,8 @@ class Pairing:
     unpaired: list[str] = field(default_factory=list)  #: of our layers
     left_over: list[str] = field(default_factory=list)  #: of the model's layers that own arrays
     names: dict[str, str] = field(default_factory=dict)  #: our layer -> the model's own name for it
+    returned: int = 0  #: which of the model's outputs is ours
+    beside: str = ""  #: what is said of the others
 
     @property
     def outputs(self) -> dict[int, str]:
@@ -51,8 +54,9 @@ class Pairing:
         """One sentence for people."""
         total = len(self.steps) + len(self.unpaired)
         counts = Counter(self.by.values())
-        if not self.unpaired and not self.left_over and set(counts) == {"name"}:
-            return f"all {total} layers by name"
+        beside = f"; {self.beside}" if self.beside else ""
+        if self.by_name:
+            return f"all {total} layers by name{beside}"
         parts = [f"{counts[means]} by {means}" for means in MEANS if counts[means]]
         said = f"{len(self.steps)} of {total} layers were paired: {', '.join(parts) or 'none'}"
         if self.guessed:
@@ -61,11 +65,17 @@ class Pairing:
             said += f"; without a counterpart: {_some(self.unpaired)}"
         if self.left_over:
             said += f"; left over in the model: {_some(self.left_over)}"
-        return said
+        return said + beside
+
+    @property
+    def by_name(self) -> bool:
+        """Whether each layer was found by its name, and nothing is left."""
+        return not self.unpaired and not self.left_over and set(self.by.values()) == {"name"}
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "summary": self.summary,
+            "plain": self.by_name and not self.beside,
             "sure": not self.guessed and not self.unpaired and not self.left_over,
             "by": dict(Counter(self.by.values())),
             "guessed": self.guessed,
@@ -86,7 +96,9 @@ def pair(table: Architecture, trace: Trace, side: int) -> Pairing:
         name = _own_name(step)
         if name in table.by_name and name not in pairs and str(step.index) not in pairs.values() and _fits(step, table):
             pairs[name], by[name] = str(step.index), "name"
-    found = Pairing()
+    found = Pairing(returned=matched.place)
+    if matched.beside:
+        found.beside = only_output(matched.output, matched.beside)
     for layer in ours.nodes:
         if layer in ours.inputs:
             continue
@@ -114,7 +126,7 @@ def graph_of(trace: Trace, side: int) -> Graph:
         add_layer(
             builder, str(step.index), Call(_own_name(step), step.kind, step.config, sources, arrays, step.numbers)
         )
-    return builder.finish(map(str, trace.outputs))
+    return builder.finish(IMAGE if index < 0 else str(index) for index in trace.outputs)
 
 
 def _own_name(step: Step) -> str:

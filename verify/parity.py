@@ -128,11 +128,11 @@ def check_parity(
         tolerance = (tolerances or {}).get(dtype, TOLERANCES[dtype])
         # ONNX Runtime against itself would testify to nothing.
         references = _references(checkpoint, source, dtype, reference_code, onnx and side.backend != "onnxruntime")
+        result.runs += compare(side, checkpoint, references, chosen.inputs, dtype, tolerance, bounds, progress)
         for reference in references:
             known = {"name": reference.title, "independent": reference.independent, "note": reference.note}
             if known not in result.references:
                 result.references.append(known)
-        result.runs += compare(side, checkpoint, references, chosen.inputs, dtype, tolerance, bounds, progress)
     if any(run.first_over for run in result.runs if not run.passed):
         progress(f"{model.name}: looking for the cause")
         result.diagnosis = _diagnose(side, checkpoint, result, chosen.inputs)

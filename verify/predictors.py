@@ -242,7 +242,7 @@ def _predictor(engine: Engine, source: Source, told: Provenance | None, more: tu
         notes = []
         if not (engine.record or {}).get("labels") and engine.labels is EMOTIONS:  # named by nobody
             notes = ["the file says nothing of its classes; they are taken to stand in FERPlus's order"]
-        return Predictor(engine, source, notes=(*notes, *more))
+        return Predictor(engine, source, notes=(*notes, *engine.notes, *more))
     if told.head != "classifier" or told.units != len(EMOTIONS):
         what = {"none": "no head"}.get(told.head, f"a {told.head} of {told.units}")
         raise BadInputError(
@@ -256,7 +256,7 @@ def _predictor(engine: Engine, source: Source, told: Provenance | None, more: tu
         notes.append(f"it was trained on images of {side} x {side}, and is shown such")
     if engine.takes.mean not in (PUBLISHED.mean, (0.0, 0.0, 0.0)):
         notes.append(f"the file asks for the mean {engine.takes.mean} instead of the published one, and is given it")
-    return Predictor(engine, source, told, (*notes, *told.notes, *more))
+    return Predictor(engine, source, told, tuple(dict.fromkeys((*notes, *told.notes, *engine.notes, *more))))
 
 
 #: The kinds of files, most particular first; the last takes what is left, and its reader says what is wrong with it.

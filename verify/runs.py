@@ -12,7 +12,7 @@ import numpy as np
 from convert.checkpoint import Arrays, Checkpoint, Provenance
 from ferplus_keras.networks.architecture import Architecture
 from ferplus_keras.networks.emotions import softmax
-from verify.metrics import Difference, difference, finite_or_none, without_number, worst
+from verify.metrics import Difference, difference, finite_or_none, worst
 from verify.pairing import Pairing
 
 #: Largest difference allowed, relative to the reference's largest magnitude. Float64 leaves 4 decimal digits above
@@ -46,7 +46,7 @@ class Side(Protocol):
         """The file's own way from pixels to input, where it is inside the file; the network is run without it."""
         ...
 
-    def runner(self, dtype: str) -> Callable[[np.ndarray, Observe], list[np.ndarray]]:
+    def runner(self, dtype: str) -> Callable[[np.ndarray, Observe], np.ndarray]:
         """A function that runs a batch, hands over each layer's output as it comes, and returns the model's own."""
         ...
 
@@ -142,7 +142,7 @@ def compare(
     run = side.runner(dtype)
     found = [_Found(reference) for reference in references]
     mine: list[np.ndarray] = []
-    returned: list[list[np.ndarray]] = []
+    returned: list[np.ndarray] = []
     for number, image in enumerate(batch, 1):  # one at a time: a batch's activations in float64 take gigabytes
         progress(f"{dtype}: image {number} of {len(batch)}, beside {' and '.join(each.name for each in references)}")
         for each in found:
@@ -207,15 +207,13 @@ class _Found:
             self.seconds += time.perf_counter() - start
 
 
-def _output(table: Architecture, ours: np.ndarray, returned: list[list[np.ndarray]]) -> Difference:
+def _output(table: Architecture, ours: np.ndarray, returned: list[np.ndarray]) -> Difference:
     """What the model returns against its own head's output: that itself, its softmax, or the features, pooled or not.
 
     Whether the head is the reference's is the logits' matter.
     """
     name = "what the model returns"
-    if len(returned[0]) != 1:
-        return without_number(name, f"{len(returned[0])} outputs where one is expected")
-    own = np.stack([each[0].reshape(-1) for each in returned])
+    own = np.stack([each.reshape(-1) for each in returned])
     candidates: list[Callable[[np.ndarray], np.ndarray]] = [lambda head: head]
     if table.head.kind == "classifier":
         candidates.append(softmax)

@@ -51,6 +51,12 @@ class Same:
         return self.tensors.passed or (bool(self.layers) and self.first_departure is None and self.maps_alike)
 
     @property
+    def notes(self) -> list[str]:
+        """What was noteworthy when they were read."""
+        read = ((self.a, self.one), (self.b, self.other))
+        return [f"{path.name}: {note}" for path, checkpoint in read for note in checkpoint.provenance.notes]
+
+    @property
     def maps_alike(self) -> bool:
         """Whether every layer that owns arrays is the same map of any input, not of the images alone."""
         return self.furthest_map is not None and self.furthest_map.relative <= self.tolerance
@@ -114,6 +120,7 @@ class Same:
             "tolerance": self.tolerance,
             "dtype": PRECISION,
             "images": self.images,
+            "notes": self.notes,
             "first_departure": departure.as_dict() if departure else None,
             "layers": [each.as_dict() for each in self.layers],
             "seconds": self.seconds,

@@ -23,7 +23,7 @@ def as_text(result: dict[str, Any]) -> str:
         lines += [f"{'':34}{each}" for each in rest]
     if len({run["backend"] for run in result["runs"]}) > 1:
         lines += ["", *(f"  {line}".rstrip() for line in _backends(result["runs"])), ""]
-    if not result["pairing"]["sure"] or set(result["pairing"]["by"]) != {"name"}:
+    if not result["pairing"]["plain"]:
         lines.append(f"  pairing: {result['pairing']['summary']}")
     for known in result["references"]:
         independent = "independent" if known["independent"] else "not independent"

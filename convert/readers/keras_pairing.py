@@ -14,7 +14,7 @@ from ferplus_keras.graph.keras_config import vggface_graph
 from ferplus_keras.graph.matcher import Match, match
 from ferplus_keras.graph.recognise import recognised
 from ferplus_keras.networks.architecture import BATCHNORM_EPSILON, Architecture
-from ferplus_keras.wording import counted
+from ferplus_keras.wording import counted, only_output
 
 #: A graph that has fewer of a network's layers than this is another network, unless the names of its arrays fit.
 LEAST_SHARED = 0.5
@@ -36,6 +36,8 @@ def by_graph(found: NamedArrays, *, dialect: bool) -> NamedArrays:
     said = str(departure) if departure else "" if len(owners) == len(table.parameters) else "some layers are used twice"
     if matched.preprocessed and not (found.provenance or {}).get("preprocessing_inside"):
         found.notes.append("its graph subtracts the published mean itself; what is made of it does not")
+    if matched.beside:
+        found.notes.append(only_output(matched.output, matched.beside))
     akin = len(owners) >= LEAST_SHARED * len(table.parameters)
     return replace(found, departure=said, akin=akin, preprocessed=matched.preprocessed)
 

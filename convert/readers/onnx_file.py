@@ -16,6 +16,7 @@ from ferplus_keras.graph.form import GraphError
 from ferplus_keras.graph.onnx_graph import onnx_graph
 from ferplus_keras.graph.recognise import recognised
 from ferplus_keras.networks.architecture import Architecture, BatchNorm, architecture, torch_name
+from ferplus_keras.wording import only_output
 
 FORMAT = "onnx"
 
@@ -47,6 +48,8 @@ class Paired:
     folded: list[str] = field(default_factory=list)  #: the batch normalisations that an exporter folded
     probabilities: bool = False
     preprocessed: bool = False  #: whether the published mean is taken off inside
+    output: str = ""  #: the file's name of the output that is the network's
+    beside: str = ""  #: what is said of further outputs
 
 
 def read_onnx(file: MappedFile) -> NamedArrays:
@@ -63,6 +66,8 @@ def read_onnx(file: MappedFile) -> NamedArrays:
             "Their statistics are gone: each became one that changes nothing (the same function; keep them "
             "frozen in training). torch.onnx.export keeps them with dynamo=False, do_constant_folding=False"
         )
+    if paired.beside:
+        notes.append(paired.beside)
     provenance = provenance_of(file.path, graph.metadata.get(PROVENANCE_KEY))
     if paired.preprocessed and not (isinstance(provenance, dict) and provenance.get("preprocessing_inside")):
         notes.append("its graph subtracts the published mean itself; what is made of it does not")
@@ -85,7 +90,11 @@ def paired_layers(graph: OnnxFile, file: MappedFile) -> Paired:
             f"{file.path} is an ONNX model ({graph.producer[:40] or 'of no stated origin'}), but not one of Albanie's "
             f"networks: {problem[:400]}."
         )
-    paired = Paired(table, probabilities=matched.probabilities, preprocessed=matched.preprocessed)
+    others = [name for name in graph.outputs if name != matched.output]
+    paired = Paired(
+        table, probabilities=matched.probabilities, preprocessed=matched.preprocessed, output=matched.output,
+        beside=only_output(matched.output, others) if others else "",
+    )  # fmt: skip
     for layer, key in matched.pairs.items():
         paired.outputs[layer] = key
         for role, array in found.graph.nodes[key].arrays.items():

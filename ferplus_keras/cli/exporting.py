@@ -106,7 +106,8 @@ def verify_outputs(options: argparse.Namespace) -> int:
     source = read_checkpoint(options.against)
     folder = Path(options.images) if options.images else None
     images = Images.of(options.n, seed=options.seed, folder=folder, size=source.provenance.side)
-    found = compare_outputs(open_engine(options.model), source, images)
+    engine = open_engine(options.model)
+    found = compare_outputs(engine, source, images)
     lines = (
         f"{Path(options.model).name} against {Path(options.against).name}, {found.origin}, run by {found.by}",
         "  the format has no layers with names, or takes bytes: the output alone is compared",
@@ -115,7 +116,8 @@ def verify_outputs(options: argparse.Namespace) -> int:
     wrong = f"{options.model} does not do what {options.against} does, or not as nearly as it should."
     return finish(
         options.json, {"model": str(options.model), "source": str(options.against)} | found.as_dict(), lines,
-        news=[f"the same output, {found.kind}, checked in {found.seconds:.0f} s"] * found.passed,
+        news=[f"note: {note}" for note in engine.notes]
+        + [f"the same output, {found.kind}, checked in {found.seconds:.0f} s"] * found.passed,
         failed=None if found.passed else wrong,
     )  # fmt: skip
 

@@ -159,7 +159,9 @@ def open_classifier(model: str, runtime: str | None = None) -> EmotionClassifier
     _need_keras_for(model)
     from ferplus_keras.predict.classifier import EmotionClassifier
 
-    return EmotionClassifier(model, runtime=runtime)
+    classifier = EmotionClassifier(model, runtime=runtime)
+    screen.notice(*(f"note: {note}" for note in classifier.engine.notes))
+    return classifier
 
 
 def _need_keras_for(model: str) -> None:

@@ -103,6 +103,7 @@ class Engine:
     numbers: str = "float32"  #: the coarsest that it computes with, of :data:`ROUNDING`
     batch: int = BATCH
     record: dict[str, Any] | None = None  #: what the file says of how it was made
+    notes: tuple[str, ...] = ()  #: what its user should know
     close: Callable[[], None] = lambda: None
 
     def run(self, pixels: np.ndarray) -> np.ndarray:

@@ -44,15 +44,15 @@ def open_keras(path: Path, card: Card = NO_CARD) -> Engine:
                 "give the whole model (model.save)."
             )
         if known is not None:
-            table, stored = known
-            arrays = {layer: {role: array.read() for role, array in roles.items()} for layer, roles in stored.items()}
+            stored = known.arrays.items()
+            arrays = {layer: {role: array.read() for role, array in roles.items()} for layer, roles in stored}
             side = told.side_for(*_input_sides(file))
         else:
             names, written_by, kind = [name for name, _, _ in file.config_layers], file.keras_version, file.kind
     imported_for(path)
     if known is None:
         return engine_of_model(told, load_model(path, kind, names, written_by))
-    return _engine_of_arrays(told, table, arrays, side)
+    return _engine_of_arrays(told, known.table, arrays, side, notes=known.notes)
 
 
 def open_shipped(path: Path) -> Engine:
@@ -74,12 +74,14 @@ def engine_of_shipped(found: Shipped) -> Engine:
     return _engine_of_arrays(told, found.table, arrays, found.size)
 
 
-def _engine_of_arrays(told: Told, table: Architecture, arrays: Arrays, side: int) -> Engine:
+def _engine_of_arrays(told: Told, table: Architecture, arrays: Arrays, side: int, **more: Any) -> Engine:
     from ferplus_keras.engines.forward import Forward
 
     with silent_stderr():
         forward = Forward(table, arrays)
-    return told.engine(running(), forward.logits, table.head.units, side=side, network=table.network, gives=LOGITS)
+    return told.engine(
+        running(), forward.logits, table.head.units, side=side, network=table.network, gives=LOGITS, **more
+    )
 
 
 def engine_of_model(told: Told, model: Any) -> Engine:
@@ -87,6 +89,8 @@ def engine_of_model(told: Told, model: Any) -> Engine:
 
     Raises :class:`BadInputError` when the model takes anything but square RGB images with the channels last.
     """
+    import keras
+
     shapes = [tuple(each.shape) for each in _asked(model, "inputs") or ()]
     if len(shapes) > 1:
         raise BadInputError(f"{told.path} takes {len(shapes)} inputs, and these networks take images alone.")
@@ -96,20 +100,27 @@ def engine_of_model(told: Told, model: Any) -> Engine:
     dtype = str(getattr(model.inputs[0], "dtype", "float32"))
     listed = isinstance(_asked(model, "input"), list)  # Keras warns at each batch that has another structure
 
-    def call(images: np.ndarray) -> np.ndarray:
-        found = model.predict_on_batch([images] if listed else images)
-        found = list(found.values()) if isinstance(found, dict) else found
-        return np.asarray(found[0] if isinstance(found, list | tuple) else found)
+    outputs = [(_named(each), tuple(each.shape)) for each in _asked(model, "outputs") or ()]
+    place, notes = told.output_of(outputs) if outputs else (0, ())
 
-    shape = list(model.outputs[0].shape) if model.outputs else []
+    def call(images: np.ndarray) -> np.ndarray:
+        return np.asarray(keras.tree.flatten(model.predict_on_batch([images] if listed else images))[place])
+
+    shape = outputs[place][1] if outputs else ()
     # Asked of what runs: a file of weights alone says nothing of a softmax, and its graph has one.
     softmax = any(getattr(getattr(layer, "activation", None), "__name__", "") == "softmax" for layer in model.layers)
     gives = (PROBABILITIES if softmax else LOGITS) if told.record else None
     return told.engine(
         running(), call, shape[-1] if len(shape) == 2 else None, side=side, gives=gives,
         fixed=shapes[0][0] or BATCH, channels_first=layout.first, order=layout.order,
-        dtype="uint8" if dtype == "uint8" else "float32",
+        dtype="uint8" if dtype == "uint8" else "float32", notes=notes,
     )  # fmt: skip
+
+
+def _named(output: Any) -> str:
+    """The layer that an output of a model comes from."""
+    operation = getattr(getattr(output, "_keras_history", None), "operation", None)
+    return str(getattr(operation, "name", output.name))
 
 
 def _refuse_vast(path: Path, model: Any, side: int) -> None:

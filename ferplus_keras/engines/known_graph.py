@@ -6,6 +6,7 @@ Anything else, down to one stride, is left to Keras itself.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import product
 
 from ferplus_keras.files.hdf5 import StoredArray
@@ -14,32 +15,41 @@ from ferplus_keras.graph.form import GraphError
 from ferplus_keras.graph.keras_config import all_layers, keras_graph
 from ferplus_keras.graph.recognise import recognised
 from ferplus_keras.networks.architecture import NETWORKS, NO_HEAD, Architecture, architecture, classifier
+from ferplus_keras.wording import only_output
 
 #: Our layer -> role -> array.
 Arrays = dict[str, dict[str, StoredArray]]
 
 
-def known_network(file: KerasFile) -> tuple[Architecture, Arrays] | None:
-    """The network that ``file`` holds with a classifier, and its arrays; None when it holds anything else."""
+@dataclass(frozen=True)
+class Known:
+    """One of these networks, and what its user should know of the file."""
+
+    table: Architecture
+    arrays: Arrays
+    notes: tuple[str, ...] = ()
+
+
+def known_network(file: KerasFile) -> Known | None:
+    """The network that ``file`` holds with a classifier; None when it holds anything else."""
     found = _by_names(file) if file.config is None else _by_graph(file)
     if found is None:
         return None
-    table, arrays = found
-    shapes = {layer: {role: array.shape for role, array in roles.items()} for layer, roles in arrays.items()}
-    return found if shapes == table.parameters else None
+    shapes = {layer: {role: array.shape for role, array in roles.items()} for layer, roles in found.arrays.items()}
+    return found if shapes == found.table.parameters else None
 
 
-def _by_names(file: KerasFile) -> tuple[Architecture, Arrays] | None:
+def _by_names(file: KerasFile) -> Known | None:
     """A file without a graph is told by its layers' names alone."""
     for network, folded in product(NETWORKS, (False, True)):
         if file.layers.keys() == architecture(network, NO_HEAD, folded=folded).parameters.keys() | {"classifier"}:
             bias = file.layers["classifier"].get("bias")
             if bias is not None and len(bias.shape) == 1 and bias.shape[0] > 0:
-                return architecture(network, classifier(bias.shape[0]), folded=folded), file.layers
+                return Known(architecture(network, classifier(bias.shape[0]), folded=folded), file.layers)
     return None
 
 
-def _by_graph(file: KerasFile) -> tuple[Architecture, Arrays] | None:
+def _by_graph(file: KerasFile) -> Known | None:
     if not all(_is_float32(config.get("dtype", "float32")) for _, _, config in all_layers(file.config)):
         return None
     try:
@@ -47,10 +57,10 @@ def _by_graph(file: KerasFile) -> tuple[Architecture, Arrays] | None:
     except GraphError:
         return None
     table, matched = recognised(graph)
-    one = len(graph.outputs) == 1 and graph.input_shape[2] == 3
-    if matched.departures or matched.preprocessed or not one or table.head.kind != "classifier":
+    if matched.departures or matched.preprocessed or graph.input_shape[2] != 3 or table.head.kind != "classifier":
         return None
-    return table, {layer: file.layers[matched.owner(layer)] for layer in table.parameters}
+    notes = (only_output(matched.output, matched.beside),) if matched.beside else ()
+    return Known(table, {layer: file.layers[matched.owner(layer)] for layer in table.parameters}, notes)
 
 
 def _is_float32(dtype: object) -> bool:

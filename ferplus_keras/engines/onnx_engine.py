@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ferplus_keras import PROVENANCE_KEY
+from ferplus_keras.engines.budget import Shape
 from ferplus_keras.engines.card import GRAY, NO_CARD, Card
 from ferplus_keras.engines.engine import BATCH, Engine, Run, telling_line
 from ferplus_keras.engines.interruptible import interruptible
@@ -16,8 +18,12 @@ from ferplus_keras.engines.openvino_engine import PRECISIONS, compiled
 from ferplus_keras.engines.record import Told
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
-from ferplus_keras.files.onnx_graph import read_graph
+from ferplus_keras.files.onnx_graph import OnnxFile, read_graph
 from ferplus_keras.files.provenance import provenance_of
+from ferplus_keras.graph.form import GraphError
+from ferplus_keras.graph.onnx_graph import onnx_graph
+from ferplus_keras.graph.recognise import recognised
+from ferplus_keras.wording import only_output
 
 #: TensorProto.DataType of an input: floats, or bytes where the preprocessing is inside.
 INPUTS = {1: "float32", 2: "uint8"}
@@ -41,7 +47,7 @@ def check_runtime(path: Path, runtime: str) -> None:
 
 
 def open_onnx(file: MappedFile, threads: int | None = None, card: Card = NO_CARD, runtime: str | None = None) -> Engine:
-    """The network in ``file``; what counts is its first output. ``runtime`` is one of :data:`RUNTIMES`.
+    """The network in ``file``. ``runtime`` is one of :data:`RUNTIMES`.
 
     Raises :class:`BadInputError` when the file is damaged, takes anything but images, or is not for us to run.
     """
@@ -59,10 +65,12 @@ def open_onnx(file: MappedFile, threads: int | None = None, card: Card = NO_CARD
         raise BadInputError(f"{path} takes {shape[0]} images at a time; 1 to {MAX_FIXED} can be given.")
     channels = 1 if layout.order == GRAY else 3
     image = (channels, side, side) if first else (side, side, channels)
-    output = check_graph(path, graph, (fixed or BATCH, *image))
+    shapes = check_graph(path, graph, (fixed or BATCH, *image))
+    place, notes = _output(told, graph, shapes)
+    output = shapes[place]
     known = {fixed or BATCH}
     opening = compiled if runtime in PRECISIONS else _session
-    run, by = interruptible(opening, file, (name, graph.outputs[0]), runtime or RUNTIMES[0], threads)
+    run, by = interruptible(opening, file, (name, graph.outputs[place]), runtime or RUNTIMES[0], threads)
 
     def call(batch: np.ndarray) -> np.ndarray:
         if len(batch) not in known:  # what a graph makes of one image need not be a part of what it makes of two
@@ -70,14 +78,25 @@ def open_onnx(file: MappedFile, threads: int | None = None, card: Card = NO_CARD
             known.add(len(batch))
         return run(batch)
 
-    if len(graph.outputs) > 1:  # the record does not say which of them it means
+    if notes:  # the record does not say which of them it means
         told = replace(told, gives=None)
     numbers = "bfloat16" if runtime == "openvino-bf16" else "float32"
     numbers = "int8" if any(node.kind == "QuantizeLinear" for node in graph.nodes) else numbers
     return told.engine(
         by, call, output[1] if len(output) == 2 else None, side=side, fixed=fixed, channels_first=first,
-        order=layout.order, dtype=INPUTS[kind], numbers=numbers,
+        order=layout.order, dtype=INPUTS[kind], numbers=numbers, notes=notes,
     )  # fmt: skip
+
+
+def _output(told: Told, graph: OnnxFile, shapes: list[Shape]) -> tuple[int, tuple[str, ...]]:
+    """Which output is the classes, by what one of these networks computes, else by its size; and what is said of it."""
+    if len(shapes) > 1:
+        with suppress(GraphError):
+            _, matched = recognised(onnx_graph(graph).graph)
+            if matched.departure is None:
+                others = [name for name in graph.outputs if name != matched.output]
+                return graph.outputs.index(matched.output), (only_output(matched.output, others),)
+    return told.output_of(list(zip(graph.outputs, shapes, strict=True)))
 
 
 def _session(file: MappedFile, ends: tuple[str, str], _runtime: str, threads: int | None) -> tuple[Run, str]:

@@ -22,8 +22,8 @@ from ferplus_keras.wording import counted
 MAX_VALUES = 64
 
 
-def check_graph(path: Path, graph: OnnxFile, images: Shape) -> Shape:
-    """Follow ``images``, the shape of the input, through ``graph``; the shape of its first output.
+def check_graph(path: Path, graph: OnnxFile, images: Shape) -> list[Shape]:
+    """Follow ``images``, the shape of the input, through ``graph``; the shapes of its outputs.
 
     Raises :class:`BadInputError` saying what is refused.
     """
@@ -47,9 +47,9 @@ def check_graph(path: Path, graph: OnnxFile, images: Shape) -> Shape:
             uses[name] -= 1
             if not uses[name] and name in known and name not in graph.tensors:
                 budget.gone(known.pop(name).shape)
-    if graph.outputs[0] not in known:
-        raise BadInputError(f"{path} is not run: nothing in it makes its output {_shown(graph.outputs[0])}.")
-    return known[graph.outputs[0]].shape
+    if lost := [name for name in graph.outputs if name not in known]:
+        raise BadInputError(f"{path} is not run: nothing in it makes its output {_shown(lost[0])}.")
+    return [known[name].shape for name in graph.outputs]
 
 
 def _follow(node: OnnxNode, graph: OnnxFile, known: dict[str, Sized], budget: Budget) -> None:

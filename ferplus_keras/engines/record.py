@@ -16,6 +16,7 @@ from ferplus_keras.engines.engine import LOGITS, PROBABILITIES, Engine, Run, Tak
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.networks.preprocessing import PUBLISHED, trained_side
+from ferplus_keras.wording import counted, only_output, printable
 
 Record = dict[str, Any]
 
@@ -110,6 +111,30 @@ class Told:
             raise BadInputError(f"{self.path} takes {shown[:200]}{f' ({kind})' if kind else ''}, and {wanted}.")
         return found
 
+    def output_of(self, outputs: Sequence[tuple[str, Sequence[int | None] | None]]) -> tuple[int, tuple[str, ...]]:
+        """Which of a network's ``outputs`` (name, shape) is its classes, and what is to be said of the others.
+
+        The only one is what it is. Raises :class:`BadInputError` when none of several has as many numbers for an image
+        as there are classes, or more than one has.
+        """
+        if len(outputs) == 1:
+            return 0, ()
+        wanted = len(self.labels or EMOTIONS)
+        numbers = [_numbers(shape) for _, shape in outputs]
+        if numbers.count(wanted) != 1:
+            listed = ", ".join(
+                f"{name} ({counted(many, 'number') if many else 'of no known size'})"
+                for (name, _), many in zip(outputs, numbers, strict=True)
+            )
+            raise BadInputError(
+                printable(f"{self.path} has {len(outputs)} outputs, {listed[:400]}, of which ")
+                + f"{'none is' if wanted not in numbers else 'more than one could be'} its {wanted} classes. Save it "
+                "with the classes as its only output."
+            )
+        place = numbers.index(wanted)
+        names = [name for name, _ in outputs]
+        return place, (only_output(names.pop(place), names),)
+
     def engine(
         self,
         by: str,
@@ -135,6 +160,12 @@ class Told:
             self.path, by, call, Takes(side, self.mean, **takes), gives or self.gives, labels, classes,
             network or str(record.get("network") or ""), standin, record=self.record, **more,
         )  # fmt: skip
+
+
+def _numbers(shape: Sequence[int | None] | None) -> int:
+    """For each image, of an output; 0 where that is not known."""
+    extents = [each or 0 for each in shape[1:]] if shape else []  # TensorFlow Lite has -1 for any
+    return math.prod(extents) if extents and min(extents) > 0 else 0
 
 
 def _labels(labels: Any) -> tuple[str, ...] | None:

@@ -35,7 +35,7 @@ ARITHMETIC = {
 #: and how TensorFlow reads and writes these: never on the way from images to probabilities.
 SAVING = {
     "AssignVariableOp", "MergeV2Checkpoints", "RestoreV2", "SaveV2", "Select", "ShardedFilename",
-    "StaticRegexFullMatch", "StringJoin",
+    "StaticRegexFullMatch", "StringJoin", "VarIsInitializedOp",
 }  # fmt: skip
 
 #: TensorFlow writes a graph of these networks, without the numbers, in less than 2 MB; a record in some thousands.
@@ -59,7 +59,8 @@ def open_saved_model(path: Path, card: Card = NO_CARD) -> Engine:
             loaded = tf.saved_model.load(str(path))  # kept below: what the signature computes with hangs on it
         serve = loaded.signatures["serving_default"]
         ((name, spec),) = serve.structured_input_signature[1].items()
-        (output,) = serve.structured_outputs
+        outputs = {key: each.shape.as_list() if each.shape.rank else None for key, each in
+                   sorted(serve.structured_outputs.items())}  # fmt: skip
         shape = [None if each is None else int(each) for each in spec.shape]
     except MemoryError:
         raise
@@ -69,17 +70,20 @@ def open_saved_model(path: Path, card: Card = NO_CARD) -> Engine:
         ) from None
     _refuse(path, serve.graph.as_graph_def(), ARITHMETIC)
     layout = told.layout(shape)
+    place, notes = told.output_of(list(outputs.items()))
+    output = list(outputs)[place]
 
     def call(batch: np.ndarray, _kept: Any = loaded) -> np.ndarray:
         found: np.ndarray = serve(**{name: tf.constant(batch)})[output].numpy()
         return found
 
-    classes = serve.structured_outputs[output].shape
+    classes = outputs[output] or []
     return told.engine(
         f"TensorFlow {tf.__version__}, the signature serving_default", call,
-        classes[-1] if classes.rank == 2 else None, side=told.side_for(*layout.extents), fixed=shape[0],
+        classes[-1] if len(classes) == 2 else None, side=told.side_for(*layout.extents), fixed=shape[0],
         channels_first=layout.first, order=layout.order,
         dtype="uint8" if spec.dtype == tf.uint8 else "float32", batch=8,
+        notes=notes,
     )  # fmt: skip
 
 

@@ -40,7 +40,7 @@ INPUTS = ("float32", "uint8", "int8", "int16")
 
 
 def open_tflite(file: MappedFile, threads: int | None = None, card: Card = NO_CARD) -> Engine:
-    """The network in ``file``; what counts is its first output.
+    """The network in ``file``.
 
     Raises :class:`BadInputError` when the file is damaged, takes anything but images, or is not for us to run.
     """
@@ -48,17 +48,20 @@ def open_tflite(file: MappedFile, threads: int | None = None, card: Card = NO_CA
     model = read_tflite(file, PROVENANCE_KEY)
     check_model(path, model)
     told = Told.of(path, provenance_of(path, model.texts.get(PROVENANCE_KEY)), card)
-    taken, given = model.tensors[model.inputs[0]], model.tensors[model.outputs[0]]
+    taken, given = model.tensors[model.inputs[0]], [model.tensors[each] for each in model.outputs]
+    place, notes = told.output_of([(f"number {at}", each.signature) for at, each in enumerate(given, 1)])
+    signature = given[place].signature
     shape = [None if each < 0 else each for each in taken.signature]
     layout = told.layout(shape if taken.dtype in INPUTS else None, taken.dtype)
     process = LiteProcess(path, threads or os.cpu_count())
+    process.output = place
     dtypes = {each.dtype for each in model.tensors if each.constant}
     return told.engine(
-        process.by, process.run, given.signature[-1] if given.signature and given.signature[-1] > 0 else None,
+        process.by, process.run, signature[-1] if signature and signature[-1] > 0 else None,
         side=told.side_for(*layout.extents), fixed=shape[0], channels_first=layout.first, order=layout.order,
         dtype="uint8" if taken.dtype == "uint8" and not process.quantized else "float32",
         numbers="int8" if "int8" in dtypes else "float16" if "float16" in dtypes else "float32",
-        batch=8, close=process.end,
+        batch=8, close=process.end, notes=notes,
     )  # fmt: skip
 
 
@@ -83,19 +86,28 @@ class LiteProcess:
         self.process = process
         self.end = weakref.finalize(self, _end, process)
         told, _ = self._answer(START)
+        self.output = 0  #: which one is given
         self.by: str = told["by"]
         self.quantized: bool = told["quantized"]
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """What the network gives for a batch, dequantised."""
-        assert self.process.stdin is not None
-        try:
-            send(self.process.stdin, images)  # type: ignore[arg-type]
-        except (OSError, ValueError):  # it is gone, or was ended
-            raise self._ended() from None
-        _, found = self._answer(RUN + EACH * len(images))
+        _, found = self._asked(images)
         assert found is not None
         return found
+
+    def outputs(self, images: np.ndarray) -> list[tuple[str, list[int | None]]]:
+        """What it gives for a batch: a name and the shape of each."""
+        shapes = self._asked(images)[0]["outputs"]
+        return [(f"number {at}", shape) for at, shape in enumerate(shapes, 1)]
+
+    def _asked(self, images: np.ndarray) -> tuple[dict[str, Any], np.ndarray | None]:
+        assert self.process.stdin is not None
+        try:
+            send(self.process.stdin, images, output=self.output)  # type: ignore[arg-type]
+        except (OSError, ValueError):  # it is gone, or was ended
+            raise self._ended() from None
+        return self._answer(RUN + EACH * len(images))
 
     def _answer(self, seconds: float) -> tuple[dict[str, Any], np.ndarray | None]:
         """What it says next, waited for no longer than that."""

@@ -2,8 +2,9 @@
 
 A TorchScript file is a program, and any further argument says that the file is one.
 
-Batches come on standard input, answers go out: each is a line of JSON and, where the line has a shape, the bytes of a
-float32 or uint8 array behind it. The first line that goes out says that the file is open.
+Batches come on standard input, with the number of the output that is wanted, and answers go out: each is a line of JSON
+and, where the line has a shape, the bytes of a float32 or uint8 array behind it. The first line that goes out says that
+the file is open.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -34,11 +36,11 @@ def main(path: str, threads: int, script: bool = False) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             interpreter = interpreter_class(model_path=path, num_threads=threads or None)
-        taken, given = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+        taken, gives = interpreter.get_input_details()[0], interpreter.get_output_details()
         send(out, by=by, quantized=bool(taken["quantization"][0]))
         size = 0
         while True:
-            _, batch = receive(sys.stdin.buffer)
+            asked, batch = receive(sys.stdin.buffer)
             if batch is None:  # there is no more to come
                 return
             if len(batch) != size:
@@ -48,6 +50,7 @@ def main(path: str, threads: int, script: bool = False) -> None:
                 size = len(batch)
             interpreter.set_tensor(taken["index"], quantized(batch, taken))
             interpreter.invoke()
+            given = gives[asked["output"]]
             send(out, dequantized(np.array(interpreter.get_tensor(given["index"])), given))
     except MemoryError:
         send(out, short=True)
@@ -65,10 +68,21 @@ def _torchscript(path: str, threads: int, out: BinaryIO) -> None:
     module = torch.jit.load(path, map_location="cpu").eval()  # type: ignore[no-untyped-call]
     send(out, by=f"PyTorch {torch.__version__}, TorchScript", quantized=False)
     with torch.inference_mode():
-        while (batch := receive(sys.stdin.buffer)[1]) is not None:
-            found = module(torch.from_numpy(batch))
-            found = found[0] if isinstance(found, list | tuple) else found
-            send(out, found.float().numpy())
+        while True:
+            asked, batch = receive(sys.stdin.buffer)
+            if batch is None:
+                return
+            found = list(_tensors(module(torch.from_numpy(batch))))
+            send(out, found[asked["output"]].float().numpy(), outputs=[list(each.shape) for each in found])
+
+
+def _tensors(value: Any) -> Iterator[Any]:
+    """Every tensor in what a network returned, whatever it is wrapped in."""
+    if isinstance(value, list | tuple | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(item)
+    elif hasattr(value, "shape"):
+        yield value
 
 
 def quantized(batch: np.ndarray, detail: dict[str, Any]) -> np.ndarray:

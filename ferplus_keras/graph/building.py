@@ -56,10 +56,13 @@ class Builder:
         self.graph = Graph()
         self.values: dict[str, Value] = {}
 
-    def finish(self, outputs: Iterable[str]) -> Graph:
-        """The graph up to ``outputs``, without what none of them depends on."""
+    def finish(self, outputs: Iterable[str], names: Iterable[str] = ()) -> Graph:
+        """The graph up to ``outputs``, without what none of them depends on; they are called after their nodes where
+        they have no ``names`` of their own.
+        """
         graph = self.graph
         graph.outputs = tuple(self._solid(key).node for key in outputs)
+        graph.names = tuple(names) or tuple(graph.nodes[key].name for key in graph.outputs)
         needed = set(graph.outputs)
         for key in reversed(list(graph.nodes)):
             if key in needed:

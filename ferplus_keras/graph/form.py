@@ -72,6 +72,7 @@ class Graph:
     nodes: dict[str, Node] = field(default_factory=dict)
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()  #: what the file calls its outputs
     input_shape: tuple[int | None, int | None, int | None] = (None, None, None)  #: height, width, channels
 
     @cached_property

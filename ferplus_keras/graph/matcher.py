@@ -63,6 +63,18 @@ class Match:
     left_over: list[str] = field(default_factory=list)  #: keys of their nodes that are none of ours
     preprocessed: bool = False  #: whether theirs takes the published mean off by itself
     probabilities: bool = False  #: whether a softmax ends theirs
+    place: int = 0  #: of the output that is ours among theirs
+
+    @property
+    def output(self) -> str:
+        """What the file calls the output that is ours."""
+        return self.theirs.names[self.place]
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """What it calls those that yield something else."""
+        ours, named = self.theirs.outputs[self.place], dict(zip(self.theirs.names, self.theirs.outputs))  # noqa: B905
+        return tuple(name for name, key in named.items() if key != ours)
 
     @property
     def departure(self) -> Departure | None:
@@ -213,9 +225,13 @@ class _Walk:
         for key in left[:1]:
             node = self.theirs.nodes[key]
             said = f"{node}, has no place in these networks: it takes {self._names(node.inputs) or 'no input'}"
+            if len(self.theirs.outputs) > 1:
+                said += f"; the outputs are {' and '.join(self.theirs.names)}"
             self._depart(node.name, "", str(node), "", said, "behind" if key in self._after(end) else "within")
-        if not left and end not in self.theirs.outputs:
-            names = self._names(self.theirs.outputs)
+        if end in self.theirs.outputs:
+            self.result.place = self.theirs.outputs.index(end)
+        elif not left:
+            names = " and ".join(self.theirs.names)
             self._depart(last, "output", names, last, f"its output is {names}, and {last} in these networks", "behind")
 
     def _after(self, end: str) -> set[str]:

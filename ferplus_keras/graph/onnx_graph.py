@@ -49,7 +49,7 @@ def onnx_graph(file: OnnxFile) -> OnnxGraph:
     for name in outputs:
         if walk.axes[name][:1] != ("n",):
             raise GraphError(f"its output {name[:80]} has a column, not a row, for each image")
-    walk.result.graph = walk.builder.finish(outputs)
+    walk.result.graph = walk.builder.finish(outputs, outputs)
     return walk.result
 
 

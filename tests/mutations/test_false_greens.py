@@ -18,7 +18,9 @@ from tests.conftest import run_ferplus
 from tests.mutations.test_parity_mutations import damaged
 from tests.verify.handmade import port
 from verify.parity import Parity, check_parity
+from verify.predictors import open_predictor
 from verify.result import as_result
+from verify.same import check_same
 from verify.text import as_text
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -34,7 +36,6 @@ ENDS: dict[str, Callable[[Any, Any], Any]] = {
     "a sigmoid in place of the softmax": lambda logits, _: keras.layers.Activation("sigmoid")(logits),
     "the logits' negative": lambda logits, _: keras.layers.Rescaling(-1.0)(logits),
     "another classifier behind it": lambda _, probabilities: keras.layers.Dense(3, activation="softmax")(probabilities),
-    "two outputs": lambda logits, probabilities: [logits, probabilities],
 }
 
 #: The others are run by `make test-all` only.
@@ -57,6 +58,21 @@ def test_what_the_model_returns_is_held_against_what_it_should(
     data = as_result(result, standin_pth, "")
     assert not data["passed"]
     assert "the model returns something else than its head yields" in as_text(data)
+
+
+@ONE
+def test_of_several_outputs_the_classes_are_held_against_the_source_and_that_is_said(
+    standin_h5: Path, standin_pth: Path, tmp_path: Path
+) -> None:
+    model = keras.models.load_model(standin_h5, compile=False)
+    features = model.get_layer("pool5_7x7_s1").output
+    path = tmp_path / "more-standin.keras"
+    keras.Model(model.inputs, [features, model.output]).save(path)
+    result = checked(path, standin_pth)
+    said = "of its 2 outputs only prob is used, not pool5_7x7_s1"
+    assert result.passed and said in as_text(as_result(result, standin_pth, ""))
+    assert said in read_checkpoint(path).provenance.notes and said in open_predictor(path).notes
+    assert check_same(path, standin_h5).notes == [f"{path.name}: {said}"]
 
 
 @ONE

@@ -128,13 +128,21 @@ def test_the_class_that_fits_is_taken_and_the_logits_among_what_it_returns(
     assert reference.title == "PyTorch, Net of code.py"
     found = reference.run(np.zeros((1, 224, 224, 3)))
     np.testing.assert_array_equal(found["classifier"], np.arange(8.0)[None, None, None])
+    assert ("returns 1 x 2048 and 1 x 8, of which the 8 numbers" in reference.note) == ("features" in returned)
 
 
-def test_a_forward_without_logits_is_no_verdict_on_the_geometry(seeded_pth: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [("features, features.sum()", "1 x 2048 and a single number, of which none"),
+     ("logits, logits[:, [1, 0, 2, 3, 4, 5, 6, 7]]", "1 x 8 and 1 x 8, of which more than one")],
+)  # fmt: skip
+def test_a_forward_without_logits_is_no_verdict_on_the_geometry(
+    returned: str, told: str, seeded_pth: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "code.py"
-    path.write_text(HOLLOW.replace("{returned}", "features, features.sum()"))
+    path.write_text(HOLLOW.replace("{returned}", returned))
     reference = UserCodeReference(read_checkpoint(seeded_pth), "float32", path)
-    with pytest.raises(BadInputError, match=r"returns 1 x 2048, a single number, of which none is 8 numbers an image"):
+    with pytest.raises(BadInputError, match=f"returns {told} is 8 numbers an image"):
         reference.run(np.zeros((1, 224, 224, 3)))
 
 

@@ -24,6 +24,8 @@ from ferplus_keras.files.opening import is_file
 from ferplus_keras.networks.emotions import softmax
 from verify.references.torch_reference import as_torch, load_strictly
 
+NOTE = "written by its author, not by this project; it shares only the checkpoint's tensors"
+
 #: What authors call the number of classes.
 CLASSES = ("num_classes", "n_classes", "nb_classes", "classes")
 
@@ -47,7 +49,7 @@ class UserCodeReference:
         self.names = set(checkpoint.architecture.by_name)
         made, self.module = _network(path, checkpoint)
         self.title = f"PyTorch, {made} of {path.name}"
-        self.note = "written by its author, not by this project; it shares only the checkpoint's tensors"
+        self.note = NOTE
         self.module = self.module.to(getattr(torch, dtype)).eval()
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -84,25 +86,29 @@ class UserCodeReference:
     def _logits(self, returned: list[Any], head: np.ndarray | None, images: int) -> np.ndarray:
         """The logits among what the network returned, told by their number; ``head`` is what its own head put out.
 
-        Raises :class:`BadInputError` where nothing that it returned can be the logits.
+        Raises :class:`BadInputError` where nothing that it returned can be the logits, or several things can.
         """
         arrays = [np.array(each.detach().numpy()) for each in returned]
         if not self.numbers:  # without a head: the feature map
             fitting = [each.transpose(0, 2, 3, 1) for each in arrays if each.ndim == 4]
         else:
             fitting = [each.reshape(images, 1, 1, -1) for each in arrays if each.size == images * self.numbers]
-        if not fitting:
-            shapes = ", ".join(by(each.shape) for each in arrays) or "no tensor"
-            wanted = f"{self.numbers} numbers an image" if self.numbers else "a feature map"
-            raise BadInputError(
-                f"The reference code of {self.title} returns {shapes}, of which none is {wanted}. Let its forward "
-                "return the logits, alone or among others."
-            )
-        if head is not None and head.shape == fitting[0].shape:  # logits, probabilities, or both in any order
+        shapes = " and ".join(by(each.shape) for each in arrays) or "no tensor"
+        wanted = f"{self.numbers} numbers an image" if self.numbers else "a feature map"
+        if len(arrays) > 1:
+            self.note = f"{NOTE}; it returns {shapes}, of which the {wanted} are taken"
+        if head is not None and fitting and head.shape == fitting[0].shape:
+            # logits, probabilities, or both in any order
             if any(np.array_equal(each, head) for each in fitting):
                 return head
             if any(np.allclose(each, softmax(head), rtol=1e-5, atol=0) for each in fitting):
                 return head
+        if len(fitting) != 1:
+            which = "more than one" if fitting else "none"
+            raise BadInputError(
+                f"The reference code of {self.title} returns {shapes}, of which {which} is {wanted}. Let its forward "
+                "return the logits, alone or among others."
+            )
         return fitting[0]
 
 

@@ -52,7 +52,7 @@ def parity_page(result: Result) -> Page:
         ),
         Section("figures", "Every figure", _figures(result), "Click a heading to sort; errors sort worst first."),
     ]  # fmt: skip
-    if set(result["pairing"]["by"]) != {"name"} or not result["pairing"]["sure"]:
+    if not result["pairing"]["plain"]:
         lead = "The file is not one of ours. Its layers were found by their places in the graph, or by their names."
         sections.insert(2, Section("pairing", "Which layer is which", _pairing(result), lead))
     if not result["passed"]:

@@ -90,7 +90,7 @@ def summary(result: Result) -> str:
             for level in result["levels"]
         ],
     )  # fmt: skip
-    if set(result["pairing"]["by"]) != {"name"} or not result["pairing"]["sure"]:
+    if not result["pairing"]["plain"]:
         lines += ["", f"Layers of the model: {text(result['pairing']['summary'])}."]
     lines += ["", "## References", ""]
     lines += [

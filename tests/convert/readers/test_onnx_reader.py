@@ -158,7 +158,12 @@ def flattened_kernel(model: onnx.ModelProto) -> None:
     node(model, "classifier").input[1] = "flat"
 
 
-WRITTEN_OTHERWISE = [viewed, averaged_in_two_steps, multiplied_and_added, flattened_kernel]
+def features_first(model: onnx.ModelProto) -> None:
+    """The pooled features as a further output."""
+    model.graph.output.insert(0, helper.make_tensor_value_info("pool5_7x7_s1", TensorProto.FLOAT, None))
+
+
+WRITTEN_OTHERWISE = [features_first, viewed, averaged_in_two_steps, multiplied_and_added, flattened_kernel]
 
 
 @pytest.mark.parametrize("change", WRITTEN_OTHERWISE, ids=lambda change: change.__name__)
@@ -171,6 +176,8 @@ def test_what_is_written_in_another_way_reads_bit_for_bit(
     (tmp_path / "x.onnx").write_bytes(model.SerializeToString())
     found = read_checkpoint(tmp_path / "x.onnx")
     assert found.architecture.head == FERPLUS_HEAD and found.provenance.output == "probabilities"
+    beside = ["of its 2 outputs only prob is used, not pool5_7x7_s1"] if change is features_first else []
+    assert [note for note in found.provenance.notes if "outputs" in note] == beside
     for role, array in seeded_checkpoint("resnet50").arrays["classifier"].items():
         np.testing.assert_array_equal(found.arrays["classifier"][role], array)
 

@@ -65,6 +65,20 @@ def test_our_own_graphs_pass(network: str, head: Head, dropout: float) -> None:
         assert held(model, table).probabilities == (activation == "softmax" and head.kind == "classifier")
 
 
+@BOTH_STYLES
+@pytest.mark.parametrize(
+    ("beside", "names"),
+    [(["pool5_7x7_s1"], ("pool5_7x7_s1",)), (["prob"], ()), (["classifier", "conv4_1"], ("classifier", "conv4_1"))],
+    ids=str,
+)
+def test_further_outputs_are_named(style: str, beside: list[str], names: tuple[str, ...], saved: Any) -> None:
+    model = copy.deepcopy(saved[style])
+    model["config"]["output_layers"] = [[each, 0, 0] for each in [*beside, "prob"]]
+    found = held(model, RESNET)
+    assert not found.departures and (found.output, found.beside) == ("prob", names)
+    assert found.theirs.outputs[found.place] == "prob"
+
+
 @pytest.mark.parametrize("side", [32, 33, 64, 224])
 @pytest.mark.parametrize("folded", [False, True])
 def test_a_network_for_images_of_another_size_passes(network: str, folded: bool, side: int) -> None:

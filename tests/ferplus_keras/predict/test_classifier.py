@@ -101,7 +101,7 @@ def test_what_cannot_be_read_is_named(onnx: EmotionClassifier, tmp_path: Path) -
 def test_our_files_are_known(standin: dict[str, Path], format: str) -> None:
     with open_keras_file(standin[format]) as file:
         known = known_network(file)
-    assert known is not None and known[0].network == "resnet50"
+    assert known is not None and known.table.network == "resnet50"
 
 
 def test_a_folded_file_is_known_and_says_the_same(
@@ -113,7 +113,7 @@ def test_a_folded_file_is_known_and_says_the_same(
     convert(standin["h5"], [path], folded=True)
     with open_keras_file(path) as file:
         known = known_network(file)
-    assert known is not None and "conv1_7x7_s2_bn" not in known[0].parameters
+    assert known is not None and "conv1_7x7_s2_bn" not in known.table.parameters
     face = drawing(3)
     found = EmotionClassifier(path).predict(face).probabilities
     assert found == pytest.approx(classifier.predict(face).probabilities, abs=1e-5)

@@ -46,8 +46,8 @@ def made_up(
         "references": [{"name": "PyTorch, this project's module", "independent": False, "note": "ours"}],
         "tensors": {"passed": True, "summary": "267 arrays, equal bit for bit", "compared": 267, "different": 0,
                     "missing": 0, "extra": 0, "largest_ulps": 0},
-        "pairing": {"summary": "all 174 layers by name", "sure": True, "by": {"name": 174}, "guessed": [],
-                    "unpaired": [], "left_over": [], "names": {}},
+        "pairing": {"summary": "all 174 layers by name", "sure": True, "plain": True, "by": {"name": 174},
+                    "guessed": [], "unpaired": [], "left_over": [], "names": {}},
         "preprocessing": {"passed": True, "summary": "RGB", "arithmetic": 9.6e-06},
         "runs": [run.as_dict(table) | {"backend": backend} for run in runs],
         "diagnosis": None,
@@ -104,7 +104,7 @@ def of_other_hands(fault: str | None = None) -> Result:
     names = {each["layer"]: f"conv2d_{index}" for index, each in enumerate(result["runs"][0]["layers"])}
     result["pairing"] = {
         "summary": "174 of 174 layers were paired: 173 by structure, 1 by order; 1 of these are guesses, the first "
-        "conv4_3_3x3", "sure": False, "by": {"structure": 173, "order": 1}, "guessed": ["conv4_3_3x3"],
+        "conv4_3_3x3", "sure": False, "plain": False, "by": {"structure": 173, "order": 1}, "guessed": ["conv4_3_3x3"],
         "unpaired": [], "left_over": ["dense_7"], "names": names,
     }  # fmt: skip
     return result
