@@ -1,6 +1,6 @@
 """What a file may cost before it is known to be one of these networks.
 
-A network has at most 267 arrays and 104 MB of float32 (170 MB with VGGFace2's 8631 identities), and its numbers hardly
+A network has at most 331 arrays and 104 MB of float32 (175 MB with VGGFace2's 8631 identities), and its numbers hardly
 compress. So a reader may make of a file as many bytes as it has, and those of one network besides, and no more: what
 unfolds to more is a bomb. Sizes are held against this when they are declared, and again while they are read.
 """
