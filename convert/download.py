@@ -164,7 +164,7 @@ def _answer(part: Part, timeout: float) -> HTTPResponse:
 
 def _request(part: Part, timeout: float) -> HTTPResponse:
     if urllib.parse.urlsplit(part.url).scheme not in WEB:
-        raise ValueError("it is no web address")
+        raise ValueError("it is not a web address")
     headers = {"User-Agent": f"ferplus-keras/{__version__}", "Accept-Encoding": "identity"}
     if part.size:
         headers |= {"Range": f"bytes={part.size}-", "If-Range": part.validator}

@@ -94,7 +94,7 @@ def diagnose(case: Case, only: Collection[str] | None = None) -> Diagnosis:
         left = _left_by(fault, case, parts)
         if left <= UNEXPLAINED:
             both = "these faults explain" if "-and-" in fault.word else "this fault explains"
-            evidence = f"acted out in float64, {both} all but {left:.0e} of the difference"
+            evidence = f"simulated in float64, {both} all but {left:.0e} of the difference"
             return Diagnosis(case.layer.name, fault.word, fault.cause, "certain", tried, evidence)
     return _unknown(case, tried)
 
@@ -123,7 +123,7 @@ def _unknown(case: Case, tried: int) -> Diagnosis:
     name = case.layer.name
     if case.expected.shape != case.actual.shape:
         ours, right = (by(each.shape[1:]) for each in (case.actual, case.expected))
-        cause = f"{name} yields {ours} where {right} is right"
+        cause = f"{name} returns {ours} instead of {right}"
         return Diagnosis(name, "shape", cause, "likely", tried, "no known fault gives that shape with these numbers")
     different = [role.replace("_", " ") for role in case.reference.get(name, {}) if not case.same(role)]
     channels = np.abs(case.actual - case.expected).max(axis=(0, 1, 2)) > 0
@@ -131,7 +131,7 @@ def _unknown(case: Case, tried: int) -> Diagnosis:
     if different:
         cause = f"the {' and '.join(different)} of {name} in the model are not the checkpoint's"
         return Diagnosis(name, "other-numbers", cause, "likely", tried, f"no known fault explains them; {where}")
-    cause = f"{name} has the checkpoint's numbers and computes something else"
+    cause = f"{name} has the checkpoint's numbers but computes something else"
     return Diagnosis(name, "unknown", cause, "unknown", tried, f"no known fault explains it; {where}")
 
 
@@ -152,7 +152,7 @@ def _half_loaded(case: Case) -> Diagnosis | None:
         return None
     cause = (
         f"{len(fresh)} of {norms} BatchNorm layers hold a fresh layer's numbers (gamma 1, mean 0, variance 1): the "
-        "weights were never loaded, or by-name loading matched nothing and said nothing"
+        "weights were never loaded, or loading by name silently matched nothing"
     )
     return Diagnosis(case.layer.name, "half-loaded", cause, "certain", 0, f"the first of them is {fresh[0]}")
 
@@ -168,7 +168,7 @@ def _other_weights(case: Case, tried: int) -> Diagnosis | None:
     if len(kernels) < 3 or strange < 0.9 * len(kernels):
         return None
     cause = (
-        "these are other weights altogether: the model has the network's layers, and nearly none of its kernels has "
+        "these are other weights altogether: the model has the network's layers, and hardly any of its kernels has "
         "anything in common with the checkpoint's"
     )
     evidence = f"{strange} of {len(kernels)} kernels are unlike; was the model made from another checkpoint?"

@@ -118,7 +118,7 @@ class ExportResult:
     @staticmethod
     def _layers_sentence(layers: Parity) -> str:
         if layers.diagnosis:
-            return f"the layers part at {layers.diagnosis.layer}: {layers.diagnosis.cause}"
+            return f"the layers first differ at {layers.diagnosis.layer}: {layers.diagnosis.cause}"
         furthest = "; ".join(f"{run.dtype} off by {run.worst_layer.relative:.1e} at worst" for run in layers.runs)
         return f"{len(layers.runs[0].layers)} layers: {furthest}; numbers: {layers.tensors.summary.split('; ')[0]}"
 
@@ -200,7 +200,7 @@ def export_checked(
                 checkpoint, recipe, temporary, calibration=calibration.pixels if calibration else None, quiet=quiet
             )
             export_seconds = time.perf_counter() - began
-            progress(f"{path.name}: exported in {export_seconds:.0f} s; holding it against {source.name}")
+            progress(f"{path.name}: exported in {export_seconds:.0f} s; comparing it with {source.name}")
             outputs = _compared(temporary, checkpoint, chosen, checks.max_changed)
             outcome = ExportResult(source, path, recipe, written, outputs, export_seconds=export_seconds)
             outcome.calibration = calibration.origin if calibration else ""

@@ -188,11 +188,11 @@ def _of_stride(layer: arch.Conv) -> Fault:
     if layer.name.endswith("_1x1_reduce") and layer.stride == 2:
         return Fault(
             "stride-on-3x3",
-            f"the stage's stride 2 is not on {layer.name} but, as in torchvision and keras.applications, on the 3x3",
+            f"the stage's stride 2 is not on {layer.name} but on the 3x3, as in torchvision and keras.applications",
             _with(stride=1), "stride",
         )  # fmt: skip
     wrong = 1 if layer.stride == 2 else 2
-    cause = f"{layer.name} has stride {wrong} where {layer.stride} is right"
+    cause = f"{layer.name} has stride {wrong} instead of {layer.stride}"
     return Fault("stride", cause, _with(stride=wrong), "stride")
 
 
@@ -206,7 +206,7 @@ def _of_input() -> Iterator[Fault]:
     yield image("bgr", "the channels are taken in the order BGR, not RGB", lambda x: x[..., ::-1])
     yield image("bgr", "pixels are taken as BGR, and then the RGB mean is subtracted",
                 lambda x: (x + mean)[..., ::-1] - mean)  # fmt: skip
-    yield image("scale-0-1", "the input is divided by 255: 0..1 where 0..255 is right", lambda x: x / 255)
+    yield image("scale-0-1", "the input is divided by 255: 0..1 instead of 0..255", lambda x: x / 255)
     yield image("scale-0-1", "pixels are taken as 0..1, and then the mean of 0..255 is subtracted",
                 lambda x: (x + mean) / 255 - mean)  # fmt: skip
     yield image("scale-minus-1-1", "pixels are scaled to -1..1", lambda x: (x + mean) / 127.5 - 1)
@@ -288,7 +288,7 @@ def _of_head(case: Case) -> Iterator[Fault]:
             _yields(lambda: shaped(logits[:, order])),
         )  # fmt: skip
         yield Fault(
-            "label-order", f"the kernel of {name} has its classes in another order, and the bias has not",
+            "label-order", f"the kernel of {name} has its classes in another order, but the bias does not",
             _yields(lambda: shaped(source @ kernel[:, order] + bias)),
         )  # fmt: skip
     yield Fault("bias-missing", f"the bias of {name} is missing", _yields(lambda: shaped(source @ kernel)))
@@ -331,8 +331,8 @@ def _leaky(slope: float) -> Callable[[np.ndarray], np.ndarray]:
 def _of_merge(case: Case) -> Iterator[Fault]:
     name, (first, second) = case.layer.name, case.inputs
     main, other = case.layer.inputs
-    yield Fault("branch-missing", f"{name} takes {main} alone and leaves {other} out", _yields(lambda: first))
-    yield Fault("branch-missing", f"{name} takes {other} alone and leaves {main} out",
+    yield Fault("branch-missing", f"{name} takes {main} alone and ignores {other}", _yields(lambda: first))
+    yield Fault("branch-missing", f"{name} takes {other} alone and ignores {main}",
                   _yields(lambda: second + 0 * first))  # fmt: skip
     yield Fault("merge-wrong", f"{name} adds where it should multiply", _yields(lambda: first + second))
     yield Fault("merge-wrong", f"{name} multiplies where it should add", _yields(lambda: first * second))

@@ -246,5 +246,5 @@ def _diagnose(side: Side, checkpoint: Checkpoint, result: Parity, batch: np.ndar
     cases = departures(checkpoint, side.arrays, image, actual, failed.over)
     if found := diagnose_all(in_order(cases)):
         return found
-    said = "on the image that was looked at again, every layer does what it should with what it is given"
+    said = "on the re-examined image, every layer computes what it should from its input"
     return Diagnosis(name, "unknown", f"{name} differs on some images only", "unknown", 0, said)

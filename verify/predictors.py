@@ -121,20 +121,23 @@ def open_predictor(path: str | Path, card: Card = NO_CARD) -> Predictor:
     if labels is None or classes not in (None, len(labels)):
         named = "" if labels is None else f", and {len(labels)} classes are named"
         raise BadInputError(
-            f"{path} gives {classes} numbers for an image, and FERPlus has {len(EMOTIONS)} emotions{named}: name its "
+            f"{path} gives {classes} numbers for an image; FERPlus has {len(EMOTIONS)} emotions{named}: name its "
             'classes in order with --classes "angry,disgust,...".'
         )
     found = [emotion for emotion in _meant(labels) if emotion]
     if len(found) < 2 or len(set(found)) < len(found):
         raise BadInputError(
-            f"{path} has the classes {', '.join(labels)[:200]}, of which each must be another emotion of FERPlus's: "
+            f"{path} has the classes {', '.join(labels)[:200]}, each of which must be a different FERPlus emotion: "
             f"{', '.join(EMOTIONS)}."
         )
     notes = predictor.notes
     if missing := predictor.missing:
-        notes += (f"it has no class for {' and '.join(missing)}: images of these can only be wrong, unless left out",)
+        notes += (
+            f"it has no class for {' and '.join(missing)}: it is wrong on all images of these, unless they are "
+            "left out",
+        )
     if others := [label for label in labels if not emotion_of(label)]:
-        notes += (f"what it gives to {', '.join(others)[:200]} is left out, and the rest made to sum to 1",)
+        notes += (f"what it gives to {', '.join(others)[:200]} is left out, and the rest scaled to sum to 1",)
     return replace(predictor, notes=notes)
 
 
@@ -176,7 +179,7 @@ def _refuse_card(path: Path, card: Card) -> None:
     """Raises :class:`BadInputError`: these files are of networks whose input is known."""
     if card:
         raise BadInputError(
-            f"{path} is of a network whose input is known: leave --input and --classes out, and remove the card beside "
+            f"{path} is a network whose input is known: leave --input and --classes out, and remove the card beside "
             "it if there is one."
         )
 
@@ -241,7 +244,7 @@ def _predictor(engine: Engine, source: Source, told: Provenance | None, more: tu
     if told is None:
         notes = []
         if not (engine.record or {}).get("labels") and engine.labels is EMOTIONS:  # named by nobody
-            notes = ["the file says nothing of its classes; they are taken to stand in FERPlus's order"]
+            notes = ["the file does not name its classes; FERPlus's order is assumed"]
         return Predictor(engine, source, notes=(*notes, *engine.notes, *more))
     if told.head != "classifier" or told.units != len(EMOTIONS):
         what = {"none": "no head"}.get(told.head, f"a {told.head} of {told.units}")
@@ -251,11 +254,11 @@ def _predictor(engine: Engine, source: Source, told: Provenance | None, more: tu
         )
     notes = []
     if told.labels != EMOTIONS and told.labels is not None:
-        notes.append(f"the file's classes stand in the order {', '.join(told.labels)}; they were put in FERPlus's")
+        notes.append(f"the file's classes are in the order {', '.join(told.labels)}; they were reordered to FERPlus's")
     if (side := engine.takes.side) != INPUT_SIZE:
-        notes.append(f"it was trained on images of {side} x {side}, and is shown such")
+        notes.append(f"it was trained on images of {side} x {side}, and is given that size")
     if engine.takes.mean not in (PUBLISHED.mean, (0.0, 0.0, 0.0)):
-        notes.append(f"the file asks for the mean {engine.takes.mean} instead of the published one, and is given it")
+        notes.append(f"the file asks for the mean {engine.takes.mean}, not the published one; that mean is used")
     return Predictor(engine, source, told, tuple(dict.fromkeys((*notes, *told.notes, *engine.notes, *more))))
 
 

@@ -45,7 +45,7 @@ class PreprocessingComparison:
                 f"the file takes RGB bytes and subtracts the published mean itself; off by {self.arithmetic:.1e} grey "
                 "levels at most from the formula in float64"
             )
-        silent = ", of which the file says nothing" if self.says_nothing else ""
+        silent = ", which the file does not state" if self.says_nothing else ""
         return (
             f"RGB, 0..255 less the published mean{silent}; off by {self.arithmetic:.1e} grey levels at most from the "
             "formula in float64"

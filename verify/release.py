@@ -193,17 +193,17 @@ def _card(run: Run, outcome: FinishedRun, folder: RunFolder, made: dict[str, Any
         f"- Start: {start}",
         f"- {outcome.best_epoch} of {len(outcome.history)} epochs ({outcome.reason}), seed {recipe.training.seed}, "
         f"{run.precision}; on Valid the loss was {best['val_loss']:.3f}",
-        f"- Input: {run.size} x {run.size} pixels, RGB less the mean, straight bilinear resize",
+        f"- Input: {run.size} x {run.size} pixels, RGB less the mean, bilinear resize",
         f"- Versions: {', '.join(f'{name} {version}' for name, version in versions().items())}",
         "",
         "## Limits",
         "",
-        "- It learned from faces found on the web in 2013, 48 x 48 pixels and grey, judged by ten people each: what it "
-        "says is what they would have said of an expression, not what somebody feels.",
+        "- It was trained on faces found on the web in 2013, 48 x 48 pixels, greyscale, each judged by ten people. It "
+        "predicts what they would call an expression, not what somebody feels.",
         "- Rare expressions (disgust, contempt) have few examples; see the table by class in the accuracy report.",
         "- Do not decide about people by it. Emotion recognition at work and at school is forbidden in the EU (AI Act, "
         "article 5).",
-        "- The data's terms allow research; what that means for weights learned from them is for you to find out.",
+        "- The data's terms allow research; whether that covers weights trained on them is for you to find out.",
         "",
         "## Files",
         "",

@@ -148,7 +148,7 @@ def _logits_sentence(run: dict[str, Any]) -> str:
     said = f"{run_label(run)}: off by {_figure(run['logits'])} of the largest logit (allowed {run['tolerance']:.0e})"
     if run["output"] and not run["output"]["passed"]:
         apart = f"off by {_figure(run['output'])}" if run["output"]["finite"] else run["output"]["problem"]
-        said += f", and the model returns something else than its head yields ({apart})"
+        said += f", and the model returns something other than its head computes ({apart})"
     return said
 
 
@@ -168,7 +168,7 @@ def _file(path: Path, read: Source | None) -> dict[str, Any]:
         "name": path.name,
         "size": path.stat().st_size,
         "sha256": read.sha256 if read and read.sha256 else sha256_of(path),
-        "format": read.format if read else "a Keras model of other hands",
+        "format": read.format if read else "a Keras model from elsewhere",
         "provenance": asdict(provenance) if provenance else None,
     }
 

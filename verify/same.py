@@ -83,7 +83,10 @@ class Same:
             return f"the same network: {self.tensors.summary}"
         if parts := self.first_departure:
             what = f"off by {parts.relative:.2g} of its largest value" if parts.finite else parts.problem
-            return f"different networks: they part at {parts.layer}, which is {what} (allowed {self.tolerance:.0e})"
+            return (
+                f"different networks: they first differ at {parts.layer}, which is {what} (allowed "
+                f"{self.tolerance:.0e})"
+            )
         if (map_apart := self.furthest_map) is not None and not self.maps_alike:
             return (
                 "different networks: the images that were run do not tell them apart, but "

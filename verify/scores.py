@@ -71,7 +71,8 @@ def guesswork(rate: dict[str, Any]) -> list[str]:
         return []
     return [
         f"{accuracy:.2%} on {rate['split']} is no better than always deciding for the commonest class, which gives "
-        f"{commonest:.2%}: the network has learned nothing useful, or is given other images than it learned from"
+        f"{commonest:.2%}: the network has learned nothing useful, or is given different images from those it was "
+        "trained on"
     ]
 
 

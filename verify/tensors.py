@@ -52,7 +52,7 @@ class TensorComparison:
             parts.append(f"{len(self.missing)} arrays are not there: {', '.join(fold(self.missing)[:4])}")
         if self.extra:
             parts.append(
-                f"{len(self.extra)} arrays are there that the checkpoint has not: {', '.join(fold(self.extra)[:4])}"
+                f"{len(self.extra)} arrays are there that the checkpoint lacks: {', '.join(fold(self.extra)[:4])}"
             )
         return "; ".join(parts)
 

@@ -60,7 +60,7 @@ def read_named(file: MappedFile, key: str | None = None) -> NamedArrays:
         from convert.readers.onnx_file import read_onnx
 
         return read_onnx(file)
-    raise BadInputError(f"{file.path} is no checkpoint: {_what_it_is(head, file.size)}")
+    raise BadInputError(f"{file.path} is not a checkpoint: {_what_it_is(head, file.size)}")
 
 
 def read_checkpoint(

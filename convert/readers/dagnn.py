@@ -117,7 +117,7 @@ def _records(value: Value) -> list[dict[str, Value]]:
 def _layer(path: Path, record: dict[str, Value]) -> DagLayer:
     missing = [name for name in ("name", "type", "inputs", "outputs") if name not in record]
     if missing:
-        raise BadInputError(f"{path}: a layer has no field {missing[0]}; it is no network that DagNN.saveobj made.")
+        raise BadInputError(f"{path}: a layer has no field {missing[0]}; it is not a network that DagNN.saveobj wrote.")
     name, blocks = text(record["name"]), _records(record.get("block"))
     if not name:
         raise BadInputError(f"{path} has a layer without a name.")

@@ -44,5 +44,5 @@ def two(value: object) -> tuple[int, int]:
 def _whole(value: float) -> int:
     """A number of pixels."""
     if not (0 <= value <= MAX_PIXELS and value == int(value)):
-        raise ValueError(f"{value:g} is no number of pixels")
+        raise ValueError(f"{value:g} is not a number of pixels")
     return int(value)

@@ -273,13 +273,13 @@ def _run(stream: IO[bytes], storage: Callable[[Any], StorageRef] | None) -> Any:
 
 def _list(value: Any) -> list[Any]:
     if type(value) is not list:
-        raise TypeError("it appends to something that is no list")
+        raise TypeError("it appends to something that is not a list")
     return value
 
 
 def _dict(value: Any) -> dict[Any, Any]:
     if not isinstance(value, dict):
-        raise TypeError("it sets an item of something that is no dict")
+        raise TypeError("it sets an item of something that is not a dict")
     return value
 
 
@@ -325,7 +325,7 @@ def _call(function: Any, arguments: Any) -> Any:
 
 def _ordered_dict(pairs: Any = ()) -> StateDict:
     if not isinstance(pairs, list | tuple):
-        raise TypeError("an OrderedDict is made of something that is no list")
+        raise TypeError("an OrderedDict is made of something that is not a list")
     result = StateDict((_key(key), value) for key, value in pairs)
     result.attributes = {}
     return result
@@ -333,7 +333,7 @@ def _ordered_dict(pairs: Any = ()) -> StateDict:
 
 def _parameter(tensor: Any, *_settings: Any) -> TensorRef | Other:
     if not isinstance(tensor, TensorRef | Other):
-        raise TypeError("a parameter is made of something that is no tensor")
+        raise TypeError("a parameter is made of something that is not a tensor")
     return tensor
 
 
@@ -351,7 +351,7 @@ def _encode(text: Any, _encoding: Any = "latin1") -> Any:
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_settings: Any) -> TensorRef | Other:
     if not isinstance(storage, StorageRef):
-        raise TypeError("a tensor is made of something that is no storage")
+        raise TypeError("a tensor is made of something that is not a storage")
     return _typed_tensor(storage, storage.dtype, offset, shape, strides)
 
 
@@ -360,7 +360,7 @@ def _tensor_v3(
 ) -> TensorRef | Other:
     """An untyped storage, the dtype beside it."""
     if not isinstance(storage, StorageRef):
-        raise TypeError("a tensor is made of something that is no storage")
+        raise TypeError("a tensor is made of something that is not a storage")
     return _typed_tensor(storage, dtype.qualified.removeprefix("torch."), offset, shape, strides)
 
 
@@ -378,7 +378,7 @@ def _typed_tensor(storage: StorageRef, dtype: str | None, offset: Any, shape: An
 
 def _sizes(value: Any) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple) or len(value) > MAX_DIMENSIONS:
-        raise TypeError("a shape or strides that are no short list")
+        raise TypeError("a shape or strides that are not a short list")
     return tuple(value)
 
 
@@ -422,10 +422,10 @@ _CALLS: dict[str, Callable[..., Any]] = {
 def storage_from_id(identifier: Any) -> StorageRef:
     """The storage that torch's persistent id describes: ("storage", class, key, location, count[, view])."""
     if not isinstance(identifier, tuple) or not 5 <= len(identifier) <= 6:
-        raise ValueError("a persistent id that is no storage")
+        raise ValueError("a persistent id that is not a storage")
     kind, storage_class, key, _location, count, *view = identifier
     if kind not in ("storage", b"storage") or not isinstance(storage_class, _Name):
-        raise ValueError("a persistent id that is no storage")
+        raise ValueError("a persistent id that is not a storage")
     if type(count) is not int or count < 0 or not isinstance(key, str | int):
         raise ValueError("a storage without a size or a key")
     dtype = STORAGE_DTYPES[storage_class.qualified.rsplit(".", 1)[-1]]

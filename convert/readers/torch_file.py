@@ -126,7 +126,7 @@ def _read_zip(file: MappedFile, key: str | None) -> TorchFile:
     if len(pickles) != 1:
         listed = shown(", ".join(sorted(members)[:4])) or "nothing"
         raise BadInputError(
-            f"{file.path} is a zip archive but no PyTorch checkpoint: there is no data.pkl in it, but "
+            f"{file.path} is a zip archive but not a PyTorch checkpoint: there is no data.pkl in it, but "
             f"{listed}. If it is an archive of a checkpoint, unpack it first."
         )
     top = pickles[0].rsplit("/", 1)[0]
@@ -238,7 +238,7 @@ def _read_legacy(file: MappedFile, key: str | None) -> TorchFile:
     value = pickle_subset.load(stream, remember)
     keys = pickle_subset.load(stream)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise MalformedPickleError("the list of storage keys is no list of names")
+        raise MalformedPickleError("the list of storage keys is not a list of names")
     spans = _legacy_spans(file, stream.tell(), keys, storages)
 
     def span(storage: StorageRef) -> tuple[int, int]:
@@ -305,7 +305,7 @@ def _collect(file: MappedFile, format: str, value: Any, key: str | None, span: A
             )
         else:
             kind = ref.kind if isinstance(ref, Other) else type(ref).__name__
-            notes.append(f"{shown(name)} is no tensor ({kind}) and was left alone")
+            notes.append(f"{shown(name)} is not a tensor ({kind}) and was left alone")
     return TorchFile(format, tensors, dtypes, wrapping, metadata if isinstance(metadata, dict) else {}, notes)
 
 

@@ -267,7 +267,7 @@ def _check_layers(path: str | Path, model: Any, wanted: dict[str, Any], graph: G
 
 def _other_function(path: str | Path, model: Any, said: str) -> BadInputError:
     return BadInputError(
-        f"{path} is for a network that computes something else than the model {model.name}: {said}. "
+        f"{path} is for a network that computes something other than the model {model.name}: {said}. "
         "Build the model so, or with ferplus_keras.ResNet50 or SeNet50; nothing was loaded."
     )
 

@@ -86,7 +86,7 @@ def _export(options: argparse.Namespace) -> int:
         ]
     failed = "; ".join(sentence for passed, sentence in outcome.sentences if not passed)
     return finish(options.json, outcome.as_dict(), news=news, failed=None if outcome.passed else (
-        f"{outcome.path} was not written, for it is not what was asked for: {failed}. --max-changed says how many "
+        f"{outcome.path} was not written because it failed its checks: {failed}. --max-changed says how many "
         "decisions may change."
     ))  # fmt: skip
 
@@ -113,7 +113,7 @@ def verify_outputs(options: argparse.Namespace) -> int:
         "  the format has no layers with names, or takes bytes: the output alone is compared",
         *_verdicts(found.sentences),
     )
-    wrong = f"{options.model} does not do what {options.against} does, or not as nearly as it should."
+    wrong = f"{options.model} does not compute what {options.against} computes, or not closely enough."
     return finish(
         options.json, {"model": str(options.model), "source": str(options.against)} | found.as_dict(), lines,
         news=[f"note: {note}" for note in engine.notes]

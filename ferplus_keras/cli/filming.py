@@ -39,7 +39,7 @@ def film_of(options: argparse.Namespace) -> str | int | None:
     if len(named) + (options.camera is not None) > 1 or (options.inputs[:-1] if named else options.inputs):
         raise BadInputError("a film or a camera comes alone: ferplus predict NETWORK film.mp4")
     if options.parquet or options.null or options.engine == "ray":
-        raise BadInputError("films have neither --parquet nor --null nor --engine ray: write --csv FILE.")
+        raise BadInputError("films do not go with --parquet, --null or --engine ray: write --csv FILE.")
     if options.resume and (options.annotate or options.camera is not None):
         raise BadInputError("--resume continues a film's --csv FILE: leave --annotate and --camera out.")
     camera: int | None = options.camera
@@ -87,7 +87,7 @@ def watch(options: argparse.Namespace, source: str | int, start: float) -> int:
             ):  # fmt: skip
                 outcome.take([_answer(film.name, tracker, prepared, found, writer) for prepared, found in answers])
         if film.cut:
-            error = f"the film is damaged: it ends here, and tells of {film.count:,} frames"
+            error = f"the film is damaged: it ends here, and its header promises {film.count:,} frames"
             outcome.take([Answer(f"{film.name}#{film.cut[0]}", error=error, moment=film.cut)])
     return outcome.finish()
 

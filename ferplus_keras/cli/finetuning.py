@@ -122,7 +122,7 @@ def _folder(options: argparse.Namespace) -> RunFolder | None:
     if isinstance(options.resume, str) and options.out and Path(options.resume) != options.out:
         raise BadInputError(f"--resume {options.resume} and --out {options.out} are two folders: name one.")
     if place is None and not options.dry_run:
-        raise BadInputError("Say where the run is to go: --out DIR.")
+        raise BadInputError("Give the run a folder: --out DIR.")
     if options.resume and options.overwrite:
         raise BadInputError("--resume continues a run and --overwrite replaces it: choose one.")
     folder = RunFolder(place) if place is not None else None
@@ -154,7 +154,7 @@ def _finished(folder: RunFolder, options: argparse.Namespace) -> dict[str, Any] 
         if not folder.state.exists():
             raise BadInputError(
                 f"The run in {folder.path} is finished, and {', '.join(missing)} cannot be made again without "
-                f"{folder.state.relative_to(folder.path)}. Begin anew with --overwrite, or keep what is there."
+                f"{folder.state.relative_to(folder.path)}. Start again with --overwrite, or keep what is there."
             )
         return None
     return made

@@ -124,7 +124,7 @@ def _verify_trained(options: argparse.Namespace) -> int:
     repeated = [each for network in shipped().values() for each in repeat(network, dataset, say.step)]
     passed = all(each.passed for each in repeated)
     figures = {"passed": passed, "figures": [each.as_dict() for each in repeated]}
-    wrong = None if passed else "A trained network is not as often right as was recorded of it."
+    wrong = None if passed else "A trained network is not as accurate as its record says."
     return finish(options.json, figures, table(repeated).split("\n"), failed=wrong)
 
 
@@ -160,7 +160,7 @@ def _verify_parity(options: argparse.Namespace) -> int:
 
     if outputs_only(options.model):
         if options.report:
-            raise BadInputError(f"{options.model} is compared by its output alone, of which there is no --report.")
+            raise BadInputError(f"{options.model} is compared by its output alone, for which there is no --report.")
         return verify_outputs(options)
     from verify.text import as_text
 

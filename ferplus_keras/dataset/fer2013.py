@@ -34,11 +34,11 @@ def load_fer2013(
             classes.append(_class(emotion, where, number))
             word = usage.decode("utf-8", "replace")
             if (split := split_code(word)) is None:
-                raise BadInputError(f'{where}, line {number}: "{word[:40]}" is no Usage; Training is one.')
+                raise BadInputError(f'{where}, line {number}: "{word[:40]}" is not a Usage; Training is one.')
             splits.append(split)
             lines.append(number)
             if len(lines) > MAX_LABEL_ROWS:
-                raise BadInputError(f"{where} has more than {MAX_LABEL_ROWS:,} rows, and so is not FER2013.")
+                raise BadInputError(f"{where} has more than {MAX_LABEL_ROWS:,} rows, so it is not FER2013.")
     count = len(classes)
     if not count:
         raise BadInputError(f"{where} has a header and no rows.")
@@ -70,4 +70,6 @@ def _class(field: bytes, where: str, line: int) -> int:
     if (code := KAGGLE_CODES.get(field.strip())) is not None:
         return code
     shown = field.decode("utf-8", "replace")[:40]
-    raise BadInputError(f'{where}, line {line}: "{shown}" is no emotion; they go from 0 to {len(FER2013_CLASSES) - 1}.')
+    raise BadInputError(
+        f'{where}, line {line}: "{shown}" is not an emotion; they are numbered 0 to {len(FER2013_CLASSES) - 1}.'
+    )

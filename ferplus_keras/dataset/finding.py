@@ -66,7 +66,7 @@ def find(path: str | Path | None = None) -> Found:
     if _is_zip(path):
         return _in_archive(path) or _nothing(path, archives_in(Archive(path.absolute()), [""]))
     if path.name.lower().endswith(ARCHIVES):
-        raise BadInputError(f"{path} is an archive of a kind that is not read: unpack it, and name the folder.")
+        raise BadInputError(f"{path} is an archive of a kind that cannot be read: unpack it, and name the folder.")
     if path.name.lower() in (LABEL_FILE, FOLDER_LABEL_FILE):
         return _in_folder(path.absolute().parent)
     if path.suffix.lower() == ".csv":
@@ -161,7 +161,7 @@ def archives_in(place: Place, bases: Iterable[str]) -> str:
     ]
     if found:
         shown = ", ".join(place.show(name) for name in found[:3])
-        return f" {shown} may hold it, and is not looked into: unpack it, and name the folder."
+        return f" {shown} may hold it, but is not opened: unpack it, and name the folder."
     if isinstance(place, Folder):
         names = (joined(base, name) for base in bases for name in place.entries(base))
         for name in names:

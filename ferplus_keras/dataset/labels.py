@@ -27,7 +27,7 @@ def read_labels(data: bytes, where: str = LABEL_FILE) -> Labels:
         if len(row) != width:
             raise BadInputError(f"{where}, line {line}: {len(row)} fields where the header has {width}.")
         if (split := split_code(row[usage])) is None:
-            raise BadInputError(f'{where}, line {line}: "{row[usage][:40]}" is no Usage; Training is one.')
+            raise BadInputError(f'{where}, line {line}: "{row[usage][:40]}" is not a Usage; Training is one.')
         splits.append(split)
         names.append(row[name].strip())
         counts.append(votes_of([row[place] for place in votes], where, line))

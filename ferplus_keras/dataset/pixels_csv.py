@@ -41,7 +41,7 @@ def read_pixels(stream: BinaryIO, labels: Labels, where: str) -> tuple[np.ndarra
     emotions, lines = [], []
     for number, (pixels, usage, emotion) in table(stream, where, ("pixels", "Usage"), "emotion"):
         if row == len(labels):
-            raise BadInputError(f"{where}, line {number}: a row too many; {labels.origin} has {len(labels):,} rows.")
+            raise BadInputError(f"{where}, line {number}: one row too many; {labels.origin} has {len(labels):,} rows.")
         if split_code(word := usage.decode("utf-8", "replace")) != labels.split[row]:
             raise BadInputError(
                 f'{where}, line {number}: Usage is "{word.strip()[:40]}", and {SPLITS[labels.split[row]]} in '
@@ -91,7 +91,9 @@ def _image(field: bytes, where: str, line: int) -> np.ndarray:
     for word in words:
         if not word.isdigit() or len(word) > 20 or int(word) > 255:
             shown = word.decode("utf-8", "replace")[:40]
-            raise BadInputError(f'{where}, line {line}: "{shown}" is no pixel; pixels are whole numbers from 0 to 255.')
+            raise BadInputError(
+                f'{where}, line {line}: "{shown}" is not a pixel; pixels are whole numbers from 0 to 255.'
+            )
     raise BadInputError(
         f"{where}, line {line}: {len(words):,} numbers; an image has {SIDE} x {SIDE} = {PIXELS:,} of them."
     )

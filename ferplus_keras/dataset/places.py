@@ -156,7 +156,7 @@ class Entry:
                 pieces.append(piece)
                 left -= len(piece)
         if left <= 0:
-            raise BadInputError(f"{self} is larger than {limit:,} bytes, and so is no file of FERPlus.")
+            raise BadInputError(f"{self} is larger than {limit:,} bytes, so it is not a file of FERPlus.")
         return b"".join(pieces)
 
 

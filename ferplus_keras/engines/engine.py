@@ -160,7 +160,7 @@ class Engine:
         if self.gives == LOGITS or (self.gives is None and not alike):
             return softmax(rows)
         if not alike:
-            raise BadInputError(f"{self.path} has a softmax, and yet its numbers are no probabilities that sum to 1.")
+            raise BadInputError(f"{self.path} has a softmax, but its numbers are not probabilities that sum to 1.")
         result: np.ndarray = rows / sums
         return result
 

@@ -72,10 +72,10 @@ def _follow(node: OnnxNode, graph: OnnxFile, known: dict[str, Sized], budget: Bu
     except DamagedError:
         raise
     except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError):
-        raise DamagedError("what it makes of its inputs cannot be told beforehand") from None
+        raise DamagedError("its output cannot be known beforehand") from None
     made = [name for name in node.outputs if name]
     if not made or any(name in known for name in made):
-        raise DamagedError("it makes what is there already")
+        raise DamagedError("its output exists already")
     # Further outputs, a Dropout's mask say, are as large as the first.
     budget.made([found.shape] * len(made), work)
     known.update(dict.fromkeys(made, Sized(found.shape)))

@@ -75,9 +75,9 @@ def _check_operator(operator: Operator, model: TfliteModel, ready: set[int], bud
         raise DamagedError(f"{counted(len(operator.inputs), 'input')} and {counted(len(operator.outputs), 'output')}")
     optional = operator.inputs[2:] if operator.code in (3, 4, 9) else []  # a bias may be left out
     if not {each for each in operator.inputs if each != -1 or each not in optional} <= ready:
-        raise DamagedError("it takes what nothing before it makes")
+        raise DamagedError("nothing before it makes its input")
     if operator.outputs[0] in ready or operator.outputs[0] == -1:
-        raise DamagedError("it makes what is there already")
+        raise DamagedError("its output exists already")
     if operator.options_type not in (0, options) or (operator.options_type == 0) != (operator.options is None):
         raise DamagedError("its options are another operator's")
     if operator.options is not None:

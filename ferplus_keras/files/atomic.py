@@ -45,14 +45,14 @@ def writable_target(target: str | Path, *, folder: bool = False) -> Path:
         except FileNotFoundError:  # or a link to what is not there yet
             mode = None
         except ValueError:  # a null character
-            raise OutputError(f"{str(target)!r} is no name of a file. Give another one.") from None
+            raise OutputError(f"{str(target)!r} is not a valid file name. Give another one.") from None
         if mode is not None and stat.S_ISDIR(mode) != folder:
             raise OutputError(
-                f"{target} is a file, and a folder is to be written; give another name." if folder
+                f"{target} is a file, but a folder is to be written; give another name." if folder
                 else f"{target} is a folder; give the name of the file to write."
             )  # fmt: skip
         if mode is not None and not folder and not stat.S_ISREG(mode):
-            raise OutputError(f"{target} is {kind_of_entry(mode)} and no regular file; it was left alone. "
+            raise OutputError(f"{target} is {kind_of_entry(mode)}, not a regular file; it was left alone. "
                               "Give another name.")  # fmt: skip
         return Path(os.path.realpath(target)) if target.is_symlink() else target
 

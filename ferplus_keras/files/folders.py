@@ -28,7 +28,7 @@ def weights_folder() -> Path:
     """
     if folder := os.environ.get(WEIGHTS_VARIABLE):
         if os.path.lexists(folder) and not os.path.isdir(folder):  # noqa: PTH112  (Path.is_dir raises on a long name)
-            raise BadInputError(f"{WEIGHTS_VARIABLE} is {folder}, which is no folder: set it to one, or unset it.")
+            raise BadInputError(f"{WEIGHTS_VARIABLE} is {folder}, which is not a folder: set it to one, or unset it.")
         return Path(folder)
     if shipped_folder().parent != _PACKAGE:
         return shipped_folder()

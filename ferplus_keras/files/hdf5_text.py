@@ -57,7 +57,7 @@ class Attributes:
             return []  # Keras has numbers for the names of no weights
         string = h5py.check_string_dtype(stored.dtype)
         if string is None:
-            raise BadInputError(f"{self.budget.path}: its attribute {name} is no text. The file is damaged.")
+            raise BadInputError(f"{self.budget.path}: its attribute {name} is not text. The file is damaged.")
         count = math.prod(stored.shape)
         if count > MAX_NAMES:
             raise BadInputError(f"{self.budget.path}: {name} has far too many names. The file is not a model.")
@@ -84,7 +84,7 @@ class Attributes:
         """The only text in such an attribute."""
         found = self.texts(item, name)
         if found and len(found) != 1:
-            raise BadInputError(f"{self.budget.path}: its attribute {name} is no single text. The file is damaged.")
+            raise BadInputError(f"{self.budget.path}: its attribute {name} is not a single text. The file is damaged.")
         return found[0] if found else None
 
     @cached_property
@@ -148,7 +148,7 @@ class Attributes:
                 kind = self.content[place] & 15, self.content[place + 1] & 15
                 if kind == TEXT and self.content[start + header : start + header + len(label)] == label:
                     if self.content[place + 12 : place + 16] != BYTE:
-                        raise BadInputError(f"{self.budget.path}: its attribute {name} is no text. It is damaged.")
+                        raise BadInputError(f"{self.budget.path}: its attribute {name} is not text. It is damaged.")
                     type_bytes, space_bytes = struct.unpack_from("<HH", self.content, start + 4)
                     space = place + _padded(type_bytes, step)
                     yield self._length(space, space + _padded(space_bytes, step))

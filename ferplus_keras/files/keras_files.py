@@ -115,7 +115,7 @@ def _open_zip(file: MappedFile, budget: Budget) -> Iterator[KerasFile]:
         names = set(archive.namelist())
         if not {"config.json", "model.weights.h5"} <= names:
             raise BadInputError(
-                f"{path} is a zip archive but no .keras file: config.json and model.weights.h5 are not both in it. "
+                f"{path} is a zip archive but not a .keras file: config.json and model.weights.h5 are not both in it. "
                 f"A PyTorch checkpoint is also a zip archive: `ferplus convert {path} new.h5` makes a Keras file of it."
             )
         for member in archive.infolist():
@@ -163,7 +163,7 @@ def _read_hdf5(file: _Contents) -> KerasFile:
         listed = tuple(h5["layers"]) if isinstance(h5.get("layers"), h5py.Group) else ()
         return KerasFile("weights.h5", layers, None, None, provenance, listed=listed)
     raise BadInputError(
-        f"{path} is an HDF5 file but no Keras file: it has no groups model_weights, layer_names or layers, "
+        f"{path} is an HDF5 file but not a Keras file: it has no groups model_weights, layer_names or layers, "
         f"but {', '.join(sorted(h5)[:5]) or 'nothing'}."
     )
 
@@ -274,5 +274,5 @@ def _json(budget: Budget, text: bytes | str, what: str) -> dict[str, Any]:
     except ValueError:
         raise BadInputError(f"{budget.path}: {what} is not valid JSON. The file is damaged.") from None
     if not isinstance(value, dict):
-        raise BadInputError(f"{budget.path}: {what} is JSON but no object. The file is damaged.")
+        raise BadInputError(f"{budget.path}: {what} is JSON but not an object. The file is damaged.")
     return value

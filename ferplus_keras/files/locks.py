@@ -60,7 +60,9 @@ def _acquire(lock: Path, target: Path, wait: bool) -> tuple[int, bool]:
         descriptor = os.open(lock, flags, 0o666)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise OutputError(f"{lock} is in the way: it is no regular file. Remove it and run the command again.")
+                raise OutputError(
+                    f"{lock} is in the way: it is not a regular file. Remove it and run the command again."
+                )
             free = _flock(descriptor, wait)
             if free is False:
                 raise OutputError(

@@ -96,7 +96,7 @@ def read_graph(file: MappedFile) -> OnnxFile:
             f"{file.path} is a damaged ONNX file ({error}). It was probably cut short: copy or download it again."
         ) from None
     if not reader.graph.nodes:
-        raise BadInputError(f"{file.path} is no ONNX model: it has no graph. Check that the download is complete.")
+        raise BadInputError(f"{file.path} is not an ONNX model: it has no graph. Check that the download is complete.")
     return reader.graph
 
 

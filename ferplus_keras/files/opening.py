@@ -28,7 +28,7 @@ def open_regular(path: str | Path, *, buffering: int = -1) -> BinaryIO:
     except FileNotFoundError:
         raise BadInputError(f"There is no file {path}. Check the name, or run `ferplus fetch`.") from None
     except ValueError:  # a null character
-        raise BadInputError(f"{str(path)!r} is no name of a file.") from None
+        raise BadInputError(f"{str(path)!r} is not a valid file name.") from None
     except OSError as error:
         raise BadInputError(unreadable(path, error)) from None
     mode = os.fstat(descriptor).st_mode
@@ -37,7 +37,7 @@ def open_regular(path: str | Path, *, buffering: int = -1) -> BinaryIO:
     os.close(descriptor)
     if stat.S_ISDIR(mode):
         raise BadInputError(f"{path} is a folder; name a checkpoint file in it.")
-    raise BadInputError(f"{path} is {kind_of_entry(mode)} and no regular file. Copy its content to a file first.")
+    raise BadInputError(f"{path} is {kind_of_entry(mode)}, not a regular file. Copy its content to a file first.")
 
 
 def is_file(path: str | Path) -> bool:

@@ -89,20 +89,20 @@ class Provenance:
 def provenance_of(path: object, text: object) -> dict[str, Any] | None:
     """The JSON object in ``text`` (str or bytes), as it stands in the file ``path``; None where there is none.
 
-    :meth:`Provenance.from_dict` makes a record of it. Raises :class:`BadInputError` when it is no text, or no object.
+    :meth:`Provenance.from_dict` makes a record of it. Raises :class:`BadInputError` when it is not text, or no object.
     """
     if text is None or text in ("", b""):
         return None
     if not isinstance(text, (str, bytes)) or len(text) > MAX_RECORD:
-        raise BadInputError(f"{path}: its {PROVENANCE_KEY} record is no text, or far too long. {ELSEWHERE}")
+        raise BadInputError(f"{path}: its {PROVENANCE_KEY} record is not text, or far too long. {ELSEWHERE}")
     try:
         record = parse_json(text)
         # JSON can name half a character ("\\ud800"), which no file, terminal or table takes.
         json.dumps(record, ensure_ascii=False).encode("utf-8")
     except UnicodeError:
-        raise BadInputError(f"{path}: its {PROVENANCE_KEY} record holds what is no text. {ELSEWHERE}") from None
+        raise BadInputError(f"{path}: its {PROVENANCE_KEY} record holds what is not text. {ELSEWHERE}") from None
     except (ValueError, RecursionError):
         raise BadInputError(f"{path}: its {PROVENANCE_KEY} record is not valid JSON. {ELSEWHERE}") from None
     if not isinstance(record, dict):
-        raise BadInputError(f"{path}: its {PROVENANCE_KEY} record is JSON but no object. {ELSEWHERE}")
+        raise BadInputError(f"{path}: its {PROVENANCE_KEY} record is JSON but not an object. {ELSEWHERE}")
     return record

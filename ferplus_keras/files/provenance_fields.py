@@ -28,7 +28,7 @@ def problem_of(record: Any) -> str:
     Fields that are not known are let pass: a later version may add one without a new schema.
     """
     if not isinstance(record, dict):
-        return "it is no object"
+        return "it is not an object"
     schema = record.get("schema", SCHEMA)
     if not _count(schema) or schema < 1:
         return f"schema is {_shown(schema)}"

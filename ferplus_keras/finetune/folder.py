@@ -81,7 +81,7 @@ class RunFolder:
         try:
             self.states.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(f"{self.path} cannot be made: {error.strerror}. Choose another place.") from None
+            raise OutputError(f"{self.path} cannot be created: {error.strerror}. Choose another place.") from None
 
     def write_run(self, record: Mapping[str, Any]) -> None:
         _write(self.run, record)

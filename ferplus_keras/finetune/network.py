@@ -92,7 +92,7 @@ def freeze(model: keras.Model, settings: NetworkSettings) -> None:
     if settings.train_from and settings.train_from not in names:
         near = get_close_matches(settings.train_from, names, 1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise BadInputError(f"network.train_from is {settings.train_from}, and there is no such layer.{hint}")
+        raise BadInputError(f"network.train_from is {settings.train_from}, but there is no such layer.{hint}")
     first = names.index(settings.train_from) if settings.train_from else 0
     for number, layer in enumerate(layers):
         frozen_norm = settings.batchnorm == "frozen" and isinstance(layer, keras.layers.BatchNormalization)
@@ -106,7 +106,7 @@ def regularize(model: keras.Model, table: arch.Architecture, settings: NetworkSe
     """
     patterns = settings.regularizer_layers or ("*",)
     if wrong := [each for each in patterns if not fnmatch.filter(table.parameters, each)]:
-        raise BadInputError(f"network.regularizer_layers: no layer with weights goes by {wrong[0]!r}.")
+        raise BadInputError(f"network.regularizer_layers: no layer with weights matches {wrong[0]!r}.")
     if not settings.regularizer:
         return
     kind = {"l1": keras.regularizers.L1, "l2": keras.regularizers.L2}[settings.regularizer]
@@ -159,9 +159,9 @@ def set_arrays(model: keras.Model, table: arch.Architecture, arrays: Arrays) -> 
         if name not in arrays:
             if name == table.output:
                 continue  # a new head
-            raise BadInputError(f"The start has no {name}: it is another network's.")
+            raise BadInputError(f"The start has no {name}: it belongs to another network.")
         if missing := sorted(set(shapes) - set(arrays[name])):
-            raise BadInputError(f"The start's {name} has no {missing[0]}: it is another network's.")
+            raise BadInputError(f"The start's {name} has no {missing[0]}: it belongs to another network.")
         values = [np.asarray(arrays[name][role]) for role in shapes]
         if [value.shape for value in values] != list(shapes.values()):
             found = ", ".join(str(value.shape) for value in values)

@@ -165,7 +165,7 @@ def _of_table(table: dict[str, Any], where: str, network: str, default_name: str
         raise BadInputError(f"{where}: base is {_toml(base)}; it may be {', '.join(RECIPES)}.")
     name, summary = table.pop("name", default_name), table.pop("summary", "")
     if not isinstance(name, str) or not isinstance(summary, str):
-        raise BadInputError(f"{where}: name and summary are texts.")
+        raise BadInputError(f"{where}: name and summary must be text.")
     recipe = _named(base, network) if base is not None else Recipe(name)
     recipe = replace(recipe, name=name or recipe.name, summary=summary or recipe.summary)
     own = [_with(recipe, table, where)]
@@ -338,9 +338,7 @@ def _checked(recipe: Recipe) -> None:
     """What several values say together."""
     schedule = recipe.schedule
     if schedule.kind == "step" and not schedule.step_epochs:
-        raise BadInputError(
-            "schedule.kind is step, and schedule.step_epochs says of no epoch that it steps down there."
-        )
+        raise BadInputError("schedule.kind is step, and schedule.step_epochs names no epoch.")
     if list(schedule.step_epochs) != sorted(set(schedule.step_epochs)):
         raise BadInputError(f"schedule.step_epochs rise from one to the next, unlike {list(schedule.step_epochs)}.")
     if schedule.kind == "plateau" and recipe.stages:

@@ -57,7 +57,7 @@ def load_teacher(path: Path, classes: int) -> Teacher:
     told = folder.read_run().get("options")
     network = str(told.get("arch")) if isinstance(told, dict) else ""
     if network not in (*arch.NETWORKS, arch.COMPACT):
-        raise BadInputError(f"{folder.run} names no network of this project: it is no run that can teach.")
+        raise BadInputError(f"{folder.run} names no network of this project, so it cannot be a teacher.")
     weights = best_of(path)
     arrays = arrays_by_layer(weights)
     found = np.size(arrays.get("classifier", {}).get("bias", ()))

@@ -68,7 +68,7 @@ def read_image(path: str | Path) -> Image:
             if not stat.S_ISREG(about.st_mode):
                 raise BadInputError("not a file")
             if about.st_size > MAX_FILE_BYTES:
-                raise BadInputError(f"{about.st_size:,} bytes, more than the {MAX_FILE_BYTES >> 20} MiB that are read")
+                raise BadInputError(f"{about.st_size:,} bytes, more than the limit of {MAX_FILE_BYTES >> 20} MiB")
             return decode(stream, str(path))
     except OSError as error:
         if error.errno in SHORTAGES:
@@ -125,7 +125,7 @@ def as_rgb(image: Image) -> Image:
     _check_size(image)
     image.load()
     if image.mode == "F":
-        raise BadInputError("floating-point pixels, which do not say what white is; save it with 8 or 16 bits")
+        raise BadInputError("floating-point pixels, whose value for white is unknown; save it with 8 or 16 bits")
     turn = TURNS.get(_orientation(image))
     upright = _converted(image)
     return upright if turn is None else upright.transpose(Image.Transpose[turn])
@@ -145,7 +145,7 @@ def _check_size(image: Image) -> None:
     if width * height > MAX_PIXELS:
         raise BadInputError(f"{width} x {height}, more than the {MAX_PIXELS:,} pixels that are decoded")
     if max(width, height) > MAX_SIDE:
-        raise BadInputError(f"{width} x {height}, and a side has {MAX_SIDE:,} pixels at most")
+        raise BadInputError(f"{width} x {height}; a side may have at most {MAX_SIDE:,} pixels")
     if width < 1 or height < 1:
         raise BadInputError("no pixels")
 
@@ -193,14 +193,14 @@ def to_8_bits(pixels: np.ndarray) -> np.ndarray:
     """0..65535 as 0..255, rounded. Pillow hands 16-bit PGM and PNG over as 32-bit integers or as they are."""
     wide = pixels.astype(np.int64)
     if wide.min() < 0 or wide.max() > 65535:
-        raise BadInputError("32-bit pixels, which do not say what white is; save it with 8 or 16 bits")
+        raise BadInputError("32-bit pixels, whose value for white is unknown; save it with 8 or 16 bits")
     result: np.ndarray = ((wide * 255 + 32767) // 65535).astype(np.uint8)
     return result
 
 
 def _short(name: str, what: str) -> ShortageError:
     return ShortageError(
-        f"{name} could not be read: {what}. That says nothing of the image: run it again with more memory, with fewer "
+        f"{name} could not be read: {what}. The image may be sound: run it again with more memory, with fewer "
         "--threads, or when other programs have ended."
     )
 

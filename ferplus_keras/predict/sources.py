@@ -163,7 +163,7 @@ def _of_input(given: str) -> Iterator[Place]:
                 found = True
                 yield from _of_place(name)
     if not found:
-        yield Source(given, problem="no file has a name of this pattern")
+        yield Source(given, problem="no file matches this pattern")
 
 
 def _of_place(name: str) -> Iterator[Place]:

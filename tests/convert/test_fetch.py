@@ -642,8 +642,8 @@ def test_every_reason_stands_in_one_message_when_nothing_works(
     reasons = {
         dead: "Connection refused",
         "http://example.org/b": "Name or service not known",
-        "nonsense": "it is no web address",
-        "file:///etc/passwd": "it is no web address",
+        "nonsense": "it is not a web address",
+        "file:///etc/passwd": "it is not a web address",
         "http://[broken/c": "Invalid IPv6 URL",
     }
     known = Known("n", "m.pth", "resnet50", FERPLUS_HEAD, tuple(reasons), "https://example.org/cited")

@@ -57,7 +57,7 @@ def test_what_the_model_returns_is_held_against_what_it_should(
     assert result.runs[0].first_over is None and not result.passed
     data = as_result(result, standin_pth, "")
     assert not data["passed"]
-    assert "the model returns something else than its head yields" in as_text(data)
+    assert "the model returns something other than its head computes" in as_text(data)
 
 
 @ONE

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 STANDIN = (
-    "Made-up numbers of the published names, shapes and format. The network has learnt nothing, and its accuracy says "
+    "Made-up weights with the published names, shapes and format. The network was never trained, and its accuracy says "
     "nothing about the published one; what is shown here is that the evaluation runs."
 )
 
@@ -28,7 +28,7 @@ def accuracy_page(result: Result, images: np.ndarray) -> Page:
     if result["levels"]:
         sections.append(Section("asked", "What was asked", parts.levels(result["levels"])))
     if result["notes"]:
-        sections.append(Section("notes", "To be known when reading this", _notes(result)))
+        sections.append(Section("notes", "Read this first", _notes(result)))
     for split in result["splits"]:
         sections.append(
             Section(f"on-{split['split']}", f"On {split['split']}", _split(split, result, images), _lead(split, result))
@@ -39,7 +39,7 @@ def accuracy_page(result: Result, images: np.ndarray) -> Page:
         sections.append(
             Section(
                 "resize", "What resizing changes", _resizers(result),
-                "The same network on the same images, brought from 48 x 48 to 224 x 224 in each of four ways.",
+                "The same network on the same images, resized from 48 x 48 to 224 x 224 in each of four ways.",
             )
         )  # fmt: skip
     sections += [
@@ -59,7 +59,7 @@ def accuracy_page(result: Result, images: np.ndarray) -> Page:
         standin=STANDIN if result["standin"] else "",
         footer=(
             f"Written by {result['tool']} on {numbers.moment(result['created'])}.",
-            f"The same for programs: accuracy.json (schema {result['schema']}) and junit.xml, beside this page.",
+            f"For programs: accuracy.json (schema {result['schema']}) and junit.xml, beside this page.",
         ),
         style="accuracy.css",
     )
@@ -90,7 +90,7 @@ def _verdict(result: Result) -> Verdict:
         if len(result["splits"]) == 1:
             average, loss = split["macro"], split["calibration"]
             facts.append(Fact("Macro recall", percent(average["recall"]), "every class counts the same"))
-            facts.append(Fact("Calibration error", percent(loss["ece"]), "sureness less accuracy, on average"))
+            facts.append(Fact("Calibration error", percent(loss["ece"]), "confidence minus accuracy, on average"))
     if not result["levels"]:
         return Verdict(None, told, sentence, facts)
     if result["passed"]:

@@ -63,7 +63,7 @@ def confusion(id: str, split: dict[str, Any]) -> Markup:
             )  # fmt: skip
             if index != place:
                 worst = max(worst, (count, names[index], names[place]))
-    common = f" The commonest mistake: {worst[1]} taken for {worst[2]}, {worst[0]:,} times." if worst[0] else ""
+    common = f" The most frequent mistake: {worst[1]} taken for {worst[2]}, {worst[0]:,} times." if worst[0] else ""
     return render(
         "confusion.html.j2", id=id, title="Confusion matrix", names=names, step=step, cells=cells,
         caption=f"Rows are labels, columns decisions; a cell is shaded by its share of the row.{common}",

@@ -54,7 +54,7 @@ def summary(result: Result) -> str:
              f"{code(model['name'])}, run by {text(model['run_by'])}. Protocol **{text(protocol['name'])}**: "
              f"{text(protocol['rule'])} Resize: {text(result['preprocessing']['resize']['title'])}."]  # fmt: skip
     if result["standin"]:
-        lines += ["", "> **STAND-IN weights.** Made-up numbers: the accuracy says nothing about the published network."]
+        lines += ["", "> **STAND-IN weights.** Made-up weights: the accuracy says nothing about the published network."]
     if result["levels"]:
         lines += ["", "## What was asked", ""]
         lines += markdown.table(
@@ -89,7 +89,7 @@ def summary(result: Result) -> str:
             right=(2, 3),
         )  # fmt: skip
     if result["notes"]:
-        lines += ["", "## To be known when reading this", "", *(f"- {text(note)}." for note in result["notes"])]
+        lines += ["", "## Read this first", "", *(f"- {text(note)}." for note in result["notes"])]
     lines += ["", f"{code(model['sha256'])} is the file's SHA-256.", *repetition(result)]
     return markdown.document(lines)
 

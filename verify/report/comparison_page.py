@@ -27,7 +27,7 @@ def comparison_page(result: Result) -> Page:
         Section("classes", "Recall by class", _classes(result), f"Under {first}."),
         Section(
             "pairs", "Is one better than another?", _pairs(result),
-            f"McNemar's exact test on the same images, under {first}: below 0.05 chance hardly explains it.",
+            f"McNemar's exact test on the same images, under {first}: below 0.05, chance is an unlikely explanation.",
         ),
         Section("files", "The networks", parts.file_cards([_card(each) for each in networks])),
         Section("repeat", "How to repeat this", parts.command(result["command"])),

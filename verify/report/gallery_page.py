@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 STANDIN = (
-    "Made-up numbers of the published names, shapes and format. The network has learnt nothing: its emotions and its "
+    "Made-up weights with the published names, shapes and format. The network was never trained: its emotions and its "
     "heat maps mean nothing, and show only what this page looks like."
 )
 

@@ -24,8 +24,8 @@ PURPOSE = {
 }
 
 STANDIN = (
-    "Made-up numbers of the published names, shapes and format. This checks the conversion and nothing else: the "
-    "network has learnt nothing, and its predictions mean nothing."
+    "Made-up weights with the published names, shapes and format. This checks the conversion and nothing else: the "
+    "network was never trained, and its predictions mean nothing."
 )
 
 
@@ -42,7 +42,7 @@ def parity_page(result: Result) -> Page:
         Section("runs", "Runs", _runs(result)),
         Section(
             "references", "References", _references(result),
-            "What the file was held against. An independent reference shares neither our code nor our understanding "
+            "What the file was compared with. An independent reference shares neither our code nor our understanding "
             "of the network.",
         ),
         Section("files", "Both files", _files(result)),
@@ -65,7 +65,7 @@ def parity_page(result: Result) -> Page:
         standin=STANDIN if result["standin"] else "",
         footer=(
             f"Written by {result['tool']} on {numbers.moment(result['created'])}.",
-            f"The same figures for programs: parity.json (schema {result['schema']}) and junit.xml, beside this page.",
+            f"For programs: parity.json (schema {result['schema']}) and junit.xml, beside this page.",
         ),
     )
 
@@ -127,9 +127,9 @@ def _cause(result: Result) -> Markup:
             bound = f", and rounding can do {entry['bound']:.1e}" if entry["bound"] else ""
             paragraphs.append(
                 html(
-                    "<p>{}<code>{}</code> is the first layer that departs, by {} in {} ({:.0e} is allowed{}). {}</p>",
+                    "<p>{}<code>{}</code> is the first layer that differs, by {} in {} ({:.0e} is allowed{}). {}</p>",
                     before, found["layer"], numbers.of_entry(entry), run["dtype"], run["tolerance"], bound,
-                    "Behind it more is wrong:" if further else "Whatever is off after it follows from that.",
+                    "Behind it more is wrong:" if further else "Later differences follow from that.",
                 )
             )  # fmt: skip
         if further:
@@ -283,7 +283,7 @@ def _of_file(file: dict[str, Any], result: Result) -> list[tuple[str, str]]:
     """What is known of a file. Its provenance was written by whoever wrote the file: any field may be anything."""
     found = [("Size", f"{numbers.size(file['size'])} ({file['size']:,} bytes)"), ("Format", file["format"])]
     if not (told := file["provenance"]):
-        return [*found, ("Provenance", "none: the file says nothing of where it comes from")]
+        return [*found, ("Provenance", "none: the file does not say where it comes from")]
     source, origin = told["source"], told["origin"]
     same = source["sha256"] == result["source"]["sha256"]
     tie = "the source here: same SHA-256" if same else f"ANOTHER file: SHA-256 {_in_words(source['sha256'])}"

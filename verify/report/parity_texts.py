@@ -78,7 +78,7 @@ def summary(result: Result) -> str:
         lines += ["", f"> **STAND-IN weights.** {STANDIN}"]
     if found := result["diagnosis"]:
         lines += ["", "## Cause", "", f"**{text(found['cause'])}** ({text(found['confidence'])}: "
-                  f"{text(found['evidence'])}). First layer that departs: {code(found['layer'])}."]  # fmt: skip
+                  f"{text(found['evidence'])}). First layer that differs: {code(found['layer'])}."]  # fmt: skip
         if further := found.get("further"):
             lines += ["", "Behind it:", "", *(f"- {text(each)}" for each in further)]
     lines += ["", "## Levels of proof", ""]

@@ -72,7 +72,7 @@ def test_wrong_words(words: str, usage: str, told: str) -> None:
         ("export net.h5 x.tflite --to onnx", "ONNX files end in .onnx"),
         ("export net.h5 --to onnx --data nowhere", "There is no file nowhere"),
         ("predict net.h5 empty", "There is no image to look at: empty: a folder without images."),
-        ("predict net.h5 nothing/*.png", "no file has a name of this pattern"),
+        ("predict net.h5 nothing/*.png", "no file matches this pattern"),
         ("predict net.h5 https://example.org/face.png", "a web address; download it first"),
         ("predict net.h5 missing.png", "missing.png: no such file"),
         ("predict net.h5 empty --csv x.csv --json", "There is no image to look at"),

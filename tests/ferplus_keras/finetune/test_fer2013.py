@@ -38,7 +38,7 @@ def test_the_file_alone_is_enough(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wrong", ["7", "-1", "happy", "", "\xb2", "10"])
 def test_a_label_that_is_none(wrong: str, tmp_path: Path) -> None:
     written(tmp_path, ["3", wrong, "0", "1"])
-    with pytest.raises(BadInputError, match=r"line 3: .* is no emotion"):
+    with pytest.raises(BadInputError, match=r"line 3: .* is not an emotion"):
         load_fer2013(tmp_path)
     with pytest.raises(BadInputError, match=r"no fer2013\.csv"):
         load_fer2013(tmp_path / "nowhere")

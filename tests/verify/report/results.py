@@ -100,7 +100,7 @@ def several_backends(fault: str | None = None) -> Result:
 def of_other_hands(fault: str | None = None) -> Result:
     """Somebody's own port: layers under other names, one of them a guess, no provenance."""
     result = made_up(fault=fault, name="port.keras", standin=False)
-    result["model"] |= {"provenance": None, "format": "a Keras model of other hands"}
+    result["model"] |= {"provenance": None, "format": "a Keras model from elsewhere"}
     names = {each["layer"]: f"conv2d_{index}" for index, each in enumerate(result["runs"][0]["layers"])}
     result["pairing"] = {
         "summary": "174 of 174 layers were paired: 173 by structure, 1 by order; 1 of these are guesses, the first "

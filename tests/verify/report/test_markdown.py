@@ -38,7 +38,7 @@ def test_red_says_why_before_anything_else() -> None:
     said = summary(made_up(fault="conv4_2_3x3_bn", standin=False))
     assert said.startswith("# FAIL: not the same function\n") and "STAND-IN" not in said
     assert said.index("has epsilon 0.001") < said.index("Levels of proof")
-    assert "First layer that departs: `conv4_2_3x3_bn`" in said
+    assert "First layer that differs: `conv4_2_3x3_bn`" in said
 
 
 def test_guesses_are_said() -> None:
