@@ -59,7 +59,7 @@ def check_standin_name(source: str, path: Path, suffix: str) -> None:
     if STANDIN not in path.name.lower():
         better = path.name[: len(path.name) - len(suffix)] + f"-{STANDIN}{suffix}"
         raise BadInputError(
-            f"{source} is a stand-in with made-up weights, and every file derived from it says so in its name: call "
+            f"{source} is a stand-in with made-up weights, and the name of every file made from it must say so: call "
             f"the target {better} instead of {path.name}."
         )
 

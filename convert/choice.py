@@ -9,6 +9,7 @@ from convert.matching import recognise
 from convert.torchvision_names import MARKER
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.networks.architecture import torch_name
+from ferplus_keras.wording import counted
 
 #: The tensors by which a network of ours is known, under the published names and under torchvision's.
 FIRST_KERNELS = (torch_name("conv1_7x7_s2", "kernel"), MARKER)
@@ -56,7 +57,7 @@ def choose(
         *rest, last = (f"{name} ({what})" for name, what in choices.items())
         options = " or ".join(f"--key {name}" for name in choices)
         raise SeveralNetworksError(
-            f"{where} holds {len(networks)} networks: {', '.join(rest)} and {last}. Say which one is meant: {options}.",
+            f"{where} holds {len(networks)} networks: {', '.join(rest)} and {last}. Choose one: {options}.",
             choices,
         )
     ours = {path for path, _ in networks.values()}
@@ -67,7 +68,7 @@ def choose(
         raise BadInputError(f"{where} has no tensors under the key {wanted}; it has {', '.join(known)}.")
     path, chosen = known[wanted]
     notes = [
-        f"beside it the file holds {name} ({_what(items)}), which was left alone"
+        f"the file also holds {name} ({_what(items)}), which was ignored"
         for name, (_, items) in known.items()
         if name != wanted and networks and (name in networks or len(_tensors(items)) >= MENTIONED)
     ]
@@ -95,7 +96,7 @@ def _tensors(items: Mapping[str, Any]) -> dict[str, Any]:
 
 def _what(items: Mapping[str, Any]) -> str:
     """For instance ``resnet50, 8 classes, 267 tensors``."""
-    count = f"{len(items):,} tensor{'s' if len(items) > 1 else ''}"
+    count = counted(len(items), "tensor")
     prefix = next(iter(_prefixes(items)), "")
     shapes = {name.removeprefix(prefix): getattr(item, "shape", ()) for name, item in items.items()}
     if MARKER in shapes:

@@ -111,7 +111,7 @@ def convert(
 def _changed(checkpoint: Checkpoint, options: Options) -> Checkpoint:
     dropout, folded = options.get("dropout"), options.get("folded", False)
     if not folded:
-        refuse_folded(checkpoint, "To write it in another format as it is, say so with --fold.")
+        refuse_folded(checkpoint, "To convert it as it is, add --fold.")
     elif dropout:
         raise BadInputError("A folded network is for inference, where dropout does nothing: leave out --dropout or "
                             "--fold.")  # fmt: skip

@@ -159,12 +159,12 @@ def _answer(part: Part, timeout: float) -> HTTPResponse:
             return response
         response.close()
         part.begin("", None)
-    raise NoAnswerError("it does not send the file from its beginning")
+    raise NoAnswerError("it does not restart the file from the beginning")
 
 
 def _request(part: Part, timeout: float) -> HTTPResponse:
     if urllib.parse.urlsplit(part.url).scheme not in WEB:
-        raise ValueError("it is no web address")
+        raise ValueError("it is not a web address")
     headers = {"User-Agent": f"ferplus-keras/{__version__}", "Accept-Encoding": "identity"}
     if part.size:
         headers |= {"Range": f"bytes={part.size}-", "If-Range": part.validator}
@@ -178,7 +178,7 @@ class _HttpOnly(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
         if urllib.parse.urlsplit(newurl).scheme not in WEB:
-            raise ValueError(f"it redirects to {newurl[:60]}, which is not the web")
+            raise ValueError(f"it redirects to {newurl[:60]}, which is not a web address")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -186,7 +186,7 @@ def _settled(part: Part, response: HTTPResponse) -> bool:
     """Settle from the headers how many bytes come; False when they are not those that follow on what is there."""
     headers = response.headers
     if headers.get("Content-Encoding", "identity").lower() not in ("", "identity"):
-        raise NoAnswerError(f"it sent the file {headers['Content-Encoding'][:20]}-encoded, unasked")
+        raise NoAnswerError(f"it sent the file {headers['Content-Encoding'][:20]}-encoded, which was not requested")
     if headers.get_content_type() == "text/html":  # perhaps a hotel's login page: no reason to drop a part
         raise NoAnswerError("it sent an HTML page and not the file: the link is dead")
     if response.status != 206:

@@ -78,11 +78,11 @@ def fetch(
 def _cannot_write(target: Path, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
-            f"{target} could not be written: the disk is full. What was loaded so far is kept beside it: make room, or "
+            f"{target} could not be written: the disk is full. What was downloaded so far is kept: free some space, or "
             "choose another folder with FERPLUS_WEIGHTS, and run this again."
         )
     reason = os.strerror(error.errno) if error.errno else str(error)
-    return f"{target} could not be written: {reason}. Mend that, or choose another folder with FERPLUS_WEIGHTS."
+    return f"{target} could not be written: {reason}. Correct that, or choose another folder with FERPLUS_WEIGHTS."
 
 
 def _present(known: Known, target: Path, record: Path) -> Fetched:
@@ -125,7 +125,7 @@ def _download(known: Known, target: Path, record: Path, progress: Progress, time
         return Fetched(target, found.size, found.sha256, "resumed" if part.resumed else "downloaded", url)
     raise DownloadError(
         f"{known.file} could not be downloaded ({'; '.join(reasons) or 'no URL is known'}). If you have the file or "
-        f"find it elsewhere, put it at {target} and run this again; it is cited at {known.cited}"
+        f"find it elsewhere, put it at {target} and run this again. It is cited at {known.cited}"
     )
 
 
@@ -133,7 +133,7 @@ def _install(known: Known, part: Part, target: Path, record: Path) -> Seen:
     try:
         read_named(MappedFile(part.path))
     except BadInputError as error:
-        raise RefusedError(f"it sent no checkpoint: {str(error).replace(str(part.path), target.name)}") from None
+        raise RefusedError(f"it did not send a checkpoint: {str(error).replace(str(part.path), target.name)}") from None
     try:
         found = _the_known_one(known, part.path, target, record, part.url)
     except DownloadError:

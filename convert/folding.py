@@ -67,8 +67,8 @@ def fold(checkpoint: Checkpoint) -> Checkpoint:
             arrays[layer] = {role: array.astype(np.float32) for role, array in roles.items()}
         if not all(np.isfinite(array).all() for array in arrays[layer].values()):
             raise BadInputError(
-                f"{checkpoint.provenance.source.name} cannot be folded: with its batch normalisation in it, {layer} "
-                "would have numbers too large for float32. Leave --fold out."
+                f"{checkpoint.provenance.source.name} cannot be folded: with its batch normalisation merged in, "
+                f"{layer} has numbers too large for float32. Leave out --fold."
             )
     provenance = replace(checkpoint.provenance, folded=True, dropout=0.0, num_batches_tracked=None)
     return Checkpoint(folded_table(checkpoint.architecture), arrays, provenance)
@@ -79,6 +79,6 @@ def refuse_folded(checkpoint: Checkpoint, purpose: str) -> None:
     if checkpoint.architecture.folded:
         origin = checkpoint.provenance.origin.name
         raise BadInputError(
-            f"{checkpoint.provenance.source.name} is folded: its batch normalisations stand in its convolutions, for "
-            f"inference only, and cannot be recovered. {purpose} Or use the file it was made from ({origin})."
+            f"{checkpoint.provenance.source.name} is folded, for inference only: its batch normalisations were merged "
+            f"into its convolutions and cannot be recovered. {purpose} Or use the file it was made from ({origin})."
         )

@@ -8,6 +8,7 @@ from convert.layouts import array_name, layer_of
 from convert.matching import NamedArrays, network_of
 from ferplus_keras.networks.architecture import NO_HEAD, architecture
 from ferplus_keras.networks.emotions import EMOTIONS
+from ferplus_keras.wording import counted
 
 #: What a head is called in Albanie's files.
 HEAD_NAMES = ("classifier", "feat_extract")
@@ -45,9 +46,10 @@ def _foreign_head(found: NamedArrays) -> str | None:
 
 def head_note(layer: str, units: int) -> str:
     """What is said of a head of another name."""
-    note = f"its layer {layer}, {units} units on the features, was taken as the classifier; its classes have no names"
+    size = counted(units, "unit")
+    note = f"layer {layer} ({size} on the features) was used as the classifier; its classes have no names"
     if units == len(EMOTIONS):
-        note += f" here: nothing says that their order is FERPlus's ({', '.join(EMOTIONS[:2])}, ...)"
+        note += f", because nothing says that they are in FERPlus's order ({', '.join(EMOTIONS[:2])}, ...)"
     return note
 
 

@@ -78,8 +78,8 @@ def inspect(path: str | Path, *, key: str | None = None) -> dict[str, Any]:
         "notes": matched.notes,
     }
     if problem := graph_problem(found):
-        told = f"{file.path.name}: its graph is not {matched.architecture.network}'s: {problem}"
-        result["problems"] = printable(told)
+        sentence = f"{file.path.name}: its graph is not {matched.architecture.network}'s: {problem}"
+        result["problems"] = printable(sentence)
     return result
 
 
@@ -107,7 +107,7 @@ def as_text(result: dict[str, Any]) -> str:
         *(("", f"--key {key}: {what}") for key, what in result.get("networks", {}).items()),
         ("head", result["head"]),
         ("input size", by(result["input_size"]) if result.get("input_size") else None),
-        ("folded", "batch normalisations stand in the convolutions: for inference only" if result["folded"] else None),
+        ("folded", "normalisations merged into the convolutions: for inference only" if result["folded"] else None),
         ("output", result["output"]),
         ("parameters", f"{result['parameters']:,}" if result["parameters"] else None),
         ("tensors", f"{tensors} ({dtypes})" if dtypes else None),
@@ -125,7 +125,7 @@ def as_text(result: dict[str, Any]) -> str:
         pre = provenance["preprocessing"]
         taken = f"{_numbers(pre['pixel_range'])} less {_numbers(pre['mean'])}"
         if provenance["preprocessing_inside"]:
-            taken += " (subtracted inside: bytes go in)"
+            taken += " (subtracted inside: the model takes bytes)"
         rows.append(("input", f"{pre['channel_order']}, {taken}, {pre['resize']}"))
         if provenance["layout"] == KERAS_VGGFACE:
             rows.append(("NOT EXACT", PADDING_NOTE))

@@ -38,8 +38,8 @@ class Mismatch:
     def advice(self) -> str:
         """What to do next: options help where a few tensors are too many or too few, and nowhere else."""
         if self.wrong_shape or self.bad_values or len(self.missing) > A_FEW or len(self.unexpected) > A_FEW:
-            return "It is damaged, or of another network: `ferplus inspect` lists what it holds."
-        return "If that is meant, name the tensors with --allow-missing or --allow-unexpected."
+            return "It is damaged, or belongs to another network: `ferplus inspect` lists what it holds."
+        return "If this is intended, name the tensors with --allow-missing or --allow-unexpected."
 
     def rows(self) -> list[tuple[str, str, str]]:
         """(problem, tensors, detail), one row for each fold."""

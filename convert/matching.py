@@ -27,7 +27,7 @@ from ferplus_keras.networks.architecture import (
     classifier,
     embedding,
 )
-from ferplus_keras.wording import printable
+from ferplus_keras.wording import counted, printable
 
 if TYPE_CHECKING:
     from ferplus_keras.graph.form import Graph
@@ -118,7 +118,7 @@ def match(
         if array is None:
             if slot.role in NEUTRAL_VALUES and _named(name, allow_missing):
                 neutral[slot.layer][slot.role] = np.full(slot.neutral, NEUTRAL_VALUES[slot.role], np.float32)
-                notes.append(f"{name} is missing and was set to {NEUTRAL_VALUES[slot.role]:g}, as asked")
+                notes.append(f"{name} is missing and was set to {NEUTRAL_VALUES[slot.role]:g}, as requested")
             else:
                 mismatch.missing.append(name)
         elif not slot.accepts(array.shape):
@@ -143,16 +143,16 @@ def match(
                     counters[layer] = round(values.item())
         elif name.rpartition(".")[2] == AVERAGED and arrays[name].size == 1:
             arrays.pop(name)
-            notes.append(f"{name}, which counts the models that were averaged, was left out")
+            notes.append(f"{name}, the number of averaged models, was ignored")
         elif _named(name, allow_unexpected):
             arrays.pop(name)
-            notes.append(f"{name} was left out, as asked")
+            notes.append(f"{name} was left out, as requested")
         else:
             mismatch.unexpected.append((name, arrays[name].shape))
     if floating:
         notes.append(
-            f"{floating} BatchNorm step counters were floating-point numbers, as after averaging checkpoints, and were "
-            "rounded; they play no part in what the network computes"
+            f"floating-point BatchNorm step counters ({floating}), as left by averaging checkpoints, were rounded; "
+            "they do not affect the network's output"
         )
     if mismatch:
         raise BadInputError(
@@ -201,19 +201,19 @@ def _head(shapes: Mapping[str, Shape], layout: str) -> Head:
 
 def _looks_like(names: list[str]) -> str:
     if not names:
-        return "it holds no tensor."
+        return "it holds no tensors."
     shown = ", ".join(names[:3])
     if any(name.endswith(MARKER) for name in names):
         return (
-            f"its names ({shown}, ...) are those of torchvision's ResNet, and names do not tell the geometry: "
+            f"its names ({shown}, ...) are those of torchvision's ResNet, which do not determine the geometry: "
             "torchvision's own network strides on the 3x3 and pads its pooling, ports of Albanie's do not. If this one "
-            "computes what Albanie's does, say so with --geometry published, and check it with the network's own code: "
+            "has Albanie's geometry, confirm it with --geometry published, and test it with the network's own code: "
             "ferplus verify parity CONVERTED --against THIS --reference-code CODE.py"
         )
     if any(name.startswith(("conv1/7x7_s2", "conv2_1_1x1_reduce/")) or "/7x7_s2" in name for name in names):
-        return f"its names ({shown}, ...) are keras_vggface's, and yet it is not complete."
+        return f"its names ({shown}, ...) are keras_vggface's, but it is incomplete."
     return (
-        f"of its {len(names):,} tensors ({shown}, ...) none is called conv1_7x7_s2. "
+        f"it holds {counted(len(names), 'tensor')} ({shown}{', ...' if len(names) > 3 else ''}), but no conv1_7x7_s2. "
         "`ferplus inspect` lists what it holds."
     )
 
@@ -225,7 +225,7 @@ def without_prefix(found: NamedArrays) -> NamedArrays:
     prefix = min(prefixes, key=len, default="")
     if not prefix or not prefix.endswith((".", "/")):
         return found
-    return found.renamed(lambda name: name.removeprefix(prefix), f"the names began with {prefix}, which was taken off")
+    return found.renamed(lambda name: name.removeprefix(prefix), f"the prefix {prefix} was removed from the names")
 
 
 def _widened(array: np.ndarray, dtype: str) -> np.ndarray:

@@ -156,7 +156,7 @@ def _verified(written: Written, target: Path, source: Path, reports: Path | None
     folder = _report_folder(reports, target)
     if not parity["passed"]:
         folder = folder.with_name(f"{folder.name}-refused")
-        say(f"{target.name}: DIFFERENT from its source: the new file was discarded, an older one is left as it was")
+        say(f"{target.name}: DIFFERENT from its source: the new file was discarded; an older one is unchanged")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         if folder.exists():  # first the old report goes: at no time does one lie there that is about another file
@@ -193,7 +193,7 @@ def _source(known: Known, offline: bool, say: Callable[[str], None]) -> Path:
             say(f"{known.name}: {error}")
     substitute = standin_path(known, folder)
     if not substitute.exists():
-        say(f"{known.name}: making {substitute.name}, a STAND-IN with made-up weights, of the published size and names")
+        say(f"{known.name}: making {substitute.name}, a STAND-IN with made-up weights and the published size and names")
         write_standin(known, substitute)
     say(f"{known.name}: using the STAND-IN {substitute.name}: its predictions mean nothing")
     return substitute
@@ -210,13 +210,13 @@ def verify_all(*, reports: Path | None = None, say: Callable[[str], None] = lamb
             continue
         provenance = own_provenance(path)
         if provenance is None:
-            raise BadInputError(f"{path} does not say what it was made from. Run `make convert` again.")
+            raise BadInputError(f"{path} does not record what it was made from. Run `make convert` again.")
         sources = [downloads_folder() / provenance.source.name, *(each.path for each in shipped().values())]
         same = (each for each in sources if each.exists() and sha256_of(each) == provenance.source.sha256)
         if (source := next(same, None)) is None:
             raise BadInputError(
-                f"{path} was made from {provenance.source.name}, which is not in {downloads_folder()} any more, or is "
-                "another file now. Run `make convert` again."
+                f"{path} was made from {provenance.source.name}, which is no longer in {downloads_folder()}, or has "
+                "changed. Run `make convert` again."
             )
         say(f"{path.name}: against {source.name}")
         written = Written(path, provenance.source.format, path.stat().st_size, sha256_of(path))

@@ -19,7 +19,7 @@ PARTS = {
 
 FIRST = {"conv1": "conv1_7x7_s2", "bn1": "conv1_7x7_s2_bn"}
 
-NOTE = "its names are torchvision's, which do not tell the geometry; that it is the published one was said by the user"
+NOTE = "its names are torchvision's, which do not determine the geometry; the user confirmed the published one"
 
 
 def published_layer(layer: str) -> str:

@@ -78,14 +78,14 @@ def _write(network: Path, target: Path, runtime: Path | None) -> Path:
     file = MappedFile(network)
     if not is_onnx(bytes(file.view[:512])) and network.suffix.lower() != ".onnx":
         raise BadInputError(
-            f"{network} is no ONNX file, which is what runs in a browser: `ferplus convert {network.name} "
+            f"{network} is not an ONNX file, and only these run in a browser: `ferplus convert {network.name} "
             f"{network.stem}.onnx` makes one."
         )
     engine = open_engine(network)
     parts = unpacked(runtime or vendored()) | {"network": bytes(file.view)}
-    told = {"title": escape(f"Emotions by {network.name}"), "facts": _in_script(facts(engine))}
-    told |= {name: base64.b64encode(gzip.compress(data, 6, mtime=0)).decode() for name, data in parts.items()}
-    page = PLACE.sub(lambda found: told[found[1]], TEMPLATE.read_text(encoding="utf-8"))
+    values = {"title": escape(f"Emotions by {network.name}"), "facts": _in_script(facts(engine))}
+    values |= {name: base64.b64encode(gzip.compress(data, 6, mtime=0)).decode() for name, data in parts.items()}
+    page = PLACE.sub(lambda found: values[found[1]], TEMPLATE.read_text(encoding="utf-8"))
     return write_text(target, page)
 
 
@@ -123,7 +123,7 @@ def vendored() -> Path:
     npm = shutil.which("npm")
     if npm is None:
         raise DownloadError(
-            f"npm, which brings {PACKAGE}, is not installed: install Node.js, or name the package with --runtime."
+            f"npm, which provides {PACKAGE}, is not installed: install Node.js, or name the package with --runtime."
         )
     with tempfile.TemporaryDirectory() as aside:
         try:
@@ -131,10 +131,10 @@ def vendored() -> Path:
                 [npm, "pack", "--silent", f"{PACKAGE}@{VERSION}"], cwd=aside, capture_output=True, timeout=PATIENCE
             )
         except subprocess.TimeoutExpired:
-            raise DownloadError(f"npm did not bring {PACKAGE} {VERSION} within {PATIENCE} seconds.") from None
+            raise DownloadError(f"npm did not download {PACKAGE} {VERSION} within {PATIENCE} seconds.") from None
         brought = Path(aside) / kept.name
         if run.returncode or not brought.is_file():
-            raise DownloadError(f"npm has no {PACKAGE} {VERSION}: `npm pack {PACKAGE}@{VERSION}` says why.")
+            raise DownloadError(f"npm could not download {PACKAGE} {VERSION}: `npm pack {PACKAGE}@{VERSION}` says why.")
         unpacked(brought)
         with atomic_path(kept) as temporary:
             shutil.copyfile(brought, temporary)
@@ -150,11 +150,11 @@ def unpacked(package: Path) -> dict[str, bytes]:
                 sha256 = hashlib.sha256(content).hexdigest()
                 if sha256 != FILES[name][1]:
                     raise BadInputError(
-                        f"{package}: its {FILES[name][0]} is not that of {PACKAGE} {VERSION}. Remove it."
+                        f"{package}: its {FILES[name][0]} is not the one in {PACKAGE} {VERSION}. Remove it."
                     )
                 found[name] = content
         if missing := [file for name, (file, _) in FILES.items() if name not in found]:
-            raise KeyError(f"{missing[0]} is not in it")
+            raise KeyError(f"{missing[0]} is missing")
     except (OSError, EOFError, KeyError, zlib.error, tarfile.TarError) as error:
         raise BadInputError(f"{package} is not npm's package {PACKAGE} {VERSION} ({str(error)[:80]}).") from None
     return found
@@ -167,7 +167,7 @@ def _files_in(stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
     while piece := unpacked.read(1 << 20):
         size += len(piece)
         if size > MAX_UNPACKED:
-            raise tarfile.ReadError("it unpacks to far too much")
+            raise tarfile.ReadError("it unpacks to too many bytes")
     stream.seek(0)
     wanted = {f"package/dist/{file}": name for name, (file, _) in FILES.items()}
     with tarfile.open(fileobj=stream, mode="r:gz") as archive:

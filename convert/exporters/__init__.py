@@ -82,14 +82,13 @@ def checked(recipe: Recipe, calibrated: bool) -> None:
         )
     if recipe.quantize == "int8" and not calibrated:
         raise BadInputError(
-            "int8 needs images to see how large each layer's numbers become: give --calibrate a folder of faces, or "
-            "FERPlus, of which train images are taken."
+            "int8 is calibrated on images: give --calibrate a folder of faces, or FERPlus, whose train images are used."
         )
     if calibrated and recipe.quantize != "int8":
-        raise BadInputError("--calibrate is for --quantize int8: nothing else looks at images. Leave it out.")
+        raise BadInputError("--calibrate is only for --quantize int8. Leave it out.")
     if recipe.channels_first and recipe.target != "onnx":
         raise BadInputError(
-            "TensorFlow's networks take images as height x width x channels: leave --channels first out, or use --to "
+            "TensorFlow's networks take images as height x width x channels: leave out --channels first, or use --to "
             "onnx."
         )
 
@@ -118,9 +117,9 @@ def export(
     if recipe.folded:
         checkpoint = fold(checkpoint)
     else:
-        refuse_folded(checkpoint, "To export it as it is, say so with --fold.")
-    told = with_output(checkpoint.provenance, probabilities=not recipe.logits)
-    checkpoint = replace(checkpoint, provenance=replace(told, preprocessing_inside=recipe.pixels, dropout=0.0))
+        refuse_folded(checkpoint, "To export it as it is, add --fold.")
+    provenance = with_output(checkpoint.provenance, probabilities=not recipe.logits)
+    checkpoint = replace(checkpoint, provenance=replace(provenance, preprocessing_inside=recipe.pixels, dropout=0.0))
     module, function = TARGETS[recipe.target].exporter.split(":")
     getattr(import_module(module), function)(checkpoint, recipe, path, calibration=calibration, quiet=quiet)
     return checkpoint

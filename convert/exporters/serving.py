@@ -40,7 +40,7 @@ def serving_module(checkpoint: Checkpoint, recipe: Recipe, *, constants: bool) -
         ) from None
     if keras.backend.backend() != "tensorflow":
         raise OutputError(
-            f"TensorFlow's formats need Keras on TensorFlow, and it runs on {keras.backend.backend()} here: set "
+            f"TensorFlow's formats need Keras on TensorFlow, but Keras runs on {keras.backend.backend()}: set "
             "KERAS_BACKEND=tensorflow."
         )
     from ferplus_keras.networks.models import model_from_architecture

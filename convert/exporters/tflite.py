@@ -51,7 +51,7 @@ def export_tflite(
 def _examples(calibration: np.ndarray | None, recipe: Recipe) -> Any:
     """What the converter asks for its examples: one image at a time, as the network takes them."""
     if calibration is None or not len(calibration):
-        raise BadInputError("int8 needs images to calibrate on, and there are none. Give --calibrate a folder.")
+        raise BadInputError("int8 is calibrated on images, and there are none. Give --calibrate a folder of faces.")
     batch = recipe.batch or 1
 
     def examples() -> Iterator[list[np.ndarray]]:

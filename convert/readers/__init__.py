@@ -50,7 +50,7 @@ def read_named(file: MappedFile, key: str | None = None) -> NamedArrays:
         return NamedArrays("safetensors", "torch", arrays, dtypes, notes, record)
     if is_torch_file(head):
         found = read_torch_file(file, key)
-        notes = [f"the state dict stood under {' / '.join(found.wrapping)}"] if found.wrapping else []
+        notes = [f"the state dict was found under {' / '.join(found.wrapping)}"] if found.wrapping else []
         provenance = found.metadata.get(PROVENANCE_KEY)
         return NamedArrays(
             found.format, "torch", found.tensors, found.dtypes, notes + found.notes,
@@ -60,7 +60,7 @@ def read_named(file: MappedFile, key: str | None = None) -> NamedArrays:
         from convert.readers.onnx_file import read_onnx
 
         return read_onnx(file)
-    raise BadInputError(f"{file.path} is no checkpoint: {_what_it_is(head, file.size)}")
+    raise BadInputError(f"{file.path} is not a checkpoint: {_what_it_is(head, file.size)}")
 
 
 def read_checkpoint(
@@ -134,7 +134,7 @@ def read_checkpoint(
 
 def _another_graph(file: MappedFile, whose: str, problem: str, details: str = "") -> BadInputError:
     return BadInputError(
-        f"{file.path}: its graph is {whose}: {problem}. Written elsewhere, its arrays would be another function; "
+        f"{file.path}: its graph is {whose}: {problem}. Converted, its arrays would compute something else; "
         f"`ferplus verify parity {file.path} --against ...` shows what it does.",
         details,
     )
@@ -173,7 +173,7 @@ def graph_problem(found: NamedArrays) -> str:
         return found.departure
     inside = found.provenance is not None and found.provenance.get("preprocessing_inside") is True
     if found.graph and inside and not found.preprocessed:
-        return "it says that the mean is taken off inside, and its layer data has something else to do"
+        return "it says that it subtracts the mean itself, but the layer data does something else"
     return ""
 
 
@@ -234,7 +234,7 @@ def _what_it_is(head: bytes, size: int) -> str:
     if head[257:262] == b"ustar":
         return "it is a tar archive. Unpack it first."
     return (
-        f"{size:,} bytes that begin with {_beginning(head)}, neither PyTorch, safetensors, HDF5, .keras, ONNX nor "
+        f"{size:,} bytes that begin with {_beginning(head)}, not PyTorch, safetensors, HDF5, .keras, ONNX or "
         "MATLAB. Check that the download is complete."
     )
 

@@ -15,6 +15,7 @@ from ferplus_keras.graph.building import Builder, Window
 from ferplus_keras.graph.form import Graph, GraphError
 from ferplus_keras.graph.recognise import recognised
 from ferplus_keras.networks.architecture import BATCHNORM_EPSILON, INPUT_SIZE
+from ferplus_keras.wording import counted
 
 #: Layers that change nothing at inference.
 TRANSPARENT = ("DropOut", "Reshape", "Flatten")
@@ -40,13 +41,13 @@ def dagnn_graph(net: DagNN, arrays: Arrays) -> Graph:
     made = {name for layer in waiting for name in layer.outputs}
     sources = list(dict.fromkeys(name for layer in waiting for name in layer.inputs if name not in made))
     if len(sources) != 1:
-        raise GraphError(f"it has {len(sources)} inputs, and these networks have one image")
+        raise GraphError(f"it has {counted(len(sources), 'input')}, and these networks have one, the image")
     builder = Builder()
     builder.image(sources[0], sources[0], (INPUT_SIZE, INPUT_SIZE, 3))
     while waiting:
         ready = [layer for layer in waiting if all(name in builder.values for name in layer.inputs)]
         if not ready:
-            raise GraphError(f"{waiting[0].name[:80]} takes what is made behind it")
+            raise GraphError(f"its connections form a loop at {waiting[0].name[:80]}")
         for layer in ready:
             _add(builder, layer, arrays.get(layer.name, {}))
         waiting = [layer for layer in waiting if layer not in ready]
@@ -69,7 +70,8 @@ def our_names(net: DagNN, arrays: Arrays) -> dict[str, str]:
 
 def _add(builder: Builder, layer: DagLayer, arrays: Mapping[str, Any]) -> None:
     if not layer.inputs or len(layer.outputs) != 1 or layer.outputs[0] in builder.values:
-        raise GraphError(f"{layer.name[:80]} has {len(layer.inputs)} inputs and the outputs {layer.outputs[:3]}")
+        ends = f"{counted(len(layer.inputs), 'input')} and {counted(len(layer.outputs), 'output')}"
+        raise GraphError(f"{layer.name[:80]} has {ends}, or an output that is another layer's too")
     try:
         OPERATIONS.get(layer.type, _other)(builder, layer, arrays)
     except ValueError as error:

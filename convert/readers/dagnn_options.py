@@ -28,6 +28,8 @@ def four(value: object) -> tuple[int, int, int, int]:
         given = [given[0], given[0], given[1], given[1]]
     elif len(given) == 1:
         given *= 4
+    elif len(given) != 4:
+        raise ValueError(f"{len(given)} numbers for the padding of four sides")
     top, bottom, left, right = given
     return top, bottom, left, right
 
@@ -35,14 +37,16 @@ def four(value: object) -> tuple[int, int, int, int]:
 def two(value: object) -> tuple[int, int]:
     """A stride or size as vertical, horizontal; one number stands for both."""
     given = [_whole(each) for each in numbers(value, (1,))]
+    if len(given) > 2:
+        raise ValueError(f"{len(given)} numbers for a stride or size")
     vertical, horizontal = given * 2 if len(given) == 1 else given
     if vertical < 1 or horizontal < 1:
-        raise ValueError(f"a stride or size of {given}")
+        raise ValueError(f"a stride or size of {vertical} x {horizontal}")
     return vertical, horizontal
 
 
 def _whole(value: float) -> int:
     """A number of pixels."""
     if not (0 <= value <= MAX_PIXELS and value == int(value)):
-        raise ValueError(f"{value:g} is no number of pixels")
+        raise ValueError(f"{value:g} is not a number of pixels")
     return int(value)

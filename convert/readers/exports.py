@@ -71,21 +71,21 @@ def _tflite(file: MappedFile) -> Export:
     if model.custom:
         found.problem = f"it needs operators that are not TensorFlow Lite's own: {', '.join(model.custom[:4])}"
     elif not model.outputs:
-        found.problem = "there is no network in it"
+        found.problem = "it holds no network"
     return found
 
 
 def _saved_model(path: Path) -> Export:
     files = sorted(each for each in path.rglob("*") if each.is_file())[: MAX_FILES + 1]
     if len(files) > MAX_FILES:
-        raise BadInputError(f"{path} has more than {MAX_FILES} files: it is no SavedModel of one of these networks.")
+        raise BadInputError(f"{path} has more than {MAX_FILES} files: it is not a SavedModel of one of these networks.")
     digest = hashlib.sha256()
     try:
         for each in files:
             digest.update(os.fsencode(f"{each.relative_to(path)}\0{sha256_of(each)}\n"))
         size = sum(each.stat().st_size for each in files)
         found = Export(Source(path.name, size, digest.hexdigest(), "saved_model"))
-        found.notes.append("the SHA-256 is of the names and SHA-256s of the folder's files")
+        found.notes.append("the SHA-256 covers the names and SHA-256s of the folder's files")
         _told(found, path, record_text(path))
     except OSError as error:
         raise BadInputError(f"{path} cannot be read: {error.strerror}.") from None

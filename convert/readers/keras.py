@@ -36,7 +36,7 @@ def read_keras(file: MappedFile) -> NamedArrays:
                 dtypes[name] = "bfloat16" if stored.bfloat16 else str(stored.dtype)
         notes = []
         if names:
-            notes.append("the file names its layers by counters only (Keras before 3.6); names follow from the graph")
+            notes.append("the file numbers its layers (Keras before 3.6); their names follow from the graph")
         layers = list(all_layers(opened.config))
         graph, departure = _graph(opened.config, arrays)
         padded = bool(names) and "zero_padding2d" in opened.listed

@@ -35,7 +35,7 @@ def by_graph(found: NamedArrays, *, dialect: bool) -> NamedArrays:
         found = _renamed(found, owners, table)
     said = str(departure) if departure else "" if len(owners) == len(table.parameters) else "some layers are used twice"
     if matched.preprocessed and not (found.provenance or {}).get("preprocessing_inside"):
-        found.notes.append("its graph subtracts the published mean itself; what is made of it does not")
+        found.notes.append("its graph subtracts the published mean; converted files do not")
     akin = len(owners) >= LEAST_SHARED * len(table.parameters)
     return replace(found, departure=said, akin=akin, preprocessed=matched.preprocessed)
 
@@ -62,7 +62,7 @@ def _renamed(found: NamedArrays, owners: dict[str, str], table: Architecture) ->
         arrays[key], dtypes[key] = array, found.dtypes[name]
     if zeros:
         notes.append(
-            f"biases of nothing but zeros, where these networks have none, were left out: {', '.join(zeros[:3])}"
+            f"biases that are all zeros, where these networks have none, were left out: {', '.join(zeros[:3])}"
         )
     head = table.head.layer_name
     others = [theirs for theirs, ours in owners.items() if theirs != ours]
@@ -72,8 +72,8 @@ def _renamed(found: NamedArrays, owners: dict[str, str], table: Architecture) ->
     body = [theirs for theirs in others if theirs != adopted]
     if body:
         shown = ", ".join([f"{theirs} is {owners[theirs]}" for theirs in body[:2]] + ["..."] * (len(body) > 2))
-        verb, told = "has" if len(body) == 1 else "have", "the place in the graph tells which is which"
-        notes.append(f"{counted(len(body), 'layer')} {verb} other names than published ({shown}); {told}")
+        verb, how = "has" if len(body) == 1 else "have", "they were identified by their position in the graph"
+        notes.append(f"{counted(len(body), 'layer')} {verb} other names than published ({shown}); {how}")
     if adopted is not None:
         notes.append(head_note(adopted, table.head.units))
     return replace(found, arrays=arrays, dtypes=dtypes, notes=notes, adopted=adopted or found.adopted)

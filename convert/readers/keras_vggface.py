@@ -68,8 +68,8 @@ def _epsilons(found: NamedArrays) -> Iterator[tuple[str, float]]:
     for name in found.arrays:
         if name.endswith("/gamma"):
             layer = layer_of(name, "keras")
-            told = stated.get(layer, usual)
-            yield layer, _tidy(told) if 0 < told < 1 else usual
+            epsilon = stated.get(layer, usual)
+            yield layer, _tidy(epsilon) if 0 < epsilon < 1 else usual
 
 
 def _tidy(epsilon: float) -> float:
@@ -89,11 +89,11 @@ def _is_exact(found: NamedArrays) -> bool:
 
 
 def _note(epsilons: set[float], exact: bool) -> str:
-    said = "it has keras_vggface's names: the first kernel was turned from BGR to RGB"
+    said = "it has keras_vggface's names: the first kernel was flipped from BGR to RGB"
     changed = ", ".join(f"{each:g}" for each in sorted(epsilons - {BATCHNORM_EPSILON}))
     if changed:
-        said += f", and gamma made for epsilon 1e-05 (was {changed})"
-    return said if exact else f"{said}; the function is not quite the old one: {PADDING_NOTE}, and here both are right"
+        said += f", and the gammas were adapted from epsilon {changed} to 1e-05"
+    return said if exact else f"{said}; the result differs slightly: {PADDING_NOTE}, and here both are right"
 
 
 def _renamed(graph: Graph) -> Graph:

@@ -23,7 +23,7 @@ from ferplus_keras.graph.form import Graph, GraphError
 from ferplus_keras.networks.architecture import BATCHNORM_EPSILON
 from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.networks.preprocessing import PUBLISHED
-from ferplus_keras.wording import printable
+from ferplus_keras.wording import counted, printable
 
 FORMATS = {"5": "matconvnet", "7.3": "matconvnet-7.3"}
 
@@ -52,7 +52,7 @@ def named_arrays(file: MappedFile, net: DagNN) -> NamedArrays:
         dtypes |= {f"{name}/moving_mean": str(moments.dtype), f"{name}/moving_variance": "float32"}
         dtypes.pop(f"{name}/moments")
         if stale:
-            notes.append(f"the moments of {stored} were changed after the file was converted; they are what counts")
+            notes.append(f"the moments of {stored} were changed after the file was converted; they were used")
     arrays: dict[str, np.ndarray] = {}
     for stored, found in roles.items():
         for role, array in found.items():
@@ -63,7 +63,7 @@ def named_arrays(file: MappedFile, net: DagNN) -> NamedArrays:
     graph, departure = _graph(net, roles)
     used = {name for layer in net.layers for name in layer.params}
     if unused := [name for name in net.params if name not in used]:
-        notes.append(f"{len(unused)} parameters belong to no layer ({unused[0][:80]}, ...) and were left alone")
+        notes.append(f"{counted(len(unused), 'parameter')} of no layer ignored: {', '.join(unused[:3])[:200]}")
     _epsilon_note(net, notes)
     _meta_notes(net, notes)
     labels = _labels(net, notes)
@@ -103,7 +103,7 @@ def _roles(file: MappedFile, net: DagNN, layer: DagLayer, notes: list[str]) -> d
     if layer.type == "Conv":
         wanted: tuple[str, ...] = ("kernel", "bias")
         if not number(layer.block.get("hasBias"), 1.0) and len(owned) > 1:
-            notes.append(f"{layer.name} names a bias and has hasBias = false: MatConvNet leaves it out, and so do we")
+            notes.append(f"{layer.name} has a bias but hasBias = false; it was ignored, as in MatConvNet")
             owned = owned[:1]
     elif layer.type == "BatchNorm":
         wanted = ("gamma", "beta", "moments")
@@ -112,10 +112,10 @@ def _roles(file: MappedFile, net: DagNN, layer: DagLayer, notes: list[str]) -> d
     else:
         wanted = tuple(owned)  # a kind of layer that these networks do not have; the comparison will say so
     if len(owned) > len(wanted):
-        raise BadInputError(f"{file.path}: {layer.name}, a {layer.type}, names {len(owned)} parameters: too many.")
+        raise BadInputError(f"{file.path}: {layer.name}, a {layer.type}, has too many parameters ({len(owned)}).")
     if unknown := [name for name in owned if name not in net.params]:
         raise BadInputError(
-            f"{file.path}: the parameter {printable(unknown[0])} of {layer.name} is not there; it is damaged."
+            f"{file.path}: the parameter {printable(unknown[0])} of {layer.name} is missing. The file is damaged."
         )
     found = {role: net.params[name] for role, name in zip(wanted, owned, strict=False)}
     for role, array in found.items():
@@ -142,8 +142,8 @@ def _statistics(file: MappedFile, layer: str, moments: np.ndarray, exact: Any) -
     """(mean, variance as float32, whether ``exact`` was there and does not belong to the moments)."""
     if moments.ndim != 2 or moments.shape[1] != 2:
         raise BadInputError(
-            f"{file.path}: the moments of {layer} have the size {by(moments.shape)}; channels x 2, mean and deviation, "
-            "is what MatConvNet stores."
+            f"{file.path}: the moments of {layer} have the size {by(moments.shape)}; MatConvNet stores "
+            "channels x 2, mean and deviation."
         )
     sigma = moments[:, 1]
     if (sigma < 0).any():
@@ -170,8 +170,8 @@ def _epsilon_note(net: DagNN, notes: list[str]) -> None:
     if others := sorted({each for each in stored if not np.isclose(each, BATCHNORM_EPSILON, rtol=1e-6, atol=0.0)}):
         count = sum(each in others for each in stored)
         notes.append(
-            f"{count} BatchNorms were trained with epsilon {others[0]:g}; their variances are stated for the "
-            f"{BATCHNORM_EPSILON:g} of these networks, which gives the same function"
+            f"{count} BatchNorms were trained with epsilon {others[0]:g}; their variances were adapted to "
+            f"{BATCHNORM_EPSILON:g}, which gives the same function"
         )
 
 
@@ -208,6 +208,6 @@ def _labels(net: DagNN, notes: list[str]) -> tuple[str, ...] | None:
     known = sorted(labels) == sorted(EMOTIONS)
     notes.append(
         f"its classes are {', '.join(stored)[:200]}, not the published order"
-        + (": its labels are taken in its own" if known else "")
+        + (": its own order was kept" if known else "")
     )
     return labels if known else None

@@ -60,12 +60,12 @@ def read_onnx(file: MappedFile) -> NamedArrays:
     if paired.folded:
         notes.append(
             f"{len(paired.folded)} {FOLDED} the convolutions before them by the exporter. "
-            "Their statistics are gone: each became one that changes nothing (the same function; keep them "
+            "Their statistics cannot be recovered: each became one that does nothing (the same function; keep them "
             "frozen in training). torch.onnx.export keeps them with dynamo=False, do_constant_folding=False"
         )
     provenance = provenance_of(file.path, graph.metadata.get(PROVENANCE_KEY))
     if paired.preprocessed and not (isinstance(provenance, dict) and provenance.get("preprocessing_inside")):
-        notes.append("its graph subtracts the published mean itself; what is made of it does not")
+        notes.append("its graph subtracts the published mean; converted files do not")
     return NamedArrays(
         FORMAT, "torch", paired.arrays, paired.dtypes, notes, provenance,
         output="probabilities" if paired.probabilities else "logits",
@@ -82,7 +82,7 @@ def paired_layers(graph: OnnxFile, file: MappedFile) -> Paired:
         problem = str(error)
     if problem:
         raise BadInputError(
-            f"{file.path} is an ONNX model ({graph.producer[:40] or 'of no stated origin'}), but not one of Albanie's "
+            f"{file.path} is an ONNX model ({graph.producer[:40] or 'of unknown origin'}), but not one of Albanie's "
             f"networks: {problem[:400]}."
         )
     paired = Paired(table, probabilities=matched.probabilities, preprocessed=matched.preprocessed)
@@ -117,6 +117,6 @@ def _unfold(paired: Paired) -> None:
 
 
 def _says_folded(file: MappedFile, graph: OnnxFile) -> bool:
-    """Whether the file is one of ours, written folded. In a stranger's the walk finds out for itself."""
+    """Whether the file is one of ours, written folded. Of other files, the graph tells."""
     record = provenance_of(file.path, graph.metadata.get(PROVENANCE_KEY))
     return isinstance(record, dict) and record.get("folded") is True

@@ -205,7 +205,7 @@ def _run(stream: IO[bytes], storage: Callable[[Any], StorageRef] | None) -> Any:
                 stack.append(False)
             case "LONG1" | "LONG4" | "INT" | "LONG":
                 if argument.bit_length() > MAX_INTEGER_BITS:
-                    raise ValueError(f"a whole number of more than {MAX_INTEGER_BITS} bits")
+                    raise ValueError(f"an integer of more than {MAX_INTEGER_BITS} bits")
                 stack.append(argument)
             case "EMPTY_DICT":
                 stack.append({})
@@ -265,7 +265,7 @@ def _run(stream: IO[bytes], storage: Callable[[Any], StorageRef] | None) -> Any:
                 if isinstance(stack[-1], StateDict) and isinstance(state, dict):
                     stack[-1].attributes = state
                 elif not isinstance(stack[-1], Other):
-                    raise UnsafePickleError("BUILD", "the pickle sets the state of an object that is no OrderedDict")
+                    raise UnsafePickleError("BUILD", "the pickle sets the state of what is not an OrderedDict")
             case other:
                 raise UnsafePickleError(other, f"the pickle uses the instruction {other}, which no state dict needs")
     raise ValueError("it ends before its end mark")
@@ -273,13 +273,13 @@ def _run(stream: IO[bytes], storage: Callable[[Any], StorageRef] | None) -> Any:
 
 def _list(value: Any) -> list[Any]:
     if type(value) is not list:
-        raise TypeError("it appends to something that is no list")
+        raise TypeError("it appends to something that is not a list")
     return value
 
 
 def _dict(value: Any) -> dict[Any, Any]:
     if not isinstance(value, dict):
-        raise TypeError("it sets an item of something that is no dict")
+        raise TypeError("it sets an item of something that is not a dict")
     return value
 
 
@@ -292,7 +292,7 @@ def _key(value: Any) -> Any:
     if not isinstance(value, str | int | float | bytes | None):
         raise TypeError(f"a {type(value).__name__} is used as a key")
     if isinstance(value, int) and value.bit_length() > 64:
-        raise ValueError("a whole number of more than 64 bits is used as a key")
+        raise ValueError("an integer of more than 64 bits is used as a key")
     if isinstance(value, str | bytes) and len(value) > MAX_KEY_LENGTH:
         raise ValueError(f"a name is {len(value):,} characters long")
     return value
@@ -325,7 +325,7 @@ def _call(function: Any, arguments: Any) -> Any:
 
 def _ordered_dict(pairs: Any = ()) -> StateDict:
     if not isinstance(pairs, list | tuple):
-        raise TypeError("an OrderedDict is made of something that is no list")
+        raise TypeError("an OrderedDict is made of something that is not a list")
     result = StateDict((_key(key), value) for key, value in pairs)
     result.attributes = {}
     return result
@@ -333,14 +333,14 @@ def _ordered_dict(pairs: Any = ()) -> StateDict:
 
 def _parameter(tensor: Any, *_settings: Any) -> TensorRef | Other:
     if not isinstance(tensor, TensorRef | Other):
-        raise TypeError("a parameter is made of something that is no tensor")
+        raise TypeError("a parameter is made of something that is not a tensor")
     return tensor
 
 
 def _from_type(function: Any, _type: Any, arguments: Any, _state: Any) -> Any:
     """A tensor that has attributes of its own, or is of a subclass: the tensor alone."""
     if not isinstance(function, _Name) or not function.qualified.startswith(_REBUILD):
-        raise UnsafePickleError(_FROM_TYPE, "the pickle makes a tensor by something that makes none")
+        raise UnsafePickleError(_FROM_TYPE, "the pickle makes a tensor with a function that makes none")
     return _call(function, arguments)
 
 
@@ -351,7 +351,7 @@ def _encode(text: Any, _encoding: Any = "latin1") -> Any:
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_settings: Any) -> TensorRef | Other:
     if not isinstance(storage, StorageRef):
-        raise TypeError("a tensor is made of something that is no storage")
+        raise TypeError("a tensor is made of something that is not a storage")
     return _typed_tensor(storage, storage.dtype, offset, shape, strides)
 
 
@@ -360,7 +360,7 @@ def _tensor_v3(
 ) -> TensorRef | Other:
     """An untyped storage, the dtype beside it."""
     if not isinstance(storage, StorageRef):
-        raise TypeError("a tensor is made of something that is no storage")
+        raise TypeError("a tensor is made of something that is not a storage")
     return _typed_tensor(storage, dtype.qualified.removeprefix("torch."), offset, shape, strides)
 
 
@@ -372,13 +372,13 @@ def _typed_tensor(storage: StorageRef, dtype: str | None, offset: Any, shape: An
     shape, strides = _sizes(shape), _sizes(strides)
     numbers = (offset, *shape, *strides)
     if len(shape) != len(strides) or any(type(number) is not int or number < 0 for number in numbers):
-        raise ValueError("a tensor whose shape, strides and offset are not whole numbers that go together")
+        raise ValueError("a tensor whose shape, strides and offset do not fit together")
     return TensorRef(storage, dtype, offset, shape, strides)
 
 
 def _sizes(value: Any) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple) or len(value) > MAX_DIMENSIONS:
-        raise TypeError("a shape or strides that are no short list")
+        raise TypeError("a shape or strides that are not a short list")
     return tuple(value)
 
 
@@ -422,10 +422,10 @@ _CALLS: dict[str, Callable[..., Any]] = {
 def storage_from_id(identifier: Any) -> StorageRef:
     """The storage that torch's persistent id describes: ("storage", class, key, location, count[, view])."""
     if not isinstance(identifier, tuple) or not 5 <= len(identifier) <= 6:
-        raise ValueError("a persistent id that is no storage")
+        raise ValueError("a persistent id that is not a storage")
     kind, storage_class, key, _location, count, *view = identifier
     if kind not in ("storage", b"storage") or not isinstance(storage_class, _Name):
-        raise ValueError("a persistent id that is no storage")
+        raise ValueError("a persistent id that is not a storage")
     if type(count) is not int or count < 0 or not isinstance(key, str | int):
         raise ValueError("a storage without a size or a key")
     dtype = STORAGE_DTYPES[storage_class.qualified.rsplit(".", 1)[-1]]
@@ -433,7 +433,7 @@ def storage_from_id(identifier: Any) -> StorageRef:
     if view and view[0] is not None:  # (key of the view, offset, size): the old format's views into a root storage
         _view_key, offset, size = view[0]
         if any(type(number) is not int or number < 0 for number in (offset, size)) or offset + size > count:
-            raise ValueError("a storage view that leaves its storage")
+            raise ValueError("a storage view that reaches beyond its storage")
         count = size
     return StorageRef(root, dtype, count, offset)
 

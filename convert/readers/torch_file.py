@@ -105,7 +105,7 @@ def read_torch_file(file: MappedFile, key: str | None = None) -> TorchFile:
         ) from None
     except MalformedPickleError as error:
         raise BadInputError(
-            f"{file.path} is damaged or no PyTorch checkpoint ({error}). Copy or download it again."
+            f"{file.path} is damaged or not a PyTorch checkpoint ({error}). Copy or download it again."
         ) from None
 
 
@@ -126,7 +126,7 @@ def _read_zip(file: MappedFile, key: str | None) -> TorchFile:
     if len(pickles) != 1:
         listed = shown(", ".join(sorted(members)[:4])) or "nothing"
         raise BadInputError(
-            f"{file.path} is a zip archive but no PyTorch checkpoint: there is no data.pkl in it, but "
+            f"{file.path} is a zip archive but not a PyTorch checkpoint: instead of data.pkl it holds "
             f"{listed}. If it is an archive of a checkpoint, unpack it first."
         )
     top = pickles[0].rsplit("/", 1)[0]
@@ -173,7 +173,7 @@ def _member_span(file: MappedFile, info: zipfile.ZipInfo) -> tuple[int, int]:
     start = info.header_offset + 30 + name_length + extra_length
     if info.file_size != info.compress_size or start + info.file_size > file.size:
         raise BadInputError(
-            f"{file.path}: the entry {name} claims {info.file_size:,} bytes and the file does not have them. "
+            f"{file.path}: the entry {name} claims {info.file_size:,} bytes but the file does not have them. "
             "It was cut short: copy or download it again."
         )
     return start, info.file_size
@@ -220,8 +220,8 @@ def _read_legacy(file: MappedFile, key: str | None) -> TorchFile:
         raise BadInputError(f"{file.path} {NUMPY_ARRAYS}")
     if first != MAGIC_NUMBER:
         raise BadInputError(
-            f"{file.path} is a pickle but no PyTorch checkpoint: it does not start with torch's magic number. A pickle "
-            f"is a program; it was not run. {HOW_TO_SAVE}"
+            f"{file.path} is a pickle but not a PyTorch checkpoint: it does not start with torch's magic number. A "
+            f"pickle is a program; it was not run. {HOW_TO_SAVE}"
         )
     version = pickle_subset.load(stream)
     if version != PROTOCOL_VERSION:
@@ -238,7 +238,7 @@ def _read_legacy(file: MappedFile, key: str | None) -> TorchFile:
     value = pickle_subset.load(stream, remember)
     keys = pickle_subset.load(stream)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise MalformedPickleError("the list of storage keys is no list of names")
+        raise MalformedPickleError("the list of storage keys is not a list of names")
     spans = _legacy_spans(file, stream.tell(), keys, storages)
 
     def span(storage: StorageRef) -> tuple[int, int]:
@@ -268,7 +268,7 @@ def _legacy_spans(
         position += 8 + size
     if position != file.size:
         raise BadInputError(
-            f"{file.path} has {file.size - position:,} bytes behind its last storage that nothing accounts for. "
+            f"{file.path} has {file.size - position:,} unexpected bytes behind its last storage. "
             "It is damaged: copy or download it again."
         )
     return spans
@@ -300,12 +300,12 @@ def _collect(file: MappedFile, format: str, value: Any, key: str | None, span: A
             dtypes[name] = ref.dtype
         elif isinstance(ref, Other) and ref.is_tensor:
             raise BadInputError(
-                f"{file.path} holds a tensor of a kind that is not read: {shown(name)} is a {ref.kind}. Save plain "
+                f"{file.path} holds a tensor of an unsupported kind: {shown(name)} is a {ref.kind}. Save plain "
                 "float32 tensors: {name: tensor.to_dense().float() for each tensor}."
             )
         else:
             kind = ref.kind if isinstance(ref, Other) else type(ref).__name__
-            notes.append(f"{shown(name)} is no tensor ({kind}) and was left alone")
+            notes.append(f"{shown(name)} is not a tensor ({kind}) and was ignored")
     return TorchFile(format, tensors, dtypes, wrapping, metadata if isinstance(metadata, dict) else {}, notes)
 
 
@@ -318,7 +318,7 @@ def _unwrap(file: MappedFile, value: Any, key: str | None) -> tuple[dict[str, An
         kind = "single tensor" if isinstance(value, TensorRef) else type(value).__name__
         if isinstance(value, dict):
             kind = f"dict with {shown(', '.join(str(key)[:40] for key in list(value)[:6])) or 'nothing'}"
-        raise BadInputError(f"{file.path} holds no state dict but a {kind}. {HOW_TO_SAVE}")
+        raise BadInputError(f"{file.path} holds a {kind} and not a state dict. {HOW_TO_SAVE}")
     named = {"/".join(path): {str(name): item for name, item in items.items()} for path, items in groups.items()}
     path, chosen, notes = choose(file.path, named, key)
     wrapping = next(each for each in groups if "/".join(each) == path)

@@ -21,6 +21,7 @@ from ferplus_keras.files.atomic import atomic_path, flush
 from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.networks.keras_vggface import KERAS_VGGFACE
+from ferplus_keras.wording import counted
 
 #: Bytes of the new file that may be in memory at once while it is compared.
 RELEASE_EVERY = 4 << 20
@@ -89,7 +90,7 @@ def format_of(path: str | Path, layout: str = "albanie") -> Format:
         if name.endswith((".h5", ".hdf5")) and not name.endswith(".weights.h5"):
             return FOREIGN[layout]
         raise BadInputError(
-            f"{path}: weights of the layout {layout} are a .h5 or .hdf5 file (and not .weights.h5, which Keras 3 takes "
+            f"{path}: weights in the layout {layout} go into a .h5 or .hdf5 file (not .weights.h5, which Keras 3 takes "
             "for its own)."
         )
     for format in FORMATS.values():
@@ -98,7 +99,7 @@ def format_of(path: str | Path, layout: str = "albanie") -> Format:
     if name.endswith(".hdf5"):
         return FORMATS["h5"]
     raise BadInputError(
-        f"{path}: no format goes by that name. Targets end in {', '.join(f.suffix for f in FORMATS.values())}."
+        f"{path}: its suffix is not a known format's. Targets end in {', '.join(f.suffix for f in FORMATS.values())}."
     )
 
 
@@ -124,7 +125,7 @@ def write(
     if pixels and format.name not in WITH_PIXELS:
         raise BadInputError(
             f"{path}: preprocessing goes inside a model, a {' or '.join(f'.{name}' for name in WITH_PIXELS)} file; "
-            "this is none."
+            "this is neither."
         )
     if checkpoint.provenance.standin:
         check_standin_name(checkpoint.provenance.source.name, path, format.suffix)
@@ -175,8 +176,8 @@ def compare(checkpoint: Checkpoint, file: MappedFile, found: NamedArrays, shown:
     wrong = [name for half in halves for name in half]
     if wrong:
         raise OutputError(
-            f"{shown}: {wrong[0]} reads back with other bits than were written ({len(wrong)} such arrays). The disk or "
-            "the memory is at fault; the file was discarded."
+            f"{shown}: {wrong[0]} reads back with other bits than were written ({counted(len(wrong), 'array')}). "
+            "The disk or the memory is at fault; the file was discarded."
         )
 
 

@@ -75,9 +75,9 @@ def _model(checkpoint: Checkpoint, activation: str | None, model_name: str, pixe
         if find_spec("keras") is None:
             advice = "Install it with: pip install keras."
         elif wanted and installed:
-            advice = f"KERAS_BACKEND is {wanted}; what is installed here: {', '.join(installed)}."
+            advice = f"KERAS_BACKEND is {wanted}; installed here: {', '.join(installed)}."
         else:
-            advice = f"Keras computes with {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}; install one of them."
+            advice = f"Keras runs on {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}; install one of them."
         raise OutputError(f"{cannot} {advice} A .h5 file needs no Keras.") from None
     side = checkpoint.provenance.side
     model = model_from_architecture(

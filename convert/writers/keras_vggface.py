@@ -39,15 +39,15 @@ def for_keras_vggface(checkpoint: Checkpoint) -> Checkpoint:
     table, provenance = checkpoint.architecture, checkpoint.provenance
     if table.head.kind == "embedding":
         raise BadInputError(
-            f"keras_vggface has no embeddings, and {provenance.source.name} is a {table}: leave its head out "
-            "(--no-top), or write a .h5 of our own layout."
+            f"keras_vggface has no embeddings, and {provenance.source.name} is a {table}: leave out its head "
+            "(--no-top), or write a .h5 in our own layout."
         )
-    refuse_folded(checkpoint, "keras_vggface's graph has its batch normalisations: leave out --fold.")
+    refuse_folded(checkpoint, "keras_vggface's graph has batch normalisations: leave out --fold.")
     published = provenance.preprocessing
     bgr = {"channel_order": "BGR", "mean": tuple(reversed(published["mean"])), "std": tuple(reversed(published["std"]))}
     epsilon = EPSILON[table.network]
     notes = (
-        f"for keras_vggface 0.6's {table.network}: BGR, gamma made for epsilon {epsilon:g}; not exact: {PADDING_NOTE}",
+        f"for keras_vggface 0.6's {table.network}: BGR, gammas for epsilon {epsilon:g}; not exact: {PADDING_NOTE}",
         "feed it keras_vggface.utils.preprocess_input(images, version=2)",
     )
     return replace(

@@ -42,7 +42,7 @@ class _Block:
 
 def write_mat(checkpoint: Checkpoint, path: Path, **_: Any) -> None:
     """Write ``checkpoint`` as the fields of a saved DagNN, whose output are the logits. Needs SciPy."""
-    refuse_folded(checkpoint, "A .mat file is a network with its batch normalisations.")
+    refuse_folded(checkpoint, "A .mat file needs the batch normalisations.")
     try:
         from scipy.io import savemat
     except ImportError:

@@ -168,7 +168,7 @@ class _Reader:
         values, _ = self._numbers(position, stop)
         if values.size != math.prod(dimensions):
             raise DamagedError(
-                f"a matrix at byte {position:,} is to have the size {by(dimensions)} and has {values.size:,} numbers"
+                f"a matrix at byte {position:,} claims the size {by(dimensions)} and has {values.size:,} numbers"
             )
         if values.dtype != wanted:  # MATLAB stores whole numbers in the smallest type that holds them
             self.budget.take(values.size * wanted.itemsize, "a matrix")
@@ -185,7 +185,7 @@ class _Reader:
             return bytes(self.view[start:end]).decode("utf-8", "replace")
         codes, _ = self._numbers(position, stop)
         if codes.size != count:
-            raise DamagedError(f"a text at byte {position:,} is to have {count:,} characters and has {codes.size:,}")
+            raise DamagedError(f"a text at byte {position:,} claims {count:,} characters and has {codes.size:,}")
         return text_of(codes, dimensions, self.budget)
 
     def _struct(self, position: int, stop: int, count: int, depth: int) -> Struct:
@@ -202,7 +202,7 @@ class _Reader:
 
     def _matrices(self, position: int, stop: int, count: int, depth: int) -> list[Value]:
         if count > (stop - position) // 8:  # each takes a tag at least
-            raise DamagedError(f"{count:,} values are announced at byte {position:,}, where there is no room for them")
+            raise DamagedError(f"{count:,} values are announced at byte {position:,}, more than fit there")
         values = []
         for _ in range(count):
             kind, start, end, position = _element(self.view, position, stop, self.order)
@@ -218,7 +218,7 @@ class _Reader:
             raise DamagedError(f"an element of type {kind} at byte {start:,} where numbers should be")
         dtype = np.dtype(self.order + ELEMENT_TYPES[kind])
         if (end - start) % dtype.itemsize:
-            raise DamagedError(f"{end - start:,} bytes at byte {start:,} are no whole number of numbers")
+            raise DamagedError(f"{end - start:,} bytes at byte {start:,} are not a whole number of numbers")
         return np.frombuffer(self.view[start:end], dtype), following
 
     def _dimensions(self, position: int, stop: int) -> tuple[tuple[int, ...], int]:

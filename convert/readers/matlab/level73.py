@@ -88,7 +88,7 @@ class _Reader:
             else:
                 scalar[name] = self.value(item, depth + 1)
         if columns and scalar:
-            raise ValueError("a struct array with a field that is none")
+            raise ValueError("a struct array with a field that is not an array")
         if not columns:
             return Struct(1, {name: [value] for name, value in scalar.items()})
         counts = {len(values) for values in columns.values()}
@@ -160,7 +160,7 @@ class _Reader:
                 raise BadInputError(f"{self.file.path} keeps an array in another file; a MATLAB file carries its own.")
 
     def _opaque(self, class_name: bytes) -> Opaque:
-        name = class_name.decode("utf-8", "replace").replace("_", " ") or "thing of no class"
+        name = class_name.decode("utf-8", "replace").replace("_", " ") or "value without a class"
         kind = name if name in ("function handle", "named type") else f"object of class {name}"
         self.budget.opaque.append(kind)
         return Opaque(kind)
