@@ -57,7 +57,7 @@ def fold(checkpoint: Checkpoint) -> Checkpoint:
     """``checkpoint`` with its batch normalisations in the convolutions, every number rounded to float32 once.
 
     One that is folded already is returned as it is. Raises :class:`BadInputError` when a number becomes too large for
-    float32, as where a channel's variance is all but nothing.
+    float32, as with a variance close to -epsilon.
     """
     if checkpoint.architecture.folded:
         return checkpoint
@@ -75,7 +75,7 @@ def fold(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def refuse_folded(checkpoint: Checkpoint, purpose: str) -> None:
-    """Raises :class:`BadInputError` when ``checkpoint`` is folded and so of no use for ``purpose``."""
+    """Raises :class:`BadInputError` if ``checkpoint`` is folded; ``purpose`` is the message's advice."""
     if checkpoint.architecture.folded:
         origin = checkpoint.provenance.origin.name
         raise BadInputError(

@@ -1,4 +1,4 @@
-"""What a file is: format, network, head, types, provenance, and everything that is wrong with it."""
+"""What a file is: format, network, head, types, provenance, and all of its problems."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ LISTED = 12
 
 
 def inspect(path: str | Path, *, key: str | None = None) -> dict[str, Any]:
-    """Everything that can be said of the checkpoint or Keras file at ``path``, as plain data.
+    """Everything known about the checkpoint or Keras file at ``path``, as plain data.
 
-    ``key`` says which network is meant where the file holds several. Raises :class:`BadInputError` only when the file
-    is no checkpoint at all; what is wrong with a checkpoint stands under ``problems``.
+    ``key`` chooses a network if the file holds several. Raises :class:`BadInputError` only if the file is not a
+    checkpoint at all; a checkpoint's faults are under ``problems``.
     """
     if (export := inspect_export(path)) is not None:
         return export
@@ -84,7 +84,7 @@ def inspect(path: str | Path, *, key: str | None = None) -> dict[str, Any]:
 
 
 def _input_size(found: NamedArrays, earlier: Provenance | None) -> list[int] | None:
-    """Height and width of the images that the network was trained on or its graph takes, where the file says so."""
+    """Height and width of the images that the network was trained on, or that its graph takes; None if unknown."""
     if earlier:
         return list(earlier.preprocessing["size"])
     size = list(found.graph.input_shape[:2]) if found.graph else []

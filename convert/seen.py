@@ -1,6 +1,6 @@
-"""``weights/seen.toml``: size and SHA-256 of every checkpoint when it was first seen, held against it ever after.
+"""``weights/seen.toml``: size and SHA-256 of every checkpoint when it was first seen, which later files must match.
 
-Nobody publishes hashes of these files. What can be known is whether today's file is the one of last time.
+Nobody publishes hashes of these files. But we can know whether today's file is the one from last time.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class Seen:
 
 
 def check(known: Known, found: Seen, path: Path, record: Path, *, url: str) -> None:
-    """Hold ``found`` (the file at ``path``) against the manifest and the record; a first sight is recorded.
+    """Check ``found`` (the file at ``path``) against the manifest and the record; a new file is recorded.
 
     Raises:
-        DownloadError: the file is another one than the manifest or the record says.
+        DownloadError: the file is not the one in the manifest or the record.
         BadInputError: the record cannot be read.
         OutputError: the record cannot be written.
     """
