@@ -1,8 +1,8 @@
-"""A MATLAB file's variables as a MatConvNet network: layers, parameters and meta data, as its author stored them.
+"""A MATLAB file's variables as a MatConvNet network: layers, parameters and metadata as stored.
 
 The layout is that of ``dagnn.DagNN.saveobj``: ``layers`` (name, type, inputs, outputs, params, block), ``params``
-(name, value), ``vars`` and ``meta``, at the top of the file or under one variable. Nothing here knows which network
-it ought to be.
+(name, value), ``vars`` and ``meta``, at the top of the file or in one variable. Nothing here depends on which network
+it is.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.wording import counted, printable
 
-#: Variables that hold a network, tried first; then any other struct.
+#: Usual names of the variable with the network, tried before any other struct.
 USUAL_NAMES = ("net", "netStruct")
 
-#: Root fields of DagNN's own; others are reported and left alone. Source: DagNN.saveobj in MatConvNet's releases.
+#: DagNN's root fields; others are reported and ignored. Source: DagNN.saveobj in MatConvNet's releases.
 ROOT_FIELDS = {
     "vars", "params", "layers", "meta", "mode", "holdOn", "accumulateParamDers", "conserveMemory",
     "parameterServer", "device",
@@ -35,7 +35,7 @@ HOW_TO_SAVE = "In MATLAB: net = net.saveobj(); save('network.mat', '-struct', 'n
 
 @dataclass(frozen=True)
 class DagLayer:
-    """One layer as stored. ``type`` is its class without ``dagnn.``; ``block`` the options of that class."""
+    """A stored layer. ``type`` is its class without ``dagnn.``, ``block`` the options of that class."""
 
     name: str
     type: str
@@ -47,7 +47,7 @@ class DagLayer:
 
 @dataclass
 class DagNN:
-    """A stored network. ``params`` are arrays with MATLAB's dimensions (those of 1 at the end may be missing)."""
+    """A stored network. ``params`` are arrays with MATLAB's dimensions (trailing ones may be missing)."""
 
     version: str  #: of the file format: "5" or "7.3"
     layers: list[DagLayer]
@@ -81,7 +81,7 @@ def read_dagnn(file: MappedFile) -> DagNN:
 
 
 def _root(path: Path, variables: dict[str, Value]) -> tuple[dict[str, Value], list[str]]:
-    """The fields of the network, wherever they stand in the file, and what was passed over."""
+    """The network's fields, wherever they are in the file, and notes about what was ignored."""
     if "layers" in variables and "params" in variables:
         return variables, []
     structs = {name: value for name, value in variables.items() if isinstance(value, Struct) and value.count == 1}
@@ -140,25 +140,25 @@ def _notes(root: dict[str, Value], layers: Iterable[DagLayer]) -> list[str]:
     return notes
 
 
-# --- values as what they are meant to be ----------------------------------------------------------------------------
+# --- values by their meaning ----------------------------------------------------------------------------
 
 
 def text(value: Value) -> str:
-    """A name that may stand as char or as a cell of one; "" when it is neither."""
+    """A name, stored as char or as a cell with one; "" if it is neither."""
     while isinstance(value, list) and len(value) == 1:
         value = value[0]
     return value if isinstance(value, str) else ""
 
 
 def names(value: Value) -> tuple[str, ...]:
-    """Names that may stand as a cell array, as a char matrix, or, when there is one, as char."""
+    """Names, stored as a cell array, as a char matrix, or, if there is only one, as char."""
     if isinstance(value, str):
         return (value,) if value else ()
     return tuple(text(item) for item in value) if isinstance(value, list) else ()
 
 
 def numbers(value: Value, default: Iterable[float]) -> tuple[float, ...]:
-    """A short row or column of numbers; ``default`` where there is none."""
+    """A short row or column of numbers; ``default`` if there is none."""
     if not isinstance(value, np.ndarray) or not value.size:
         return tuple(default)
     return tuple(float(each) for each in value.reshape(-1, order="F")[:16])
@@ -170,6 +170,6 @@ def number(value: Value, default: float) -> float:
 
 
 def fields(value: Any) -> dict[str, Value]:
-    """The fields of a struct of one; empty where there is none."""
+    """The fields of a single struct; empty if there is none."""
     found = _records(value)
     return found[0] if found else {}

@@ -1,8 +1,8 @@
-"""``.mat``: a MatConvNet network's arrays under this project's names, its moments turned into variances.
+"""``.mat``: a MatConvNet network's arrays under this project's names, its moments converted to variances.
 
-Parameters are bound to roles by their place in a layer's ``params`` list, as MatConvNet binds them, never by what they
-are called. BatchNorm keeps ``moments`` = [mean, sigma] with sigma = sqrt(variance + epsilon), and divides by sigma
-alone; so variance = sigma^2 - epsilon with the epsilon that *our* BatchNorm adds again, whatever the block says.
+Parameters get their roles from their position in a layer's ``params`` list, as in MatConvNet, never from their names.
+BatchNorm stores ``moments`` = [mean, sigma] with sigma = sqrt(variance + epsilon), and divides by sigma alone; so
+variance = sigma^2 - epsilon with the epsilon that *our* BatchNorm adds again, whatever epsilon the layer states.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ferplus_keras.wording import counted, printable
 
 FORMATS = {"5": "matconvnet", "7.3": "matconvnet-7.3"}
 
-#: Where our writer keeps, beside single-precision sigmas, the variances that they were made from.
+#: The field in which our writer keeps the variances from which the single-precision sigmas were made.
 VARIANCES = "moving_variance"
 
 
@@ -37,7 +37,7 @@ def read_mat(file: MappedFile) -> NamedArrays:
 
 
 def named_arrays(file: MappedFile, net: DagNN) -> NamedArrays:
-    """The arrays of ``net``, which was read from ``file``."""
+    """The arrays of ``net``, read from ``file``."""
     notes = list(net.notes)
     roles = {layer.name: _roles(file, net, layer, notes) for layer in net.layers}
     ours = fields(net.meta.get(PROVENANCE_KEY))
@@ -81,7 +81,7 @@ def names_in(file: MappedFile, net: DagNN) -> dict[str, str]:
     """Stored layer -> our name."""
     try:
         roles = {layer.name: _roles(file, net, layer, []) for layer in net.layers}
-    except BadInputError:  # whoever reads the file says it
+    except BadInputError:  # reading the file reports it
         roles = {}
     for found in roles.values():
         if (moments := found.pop("moments", None)) is not None:
@@ -90,7 +90,7 @@ def names_in(file: MappedFile, net: DagNN) -> dict[str, str]:
 
 
 def _graph(net: DagNN, roles: dict[str, dict[str, np.ndarray]]) -> tuple[Graph | None, str]:
-    """The stored graph, and why what stands there is none."""
+    """The stored graph, or None and the reason."""
     try:
         return dagnn_graph(net, roles), ""
     except GraphError as error:
@@ -98,7 +98,7 @@ def _graph(net: DagNN, roles: dict[str, dict[str, np.ndarray]]) -> tuple[Graph |
 
 
 def _roles(file: MappedFile, net: DagNN, layer: DagLayer, notes: list[str]) -> dict[str, np.ndarray]:
-    """Role -> array of one layer, in this project's shapes; ``moments`` as they are stored."""
+    """Role -> array of one layer, in this project's shapes; ``moments`` as stored."""
     owned = list(layer.params)
     if layer.type == "Conv":
         wanted: tuple[str, ...] = ("kernel", "bias")
@@ -110,7 +110,7 @@ def _roles(file: MappedFile, net: DagNN, layer: DagLayer, notes: list[str]) -> d
         if len(owned) < 3:
             raise BadInputError(f"{file.path}: the BatchNorm {layer.name} has no moments. Save it after training.")
     else:
-        wanted = tuple(owned)  # a kind of layer that these networks do not have; the comparison will say so
+        wanted = tuple(owned)  # not a layer of these networks, which the comparison will report
     if len(owned) > len(wanted):
         raise BadInputError(f"{file.path}: {layer.name}, a {layer.type}, has too many parameters ({len(owned)}).")
     if unknown := [name for name in owned if name not in net.params]:
@@ -127,7 +127,7 @@ def _roles(file: MappedFile, net: DagNN, layer: DagLayer, notes: list[str]) -> d
 
 
 def _kernel(array: np.ndarray, layer: DagLayer) -> np.ndarray:
-    """A filter bank as height x width x in x out. MATLAB drops dimensions of 1 at the end, careless tools all."""
+    """A filter bank as height x width x in x out. MATLAB drops trailing dimensions of 1, some tools drop them all."""
     size = tuple(int(each) for each in numbers(layer.block.get("size"), ()) if 0 <= each < 1 << 31)
     size = (*size, 1, 1, 1, 1)[:4] if size else ()
     extents = [extent for extent in array.shape if extent != 1]
@@ -139,7 +139,7 @@ def _kernel(array: np.ndarray, layer: DagLayer) -> np.ndarray:
 
 
 def _statistics(file: MappedFile, layer: str, moments: np.ndarray, exact: Any) -> tuple[np.ndarray, np.ndarray, bool]:
-    """(mean, variance as float32, whether ``exact`` was there and does not belong to the moments)."""
+    """(mean, variance as float32, whether ``exact`` exists but does not fit the moments)."""
     if moments.ndim != 2 or moments.shape[1] != 2:
         raise BadInputError(
             f"{file.path}: the moments of {layer} have the size {by(moments.shape)}; MatConvNet stores "
@@ -176,7 +176,7 @@ def _epsilon_note(net: DagNN, notes: list[str]) -> None:
 
 
 def _meta_notes(net: DagNN, notes: list[str]) -> None:
-    """Where the stored preprocessing is not the published one."""
+    """Note where the stored preprocessing differs from the published one."""
     stored = fields(net.meta.get("normalization"))
     average = stored.get("averageImage")
     if isinstance(average, np.ndarray) and average.size:
@@ -199,7 +199,7 @@ def _meta_notes(net: DagNN, notes: list[str]) -> None:
 
 
 def _labels(net: DagNN, notes: list[str]) -> tuple[str, ...] | None:
-    """The classes in the file's own order where they are the emotions in another one: its outputs follow it."""
+    """The classes in the file's order if they are the emotions in another order, which its outputs have."""
     classes = fields(net.meta.get("classes"))
     stored = names(classes.get("description")) or names(classes.get("name"))
     labels = tuple(label.strip().lower() for label in stored)

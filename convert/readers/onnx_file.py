@@ -1,4 +1,4 @@
-"""``.onnx``: ours, or exported from these networks by others; weights are found by what the graph computes."""
+"""``.onnx``: ours, or exported from these networks by others; arrays are identified by what the graph computes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ferplus_keras.networks.architecture import Architecture, BatchNorm, archite
 
 FORMAT = "onnx"
 
-#: What the note says of a file whose exporter did that; the parity check looks for it.
+#: In the note about a file whose exporter did that; the parity check looks for it.
 FOLDED = "batch normalisations were folded into"
 
 
-#: A batch normalisation that does nothing, in float32 numbers: gamma / sqrt(variance + 1e-5) is 1 in float32 and 1
-#: within 2e-15 in float64. Found by trying every gamma from 1 to 2: of 8 million pairs this one comes closest.
+#: A batch normalisation that does nothing: gamma / sqrt(variance + 1e-5) is 1 in float32 and within 2e-15 of 1 in
+#: float64. Of the 8 million float32 gammas from 1 to 2, this one comes closest.
 IDENTITY = {
     "gamma": float.fromhex("0x1.c0bf2ep+0"),
     "moving_mean": 0.0,
@@ -36,8 +36,8 @@ IDENTITY = {
 class Paired:
     """A file's nodes as layers of a network.
 
-    ``outputs`` maps each layer to the tensor that is its output (a convolution that was folded with its batch
-    normalisation has none of its own). ``arrays`` has PyTorch's names and shapes.
+    ``outputs`` maps each layer to its output tensor (a convolution into which a batch normalisation was folded has
+    none of its own). ``arrays`` has PyTorch's names and shapes.
     """
 
     architecture: Architecture
@@ -46,13 +46,13 @@ class Paired:
     outputs: dict[str, str] = field(default_factory=dict)
     folded: list[str] = field(default_factory=list)  #: the batch normalisations that an exporter folded
     probabilities: bool = False
-    preprocessed: bool = False  #: whether the published mean is taken off inside
+    preprocessed: bool = False  #: whether the graph subtracts the published mean
 
 
 def read_onnx(file: MappedFile) -> NamedArrays:
     """The arrays of an ONNX file under PyTorch's names.
 
-    Raises :class:`BadInputError` when it is damaged, keeps its numbers elsewhere, or is another network.
+    Raises :class:`BadInputError` if it is damaged, keeps its numbers elsewhere, or is another network.
     """
     graph = read_graph(file)
     paired = paired_layers(graph, file)
@@ -73,7 +73,7 @@ def read_onnx(file: MappedFile) -> NamedArrays:
 
 
 def paired_layers(graph: OnnxFile, file: MappedFile) -> Paired:
-    """The graph's nodes as a network's layers. Raises :class:`BadInputError` saying where it is another graph."""
+    """The graph's nodes as a network's layers. Raises :class:`BadInputError` that says where it differs."""
     try:
         found = onnx_graph(graph)
         table, matched = recognised(found.graph)
@@ -101,7 +101,7 @@ def paired_layers(graph: OnnxFile, file: MappedFile) -> Paired:
 
 
 def _unfold(paired: Paired) -> None:
-    """Each batch normalisation that was folded away becomes one that does nothing but add the bias."""
+    """Replace each folded batch normalisation by one that only adds the bias."""
     paired.architecture = table = architecture(paired.architecture.network, paired.architecture.head)
     for layer in table.layers:
         if isinstance(layer, BatchNorm):
@@ -112,7 +112,7 @@ def _unfold(paired: Paired) -> None:
                 name = torch_name(layer.name, role)
                 paired.arrays[name] = beta if role == "beta" else np.full(beta.shape, IDENTITY[role], np.float32)
                 paired.dtypes[name] = dtype if role == "beta" else "float32"
-            paired.outputs[layer.name] = paired.outputs.pop(convolution)  # its own output does not exist any more
+            paired.outputs[layer.name] = paired.outputs.pop(convolution)  # its own output no longer exists
             paired.folded.append(layer.name)
 
 

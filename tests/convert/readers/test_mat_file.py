@@ -252,6 +252,8 @@ GRAPHS: dict[str, tuple[Callable[[Root], None], str]] = {
     "leak": (option("conv4_2_relu", "leak", 0.3), "conv4_2_relu"),
     "leak, as older releases have it": (option("conv4_2_relu", "opts", ["leak", 0.3]), "conv4_2_relu"),
     "junk": (option("conv2_1_3x3", "pad", row(np.nan)), "the options of conv2_1_3x3 cannot be read"),
+    "three paddings": (option("conv2_1_3x3", "pad", row(1, 1, 1)), "3 numbers for the padding of four sides"),
+    "three strides": (option("conv2_1_3x3", "stride", row(1, 1, 1)), "3 numbers for a stride or size"),
     "shortcut before the ReLU": (rewired("conv2_2", "conv2_1x", "conv2_1"), "conv2_2 is fed by"),
     "a block left out": (rewired("conv2_3_1x1_reduce", "conv2_2x", "conv2_1x"), "conv2_"),
 }
