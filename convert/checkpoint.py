@@ -1,4 +1,4 @@
-"""The neutral checkpoint that stands between every reader and every writer.
+"""The neutral checkpoint between every reader and every writer.
 
 ``layer name -> role -> array``; the roles are Keras's (``kernel``, ``bias``, ``gamma``, ``beta``, ``moving_mean``,
 ``moving_variance``), kernels are height x width x in x out, the head's kernel is features x units. Beside the
@@ -21,7 +21,7 @@ from ferplus_keras.networks.emotions import EMOTIONS
 
 Arrays = dict[str, dict[str, np.ndarray]]
 
-#: The word that every file with made-up weights carries in its name and in its provenance.
+#: What every file with made-up weights has in its name and its provenance.
 STANDIN = "standin"
 
 
@@ -34,7 +34,7 @@ class Checkpoint:
     provenance: Provenance
 
     def __post_init__(self) -> None:
-        """Put layers and roles into the architecture's order, which is what Keras's ``set_weights`` counts by."""
+        """Put layers and roles into the architecture's order, which Keras's ``set_weights`` relies on."""
         wanted = self.architecture.parameters
         self.arrays = {
             layer: _in_order(roles, wanted.get(layer, ())) for layer, roles in _in_order(self.arrays, wanted).items()
@@ -47,25 +47,25 @@ class Checkpoint:
 
 
 def _in_order(given: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """``given`` with those of the ``names`` that it has first, and everything else behind."""
+    """``given`` in the order of ``names``; keys that are not in ``names`` come last."""
     return {name: given[name] for name in names if name in given} | dict(given)
 
 
 def check_standin_name(source: str, path: Path, suffix: str) -> None:
-    """Raises :class:`BadInputError` when ``path``, made from a stand-in, does not say so.
+    """Raises :class:`BadInputError` when the name of ``path``, made from a stand-in, does not say so.
 
-    ``source`` is the stand-in's name, ``suffix`` what the target's ends in; the name that is proposed says it before.
+    ``source`` is the stand-in's name, ``suffix`` the target's suffix, before which the proposed name has the word.
     """
     if STANDIN not in path.name.lower():
         better = path.name[: len(path.name) - len(suffix)] + f"-{STANDIN}{suffix}"
         raise BadInputError(
-            f"{source} is a stand-in with made-up weights, and every file derived from it says so in its name: call "
+            f"{source} is a stand-in with made-up weights, and the name of every file made from it must say so: call "
             f"the target {better} instead of {path.name}."
         )
 
 
 def labels_for(head: Head) -> tuple[str, ...] | None:
-    """The class names that go with ``head``: eight classes are FERPlus's; other heads bring no names of their own."""
+    """The class names of ``head``: eight classes are FERPlus's; other heads have no names."""
     return EMOTIONS if head.kind == "classifier" and head.units == len(EMOTIONS) else None
 
 

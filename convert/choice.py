@@ -1,4 +1,4 @@
-"""Which network of a file is meant, where it holds several: raw weights and their average, a student and a teacher."""
+"""Choosing between several networks in one file: raw weights and their average, a student and a teacher."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from convert.matching import recognise
 from convert.torchvision_names import MARKER
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.networks.architecture import torch_name
+from ferplus_keras.wording import counted
 
-#: The tensors by which a network of ours is known, under the published names and under torchvision's.
+#: The tensors that identify one of these networks, under the published names and under torchvision's.
 FIRST_KERNELS = (torch_name("conv1_7x7_s2", "kernel"), MARKER)
 
-#: The key of tensors that stand in no dictionary of their own.
+#: The key of tensors that are not in a dictionary of their own.
 TOP = "."
 
-#: Tensors that are no network of ours are mentioned when there are so many.
+#: Groups of at least this many other tensors are mentioned.
 MENTIONED = 20
 
 
 class SeveralNetworksError(BadInputError):
-    """A file that holds several networks, and no word of which is meant. ``choices``: key -> what it is."""
+    """A file holds several networks and none was chosen. ``choices``: key -> description."""
 
     def __init__(self, message: str, choices: dict[str, str]) -> None:
         super().__init__(message)
@@ -31,13 +32,13 @@ class SeveralNetworksError(BadInputError):
 def choose(
     where: object, groups: Mapping[str, Mapping[str, Any]], key: str | None
 ) -> tuple[str, dict[str, Any], list[str]]:
-    """The path of the network that is meant, its tensors by the file's own names, and notes.
+    """The path of the chosen network, its tensors under the file's own names, and notes.
 
     Args:
         where: the file, for messages.
-        groups: path in the file -> name -> something with a shape. Two networks may also share a group, and be told
-            apart by what stands before their names (``model.``, ``ema_model.``).
-        key: the path, or the path and the beginning of the names, that the user gave.
+        groups: path in the file -> name -> something with a shape. Two networks may also share a group and differ in
+            the prefix of their names (``model.``, ``ema_model.``).
+        key: the path, or path and prefix, that the user gave.
 
     Raises:
         SeveralNetworksError: there are several networks and no key.
@@ -56,7 +57,7 @@ def choose(
         *rest, last = (f"{name} ({what})" for name, what in choices.items())
         options = " or ".join(f"--key {name}" for name in choices)
         raise SeveralNetworksError(
-            f"{where} holds {len(networks)} networks: {', '.join(rest)} and {last}. Say which one is meant: {options}.",
+            f"{where} holds {len(networks)} networks: {', '.join(rest)} and {last}. Choose one: {options}.",
             choices,
         )
     ours = {path for path, _ in networks.values()}
@@ -67,7 +68,7 @@ def choose(
         raise BadInputError(f"{where} has no tensors under the key {wanted}; it has {', '.join(known)}.")
     path, chosen = known[wanted]
     notes = [
-        f"beside it the file holds {name} ({_what(items)}), which was left alone"
+        f"the file also holds {name} ({_what(items)}), which was ignored"
         for name, (_, items) in known.items()
         if name != wanted and networks and (name in networks or len(_tensors(items)) >= MENTIONED)
     ]
@@ -83,19 +84,19 @@ def _ends(name: str, first: str) -> bool:
 
 
 def _of(items: Mapping[str, Any], prefix: str, all_prefixes: list[str]) -> dict[str, Any]:
-    """The items whose names begin with ``prefix``, and with no longer one."""
+    """The items whose names have ``prefix`` and no longer one of ``all_prefixes``."""
     longer = tuple(each for each in all_prefixes if len(each) > len(prefix) and each.startswith(prefix))
     return {name: item for name, item in items.items() if name.startswith(prefix) and not name.startswith(longer)}
 
 
 def _tensors(items: Mapping[str, Any]) -> dict[str, Any]:
-    """What tells whether two groups are one network that stands in the file twice."""
+    """The tensors in ``items``, by which a network that is in the file twice is recognised."""
     return {name: item for name, item in items.items() if hasattr(item, "shape")}
 
 
 def _what(items: Mapping[str, Any]) -> str:
     """For instance ``resnet50, 8 classes, 267 tensors``."""
-    count = f"{len(items):,} tensor{'s' if len(items) > 1 else ''}"
+    count = counted(len(items), "tensor")
     prefix = next(iter(_prefixes(items)), "")
     shapes = {name.removeprefix(prefix): getattr(item, "shape", ()) for name, item in items.items()}
     if MARKER in shapes:

@@ -1,4 +1,4 @@
-"""One source, any number of targets: the reading is done once."""
+"""One source, any number of targets; the source is read once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Conversion:
 
 
 class Options(TypedDict, total=False):
-    """What may be asked of a conversion; the comments say what is done where it is not."""
+    """The options of a conversion; the comments give the defaults."""
 
     network: str  #: "resnet50" or "senet50"; else what the file is recognised as ("auto")
     allow_missing: Iterable[str]  #: see :func:`convert.matching.match`
@@ -58,7 +58,7 @@ def convert(
     Args:
         source: a checkpoint in any format that is read; as a :class:`MappedFile`, its hash may be on its way already.
         targets: files to write; each is replaced only when the new one is complete and reads back bit for bit.
-        progress: called with a line of text when a step begins.
+        progress: called with a line of text at the start of each step.
         options: see :class:`Options`.
 
     Raises:
@@ -82,7 +82,7 @@ def convert(
         progress(f"reading {file.path}")
         file.begin_sha256()
         for format in formats:
-            format.load()  # importing h5py takes as long as the rest of the hash
+            format.load()  # importing h5py takes as long as the hash still does
         checkpoint = read_checkpoint(
             file,
             network=options.get("network", "auto"),
@@ -111,7 +111,7 @@ def convert(
 def _changed(checkpoint: Checkpoint, options: Options) -> Checkpoint:
     dropout, folded = options.get("dropout"), options.get("folded", False)
     if not folded:
-        refuse_folded(checkpoint, "To write it in another format as it is, say so with --fold.")
+        refuse_folded(checkpoint, "To convert it as it is, add --fold.")
     elif dropout:
         raise BadInputError("A folded network is for inference, where dropout does nothing: leave out --dropout or "
                             "--fold.")  # fmt: skip
@@ -129,9 +129,9 @@ def _changed(checkpoint: Checkpoint, options: Options) -> Checkpoint:
 
 
 def default_target(source: str | Path, format: str, *, folded: bool = False) -> Path:
-    """Where a conversion to ``format`` goes when no target is named: beside the source, under its name.
+    """The default target of a conversion to ``format``: beside the source, under its name.
 
-    A folded network, which is another file, gets ``-folded`` after it.
+    A folded network's name gets ``-folded`` at the end.
     """
     source = Path(source)
     stem = source.name

@@ -1,7 +1,7 @@
-"""One file from one URL into an unfinished file beside its place: resumed, bounded in size and in time.
+"""One file from one URL into a partial file beside the target: resumable, limited in size and time.
 
-A download is resumed only when the server says by the same strong ETag, then and now, that the rest is the rest of the
-same version (RFC 9110, 13.1.5): two halves of two versions would make a file that nobody published.
+A download is resumed only if the server gives the same strong ETag as before (RFC 9110, 13.1.5): halves of two versions
+would make a file that nobody published.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from ferplus_keras.files.opening import read_text
 #: The largest of the networks is 170 MB; an answer beyond this is no checkpoint.
 MAX_BYTES = 2 << 30
 
-PIECE = 1 << 18
+CHUNK = 1 << 18
 WEB = ("http", "https")
 
-#: A server that sends fewer bytes a second than this, over as long as is waited for an answer, counts as gone.
+#: A server that sends fewer bytes a second than this, over the time of one timeout, counts as gone.
 LEAST_RATE = 1000
 
-#: "Come back later" is done so often, when "later" is no more than these seconds.
+#: How often a busy server is asked again, and the longest ``Retry-After`` in seconds that is waited for.
 RETRIES, LONGEST_WAIT = 3, 60.0
 BUSY = (429, 503)
 
@@ -46,20 +46,20 @@ Result = TypeVar("Result")
 
 
 class RefusedError(Exception):
-    """A URL did not yield the file; the message is the reason, in a few words."""
+    """A URL did not deliver the file; the message is the reason, in a few words."""
 
 
 class NoAnswerError(RefusedError):
-    """No file came, perhaps for now only: what an earlier run has loaded is kept."""
+    """No answer, perhaps only for now: what was downloaded so far is kept."""
 
 
 class BrokenOffError(NoAnswerError):
-    """The connection ended within the file; trying again is better than the next URL."""
+    """The connection ended before the file did; trying again is better than the next URL."""
 
 
 @dataclass
 class Part:
-    """What has been loaded from a URL so far, and the validator that says of which version it is a part."""
+    """What has been downloaded from a URL so far, and the validator of its version."""
 
     path: Path
     url: str
@@ -80,9 +80,9 @@ class Part:
         return self.total is not None and self.size == self.total
 
     def recall(self) -> None:
-        """Resume what is there if it is known what it is a part of; else begin anew."""
+        """Resume from what is there if its version is known; else start over."""
         try:
-            # Links and pipes in their places are not ours: nothing is written through them, or waited for.
+            # Links and pipes in these places are not ours: never follow them or wait for them.
             ours = all(stat.S_ISREG(each.lstat().st_mode) for each in (self.path, self.notes))
             notes = parse_json(read_text(self.notes)) if ours else {}
             self.validator, self.total = str(notes["validator"]), notes["total"]
@@ -93,7 +93,7 @@ class Part:
             self.begin("", None)
 
     def begin(self, validator: str, total: int | None) -> None:
-        """Nothing is loaded yet of a file of ``total`` bytes, as far as that is known."""
+        """Start a file of ``total`` bytes, if that is known, from nothing."""
         self.discard()
         self.validator, self.total, self.resumed = validator, total, False
         if validator:
@@ -107,8 +107,8 @@ class Part:
 def load(part: Part, progress: Progress, timeout: float) -> None:
     """Bring ``part`` to its full length.
 
-    ``timeout`` is how many seconds are waited for an answer, and for each piece of it. Raises :class:`RefusedError`;
-    what was loaded of a good file stays.
+    ``timeout``, in seconds, is for the answer and for each chunk of it. Raises :class:`RefusedError`; what was
+    downloaded of a good file is kept.
     """
     response = _answer(part, timeout)
     if (part.total or 0) > MAX_BYTES:
@@ -116,11 +116,11 @@ def load(part: Part, progress: Progress, timeout: float) -> None:
     done = before = part.size
     begun = time.monotonic()
     with part.path.open("ab") as stream:
-        while piece := _piece(response, part, done, timeout):
-            if not done and looks_like_html(piece):
+        while chunk := _chunk(response, part, done, timeout):
+            if not done and looks_like_html(chunk):
                 raise RefusedError("it sent an HTML page and not the file: the link is dead")
-            stream.write(piece)
-            done += len(piece)
+            stream.write(chunk)
+            done += len(chunk)
             if done > MAX_BYTES:
                 raise RefusedError(f"it sent more than {MAX_BYTES:,} bytes, more than any of these networks has")
             progress(done, part.total)
@@ -139,13 +139,13 @@ def load(part: Part, progress: Progress, timeout: float) -> None:
 
 
 def _answer(part: Part, timeout: float) -> HTTPResponse:
-    """The server's answer, from where ``part`` ends, which is at its beginning where the rest is of another version."""
+    """The server's answer from where ``part`` ends, or from the start if its version has changed."""
     for attempt in range(RETRIES + 1):
         try:
             response = _within(timeout, _request, part, timeout)
         except urllib.error.HTTPError as error:
             error.close()
-            if error.code == 416 and part.size:  # nothing after what we have: it never was this file
+            if error.code == 416 and part.size:  # nothing follows what we have: it is not a part of this file
                 part.begin("", None)
                 continue
             wait = _seconds(error.headers.get("Retry-After", "")) if error.code in BUSY else None
@@ -159,7 +159,7 @@ def _answer(part: Part, timeout: float) -> HTTPResponse:
             return response
         response.close()
         part.begin("", None)
-    raise NoAnswerError("it does not send the file from its beginning")
+    raise NoAnswerError("it does not restart the file from the beginning")
 
 
 def _request(part: Part, timeout: float) -> HTTPResponse:
@@ -174,20 +174,20 @@ def _request(part: Part, timeout: float) -> HTTPResponse:
 
 
 class _HttpOnly(urllib.request.HTTPRedirectHandler):
-    """Redirects may not leave the web: ``file:`` and ``ftp:`` are somebody else's idea."""
+    """Redirects to ``file:`` and ``ftp:`` are refused."""
 
     def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
         if urllib.parse.urlsplit(newurl).scheme not in WEB:
-            raise ValueError(f"it redirects to {newurl[:60]}, which is not the web")
+            raise ValueError(f"it redirects to {newurl[:60]}, which is not a web address")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _settled(part: Part, response: HTTPResponse) -> bool:
-    """Settle from the headers how many bytes come; False when they are not those that follow on what is there."""
+    """Take the size from the headers; False if what follows does not continue ``part``."""
     headers = response.headers
     if headers.get("Content-Encoding", "identity").lower() not in ("", "identity"):
-        raise NoAnswerError(f"it sent the file {headers['Content-Encoding'][:20]}-encoded, unasked")
-    if headers.get_content_type() == "text/html":  # perhaps a hotel's login page: no reason to drop a part
+        raise NoAnswerError(f"it sent the file {headers['Content-Encoding'][:20]}-encoded, which was not requested")
+    if headers.get_content_type() == "text/html":  # perhaps a captive portal: no reason to discard a partial download
         raise NoAnswerError("it sent an HTML page and not the file: the link is dead")
     if response.status != 206:
         part.begin(_validator(headers), response.length)
@@ -203,13 +203,13 @@ def _settled(part: Part, response: HTTPResponse) -> bool:
 
 
 def _validator(headers: Message) -> str:
-    """What names one version of a file and no other: its strong ETag. A weak one, and a date, may name two."""
+    """The strong ETag, which identifies one version of a file; weak ones and dates may identify two."""
     tag = headers.get("ETag", "")
     return tag if re.fullmatch(r'"[^"\s]+"', tag) else ""
 
 
 def _seconds(text: str) -> float | None:
-    """What ``Retry-After`` says: seconds, or a date."""
+    """The seconds in ``Retry-After``, which gives seconds or a date."""
     if re.fullmatch(r"[0-9]{1,9}", text.strip()):
         return float(text)
     try:
@@ -218,18 +218,17 @@ def _seconds(text: str) -> float | None:
         return None
 
 
-def _piece(response: HTTPResponse, part: Part, done: int, timeout: float) -> bytes:
+def _chunk(response: HTTPResponse, part: Part, done: int, timeout: float) -> bytes:
     try:
-        return _within(timeout, response.read1, PIECE)
+        return _within(timeout, response.read1, CHUNK)
     except (HTTPException, OSError):
         raise _broken_off(part, done) from None
 
 
 def _within(seconds: float, call: Callable[..., Result], *arguments: Any) -> Result:
-    """``call(*arguments)``, or ``TimeoutError`` after so many seconds.
+    """``call(*arguments)``, or ``TimeoutError`` after ``seconds``.
 
-    A socket's own timeout begins anew with each byte. A call that takes too long is left to itself, in a thread that
-    nobody waits for.
+    A socket's own timeout restarts with each byte. A call that takes too long is abandoned in its daemon thread.
     """
     done: list[Result] = []
     failed: list[BaseException] = []

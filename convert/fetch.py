@@ -1,7 +1,7 @@
-"""Known checkpoints in their place: downloaded, checked, recorded; installed only when they are what they should be.
+"""Known checkpoints: downloaded, checked, recorded, and installed only if they are the right file.
 
-The bytes go to ``<file>.<URL's checksum>.part``; ``....part.json`` remembers of what. A file gets its name when it is
-complete, is a checkpoint, and is the one that was seen before. Files placed by hand are held to the same.
+The bytes go to ``<file>.<URL's checksum>.part``; ``....part.json`` records its URL and version. A file gets its name
+once it is complete, a checkpoint, and the one that was seen before. Files placed by hand are checked the same way.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BY_HAND = "placed by hand"
 
 @dataclass(frozen=True)
 class Fetched:
-    """A checkpoint that is there now. ``status``: "downloaded", "resumed", or "present" when nothing was loaded."""
+    """An installed checkpoint. ``status``: "downloaded", "resumed", or "present" if nothing was downloaded."""
 
     path: Path
     size: int
@@ -46,20 +46,20 @@ def fetch(
     progress: Progress | None = None,
     timeout: float = 20.0,
 ) -> Fetched:
-    """The checkpoint ``known`` in ``folder``: as it lies there, or else downloaded from the first URL that has it.
+    """The checkpoint ``known`` in ``folder``, downloaded from the first URL that has it if it is not there.
 
     Args:
         known: an entry of the manifest; its URLs are tried in order.
         folder: where ``known.file`` belongs.
-        record: the file of first sights; default ``weights/seen.toml``.
+        record: where files are recorded when first seen; default ``weights/seen.toml``.
         progress: called with (bytes so far, bytes in all or None), at most ten times a second.
-        timeout: seconds after which a server that sends no answer, or next to nothing, counts as gone.
+        timeout: seconds after which a server that sends nothing, or almost nothing, counts as gone.
 
     Raises:
-        DownloadError: no URL had it, or it is not what it should be; nothing was installed.
-        OutputError: the disk is full or not writable, and what was loaded so far is kept for resuming; or another
-            process is loading the same file.
-        BadInputError: the record of first sights is damaged.
+        DownloadError: no URL had it, or it is the wrong file; nothing was installed.
+        OutputError: the disk is full or not writable (what was downloaded is kept for resuming), or another process
+            is downloading the same file.
+        BadInputError: the record is damaged.
     """
     record = record or weights_folder() / "seen.toml"
     target = folder / known.file
@@ -69,7 +69,7 @@ def fetch(
             if target.exists():
                 return _present(known, target, record)
             return _download(known, target, record, progress or (lambda _done, _total: None), timeout)
-    except BrokenPipeError:  # from ``progress``: whoever read it has gone, and no file is at fault
+    except BrokenPipeError:  # from ``progress``: its reader has gone, and no file is at fault
         raise
     except OSError as error:
         raise OutputError(_cannot_write(target, error)) from error
@@ -78,11 +78,11 @@ def fetch(
 def _cannot_write(target: Path, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
-            f"{target} could not be written: the disk is full. What was loaded so far is kept beside it: make room, or "
+            f"{target} could not be written: the disk is full. What was downloaded so far is kept: free some space, or "
             "choose another folder with FERPLUS_WEIGHTS, and run this again."
         )
     reason = os.strerror(error.errno) if error.errno else str(error)
-    return f"{target} could not be written: {reason}. Mend that, or choose another folder with FERPLUS_WEIGHTS."
+    return f"{target} could not be written: {reason}. Correct that, or choose another folder with FERPLUS_WEIGHTS."
 
 
 def _present(known: Known, target: Path, record: Path) -> Fetched:
@@ -95,12 +95,12 @@ def _present(known: Known, target: Path, record: Path) -> Fetched:
 
 
 def _the_known_one(known: Known, path: Path, shown: Path, record: Path, url: str) -> Seen:
-    """Size and hash of the file at ``path`` (in messages: ``shown``), held against what is known of it."""
+    """Size and hash of the file at ``path`` (in messages: ``shown``), checked against the manifest and the record."""
     found = Seen(path.stat().st_size, sha256_of(path))
     published = known.size in (None, found.size) and known.sha256 in (None, found.sha256)
     if STANDIN in shown.name.lower() and published:
-        return found  # made-up weights; once recorded, they would stand against the real file
-    # Another process may be at another checkpoint, and all of them share the record.
+        return found  # made-up weights; recorded, they would rule out the real file
+    # Processes for other checkpoints share the record.
     with sole_writer(record, lock=shown.with_name(".seen.lock"), wait=True):
         seen.check(known, found, shown, record, url=url)
     return found
@@ -112,7 +112,7 @@ def _download(known: Known, target: Path, record: Path, progress: Progress, time
         part = Part(real.with_name(f"{target.name}.{zlib.crc32(url.encode()):08x}.part"), url)
         part.recall()
         try:
-            if not part.complete:  # a run that was stopped between the last byte and the check has it all
+            if not part.complete:  # complete if a run was stopped before the check
                 load(part, progress, timeout)
             found = _install(known, part, target, record)
         except BrokenOffError as error:
@@ -125,7 +125,7 @@ def _download(known: Known, target: Path, record: Path, progress: Progress, time
         return Fetched(target, found.size, found.sha256, "resumed" if part.resumed else "downloaded", url)
     raise DownloadError(
         f"{known.file} could not be downloaded ({'; '.join(reasons) or 'no URL is known'}). If you have the file or "
-        f"find it elsewhere, put it at {target} and run this again; it is cited at {known.cited}"
+        f"find it elsewhere, put it at {target} and run this again. It is cited at {known.cited}"
     )
 
 
@@ -133,7 +133,7 @@ def _install(known: Known, part: Part, target: Path, record: Path) -> Seen:
     try:
         read_named(MappedFile(part.path))
     except BadInputError as error:
-        raise RefusedError(f"it sent no checkpoint: {str(error).replace(str(part.path), target.name)}") from None
+        raise RefusedError(f"it did not send a checkpoint: {str(error).replace(str(part.path), target.name)}") from None
     try:
         found = _the_known_one(known, part.path, target, record, part.url)
     except DownloadError:

@@ -2,8 +2,8 @@
 
 A normalisation in inference is y = gamma (x - mean) / sqrt(variance + epsilon) + beta, a scale and a shift for each
 channel, and a convolution can do both: its kernel is scaled and it gets a bias. The arithmetic is in float64 and each
-number is rounded to float32 once. What training needs, the statistics apart from the weights, is gone: the way back
-does not exist, and :func:`refuse_folded` says so where somebody would take it without knowing.
+number is rounded to float32 once. The statistics, which training needs, cannot be recovered, so :func:`refuse_folded`
+refuses folded networks elsewhere.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ferplus_keras.networks.architecture import BATCHNORM_EPSILON, Architecture,
 
 
 def folded_table(table: Architecture) -> Architecture:
-    """The folded architecture of the same network and head; dropout, which does nothing at inference, is gone."""
+    """The folded architecture of the same network and head, without dropout, which does nothing at inference."""
     return architecture(table.network, table.head, folded=True)
 
 
 def normalisation_of(table: Architecture) -> dict[str, str]:
-    """Convolution -> the batch normalisation that follows it. Where there is a dropout between them, it is seen past.
+    """Convolution -> the batch normalisation that follows it, perhaps after a dropout.
 
-    What the normalisation yields in ``table`` is what the convolution yields in the folded network.
+    The normalisation's output in ``table`` is the convolution's in the folded network.
     """
     found = {}
     for layer in table.layers:
@@ -47,7 +47,7 @@ def folded_arrays(checkpoint: Checkpoint) -> Iterator[tuple[str, dict[str, np.nd
             norm = {role: array.astype(np.float64) for role, array in checkpoint.arrays[follows[layer]].items()}
             scale = norm["gamma"] / np.sqrt(norm["moving_variance"] + BATCHNORM_EPSILON)
             roles = {
-                "kernel": roles["kernel"] * scale,  # the output channels stand last
+                "kernel": roles["kernel"] * scale,  # the output channels are the last axis
                 "bias": norm["beta"] + (roles.get("bias", 0.0) - norm["moving_mean"]) * scale,
             }
         yield layer, roles
@@ -57,7 +57,7 @@ def fold(checkpoint: Checkpoint) -> Checkpoint:
     """``checkpoint`` with its batch normalisations in the convolutions, every number rounded to float32 once.
 
     One that is folded already is returned as it is. Raises :class:`BadInputError` when a number becomes too large for
-    float32, as where a channel's variance is all but nothing.
+    float32, as with a variance close to -epsilon.
     """
     if checkpoint.architecture.folded:
         return checkpoint
@@ -67,18 +67,18 @@ def fold(checkpoint: Checkpoint) -> Checkpoint:
             arrays[layer] = {role: array.astype(np.float32) for role, array in roles.items()}
         if not all(np.isfinite(array).all() for array in arrays[layer].values()):
             raise BadInputError(
-                f"{checkpoint.provenance.source.name} cannot be folded: with its batch normalisation in it, {layer} "
-                "would have numbers too large for float32. Leave --fold out."
+                f"{checkpoint.provenance.source.name} cannot be folded: with its batch normalisation merged in, "
+                f"{layer} has numbers too large for float32. Leave out --fold."
             )
     provenance = replace(checkpoint.provenance, folded=True, dropout=0.0, num_batches_tracked=None)
     return Checkpoint(folded_table(checkpoint.architecture), arrays, provenance)
 
 
 def refuse_folded(checkpoint: Checkpoint, purpose: str) -> None:
-    """Raises :class:`BadInputError` when ``checkpoint`` is folded and so of no use for ``purpose``."""
+    """Raises :class:`BadInputError` if ``checkpoint`` is folded; ``purpose`` is the message's advice."""
     if checkpoint.architecture.folded:
         origin = checkpoint.provenance.origin.name
         raise BadInputError(
-            f"{checkpoint.provenance.source.name} is folded: its batch normalisations stand in its convolutions, for "
-            f"inference only, and cannot be recovered. {purpose} Or use the file it was made from ({origin})."
+            f"{checkpoint.provenance.source.name} is folded, for inference only: its batch normalisations were merged "
+            f"into its convolutions and cannot be recovered. {purpose} Or use the file it was made from ({origin})."
         )

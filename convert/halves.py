@@ -1,4 +1,4 @@
-"""Work on many arrays, done by two threads: numpy, zlib and the disk leave the interpreter free meanwhile."""
+"""Work on many arrays in two threads: numpy, zlib and the disk release the interpreter's lock."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Result = TypeVar("Result")
 def in_halves(
     work: Callable[[Sequence[Item]], Result], items: Sequence[Item], bytes_of: Callable[[Item], int]
 ) -> tuple[Result, Result]:
-    """``work`` on the first items and on the others at once: on as many bytes each, whatever their number.
+    """``work`` on the first and the remaining items at the same time, with about as many bytes in each.
 
-    A thread gets its half in one piece: to hand out 300 arrays one by one would take as long as the work. What
-    ``work`` raises is raised here.
+    Each thread gets its half at once: handing out 300 arrays one by one would take as long as the work. Exceptions of
+    ``work`` are raised here.
     """
     first, second = split(items, bytes_of)
     with ThreadPoolExecutor(1) as pool:
@@ -26,7 +26,7 @@ def in_halves(
 
 
 def split(items: Sequence[Item], bytes_of: Callable[[Item], int]) -> tuple[Sequence[Item], Sequence[Item]]:
-    """``items`` cut in two where half of their bytes are passed."""
+    """``items`` split where half of their bytes are reached."""
     ends = list(accumulate(map(bytes_of, items)))
     cut = sum(2 * end <= ends[-1] for end in ends) if ends else 0
     return items[:cut], items[cut:]

@@ -8,17 +8,18 @@ from convert.layouts import array_name, layer_of
 from convert.matching import NamedArrays, network_of
 from ferplus_keras.networks.architecture import NO_HEAD, architecture
 from ferplus_keras.networks.emotions import EMOTIONS
+from ferplus_keras.wording import counted
 
 #: What a head is called in Albanie's files.
 HEAD_NAMES = ("classifier", "feat_extract")
 
 
 def adopt_head(found: NamedArrays) -> NamedArrays:
-    """``found`` with a layer of another name, where it is all there is on the published features, as the classifier.
+    """``found`` with the only layer on the published features as the classifier, whatever its name.
 
-    What fine-tuning leaves: a network without its top, and a layer for classes of one's own behind it. Anything else
-    is returned as it is, for :func:`convert.matching.match` to judge. Names and shapes alone tell: this is for files
-    without a graph (:mod:`convert.readers.keras_pairing` has it).
+    That is what fine-tuning produces: a network without its top, and a layer for other classes after it. Anything else
+    is returned unchanged, for :func:`convert.matching.match` to judge. This goes by names and shapes, for files without
+    a graph; :mod:`convert.readers.keras_pairing` is for those with one.
     """
     layer = _foreign_head(found)
     if layer is None:
@@ -30,7 +31,7 @@ def adopt_head(found: NamedArrays) -> NamedArrays:
 
 
 def _foreign_head(found: NamedArrays) -> str | None:
-    """The one layer that is not the headless network's, if its shapes are a classifier's and its name is its own."""
+    """The one layer outside the headless network, if it has a classifier's shapes and not a published name."""
     layout = found.layout
     layers = {layer_of(name, layout) for name in found.arrays}
     table = architecture(network_of(layers), NO_HEAD)
@@ -44,10 +45,11 @@ def _foreign_head(found: NamedArrays) -> str | None:
 
 
 def head_note(layer: str, units: int) -> str:
-    """What is said of a head of another name."""
-    note = f"its layer {layer}, {units} units on the features, was taken as the classifier; its classes have no names"
+    """The note about a head of another name."""
+    size = counted(units, "unit")
+    note = f"layer {layer} ({size} on the features) was used as the classifier; its classes have no names"
     if units == len(EMOTIONS):
-        note += f" here: nothing says that their order is FERPlus's ({', '.join(EMOTIONS[:2])}, ...)"
+        note += f", because nothing says that they are in FERPlus's order ({', '.join(EMOTIONS[:2])}, ...)"
     return note
 
 

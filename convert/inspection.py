@@ -1,4 +1,4 @@
-"""What a file is: format, network, head, types, provenance, and everything that is wrong with it."""
+"""What a file is: format, network, head, types, provenance, and all of its problems."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ LISTED = 12
 
 
 def inspect(path: str | Path, *, key: str | None = None) -> dict[str, Any]:
-    """Everything that can be said of the checkpoint or Keras file at ``path``, as plain data.
+    """Everything known about the checkpoint or Keras file at ``path``, as plain data.
 
-    ``key`` says which network is meant where the file holds several. Raises :class:`BadInputError` only when the file
-    is no checkpoint at all; what is wrong with a checkpoint stands under ``problems``.
+    ``key`` chooses a network if the file holds several. Raises :class:`BadInputError` only if the file is not a
+    checkpoint at all; a checkpoint's faults are under ``problems``.
     """
     if (export := inspect_export(path)) is not None:
         return export
@@ -78,13 +78,13 @@ def inspect(path: str | Path, *, key: str | None = None) -> dict[str, Any]:
         "notes": matched.notes,
     }
     if problem := graph_problem(found):
-        told = f"{file.path.name}: its graph is not {matched.architecture.network}'s: {problem}"
-        result["problems"] = printable(told)
+        sentence = f"{file.path.name}: its graph is not {matched.architecture.network}'s: {problem}"
+        result["problems"] = printable(sentence)
     return result
 
 
 def _input_size(found: NamedArrays, earlier: Provenance | None) -> list[int] | None:
-    """Height and width of the images that the network was trained on or its graph takes, where the file says so."""
+    """Height and width of the images that the network was trained on, or that its graph takes; None if unknown."""
     if earlier:
         return list(earlier.preprocessing["size"])
     size = list(found.graph.input_shape[:2]) if found.graph else []
@@ -107,7 +107,7 @@ def as_text(result: dict[str, Any]) -> str:
         *(("", f"--key {key}: {what}") for key, what in result.get("networks", {}).items()),
         ("head", result["head"]),
         ("input size", by(result["input_size"]) if result.get("input_size") else None),
-        ("folded", "batch normalisations stand in the convolutions: for inference only" if result["folded"] else None),
+        ("folded", "normalisations merged into the convolutions: for inference only" if result["folded"] else None),
         ("output", result["output"]),
         ("parameters", f"{result['parameters']:,}" if result["parameters"] else None),
         ("tensors", f"{tensors} ({dtypes})" if dtypes else None),
@@ -125,7 +125,7 @@ def as_text(result: dict[str, Any]) -> str:
         pre = provenance["preprocessing"]
         taken = f"{_numbers(pre['pixel_range'])} less {_numbers(pre['mean'])}"
         if provenance["preprocessing_inside"]:
-            taken += " (subtracted inside: bytes go in)"
+            taken += " (subtracted inside: the model takes bytes)"
         rows.append(("input", f"{pre['channel_order']}, {taken}, {pre['resize']}"))
         if provenance["layout"] == KERAS_VGGFACE:
             rows.append(("NOT EXACT", PADDING_NOTE))

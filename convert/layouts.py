@@ -1,7 +1,7 @@
 """How each family of files names and shapes the arrays of an architecture: rules only.
 
-A layout is a list of slots, one for each array. The PyTorch layout serves ``.pth`` and ``.safetensors``, the Keras
-layout every Keras file. Readers and writers go through the same slot, so the two directions cannot disagree.
+A layout has one slot for each array. The PyTorch layout is for ``.pth`` and ``.safetensors``, the Keras layout for all
+Keras files. Readers and writers use the same slots, so the two directions cannot disagree.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Slot:
 
     ``shape`` is the array's shape in the file; ``others`` are further shapes that hold the same numbers in the same
     order (a head as a matrix or as a 1 x 1 convolution). ``axes`` is the transposition from the file to the
-    neutral form, or None; ``bgr`` turns the kernel's input axis around as well.
+    neutral form, or None; ``bgr`` flips the kernel's input axis as well.
     """
 
     name: str
@@ -77,7 +77,7 @@ def torch_layout(architecture: Architecture) -> Layout:
 
 
 def keras_layout(architecture: Architecture) -> Layout:
-    """Slots by ``layer/role``. A head may stand as a Dense matrix or as a 1 x 1 convolution."""
+    """Slots by ``layer/role``. A head may be a Dense matrix or a 1 x 1 convolution."""
     slots = {}
     for layer in architecture.layers:
         for role, shape in layer.parameters.items():

@@ -30,17 +30,17 @@ class Known:
 
 
 def downloads_folder() -> Path:
-    """Where fetched and hand-placed checkpoints lie."""
+    """The folder of fetched and hand-placed checkpoints."""
     return weights_folder() / "downloads"
 
 
 def reports_folder() -> Path:
-    """Where the parity reports of the converted files are written."""
+    """The folder of the converted files' parity reports."""
     return weights_folder() / "reports"
 
 
 def read_manifest(path: Path | None = None) -> dict[str, Known]:
-    """The manifest by name. Raises :class:`BadInputError` when it is not valid, naming the entry."""
+    """The manifest by name. Raises :class:`BadInputError` that names the entry if it is not valid."""
     if path is None:
         own = weights_folder() / MANIFEST
         path = own if own.is_file() else shipped_folder() / MANIFEST

@@ -1,4 +1,4 @@
-"""A mismatch between a file and an architecture, made readable: one table, regular names folded into one row."""
+"""A mismatch between a file and an architecture as a readable table, with similar names in one row."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 from ferplus_keras.wording import in_columns, printable
 
-#: So many tensors may be missing, or too many, on purpose.
+#: Up to this many tensors may be missing or unexpected on purpose.
 A_FEW = 60
 
 
 @dataclass
 class Mismatch:
-    """Everything wrong with a file's arrays, in both directions. Falsy when nothing is."""
+    """Everything wrong with a file's arrays, in both directions. Falsy if nothing is."""
 
     missing: list[str] = field(default_factory=list)
     unexpected: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
@@ -36,10 +36,10 @@ class Mismatch:
 
     @property
     def advice(self) -> str:
-        """What to do next: options help where a few tensors are too many or too few, and nowhere else."""
+        """What to do next: the options help only if a few tensors are missing or unexpected."""
         if self.wrong_shape or self.bad_values or len(self.missing) > A_FEW or len(self.unexpected) > A_FEW:
-            return "It is damaged, or of another network: `ferplus inspect` lists what it holds."
-        return "If that is meant, name the tensors with --allow-missing or --allow-unexpected."
+            return "It is damaged, or belongs to another network: `ferplus inspect` lists what it holds."
+        return "If this is intended, name the tensors with --allow-missing or --allow-unexpected."
 
     def rows(self) -> list[tuple[str, str, str]]:
         """(problem, tensors, detail), one row for each fold."""
@@ -56,7 +56,7 @@ class Mismatch:
         return rows
 
     def table(self, limit: int = 40) -> str:
-        """The rows as text, at most ``limit`` of them and a count of the rest. Names are made printable."""
+        """At most ``limit`` rows as text, and a count of the rest. Names are made printable."""
         rows = self.rows()
         shown = [("problem", "tensors", ""), *((kind, printable(names), what) for kind, names, what in rows[:limit])]
         lines = [f"  {line}" for line in in_columns(shown)]
@@ -66,12 +66,12 @@ class Mismatch:
 
 
 def by(shape: Iterable[int]) -> str:
-    """A shape in words: ``8 x 2048``; a single number has none."""
+    """A shape in words: ``8 x 2048``; ``a single number`` if it is empty."""
     return " x ".join(map(str, shape)) or "a single number"
 
 
 def fold(names: Iterable[str]) -> list[str]:
-    """Names that differ in their numbers only, or in their last part only, become one entry with a count.
+    """Names that differ only in their numbers or in their last part become one entry with a count.
 
     >>> fold(["conv2_1_bn.weight", "conv2_1_bn.bias", "conv2_2_bn.weight", "conv2_2_bn.bias", "fc.weight"])
     ['conv2_{1,2}_bn.{weight,bias} (4)', 'fc.weight']

@@ -1,4 +1,4 @@
-"""Hold a file's arrays against an architecture, both ways: every array consumed, every slot filled, values possible."""
+"""Match a file's arrays with an architecture, both ways: every array consumed, every slot filled, values checked."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ from ferplus_keras.networks.architecture import (
     classifier,
     embedding,
 )
-from ferplus_keras.wording import printable
+from ferplus_keras.wording import counted, printable
 
 if TYPE_CHECKING:
     from ferplus_keras.graph.form import Graph
 
-#: Value of a missing array that was allowed by name: what a fresh layer has. A kernel has no such value.
+#: Values of missing arrays that were allowed by name, as in a new layer. Kernels have none.
 NEUTRAL_VALUES = {"gamma": 1.0, "beta": 0.0, "moving_mean": 0.0, "moving_variance": 1.0, "bias": 0.0}
 
 #: What torch.optim.swa_utils.AveragedModel keeps beside the network.
 AVERAGED = "n_averaged"
 
-#: The array whose name shows what stands before every name: "module." of DataParallel, "_orig_mod." of torch.compile.
+#: The array whose name shows the prefix of all names: "module." of DataParallel, "_orig_mod." of torch.compile.
 FIRST_LAYER = "conv1_7x7_s2"
 FIRST_KERNEL = {layout: array_name(FIRST_LAYER, "kernel", layout) for layout in LAYOUTS}
 
 
 @dataclass
 class NamedArrays:
-    """What a reader found: arrays by the file's own names, not yet held against anything.
+    """What a reader found: arrays under the file's own names, not yet matched.
 
     ``layout`` is a key of :data:`convert.layouts.LAYOUTS`. Where ``dtypes`` has "bfloat16", the array holds raw 16-bit
-    patterns, or float32 that they were widened to.
+    patterns, or the float32 numbers that they stand for.
     """
 
     format: str
@@ -57,19 +57,19 @@ class NamedArrays:
     dtypes: dict[str, str]
     notes: list[str] = field(default_factory=list)
     provenance: dict[str, Any] | None = None
-    output: str | None = None  # "logits" or "probabilities" where the file says so
+    output: str | None = None  # "logits" or "probabilities" if the file says so
     dropout: float = 0.0
     standin: bool = False  # the file itself says that its weights are made up
     graph: Graph | None = None  # of a Keras file that has one
     akin: bool = True  # whether that graph has many of these networks' layers
-    departure: str = ""  # where that graph computes something else than the network that it comes nearest to
-    preprocessed: bool = False  # whether that graph takes the published mean off by itself
-    listed: tuple[str, ...] = ()  # all layers that a Keras file names, those without arrays too
+    departure: str = ""  # where that graph differs from the most similar network
+    preprocessed: bool = False  # whether that graph subtracts the published mean
+    listed: tuple[str, ...] = ()  # all layers that a Keras file names, including those without arrays
     adopted: str | None = None  # the layer of another name that was taken as the classifier
-    labels: tuple[str, ...] | None = None  # the classes in order, where the file says so in its format's own way
+    labels: tuple[str, ...] | None = None  # the classes in order, if the format has a place for them
 
     def renamed(self, name: Callable[[str], str], note: str) -> NamedArrays:
-        """The same arrays under what ``name`` makes of their names, with a ``note`` that says so."""
+        """The same arrays with names mapped by ``name``, and a ``note`` that says so."""
         arrays = {name(old): array for old, array in self.arrays.items()}
         dtypes = {name(old): dtype for old, dtype in self.dtypes.items()}
         return replace(self, arrays=arrays, dtypes=dtypes, notes=[*self.notes, note])
@@ -77,7 +77,7 @@ class NamedArrays:
 
 @dataclass
 class Match:
-    """The outcome: arrays in the neutral form, and what was noteworthy on the way."""
+    """The result: arrays in the neutral form, and notes."""
 
     architecture: Architecture
     arrays: Arrays
@@ -100,8 +100,8 @@ def match(
         found: a reader's arrays.
         where: the file's name for messages.
         network: "resnet50", "senet50", or "auto" to recognise it.
-        allow_missing, allow_unexpected: names or shell patterns of arrays whose absence or presence is meant.
-            A missing array gets a fresh layer's value; a kernel can never be missing.
+        allow_missing, allow_unexpected: names or shell patterns of arrays whose absence or presence is intended.
+            A missing array gets a new layer's value; a kernel can never be missing.
     """
     found = without_prefix(found)
     arrays, notes = dict(found.arrays), list(found.notes)
@@ -118,7 +118,7 @@ def match(
         if array is None:
             if slot.role in NEUTRAL_VALUES and _named(name, allow_missing):
                 neutral[slot.layer][slot.role] = np.full(slot.neutral, NEUTRAL_VALUES[slot.role], np.float32)
-                notes.append(f"{name} is missing and was set to {NEUTRAL_VALUES[slot.role]:g}, as asked")
+                notes.append(f"{name} is missing and was set to {NEUTRAL_VALUES[slot.role]:g}, as requested")
             else:
                 mismatch.missing.append(name)
         elif not slot.accepts(array.shape):
@@ -143,16 +143,16 @@ def match(
                     counters[layer] = round(values.item())
         elif name.rpartition(".")[2] == AVERAGED and arrays[name].size == 1:
             arrays.pop(name)
-            notes.append(f"{name}, which counts the models that were averaged, was left out")
+            notes.append(f"{name}, the number of averaged models, was ignored")
         elif _named(name, allow_unexpected):
             arrays.pop(name)
-            notes.append(f"{name} was left out, as asked")
+            notes.append(f"{name} was left out, as requested")
         else:
             mismatch.unexpected.append((name, arrays[name].shape))
     if floating:
         notes.append(
-            f"{floating} BatchNorm step counters were floating-point numbers, as after averaging checkpoints, and were "
-            "rounded; they play no part in what the network computes"
+            f"floating-point BatchNorm step counters ({floating}), as left by averaging checkpoints, were rounded; "
+            "they do not affect the network's output"
         )
     if mismatch:
         raise BadInputError(
@@ -167,9 +167,9 @@ def match(
 def recognise(
     shapes: Mapping[str, Shape], layout: str, where: str, *, network: str = "auto", dropout: float = 0.0
 ) -> Architecture:
-    """The architecture that arrays of these names and ``shapes`` belong to, told from the names and the head's shape.
+    """The architecture of arrays with these names and ``shapes``, known by the names and the head's shape.
 
-    Raises :class:`BadInputError` when no tensor of these networks is there, saying what the names look like.
+    Raises :class:`BadInputError` if there is no tensor of these networks, describing the names.
     """
     layers = {layer_of(name, layout) for name in shapes}
     ours = "conv1_7x7_s2" in layers or any(layer.startswith("conv2_1_1x1_") for layer in layers)
@@ -179,13 +179,13 @@ def recognise(
         network = network_of(layers)
     elif network not in NETWORKS:
         raise BadInputError(f"There is no network called {network}: choose auto, {' or '.join(NETWORKS)}.")
-    # A bias at the first convolution and no batch normalisation anywhere: they were folded (convert.folding).
+    # A bias in the first convolution and no batch normalisation: they were folded (convert.folding).
     folded = array_name(FIRST_LAYER, "bias", layout) in shapes and not any(layer.endswith("_bn") for layer in layers)
     return architecture(network, _head(shapes, layout), 0.0 if folded else dropout, folded=folded)
 
 
 def network_of(layers: Iterable[str]) -> str:
-    """The network that has layers of these names: only one squeezes and excites."""
+    """The network that has layers of these names: only one has squeeze and excitation."""
     return "senet50" if any(layer.endswith("_1x1_down") for layer in layers) else "resnet50"
 
 
@@ -201,31 +201,31 @@ def _head(shapes: Mapping[str, Shape], layout: str) -> Head:
 
 def _looks_like(names: list[str]) -> str:
     if not names:
-        return "it holds no tensor."
+        return "it holds no tensors."
     shown = ", ".join(names[:3])
     if any(name.endswith(MARKER) for name in names):
         return (
-            f"its names ({shown}, ...) are those of torchvision's ResNet, and names do not tell the geometry: "
+            f"its names ({shown}, ...) are those of torchvision's ResNet, which do not determine the geometry: "
             "torchvision's own network strides on the 3x3 and pads its pooling, ports of Albanie's do not. If this one "
-            "computes what Albanie's does, say so with --geometry published, and check it with the network's own code: "
+            "has Albanie's geometry, confirm it with --geometry published, and test it with the network's own code: "
             "ferplus verify parity CONVERTED --against THIS --reference-code CODE.py"
         )
     if any(name.startswith(("conv1/7x7_s2", "conv2_1_1x1_reduce/")) or "/7x7_s2" in name for name in names):
-        return f"its names ({shown}, ...) are keras_vggface's, and yet it is not complete."
+        return f"its names ({shown}, ...) are keras_vggface's, but it is incomplete."
     return (
-        f"of its {len(names):,} tensors ({shown}, ...) none is called conv1_7x7_s2. "
+        f"it holds {counted(len(names), 'tensor')} ({shown}{', ...' if len(names) > 3 else ''}), but no conv1_7x7_s2. "
         "`ferplus inspect` lists what it holds."
     )
 
 
 def without_prefix(found: NamedArrays) -> NamedArrays:
-    """``found`` without what stands before every name (``module.``, ``model.backbone.``), and a note about it."""
+    """``found`` without the prefix of all names (``module.``, ``model.backbone.``), with a note about it."""
     markers = (FIRST_KERNEL[found.layout], MARKER) if found.layout == "torch" else (FIRST_KERNEL[found.layout],)
     prefixes = [name.removesuffix(marker) for marker in markers for name in found.arrays if name.endswith(marker)]
     prefix = min(prefixes, key=len, default="")
     if not prefix or not prefix.endswith((".", "/")):
         return found
-    return found.renamed(lambda name: name.removeprefix(prefix), f"the names began with {prefix}, which was taken off")
+    return found.renamed(lambda name: name.removeprefix(prefix), f"the prefix {prefix} was removed from the names")
 
 
 def _widened(array: np.ndarray, dtype: str) -> np.ndarray:
@@ -236,7 +236,7 @@ def _widened(array: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def _values(array: np.ndarray, dtype: str, slot: Slot) -> tuple[np.ndarray, str]:
-    """``array`` as float32, and what is impossible about its numbers ("" when nothing is)."""
+    """``array`` as float32, and what is impossible about its numbers ("" if nothing is)."""
     array = _widened(array, dtype)
     if array.dtype.kind != "f":
         return np.zeros(array.shape, np.float32), f"holds {dtype}, not floating-point numbers"
@@ -249,8 +249,8 @@ def _values(array: np.ndarray, dtype: str, slot: Slot) -> tuple[np.ndarray, str]
     if values is not array and not np.isfinite(values).all():
         return values, "has numbers too large for float32"
     if slot.role == "moving_variance" and values.size:
-        # Negative variances are legal in MatConvNet's files, as long as the square root exists.
-        # In float32, as the layer computes: -1e-5 is a little above that in float32, and the sum is zero all the same.
+        # MatConvNet's files may have negative variances, as long as the square root exists.
+        # In float32, as the layer computes: float32's -1e-5 is slightly above -1e-5, and the sum is still zero.
         lowest = values.min()
         if lowest + np.float32(BATCHNORM_EPSILON) <= 0:
             return values, f"variance + epsilon is not positive (lowest variance {lowest:.3g})"
@@ -272,7 +272,7 @@ def _dtype_notes(found: NamedArrays, slots: dict[str, Slot]) -> list[str]:
 
 
 def _folded(counters: dict[str, int], table: Architecture) -> int | dict[str, int] | None:
-    """One number when all layers' counters are alike, as after ordinary training; None when the file had none."""
+    """One number if all counters are equal, as after ordinary training; None if the file had none."""
     if not counters:
         return None
     values = set(counters.values())

@@ -1,4 +1,4 @@
-"""`make convert`: every default checkpoint of the manifest, from wherever it can be had to checked Keras files."""
+"""`make convert`: from the manifest's default checkpoints, wherever they are found, to checked Keras files."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.files.shipped import Shipped, shipped
 from ferplus_keras.wording import in_columns
 
-#: Files that are verified by running them.
+#: Suffixes of files that are verified by running them.
 CHECKED = (".h5", ".keras", ".onnx")
 
-#: Where files wait to be verified; the number is the process that made the folder.
+#: The folder in which files wait to be verified; the number is the process that made it.
 STAGING = ".partial-{}-convert-all"
 
 TOOL = f"ferplus-keras {__version__}"
 
-#: The word in the names of what was made of a network that was trained here.
+#: What files made from a network that was trained here have in their name.
 TRAINED = "trained"
 
-#: Seconds to wait for a server that may have been gone since 2020.
+#: Seconds to wait for a server that has probably been gone since 2020.
 CONNECT_TIMEOUT = 10.0
 
 
 @dataclass(frozen=True)
 class Made:
-    """One line of the closing table. ``parity`` is the verifier's result, ``report`` the page that shows it."""
+    """A row of the final table. ``parity`` is the verifier's result, ``report`` the page that shows it."""
 
     written: Written
     source: Path
@@ -61,11 +61,10 @@ def convert_all(
 ) -> list[Made]:
     """Convert the manifest's default checkpoints into ``weights/output`` and check each result's parity.
 
-    A file in ``weights/downloads`` is used as it is; else the network that was trained here, if one comes with the
-    package; else the file is fetched, unless ``offline``; else a seeded stand-in takes its place. Names say ``trained``
-    or ``standin``. Each file's report goes into a folder of its own in ``reports``, if that is given. A file takes its
-    name only when it has passed; one that has, from the same source, is not made again.
-    Raises :class:`FerplusError` when a step fails.
+    The source is the file in ``weights/downloads``, or else the network that was trained here, if the package has one,
+    or else the downloaded file, unless ``offline``, or else a seeded stand-in. Names say ``trained`` or ``standin``.
+    Each file's report goes into its own folder in ``reports``, if that is given. A file gets its name only after it has
+    passed; one that has, from the same source, is not made again. Raises :class:`FerplusError` when a step fails.
     """
     start = time.perf_counter()
     made = []
@@ -95,7 +94,7 @@ def convert_all(
 
 @contextmanager
 def _staging() -> Iterator[Path]:
-    """A folder beside the results, on the same disk, where files wait to be verified; those of killed runs go."""
+    """A folder on the results' disk where files wait to be verified. Removes the folders of killed runs."""
     output = output_folder()
     try:
         for left in output.glob(f"{STAGING.format('*')}"):
@@ -115,12 +114,12 @@ def _alive(process: int) -> bool:
     try:
         os.kill(process, 0)
     except OSError as error:
-        return not isinstance(error, ProcessLookupError)  # it may be somebody else's
+        return not isinstance(error, ProcessLookupError)  # else it is another user's
     return True
 
 
 def _finished(target: Path, source: Path, digest: str, reports: Path | None) -> Made | None:
-    """What an earlier run made of the same source, if it is there, this version's, and verified; else None."""
+    """What an earlier run of this version made from the same source and verified; None if there is none."""
     try:
         provenance = own_provenance(target)
         if provenance is None or provenance.source.sha256 != digest or provenance.tool != TOOL:
@@ -134,13 +133,13 @@ def _finished(target: Path, source: Path, digest: str, reports: Path | None) -> 
         about = (parity["model"]["sha256"], parity["source"]["sha256"], parity["tool"])
         if not parity["passed"] or about != (written.sha256, digest, TOOL):
             return None
-    except (BadInputError, OSError, ValueError, KeyError, TypeError):  # not there, or not what we write
+    except (BadInputError, OSError, ValueError, KeyError, TypeError):  # missing, or not ours
         return None
     return Made(written, source, provenance.standin, parity, _report_folder(reports, target) / "report.html")
 
 
 def _verified(written: Written, target: Path, source: Path, reports: Path | None, say: Callable[[str], None]) -> Made:
-    """Check a file that waits in the staging folder; only if it passes do it and its report take their places."""
+    """Check a file in the staging folder; it and its report are moved into place only if it passes."""
     final, standin = replace(written, path=target), STANDIN in source.name
     if not target.name.endswith(CHECKED):
         written.path.replace(target)
@@ -156,10 +155,10 @@ def _verified(written: Written, target: Path, source: Path, reports: Path | None
     folder = _report_folder(reports, target)
     if not parity["passed"]:
         folder = folder.with_name(f"{folder.name}-refused")
-        say(f"{target.name}: DIFFERENT from its source: the new file was discarded, an older one is left as it was")
+        say(f"{target.name}: DIFFERENT from its source: the new file was discarded; an older one is unchanged")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        if folder.exists():  # first the old report goes: at no time does one lie there that is about another file
+        if folder.exists():  # first, so that no report is ever about another file
             shutil.rmtree(folder)
         if parity["passed"]:
             written.path.replace(target)
@@ -170,7 +169,7 @@ def _verified(written: Written, target: Path, source: Path, reports: Path | None
 
 
 def _report_folder(reports: Path, target: Path) -> Path:
-    return reports / target.name.replace(".", "-")  # one for each format: a.h5 and a.keras
+    return reports / target.name.replace(".", "-")  # one per format: a.h5 and a.keras
 
 
 def _source(known: Known, offline: bool, say: Callable[[str], None]) -> Path:
@@ -188,12 +187,12 @@ def _source(known: Known, offline: bool, say: Callable[[str], None]) -> Path:
         try:
             return fetch(known, folder, timeout=CONNECT_TIMEOUT).path
         except DownloadError as error:
-            if path.exists():  # a file that is there and wrong is an error, not a reason to make one up
+            if path.exists():  # a wrong file is an error, not a reason for a stand-in
                 raise
             say(f"{known.name}: {error}")
     substitute = standin_path(known, folder)
     if not substitute.exists():
-        say(f"{known.name}: making {substitute.name}, a STAND-IN with made-up weights, of the published size and names")
+        say(f"{known.name}: making {substitute.name}, a STAND-IN with made-up weights and the published size and names")
         write_standin(known, substitute)
     say(f"{known.name}: using the STAND-IN {substitute.name}: its predictions mean nothing")
     return substitute
@@ -202,7 +201,7 @@ def _source(known: Known, offline: bool, say: Callable[[str], None]) -> Path:
 def verify_all(*, reports: Path | None = None, say: Callable[[str], None] = lambda _line: None) -> list[Made]:
     """Check every Keras file in ``weights/output`` against the checkpoint that its provenance names.
 
-    Each file's report goes into a folder of its own in ``reports``, if that is given.
+    Each file's report goes into its own folder in ``reports``, if that is given.
     """
     made = []
     for path in sorted(output_folder().glob("*")):
@@ -210,13 +209,13 @@ def verify_all(*, reports: Path | None = None, say: Callable[[str], None] = lamb
             continue
         provenance = own_provenance(path)
         if provenance is None:
-            raise BadInputError(f"{path} does not say what it was made from. Run `make convert` again.")
+            raise BadInputError(f"{path} does not record what it was made from. Run `make convert` again.")
         sources = [downloads_folder() / provenance.source.name, *(each.path for each in shipped().values())]
         same = (each for each in sources if each.exists() and sha256_of(each) == provenance.source.sha256)
         if (source := next(same, None)) is None:
             raise BadInputError(
-                f"{path} was made from {provenance.source.name}, which is not in {downloads_folder()} any more, or is "
-                "another file now. Run `make convert` again."
+                f"{path} was made from {provenance.source.name}, which is no longer in {downloads_folder()}, or has "
+                "changed. Run `make convert` again."
             )
         say(f"{path.name}: against {source.name}")
         written = Written(path, provenance.source.format, path.stat().st_size, sha256_of(path))
@@ -233,9 +232,9 @@ def parity_in_own_process(
 ) -> dict[str, Any]:
     """The parity report of ``model`` against ``source`` as plain data (docs/parity.md).
 
-    TensorFlow and PyTorch go into a process of their own: they are large, and they end with it. ``options`` are
-    further ones of ``ferplus verify parity``. Raises :class:`FerplusError` when the check cannot be run, or its report
-    not written; a failed check is not an error, the result says so.
+    TensorFlow and PyTorch are large, so they run in a separate process. ``options`` are further options of ``ferplus
+    verify parity``. Raises :class:`FerplusError` if the check cannot be run or its report not written; a failed check
+    is not an error but a result.
     """
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, "-m", "verify", "parity", str(model), "--against", str(source), "--json"]
@@ -245,7 +244,7 @@ def parity_in_own_process(
         report = json.loads(run.stdout)
         assert isinstance(report, dict)
         error = report.get("error")
-    except ValueError:  # it crashed, or the system ended it (-9: for want of memory, as a rule)
+    except ValueError:  # it crashed or was killed (-9: usually for lack of memory)
         said = [line for line in run.stderr.strip().splitlines() if line.strip()]
         reason = f"it ended with code {run.returncode} ({said[-1][:200] if said else 'no output'})"
         error = {"code": run.returncode, "message": reason}
@@ -273,7 +272,7 @@ def table(made: list[Made]) -> str:
 
 
 def shipped_as(source: Path) -> Shipped | None:
-    """The trained network that ``source`` is the file of; None when it is another file."""
+    """The trained network whose file is ``source``; None if there is none."""
     return next((each for each in shipped().values() if each.path == source), None)
 
 
@@ -288,7 +287,7 @@ def _weights(made: Made) -> str:
 
 
 def _worst_logits(runs: list[dict[str, Any]], dtype: str) -> str:
-    """The figure against the reference that is furthest away."""
+    """The largest difference from any reference."""
     logits = [run["logits"] for run in runs if run["dtype"] == dtype]
     if not logits:
         return "-"
@@ -317,5 +316,5 @@ def _shown(path: Path) -> str:
 
 
 def failed(made: list[Made]) -> bool:
-    """Whether any file turned out to be another function than its source."""
+    """Whether any file is not the same function as its source."""
     return any(each.parity and not each.parity["passed"] for each in made)

@@ -1,6 +1,6 @@
-"""``weights/seen.toml``: size and SHA-256 of every checkpoint when it was first seen, held against it ever after.
+"""``weights/seen.toml``: size and SHA-256 of every checkpoint when it was first seen, which later files must match.
 
-Nobody publishes hashes of these files. What can be known is whether today's file is the one of last time.
+Nobody publishes hashes of these files. But we can know whether today's file is the one from last time.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class Seen:
 
 
 def check(known: Known, found: Seen, path: Path, record: Path, *, url: str) -> None:
-    """Hold ``found`` (the file at ``path``) against the manifest and the record; a first sight is recorded.
+    """Check ``found`` (the file at ``path``) against the manifest and the record; a new file is recorded.
 
     Raises:
-        DownloadError: the file is another one than the manifest or the record says.
+        DownloadError: the file is not the one in the manifest or the record.
         BadInputError: the record cannot be read.
         OutputError: the record cannot be written.
     """
@@ -52,7 +52,7 @@ def check(known: Known, found: Seen, path: Path, record: Path, *, url: str) -> N
         _write(record, entries)
     elif (earlier.get("size"), earlier.get("sha256")) != (found.size, found.sha256):
         raise DownloadError(
-            f"{path} is another file than the one first seen on {earlier.get('first_seen')}: {found.size:,} bytes with "
+            f"{path} is not the file that was first seen on {earlier.get('first_seen')}: {found.size:,} bytes with "
             f"SHA-256 {found.sha256}, not {earlier.get('size'):,} bytes with {earlier.get('sha256')}. If the new one "
             f"is right, remove the entry [{known.name}] from {record} and run this again."
         )
@@ -62,10 +62,10 @@ def _read(record: Path) -> dict[str, dict[str, Any]]:
     try:
         entries = tomllib.loads(read_text(record)) if record.exists() else {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInputError(f"{record} is not valid TOML ({error}). Mend it, or delete it to begin anew.") from None
+        raise BadInputError(f"{record} is not valid TOML ({error}). Correct it, or delete it to start over.") from None
     for name, entry in entries.items():
         if not isinstance(entry, dict) or not isinstance(entry.get("size"), int):
-            raise BadInputError(f"{record}: the entry [{name}] is not valid. Mend it, or remove it to begin anew.")
+            raise BadInputError(f"{record}: the entry [{name}] is not valid. Correct it, or remove it to start over.")
     return entries
 
 

@@ -1,9 +1,8 @@
-"""Stand-ins: checkpoints of the published size, names and file format whose weights are made up, and say so.
+"""Stand-ins: checkpoints of the published size, names and file format with made-up weights, and marked as such.
 
-Where no published file can be had, the whole road can still be walked and measured. Kernels are He-initialised from
-a seed; the BatchNorm statistics come from a real forward pass over images with natural statistics, so that
-activations are as large as in a trained network and a mistake anywhere shows in the logits. Nothing else is real:
-the predictions mean nothing.
+They make it possible to run and measure everything without the published files. Kernels are He-initialised from a seed.
+The BatchNorm statistics come from a forward pass over images with natural statistics, so that activations are as large
+as in a trained network and any mistake shows in the logits. The predictions mean nothing.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from ferplus_keras.networks.architecture import Architecture, BatchNorm, Conv, L
 if TYPE_CHECKING:
     import torch
 
-#: Images of the one calibration pass. Batch statistics of fewer are noisy in the last stage's 7 x 7 maps.
+#: Images of the calibration pass. With fewer, the statistics of the last stage's 7 x 7 maps are noisy.
 CALIBRATION_IMAGES = 16
 
-#: Spread of the made-up logits: wide enough for decisions that rounding does not turn.
+#: Spread of the made-up logits: wide enough that rounding changes no decision.
 LOGIT_STD = 2.5
 
 
@@ -52,7 +51,7 @@ def write_standin(known: Known, path: Path, *, seed: int = 0, legacy: bool = Tru
     with torch.no_grad():
         for layer in module.modules():
             if isinstance(layer, torch.nn.BatchNorm2d):
-                layer.momentum = 1.0  # the statistics of this one batch, not a mixture with the initial 0 and 1
+                layer.momentum = 1.0  # the statistics of this batch alone, not mixed with the initial 0 and 1
         features: list[torch.Tensor] = []
         module.train()
         module(images, observe=lambda name, value: features.append(value) if name == "pool5_7x7_s1" else None)
@@ -62,7 +61,7 @@ def write_standin(known: Known, path: Path, *, seed: int = 0, legacy: bool = Tru
             if name.endswith("num_batches_tracked"):
                 buffer.fill_(0)  # as in files that were imported from MatConvNet and never trained in PyTorch
     state = module.state_dict()
-    state._metadata[STANDIN] = True  # type: ignore[attr-defined]  # survives a change of the file's name
+    state._metadata[STANDIN] = True  # type: ignore[attr-defined]  # survives renaming the file
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         torch.save(state, stream, _use_new_zipfile_serialization=not legacy)
 
@@ -82,8 +81,8 @@ def _made_up(table: Architecture, seed: int) -> dict[str, torch.Tensor]:
             if layer.bias:
                 state[torch_name(layer.name, "bias")] = generator.normal(0.0, 0.1, units)
         elif isinstance(layer, BatchNorm):
-            # Away from 1 and 0, so that swapped or forgotten parameters are seen. Blocks add little to what they are
-            # given, as in trained networks: with gamma near 1 throughout, 16 blocks would amplify rounding tenfold.
+            # Away from 1 and 0, so that swapped or forgotten parameters show. Blocks add little to their input, as in
+            # trained networks: with gamma near 1 throughout, 16 blocks would amplify rounding tenfold.
             low, high = (0.1, 0.4) if layer.name.endswith("_1x1_increase_bn") else (0.5, 1.5)
             state[torch_name(layer.name, "gamma")] = generator.uniform(low, high, layer.channels)
             state[torch_name(layer.name, "beta")] = generator.normal(0.0, 0.2, layer.channels)

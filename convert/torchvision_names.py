@@ -1,14 +1,14 @@
-"""torchvision's names for the layers of a ResNet50, which ports of these networks have too: names are not geometry.
+"""torchvision's names for a ResNet50's layers, which some ports of these networks use: names are not geometry.
 
 torchvision's own network has a stage's stride on its 3x3 and pads its pooling; a port from Caffe under the same names
-has the published geometry. Its file does not tell, so a user must, or its code is run (``--reference-code``).
+has the published geometry. The file does not say which, so the user must, or its code is run (``--reference-code``).
 """
 
 from __future__ import annotations
 
 import re
 
-#: A tensor that every such file has.
+#: A tensor in every such file.
 MARKER = "layer1.0.conv1.weight"
 
 PARTS = {
@@ -19,7 +19,7 @@ PARTS = {
 
 FIRST = {"conv1": "conv1_7x7_s2", "bn1": "conv1_7x7_s2_bn"}
 
-NOTE = "its names are torchvision's, which do not tell the geometry; that it is the published one was said by the user"
+NOTE = "its names are torchvision's, which do not determine the geometry; the user confirmed the published one"
 
 
 def published_layer(layer: str) -> str:

@@ -1,9 +1,9 @@
-"""A network as one page for the browser, which needs no server and loads nothing: ONNX Runtime Web is inside.
+"""A network as one HTML page, which needs no server and loads nothing: it contains ONNX Runtime Web.
 
-The runtime comes from npm when the page is built, and only the release that is known here: its two files are told by
-their SHA-256. The page holds them and the network compressed, and forbids itself every connection
-(``Content-Security-Policy``): what a camera or a file shows stays on the machine. Images are resized as Pillow does it,
-so that the probabilities are :class:`ferplus_keras.EmotionClassifier`'s.
+The runtime comes from npm when the page is built, in one known release, whose two files are identified by SHA-256. The
+page holds them and the network compressed, and forbids itself every connection (``Content-Security-Policy``), so images
+stay on the machine. They are resized as Pillow does it, so that the probabilities are
+:class:`ferplus_keras.EmotionClassifier`'s.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from ferplus_keras.networks.preprocessing import PUBLISHED
 
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
 
-#: The files of the package that a page holds, by what the page calls them.
+#: The package's files that a page contains, by the page's names.
 FILES = {
     "runtime": ("ort.wasm.bundle.min.mjs", "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90"),
     "machine": ("ort-wasm-simd-threaded.wasm", "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2"),
@@ -49,14 +49,14 @@ FILES = {
 
 TEMPLATE = Path(__file__).parent / "templates" / "webpage.html"
 
-#: Bytes and files that npm's package has at most, unpacked.
+#: Limits on npm's package, unpacked: bytes and files.
 MAX_UNPACKED, MAX_MEMBERS = 512 << 20, 5_000
 
-#: Where something goes into the template.
+#: A placeholder in the template.
 PLACE = re.compile(r"{{ (\w+) }}")
 
-#: Seconds in which npm must have answered: the package has 33 MB.
-PATIENCE = 300
+#: Seconds that npm may take: the package has 33 MB.
+NPM_SECONDS = 300
 
 
 def write_webpage(network: Path | None, target: Path, runtime: Path | None = None) -> Path:
@@ -78,14 +78,14 @@ def _write(network: Path, target: Path, runtime: Path | None) -> Path:
     file = MappedFile(network)
     if not is_onnx(bytes(file.view[:512])) and network.suffix.lower() != ".onnx":
         raise BadInputError(
-            f"{network} is no ONNX file, which is what runs in a browser: `ferplus convert {network.name} "
+            f"{network} is not an ONNX file, and only these run in a browser: `ferplus convert {network.name} "
             f"{network.stem}.onnx` makes one."
         )
     engine = open_engine(network)
     parts = unpacked(runtime or vendored()) | {"network": bytes(file.view)}
-    told = {"title": escape(f"Emotions by {network.name}"), "facts": _in_script(facts(engine))}
-    told |= {name: base64.b64encode(gzip.compress(data, 6, mtime=0)).decode() for name, data in parts.items()}
-    page = PLACE.sub(lambda found: told[found[1]], TEMPLATE.read_text(encoding="utf-8"))
+    values = {"title": escape(f"Emotions by {network.name}"), "facts": _in_script(facts(engine))}
+    values |= {name: base64.b64encode(gzip.compress(data, 6, mtime=0)).decode() for name, data in parts.items()}
+    page = PLACE.sub(lambda found: values[found[1]], TEMPLATE.read_text(encoding="utf-8"))
     return write_text(target, page)
 
 
@@ -102,7 +102,7 @@ def onnx_of(found: Shipped, target: Path) -> Path:
 
 
 def facts(engine: Engine) -> dict[str, Any]:
-    """What the page must know of the network: how an image goes in, and what comes out."""
+    """What the page must know about the network: its input and its output."""
     takes, labels = engine.takes, engine.labels or EMOTIONS
     if engine.classes not in (None, len(labels)):
         raise BadInputError(f"{engine.path} has {engine.classes} classes and names {len(labels)}: it needs a card.")
@@ -115,7 +115,7 @@ def facts(engine: Engine) -> dict[str, Any]:
 
 
 def vendored() -> Path:
-    """npm's package beside the weights, brought there by npm where it is not. Raises :class:`DownloadError`."""
+    """npm's package in the weights folder, downloaded if it is not there. Raises :class:`DownloadError`."""
     folder = weights_folder() / "vendored"
     kept = folder / f"{PACKAGE}-{VERSION}.tgz"
     if kept.is_file():
@@ -123,18 +123,18 @@ def vendored() -> Path:
     npm = shutil.which("npm")
     if npm is None:
         raise DownloadError(
-            f"npm, which brings {PACKAGE}, is not installed: install Node.js, or name the package with --runtime."
+            f"npm, which provides {PACKAGE}, is not installed: install Node.js, or name the package with --runtime."
         )
     with tempfile.TemporaryDirectory() as aside:
         try:
             run = subprocess.run(
-                [npm, "pack", "--silent", f"{PACKAGE}@{VERSION}"], cwd=aside, capture_output=True, timeout=PATIENCE
+                [npm, "pack", "--silent", f"{PACKAGE}@{VERSION}"], cwd=aside, capture_output=True, timeout=NPM_SECONDS
             )
         except subprocess.TimeoutExpired:
-            raise DownloadError(f"npm did not bring {PACKAGE} {VERSION} within {PATIENCE} seconds.") from None
+            raise DownloadError(f"npm did not download {PACKAGE} {VERSION} within {NPM_SECONDS} seconds.") from None
         brought = Path(aside) / kept.name
         if run.returncode or not brought.is_file():
-            raise DownloadError(f"npm has no {PACKAGE} {VERSION}: `npm pack {PACKAGE}@{VERSION}` says why.")
+            raise DownloadError(f"npm could not download {PACKAGE} {VERSION}: `npm pack {PACKAGE}@{VERSION}` says why.")
         unpacked(brought)
         with atomic_path(kept) as temporary:
             shutil.copyfile(brought, temporary)
@@ -142,7 +142,7 @@ def vendored() -> Path:
 
 
 def unpacked(package: Path) -> dict[str, bytes]:
-    """The files of npm's package that are :data:`FILES`, known byte by byte. Raises :class:`BadInputError`."""
+    """The :data:`FILES` in npm's package, checked by SHA-256. Raises :class:`BadInputError`."""
     found = {}
     try:
         with open_regular(package) as stream:
@@ -150,24 +150,24 @@ def unpacked(package: Path) -> dict[str, bytes]:
                 sha256 = hashlib.sha256(content).hexdigest()
                 if sha256 != FILES[name][1]:
                     raise BadInputError(
-                        f"{package}: its {FILES[name][0]} is not that of {PACKAGE} {VERSION}. Remove it."
+                        f"{package}: its {FILES[name][0]} is not the one in {PACKAGE} {VERSION}. Remove it."
                     )
                 found[name] = content
         if missing := [file for name, (file, _) in FILES.items() if name not in found]:
-            raise KeyError(f"{missing[0]} is not in it")
+            raise KeyError(f"{missing[0]} is missing")
     except (OSError, EOFError, KeyError, zlib.error, tarfile.TarError) as error:
         raise BadInputError(f"{package} is not npm's package {PACKAGE} {VERSION} ({str(error)[:80]}).") from None
     return found
 
 
 def _files_in(stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
-    """Those of :data:`FILES` that are in npm's package, by what the page calls them; links are none."""
+    """The :data:`FILES` in npm's package, by the page's names; links are ignored."""
     unpacked = gzip.GzipFile(fileobj=stream)
     size = 0
     while piece := unpacked.read(1 << 20):
         size += len(piece)
         if size > MAX_UNPACKED:
-            raise tarfile.ReadError("it unpacks to far too much")
+            raise tarfile.ReadError("it unpacks to too many bytes")
     stream.seek(0)
     wanted = {f"package/dist/{file}": name for name, (file, _) in FILES.items()}
     with tarfile.open(fileobj=stream, mode="r:gz") as archive:
@@ -178,5 +178,5 @@ def _files_in(stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
 
 
 def _in_script(value: Any) -> str:
-    """JSON that ends no script element."""
+    """JSON that cannot end a script element."""
     return json.dumps(value).replace("<", "\\u003c")

@@ -1,8 +1,8 @@
-"""Models out, to where there is no Keras: ONNX, TensorFlow Lite, TensorFlow's SavedModel.
+"""Exports to runtimes without Keras: ONNX, TensorFlow Lite, TensorFlow's SavedModel.
 
-Beside the writers, because these are not files that a checkpoint is read from again (an ``.onnx`` of ours is, but for
-the recipe it was exported by): converters of TensorFlow's own change the graph and, quantising, the numbers. What an
-export does is therefore measured (:mod:`verify.outputs`), and it is made from the source, never from another export.
+Apart from the writers, because checkpoints are not read back from these files (except from our ``.onnx``): TensorFlow's
+converters change the graph and, when quantising, the numbers. So an export's output is measured
+(:mod:`verify.outputs`), and it is always made from the source, never from another export.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from convert.conversion import default_target
 from convert.folding import fold, refuse_folded
 from ferplus_keras.errors import BadInputError
 
-#: Silences what a library prints meanwhile; the command line has one, for TensorFlow's converter chatters.
+#: Silences a library's output; the command line passes one because TensorFlow's converter prints a lot.
 Quiet = Callable[[], AbstractContextManager[None]]
 
 QUANTIZATIONS = ("none", "float16", "int8")
@@ -30,7 +30,7 @@ QUANTIZATIONS = ("none", "float16", "int8")
 
 @dataclass(frozen=True)
 class Target:
-    """Where models run: its name on the command line, the suffix of its files, and the function that makes one."""
+    """An export format: its name on the command line, its suffix, and the function that writes it."""
 
     name: str
     suffix: str
@@ -57,7 +57,7 @@ class Recipe:
     folded: bool = False  #: batch normalisation merged into the convolutions, in float64
     pixels: bool = False  #: preprocessing inside: RGB bytes in
     batch: int | None = None  #: images at a time; None: any number
-    logits: bool = False  #: no softmax behind the classifier
+    logits: bool = False  #: no softmax after the classifier
     channels_first: bool = False  #: ONNX only: images as 3 x 224 x 224
 
     def as_dict(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class Recipe:
 
 
 def checked(recipe: Recipe, calibrated: bool) -> None:
-    """Raises :class:`BadInputError` when parts of ``recipe`` do not go together, before any work is done."""
+    """Raises :class:`BadInputError` if parts of ``recipe`` do not go together, before any work is done."""
     if recipe.target not in TARGETS:
         raise BadInputError(f"There is no target {recipe.target}: choose from {', '.join(TARGETS)}.")
     if recipe.quantize not in QUANTIZATIONS:
@@ -82,14 +82,13 @@ def checked(recipe: Recipe, calibrated: bool) -> None:
         )
     if recipe.quantize == "int8" and not calibrated:
         raise BadInputError(
-            "int8 needs images to see how large each layer's numbers become: give --calibrate a folder of faces, or "
-            "FERPlus, of which train images are taken."
+            "int8 is calibrated on images: give --calibrate a folder of faces, or FERPlus, whose train images are used."
         )
     if calibrated and recipe.quantize != "int8":
-        raise BadInputError("--calibrate is for --quantize int8: nothing else looks at images. Leave it out.")
+        raise BadInputError("--calibrate is only for --quantize int8. Leave it out.")
     if recipe.channels_first and recipe.target != "onnx":
         raise BadInputError(
-            "TensorFlow's networks take images as height x width x channels: leave --channels first out, or use --to "
+            "TensorFlow's networks take images as height x width x channels: leave out --channels first, or use --to "
             "onnx."
         )
 
@@ -102,34 +101,34 @@ def export(
     calibration: np.ndarray | None = None,
     quiet: Quiet = nullcontext,
 ) -> Checkpoint:
-    """Write ``checkpoint`` to ``path`` as ``recipe`` says, and return what was written: folded, where that was asked.
+    """Write ``checkpoint`` to ``path`` as ``recipe`` says, and return what was written: folded if requested.
 
     Args:
         checkpoint: the source.
         recipe: what to make of it; see :func:`checked`.
-        path: a file, or for a SavedModel the folder, which must not exist. Nothing is renamed into place here.
+        path: a file, or for a SavedModel a folder, which must not exist. The caller renames it into place.
         calibration: for int8: images of the network's size, n x side x side x 3 bytes, RGB.
-        quiet: wrapped around what chatters.
+        quiet: wrapped around library calls that print.
 
     Raises:
-        BadInputError: the network cannot be exported so.
+        BadInputError: the network cannot be exported this way.
         OutputError: a library is missing.
     """
     if recipe.folded:
         checkpoint = fold(checkpoint)
     else:
-        refuse_folded(checkpoint, "To export it as it is, say so with --fold.")
-    told = with_output(checkpoint.provenance, probabilities=not recipe.logits)
-    checkpoint = replace(checkpoint, provenance=replace(told, preprocessing_inside=recipe.pixels, dropout=0.0))
+        refuse_folded(checkpoint, "To export it as it is, add --fold.")
+    provenance = with_output(checkpoint.provenance, probabilities=not recipe.logits)
+    checkpoint = replace(checkpoint, provenance=replace(provenance, preprocessing_inside=recipe.pixels, dropout=0.0))
     module, function = TARGETS[recipe.target].exporter.split(":")
     getattr(import_module(module), function)(checkpoint, recipe, path, calibration=calibration, quiet=quiet)
     return checkpoint
 
 
 def export_path(source: str | Path, recipe: Recipe, out: str | Path | None, *, standin: bool) -> Path:
-    """Where the export goes: ``out``, or beside the source under a name that says what it is.
+    """Where the export goes: ``out``, or beside the source under a descriptive name.
 
-    Raises :class:`BadInputError` when ``out`` is the source, or hides that the weights are made up.
+    Raises :class:`BadInputError` if ``out`` is the source, or its name hides that the weights are made up.
     """
     source = Path(source)
     if out is not None:

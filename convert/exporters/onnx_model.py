@@ -1,4 +1,4 @@
-"""``X.onnx`` by a recipe: the graph that ``ferplus convert`` writes, and what an export may want different of it."""
+"""``X.onnx`` by a recipe: the graph that ``ferplus convert`` writes, with an export's options."""
 
 from __future__ import annotations
 

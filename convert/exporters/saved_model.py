@@ -1,4 +1,4 @@
-"""A SavedModel: a folder that TensorFlow, TensorFlow Serving and whatever reads its graphs load without Keras."""
+"""A SavedModel: a folder that TensorFlow and TensorFlow Serving load without Keras."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def export_saved_model(checkpoint: Checkpoint, recipe: Recipe, path: Path, *, quiet: Quiet, **_: Any) -> None:
-    """Write the folder ``path`` with the signature ``serving_default``; the provenance stands in ``assets.extra``."""
+    """Write the folder ``path`` with the signature ``serving_default``; the provenance is in ``assets.extra``."""
     module = serving_module(checkpoint, recipe, constants=False)
     import tensorflow as tf
 

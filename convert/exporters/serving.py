@@ -1,4 +1,4 @@
-"""The network as a TensorFlow function with names: what a SavedModel and a TensorFlow Lite file are made of."""
+"""The network as a TensorFlow function with named input and output, from which the exports are made."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ferplus_keras.networks.preprocessing import PUBLISHED
 if TYPE_CHECKING:
     from convert.exporters import Recipe
 
-#: What the input is called in the signature. The output goes by what it is: "probabilities", "logits", ...
+#: The input's name in the signature. The output is named after its content: "probabilities", "logits", ...
 IMAGES = "images"
 
 
 def serving_module(checkpoint: Checkpoint, recipe: Recipe, *, constants: bool) -> Any:
-    """A ``tf.Module`` whose ``serve`` takes a batch of images and gives what the network yields, by name.
+    """A ``tf.Module`` whose ``serve`` maps a batch of images to the network's output, by name.
 
     Args:
         checkpoint: the network; folded or not.
-        recipe: says whether bytes or preprocessed images go in, how many, and whether a softmax stands at the end.
-        constants: the weights become part of the graph (what a converter can work on) instead of variables.
+        recipe: whether the input is bytes or preprocessed images, the batch size, and whether a softmax ends it.
+        constants: the weights become constants of the graph, as converters need them, instead of variables.
 
-    Raises :class:`OutputError` where TensorFlow is missing, or Keras already runs on something else.
+    Raises :class:`OutputError` if TensorFlow is missing, or Keras runs on another backend.
     """
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     try:
@@ -40,7 +40,7 @@ def serving_module(checkpoint: Checkpoint, recipe: Recipe, *, constants: bool) -
         ) from None
     if keras.backend.backend() != "tensorflow":
         raise OutputError(
-            f"TensorFlow's formats need Keras on TensorFlow, and it runs on {keras.backend.backend()} here: set "
+            f"TensorFlow's formats need Keras on TensorFlow, but Keras runs on {keras.backend.backend()}: set "
             "KERAS_BACKEND=tensorflow."
         )
     from ferplus_keras.networks.models import model_from_architecture
@@ -57,7 +57,7 @@ def serving_module(checkpoint: Checkpoint, recipe: Recipe, *, constants: bool) -
     )
     module = tf.Module(name=checkpoint.architecture.network)
     if not constants:
-        module.weights = [*trained, *running]  # what tf.saved_model saves is what hangs on the module
+        module.weights = [*trained, *running]  # tf.saved_model saves the module's attributes
     kind = tf.uint8 if recipe.pixels else tf.float32
 
     def serve(images: Any) -> dict[str, Any]:

@@ -23,11 +23,10 @@ def export_tflite(
 ) -> None:
     """Convert ``checkpoint``; the provenance becomes an entry of the file's metadata, which interpreters ignore.
 
-    int8 means weights channel by channel and activations, all of them: an operator that has no int8 form is an error,
-    not a float island. What goes in and comes out stays float32 (or bytes, with the preprocessing inside), so that an
-    int8 file takes the place of a float32 one.
+    int8 means all weights, per channel, and all activations: an operator without an int8 form is an error. Input and
+    output stay float32 (or bytes, with the preprocessing inside), so that an int8 file can replace a float32 one.
 
-    Raises :class:`OutputError` when the converter gives up.
+    Raises :class:`OutputError` when the converter fails.
     """
     module = serving_module(checkpoint, recipe, constants=True)
     import tensorflow as tf
@@ -43,15 +42,15 @@ def export_tflite(
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         try:
             content = converter.convert()
-        except Exception as error:  # the converter's own class, and whatever its passes raise
+        except Exception as error:  # its own class, and whatever its passes raise
             raise OutputError(f"TensorFlow's converter could not make {path.name}: {first_line(error, 300)}") from None
         path.write_bytes(with_provenance(content, checkpoint.provenance.to_json()))
 
 
 def _examples(calibration: np.ndarray | None, recipe: Recipe) -> Any:
-    """What the converter asks for its examples: one image at a time, as the network takes them."""
+    """The converter's representative data set: one batch at a time, as the network takes it."""
     if calibration is None or not len(calibration):
-        raise BadInputError("int8 needs images to calibrate on, and there are none. Give --calibrate a folder.")
+        raise BadInputError("int8 is calibrated on images, and there are none. Give --calibrate a folder of faces.")
     batch = recipe.batch or 1
 
     def examples() -> Iterator[list[np.ndarray]]:

@@ -27,9 +27,9 @@ from ferplus_keras.networks.preprocessing import PUBLISHED
 def read_named(file: MappedFile, key: str | None = None) -> NamedArrays:
     """The arrays of ``file`` by its own names; of the network under ``key`` where it holds several.
 
-    The format is told from the content, not from the file's name.
+    The format is recognised by the content, not by the file's name.
 
-    Raises :class:`BadInputError` when the content is no format that is known, or damaged.
+    Raises :class:`BadInputError` if the format is unknown or the file damaged.
     """
     head = bytes(file.view[:512])
     if key is not None and not (is_safetensors(head) or (is_torch_file(head) and not is_keras_zip(file.path))):
@@ -50,7 +50,7 @@ def read_named(file: MappedFile, key: str | None = None) -> NamedArrays:
         return NamedArrays("safetensors", "torch", arrays, dtypes, notes, record)
     if is_torch_file(head):
         found = read_torch_file(file, key)
-        notes = [f"the state dict stood under {' / '.join(found.wrapping)}"] if found.wrapping else []
+        notes = [f"the state dict was found under {' / '.join(found.wrapping)}"] if found.wrapping else []
         provenance = found.metadata.get(PROVENANCE_KEY)
         return NamedArrays(
             found.format, "torch", found.tensors, found.dtypes, notes + found.notes,
@@ -79,14 +79,14 @@ def read_checkpoint(
         source: a ``.pth``, ``.safetensors``, ``.h5``, ``.weights.h5``, ``.keras``, ``.onnx`` or ``.mat`` file.
         network: "auto" recognises the network; "resnet50" or "senet50" insists.
         allow_missing, allow_unexpected: see :func:`convert.matching.match`.
-        check_graph: hold the graph in a Keras file against the network's, and take a head of another name that stands
-            on its features as the classifier. False is for those who run the graph itself: arrays as they are.
-        key: which network of a file that holds several, such as "model_ema".
-        geometry: "published" says that tensors under torchvision's names are of a network with the published geometry.
+        check_graph: compare the graph in a Keras file with the network's, and take a head of another name on its
+            features as the classifier. False leaves the arrays as they are, for callers that run the graph itself.
+        key: the network to take if the file holds several, such as "model_ema".
+        geometry: "published" asserts that tensors under torchvision's names have the published geometry.
 
     Raises:
-        BadInputError: the file is damaged, unsafe, not one of these networks, or incomplete, or its graph computes
-            something else than the network that its arrays belong to.
+        BadInputError: the file is damaged, unsafe, incomplete, or not one of these networks, or its graph is not the
+            graph of the network that its arrays belong to.
     """
     file = source if isinstance(source, MappedFile) else MappedFile(source)
     file.begin_sha256()
@@ -100,7 +100,7 @@ def read_checkpoint(
             found, file.path.name, network=network, allow_missing=allow_missing, allow_unexpected=allow_unexpected
         )
     except BadInputError as error:
-        if check_graph and found.graph and found.departure and found.akin:  # the cause of what the table lists
+        if check_graph and found.graph and found.departure and found.akin:  # the cause of the table's entries
             raise _another_graph(file, "none of these networks'", found.departure, error.details) from None
         raise
     described = Source(file.name, file.size, file.sha256(), found.format)
@@ -134,14 +134,14 @@ def read_checkpoint(
 
 def _another_graph(file: MappedFile, whose: str, problem: str, details: str = "") -> BadInputError:
     return BadInputError(
-        f"{file.path}: its graph is {whose}: {problem}. Written elsewhere, its arrays would be another function; "
+        f"{file.path}: its graph is {whose}: {problem}. Converted, its arrays would compute something else; "
         f"`ferplus verify parity {file.path} --against ...` shows what it does.",
         details,
     )
 
 
 def own_provenance(path: str | Path) -> Provenance | None:
-    """What the file at ``path`` says of how it was made; None when none of our writers made it.
+    """The provenance of the file at ``path``; None if none of our writers made it.
 
     Raises :class:`BadInputError` when the file cannot be read.
     """
@@ -149,7 +149,7 @@ def own_provenance(path: str | Path) -> Provenance | None:
 
 
 def with_head(found: NamedArrays) -> NamedArrays:
-    """``found`` in our terms, and the head of another name that was put on the features, if any, as classifier."""
+    """``found`` under our names; a head of another name on its features, if any, becomes the classifier."""
     if _is_state_dict(found):
         return adopt_head(without_prefix(found))
     if found.layout == "torch":
@@ -162,18 +162,18 @@ def with_head(found: NamedArrays) -> NamedArrays:
 
 
 def under_published_names(found: NamedArrays) -> NamedArrays:
-    """``found`` of a state dict with torchvision's names under the published ones; anything else as it is."""
+    """``found`` under the published names if it has torchvision's; anything else unchanged."""
     bare = without_prefix(found) if _is_state_dict(found) else found
     return bare.renamed(published_name, NOTE) if MARKER in bare.arrays else found
 
 
 def graph_problem(found: NamedArrays) -> str:
-    """Where the graph in a Keras file computes something else than the network of its arrays; "" where it does not."""
+    """Where the graph in a Keras file differs from the network of its arrays; "" if it does not."""
     if found.departure:
         return found.departure
     inside = found.provenance is not None and found.provenance.get("preprocessing_inside") is True
     if found.graph and inside and not found.preprocessed:
-        return "it says that the mean is taken off inside, and its layer data has something else to do"
+        return "it says that it subtracts the mean itself, but the layer data does something else"
     return ""
 
 
@@ -188,21 +188,21 @@ def _labels(found: NamedArrays, head: Head, earlier: Provenance | None) -> tuple
 
 
 def _step_counters(found: NamedArrays, result: Match, earlier: Provenance | None) -> int | dict[str, int] | None:
-    """PyTorch's counters: the tensors', or as the Keras file remembers them, or zero for a network born in Keras."""
+    """PyTorch's counters: from the tensors, from a Keras file's provenance, or zero for a network made in Keras."""
     if _is_state_dict(found):
         return result.num_batches_tracked
     return earlier.num_batches_tracked if earlier else 0
 
 
 def _is_state_dict(found: NamedArrays) -> bool:
-    """Whether the file is PyTorch's own, and has a place for everything that PyTorch keeps."""
+    """Whether the file is a state dict, which has a place for everything that PyTorch keeps."""
     return found.layout == "torch" and found.format != "onnx"
 
 
 def valid_provenance(found: NamedArrays) -> Provenance | None:
-    """The provenance that the file itself carries, when one of our writers made it.
+    """The file's provenance, if one of our writers made it.
 
-    A record that this version cannot read is said in a note; that its weights are made up is kept of it all the same.
+    A record that this version cannot read becomes a note; only that its weights are made up is kept.
     """
     if found.provenance is None:
         return None
@@ -215,12 +215,12 @@ def valid_provenance(found: NamedArrays) -> Provenance | None:
 
 
 def looks_like_html(head: bytes) -> bool:
-    """Whether a file that begins with ``head`` is a web page: what dead links answer, with status 200."""
+    """Whether a file that begins with ``head`` is a web page, which dead links answer with status 200."""
     return head[:512].lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head"))
 
 
 def _what_it_is(head: bytes, size: int) -> str:
-    """A guess at what was handed over instead of a checkpoint, and what to do."""
+    """A guess at what the file is instead of a checkpoint, and what to do."""
     if not size:
         return "it is empty. Copy or download it again."
     if looks_like_html(head):
@@ -234,13 +234,13 @@ def _what_it_is(head: bytes, size: int) -> str:
     if head[257:262] == b"ustar":
         return "it is a tar archive. Unpack it first."
     return (
-        f"{size:,} bytes that begin with {_beginning(head)}, neither PyTorch, safetensors, HDF5, .keras, ONNX nor "
+        f"{size:,} bytes that begin with {_beginning(head)}, not PyTorch, safetensors, HDF5, .keras, ONNX or "
         "MATLAB. Check that the download is complete."
     )
 
 
 def _beginning(head: bytes) -> str:
-    """The first bytes: as text where they are, else in hexadecimal."""
+    """The first bytes, as text if possible, else in hexadecimal."""
     text = head[:8].decode("latin1")
     return f'"{text}"' if text.isascii() and text.isprintable() else head[:8].hex(" ")
 

@@ -1,8 +1,8 @@
-"""A MATLAB file's variables as a MatConvNet network: layers, parameters and meta data, as its author stored them.
+"""A MATLAB file's variables as a MatConvNet network: layers, parameters and metadata as stored.
 
 The layout is that of ``dagnn.DagNN.saveobj``: ``layers`` (name, type, inputs, outputs, params, block), ``params``
-(name, value), ``vars`` and ``meta``, at the top of the file or under one variable. Nothing here knows which network
-it ought to be.
+(name, value), ``vars`` and ``meta``, at the top of the file or in one variable. Nothing here depends on which network
+it is.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from convert.readers.matlab import read_variables
 from convert.readers.matlab.values import Opaque, Struct, Value
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
-from ferplus_keras.wording import printable
+from ferplus_keras.wording import counted, printable
 
-#: Variables that hold a network, tried first; then any other struct.
+#: Usual names of the variable with the network, tried before any other struct.
 USUAL_NAMES = ("net", "netStruct")
 
-#: Root fields of DagNN's own; others are reported and left alone. Source: DagNN.saveobj in MatConvNet's releases.
+#: DagNN's root fields; others are reported and ignored. Source: DagNN.saveobj in MatConvNet's releases.
 ROOT_FIELDS = {
     "vars", "params", "layers", "meta", "mode", "holdOn", "accumulateParamDers", "conserveMemory",
     "parameterServer", "device",
@@ -35,7 +35,7 @@ HOW_TO_SAVE = "In MATLAB: net = net.saveobj(); save('network.mat', '-struct', 'n
 
 @dataclass(frozen=True)
 class DagLayer:
-    """One layer as stored. ``type`` is its class without ``dagnn.``; ``block`` the options of that class."""
+    """A stored layer. ``type`` is its class without ``dagnn.``, ``block`` the options of that class."""
 
     name: str
     type: str
@@ -47,7 +47,7 @@ class DagLayer:
 
 @dataclass
 class DagNN:
-    """A stored network. ``params`` are arrays with MATLAB's dimensions (those of 1 at the end may be missing)."""
+    """A stored network. ``params`` are arrays with MATLAB's dimensions (trailing ones may be missing)."""
 
     version: str  #: of the file format: "5" or "7.3"
     layers: list[DagLayer]
@@ -62,7 +62,7 @@ def read_dagnn(file: MappedFile) -> DagNN:
     root, notes = _root(file.path, variables)
     layers = [_layer(file.path, record) for record in _records(root["layers"])]
     if not layers:
-        raise BadInputError(f"{file.path} holds a network without a layer.")
+        raise BadInputError(f"{file.path} holds a network without layers.")
     names = Counter(layer.name for layer in layers)
     if twice := [name for name, count in names.items() if count > 1]:
         raise BadInputError(f"{file.path} has two layers called {printable(twice[0])}; layers' names must differ.")
@@ -72,7 +72,7 @@ def read_dagnn(file: MappedFile) -> DagNN:
         if not isinstance(value, np.ndarray):
             what = value.kind if isinstance(value, Opaque) else type(value).__name__
             hint = " Move the network to the CPU before it is saved: net.move('cpu')." if "gpuArray" in what else ""
-            raise BadInputError(f"{file.path}: the parameter {printable(name)} holds no numbers but {what}.{hint}")
+            raise BadInputError(f"{file.path}: the parameter {printable(name)} is {what}, not numbers.{hint}")
         if name in params:
             raise BadInputError(f"{file.path} has two parameters called {printable(name)}.")
         params[name] = value
@@ -81,7 +81,7 @@ def read_dagnn(file: MappedFile) -> DagNN:
 
 
 def _root(path: Path, variables: dict[str, Value]) -> tuple[dict[str, Value], list[str]]:
-    """The fields of the network, wherever they stand in the file, and what was passed over."""
+    """The network's fields, wherever they are in the file, and notes about what was ignored."""
     if "layers" in variables and "params" in variables:
         return variables, []
     structs = {name: value for name, value in variables.items() if isinstance(value, Struct) and value.count == 1}
@@ -89,10 +89,10 @@ def _root(path: Path, variables: dict[str, Value]) -> tuple[dict[str, Value], li
     chosen = [name for name in USUAL_NAMES if name in nets] or nets
     if len(chosen) == 1 or (chosen and chosen[0] in USUAL_NAMES):
         others = ", ".join(name for name in nets if name != chosen[0])
-        notes = [f"it holds several networks; {chosen[0]} was read and not {others[:200]}"] if others else []
+        notes = [f"it holds several networks; {chosen[0]} was read, and {others[:200]} ignored"] if others else []
         return structs[chosen[0]].records()[0], notes
     if chosen:
-        raise BadInputError(f"{path} holds several networks ({', '.join(chosen)}). Save one to a file of its own.")
+        raise BadInputError(f"{path} holds several networks ({', '.join(chosen)}). Save one to its own file.")
     objects = [value.kind for value in variables.values() if isinstance(value, Opaque) and "DagNN" in value.kind]
     if objects:
         raise BadInputError(f"{path} holds a network as an {objects[0]}, which only MATLAB can read. {HOW_TO_SAVE}")
@@ -102,7 +102,7 @@ def _root(path: Path, variables: dict[str, Value]) -> tuple[dict[str, Value], li
             "chain can hold: it is another network."
         )
     shown = ", ".join(list(variables)[:5]) or "nothing"
-    raise BadInputError(f"{path} is a MATLAB file but no MatConvNet network: it holds {shown[:200]}.")
+    raise BadInputError(f"{path} is a MATLAB file but not a MatConvNet network: it holds {shown[:200]}.")
 
 
 def _records(value: Value) -> list[dict[str, Value]]:
@@ -117,7 +117,7 @@ def _records(value: Value) -> list[dict[str, Value]]:
 def _layer(path: Path, record: dict[str, Value]) -> DagLayer:
     missing = [name for name in ("name", "type", "inputs", "outputs") if name not in record]
     if missing:
-        raise BadInputError(f"{path}: a layer has no field {missing[0]}; it is not a network that DagNN.saveobj wrote.")
+        raise BadInputError(f"{path}: a layer has no field {missing[0]}; DagNN.saveobj did not make this network.")
     name, blocks = text(record["name"]), _records(record.get("block"))
     if not name:
         raise BadInputError(f"{path} has a layer without a name.")
@@ -134,31 +134,31 @@ def _layer(path: Path, record: dict[str, Value]) -> DagLayer:
 def _notes(root: dict[str, Value], layers: Iterable[DagLayer]) -> list[str]:
     notes = []
     if unknown := sorted(set(root) - ROOT_FIELDS):
-        notes.append(f"beside the network it holds {', '.join(unknown[:8])[:200]}, which was left alone")
+        notes.append(f"it also holds {', '.join(unknown[:8])[:200]}, which was ignored")
     kinds = Counter(value.kind for layer in layers for value in layer.block.values() if isinstance(value, Opaque))
-    notes += [f"its layers' options hold {count} times a {kind}, which was left alone" for kind, count in kinds.items()]
+    notes += [f"ignored in its layers' options: {kind} ({counted(count, 'time')})" for kind, count in kinds.items()]
     return notes
 
 
-# --- values as what they are meant to be ----------------------------------------------------------------------------
+# --- values by their meaning ----------------------------------------------------------------------------
 
 
 def text(value: Value) -> str:
-    """A name that may stand as char or as a cell of one; "" when it is neither."""
+    """A name, stored as char or as a cell with one; "" if it is neither."""
     while isinstance(value, list) and len(value) == 1:
         value = value[0]
     return value if isinstance(value, str) else ""
 
 
 def names(value: Value) -> tuple[str, ...]:
-    """Names that may stand as a cell array, as a char matrix, or, when there is one, as char."""
+    """Names, stored as a cell array, as a char matrix, or, if there is only one, as char."""
     if isinstance(value, str):
         return (value,) if value else ()
     return tuple(text(item) for item in value) if isinstance(value, list) else ()
 
 
 def numbers(value: Value, default: Iterable[float]) -> tuple[float, ...]:
-    """A short row or column of numbers; ``default`` where there is none."""
+    """A short row or column of numbers; ``default`` if there is none."""
     if not isinstance(value, np.ndarray) or not value.size:
         return tuple(default)
     return tuple(float(each) for each in value.reshape(-1, order="F")[:16])
@@ -170,6 +170,6 @@ def number(value: Value, default: float) -> float:
 
 
 def fields(value: Any) -> dict[str, Value]:
-    """The fields of a struct of one; empty where there is none."""
+    """The fields of a single struct; empty if there is none."""
     found = _records(value)
     return found[0] if found else {}

@@ -1,6 +1,6 @@
 """A stored MatConvNet network as a graph: the front end of ``.mat`` files.
 
-Values go by the names of MatConvNet's variables, layers by their own, with what MATLAB allows in no name as "_".
+Values have the names of MatConvNet's variables, layers their own, with "_" for what MATLAB does not allow in names.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from ferplus_keras.graph.building import Builder, Window
 from ferplus_keras.graph.form import Graph, GraphError
 from ferplus_keras.graph.recognise import recognised
 from ferplus_keras.networks.architecture import BATCHNORM_EPSILON, INPUT_SIZE
+from ferplus_keras.wording import counted
 
 #: Layers that change nothing at inference.
 TRANSPARENT = ("DropOut", "Reshape", "Flatten")
 
-#: Layers of training, behind the network's own output.
+#: Training layers, after the network's own output.
 LOSSES = ("Loss", "SoftmaxCELoss", "SoftMaxLoss")
 
 #: Stored layer -> role -> array, or whatever has its shape.
@@ -34,19 +35,19 @@ def sanitised(name: str) -> str:
 def dagnn_graph(net: DagNN, arrays: Arrays) -> Graph:
     """What ``net`` computes at inference, with ``arrays`` by the stored layers' names.
 
-    Raises :class:`GraphError` where its connections make no network of one image, or an option cannot be read.
+    Raises :class:`GraphError` if it is not a connected network of one image, or an option cannot be read.
     """
     waiting = [layer for layer in net.layers if layer.type not in LOSSES]
     made = {name for layer in waiting for name in layer.outputs}
     sources = list(dict.fromkeys(name for layer in waiting for name in layer.inputs if name not in made))
     if len(sources) != 1:
-        raise GraphError(f"it has {len(sources)} inputs, and these networks have one image")
+        raise GraphError(f"it has {counted(len(sources), 'input')}, and these networks have one, the image")
     builder = Builder()
     builder.image(sources[0], sources[0], (INPUT_SIZE, INPUT_SIZE, 3))
     while waiting:
         ready = [layer for layer in waiting if all(name in builder.values for name in layer.inputs)]
         if not ready:
-            raise GraphError(f"{waiting[0].name[:80]} takes what is made behind it")
+            raise GraphError(f"its connections form a loop at {waiting[0].name[:80]}")
         for layer in ready:
             _add(builder, layer, arrays.get(layer.name, {}))
         waiting = [layer for layer in waiting if layer not in ready]
@@ -55,7 +56,7 @@ def dagnn_graph(net: DagNN, arrays: Arrays) -> Graph:
 
 
 def our_names(net: DagNN, arrays: Arrays) -> dict[str, str]:
-    """Stored layer -> our name: by its place in the graph where all of ours have one, and else by its own name."""
+    """Stored layer -> our name: by its position in the graph if all of ours were found there, else by its own name."""
     names = {layer.name: sanitised(layer.name) for layer in net.layers}
     try:
         table, matched = recognised(dagnn_graph(net, arrays))
@@ -69,7 +70,8 @@ def our_names(net: DagNN, arrays: Arrays) -> dict[str, str]:
 
 def _add(builder: Builder, layer: DagLayer, arrays: Mapping[str, Any]) -> None:
     if not layer.inputs or len(layer.outputs) != 1 or layer.outputs[0] in builder.values:
-        raise GraphError(f"{layer.name[:80]} has {len(layer.inputs)} inputs and the outputs {layer.outputs[:3]}")
+        ends = f"{counted(len(layer.inputs), 'input')} and {counted(len(layer.outputs), 'output')}"
+        raise GraphError(f"{layer.name[:80]} has {ends}, or an output that is another layer's too")
     try:
         OPERATIONS.get(layer.type, _other)(builder, layer, arrays)
     except ValueError as error:
@@ -96,7 +98,7 @@ def _convolution(builder: Builder, layer: DagLayer, arrays: Mapping[str, Any]) -
 
 
 def _normalisation(builder: Builder, layer: DagLayer, arrays: Mapping[str, Any]) -> None:
-    # MatConvNet divides by the stored deviation, in which its epsilon is: the variance is stated for ours.
+    # MatConvNet divides by the stored deviation, which includes its epsilon; the variance is the one for ours.
     builder.normalisation(*_place(layer), arrays, BATCHNORM_EPSILON)
 
 
@@ -113,7 +115,7 @@ def _pooling(builder: Builder, layer: DagLayer, arrays: Mapping[str, Any]) -> No
     if method != "max":
         return _other(builder, layer, arrays)
     shape = builder.values[layer.inputs[0]].shape
-    if shape is not None and len(shape) == 3:  # zeros that no window reaches do nothing
+    if shape is not None and len(shape) == 3:  # padding that no window reaches does nothing
         top, bottom, left, right = padding
         bottom = min(bottom, _reached(shape[0] + top, bottom, size[0], strides[0]))
         right = min(right, _reached(shape[1] + left, right, size[1], strides[1]))
@@ -122,7 +124,7 @@ def _pooling(builder: Builder, layer: DagLayer, arrays: Mapping[str, Any]) -> No
 
 
 def _reached(side: int, zeros: int, window: int, stride: int) -> int:
-    """How many of the ``zeros`` behind ``side`` pixels the last window reaches."""
+    """How many of the ``zeros`` after ``side`` pixels the last window reaches."""
     return max(0, (side + zeros - window) // stride * stride + window - side)
 
 

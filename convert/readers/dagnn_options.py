@@ -1,4 +1,4 @@
-"""Options of MatConvNet's layers, as it takes them: what is left out has a default, one number stands for several."""
+"""Options of MatConvNet's layers: missing ones have defaults, and one number can stand for several."""
 
 from __future__ import annotations
 
@@ -22,22 +22,26 @@ def leak_of(layer: DagLayer) -> float:
 
 
 def four(value: object) -> tuple[int, int, int, int]:
-    """Padding as top, bottom, left, right; one number stands for all sides, two for vertical and horizontal."""
+    """Padding as top, bottom, left, right; given for all sides, for vertical and horizontal, or for each."""
     given = [_whole(each) for each in numbers(value, (0,))]
     if len(given) == 2:
         given = [given[0], given[0], given[1], given[1]]
     elif len(given) == 1:
         given *= 4
+    elif len(given) != 4:
+        raise ValueError(f"{len(given)} numbers for the padding of four sides")
     top, bottom, left, right = given
     return top, bottom, left, right
 
 
 def two(value: object) -> tuple[int, int]:
-    """A stride or size as vertical, horizontal; one number stands for both."""
+    """A stride or size as vertical, horizontal; one number is for both."""
     given = [_whole(each) for each in numbers(value, (1,))]
+    if len(given) > 2:
+        raise ValueError(f"{len(given)} numbers for a stride or size")
     vertical, horizontal = given * 2 if len(given) == 1 else given
     if vertical < 1 or horizontal < 1:
-        raise ValueError(f"a stride or size of {given}")
+        raise ValueError(f"a stride or size of {vertical} x {horizontal}")
     return vertical, horizontal
 
 

@@ -1,6 +1,6 @@
-"""What an export says of itself: a TensorFlow Lite file or a SavedModel's folder, looked at and not run.
+"""What a TensorFlow Lite file or a SavedModel says about itself; it is not run.
 
-Its weights are not read: a converter has merged, transposed and perhaps quantised them, and there is no way back.
+Its weights are not read: a converter has merged, transposed and perhaps quantised them irreversibly.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MAX_FILES = 1000  #: in a SavedModel's folder; TensorFlow writes five
 
 @dataclass
 class Export:
-    """An export's own account of itself."""
+    """What an export says about itself."""
 
     source: Source
     provenance: Provenance | None = None
@@ -37,19 +37,19 @@ class Export:
     dtypes: dict[str, int] = field(default_factory=dict)
     inputs: list[str] = field(default_factory=list)  #: "float32 ? x 224 x 224 x 3"
     outputs: list[str] = field(default_factory=list)
-    problem: str = ""  #: why it is no network that can be run
+    problem: str = ""  #: why it cannot be run
     notes: list[str] = field(default_factory=list)
 
 
 def is_export(path: Path) -> bool:
-    """Whether :func:`read_export` is for this file or folder."""
+    """Whether the file or folder is an export, for :func:`read_export`."""
     if is_folder(path):
         return is_saved_model(path)
     return is_tflite(bytes(MappedFile(path).view[:8]))
 
 
 def read_export(path: str | Path) -> Export | None:
-    """What the file or folder at ``path`` says of itself; None when it is no export but a checkpoint, or neither.
+    """What the export at ``path`` says about itself; None if it is not an export.
 
     Raises :class:`BadInputError` when it is damaged.
     """
@@ -67,32 +67,32 @@ def _tflite(file: MappedFile) -> Export:
     found.inputs, found.outputs = (
         [shown(file.path, model, index) for index in indices] for indices in (model.inputs, model.outputs)
     )
-    _told(found, file.path, model.texts.get(PROVENANCE_KEY))
+    _add_provenance(found, file.path, model.texts.get(PROVENANCE_KEY))
     if model.custom:
         found.problem = f"it needs operators that are not TensorFlow Lite's own: {', '.join(model.custom[:4])}"
     elif not model.outputs:
-        found.problem = "there is no network in it"
+        found.problem = "it holds no network"
     return found
 
 
 def _saved_model(path: Path) -> Export:
     files = sorted(each for each in path.rglob("*") if each.is_file())[: MAX_FILES + 1]
     if len(files) > MAX_FILES:
-        raise BadInputError(f"{path} has more than {MAX_FILES} files: it is no SavedModel of one of these networks.")
+        raise BadInputError(f"{path} has more than {MAX_FILES} files: it is not a SavedModel of one of these networks.")
     digest = hashlib.sha256()
     try:
         for each in files:
             digest.update(os.fsencode(f"{each.relative_to(path)}\0{sha256_of(each)}\n"))
         size = sum(each.stat().st_size for each in files)
         found = Export(Source(path.name, size, digest.hexdigest(), "saved_model"))
-        found.notes.append("the SHA-256 is of the names and SHA-256s of the folder's files")
-        _told(found, path, record_text(path))
+        found.notes.append("the SHA-256 covers the names and SHA-256s of the folder's files")
+        _add_provenance(found, path, record_text(path))
     except OSError as error:
         raise BadInputError(f"{path} cannot be read: {error.strerror}.") from None
     return found
 
 
-def _told(found: Export, path: Path, text: str | None) -> None:
+def _add_provenance(found: Export, path: Path, text: str | None) -> None:
     record = provenance_of(path, text)
     try:
         found.provenance = Provenance.from_dict(record) if record else None
@@ -101,19 +101,19 @@ def _told(found: Export, path: Path, text: str | None) -> None:
 
 
 def inspect_export(path: str | Path) -> dict[str, Any] | None:
-    """:func:`convert.inspection.inspect`'s answer for an export; None for any other file."""
+    """:func:`convert.inspection.inspect`'s result for an export; None for any other file."""
     found = read_export(path)
     if found is None:
         return None
-    told = found.provenance
+    record = found.provenance
     result: dict[str, Any] = {
         "file": str(path), "size": found.source.size, "sha256": found.source.sha256, "format": found.source.format,
         "tensors": found.tensors, "step_counters": 0, "dtypes": found.dtypes,
-        "network": told.network if told else None, "head": f"{told.units} {told.head}" if told else None,
-        "folded": told.folded if told else None, "parameters": None, "output": told.output if told else None,
+        "network": record.network if record else None, "head": f"{record.units} {record.head}" if record else None,
+        "folded": record.folded if record else None, "parameters": None, "output": record.output if record else None,
         "inputs": found.inputs, "outputs": found.outputs,
-        "standin": "standin" in Path(path).name.lower() or bool(told and told.standin), "notes": found.notes,
-        "provenance": json.loads(told.to_json()) if told else None, "problems": "",
+        "standin": "standin" in Path(path).name.lower() or bool(record and record.standin), "notes": found.notes,
+        "provenance": json.loads(record.to_json()) if record else None, "problems": "",
     }  # fmt: skip
     if found.problem:
         result["problems"] = f"{path}: {found.problem}"

@@ -1,4 +1,4 @@
-"""Any Keras weight file as named arrays: :mod:`ferplus_keras.files.keras_files` reads, the naming is done here."""
+"""Any Keras file as named arrays: :mod:`ferplus_keras.files.keras_files` reads it, and the names are found here."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ferplus_keras.networks.architecture import NETWORKS, NO_HEAD, architecture
 from ferplus_keras.networks.keras_plan import keras_plan
 from ferplus_keras.networks.keras_vggface import KERAS_VGGFACE, ZEROS, speaks, their_name
 
-#: A layer of keras_vggface's graphs by its counter in a file that has no names.
+#: A layer that only keras_vggface's graphs have, by its number in a file without names.
 AVERAGE_CLASS = "average_pooling2d"
 
 
 def read_keras(file: MappedFile) -> NamedArrays:
-    """The arrays of a Keras file as ``layer/role``, and what its graph says of its output and dropout.
+    """The arrays of a Keras file as ``layer/role``, with its graph, output and dropout.
 
     Raises :class:`ferplus_keras.errors.BadInputError` when the file is damaged or unsafe.
     """
@@ -36,7 +36,7 @@ def read_keras(file: MappedFile) -> NamedArrays:
                 dtypes[name] = "bfloat16" if stored.bfloat16 else str(stored.dtype)
         notes = []
         if names:
-            notes.append("the file names its layers by counters only (Keras before 3.6); names follow from the graph")
+            notes.append("the file numbers its layers (Keras before 3.6); their names follow from the graph")
         layers = list(all_layers(opened.config))
         graph, departure = _graph(opened.config, arrays)
         padded = bool(names) and "zero_padding2d" in opened.listed
@@ -49,7 +49,7 @@ def read_keras(file: MappedFile) -> NamedArrays:
 
 
 def _graph(config: dict[str, Any] | None, arrays: dict[str, np.ndarray]) -> tuple[Graph | None, str]:
-    """The graph in the file, None where it has weights alone; and why what stands there is none."""
+    """The graph in the file, None if it has weights alone or a graph that cannot be followed, and why."""
     if config is None:
         return None, ""
     layers: dict[str, dict[str, np.ndarray]] = {}
@@ -63,10 +63,10 @@ def _graph(config: dict[str, Any] | None, arrays: dict[str, np.ndarray]) -> tupl
 
 
 def _layer_names(file: KerasFile) -> dict[str, str]:
-    """Counter -> layer name for a ``.weights.h5`` without names, from the one network whose counters fit; else {}.
+    """Number -> layer name for a ``.weights.h5`` without names, from the one network whose numbers fit; else {}.
 
-    keras_vggface's graphs, and ours under its names, have an average pooling of a class that our own have not: their
-    first kernel is for BGR, and they get its names.
+    keras_vggface's graphs, and ours under its names, have an average pooling of a class that our own lack: their first
+    kernel is for BGR, and they get keras_vggface's names.
     """
     names = _counted_names(file)
     return {counted: their_name(name) for counted, name in names.items()} if AVERAGE_CLASS in file.listed else names
@@ -88,7 +88,7 @@ def _counted_names(file: KerasFile) -> dict[str, str]:
 
 
 def _output(graph: Graph | None) -> str | None:
-    """What the graph's last layer yields, as far as the configs tell."""
+    """What the graph returns; None without a graph."""
     return None if graph is None else "probabilities" if graph.has("softmax") else "logits"
 
 

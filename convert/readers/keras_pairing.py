@@ -1,7 +1,6 @@
-"""The arrays of a file that has a graph, brought under our names by what the graph says of them.
+"""The arrays of a file with a graph, renamed to ours by their position in the graph.
 
-A layer's name says nothing about what it does: a port may call its layers as Albanie does and have another graph, or
-call them conv2d_7 and be exact.
+Names say nothing about what layers do: a port may use Albanie's names in another graph, or conv2d_7 and be exact.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from ferplus_keras.graph.recognise import recognised
 from ferplus_keras.networks.architecture import BATCHNORM_EPSILON, Architecture
 from ferplus_keras.wording import counted, only_output
 
-#: A graph that has fewer of a network's layers than this is another network, unless the names of its arrays fit.
+#: A graph with a smaller share of a network's layers is another network, unless the names of its arrays fit.
 LEAST_SHARED = 0.5
 
 
 def by_graph(found: NamedArrays, *, dialect: bool) -> NamedArrays:
-    """``found`` with our names where its graph is one of these networks, and else with the first departure.
+    """``found`` with our names if its graph is one of these networks, else with the first departure.
 
-    ``dialect`` says that it has keras_vggface's names, in our form by now: then its inexact padding is taken too.
+    ``dialect``: it had keras_vggface's names, already converted to ours, so its inexact padding is accepted too.
     """
     assert found.graph is not None
     table, matched = recognised(found.graph)
@@ -33,17 +32,17 @@ def by_graph(found: NamedArrays, *, dialect: bool) -> NamedArrays:
     departure = matched.graph_departure
     if len(owners) == len(table.parameters):
         found = _renamed(found, owners, table)
-    said = str(departure) if departure else "" if len(owners) == len(table.parameters) else "some layers are used twice"
+    problem = str(departure or "") or ("" if len(owners) == len(table.parameters) else "some layers are used twice")
     if matched.preprocessed and not (found.provenance or {}).get("preprocessing_inside"):
-        found.notes.append("its graph subtracts the published mean itself; what is made of it does not")
+        found.notes.append("its graph subtracts the published mean; converted files do not")
     if matched.beside:
         found.notes.append(only_output(matched.output, matched.beside))
     akin = len(owners) >= LEAST_SHARED * len(table.parameters)
-    return replace(found, departure=said, akin=akin, preprocessed=matched.preprocessed)
+    return replace(found, departure=problem, akin=akin, preprocessed=matched.preprocessed)
 
 
 def _reach(matched: Match) -> int:
-    """How many of our nodes lie before the first departure."""
+    """How many of our nodes come before the first departure."""
     names = list(matched.ours.nodes)
     departure = matched.graph_departure
     return names.index(departure.node) if departure and departure.node in names else len(names)
@@ -60,22 +59,22 @@ def _renamed(found: NamedArrays, owners: dict[str, str], table: Architecture) ->
             continue
         key = f"{ours}/{role}"
         if layer not in owners and ours in table.parameters:
-            key = f"{ours}/{role} (again)"  # it has the name of one of ours, and another has its place
+            key = f"{ours}/{role} (again)"  # it has the name of one of ours, but another layer has its position
         arrays[key], dtypes[key] = array, found.dtypes[name]
     if zeros:
         notes.append(
-            f"biases of nothing but zeros, where these networks have none, were left out: {', '.join(zeros[:3])}"
+            f"biases that are all zeros, where these networks have none, were left out: {', '.join(zeros[:3])}"
         )
     head = table.head.layer_name
     others = [theirs for theirs, ours in owners.items() if theirs != ours]
     adopted = next((theirs for theirs in others if owners[theirs] == head and theirs not in HEAD_NAMES), None)
     if found.format.startswith("matconvnet"):
-        adopted = None  # a .mat lists its classes, in the order in which its head has them
+        adopted = None  # a .mat lists its classes in its head's order
     body = [theirs for theirs in others if theirs != adopted]
     if body:
         shown = ", ".join([f"{theirs} is {owners[theirs]}" for theirs in body[:2]] + ["..."] * (len(body) > 2))
-        verb, told = "has" if len(body) == 1 else "have", "the place in the graph tells which is which"
-        notes.append(f"{counted(len(body), 'layer')} {verb} other names than published ({shown}); {told}")
+        verb, how = "has" if len(body) == 1 else "have", "they were identified by their position in the graph"
+        notes.append(f"{counted(len(body), 'layer')} {verb} other names than published ({shown}); {how}")
     if adopted is not None:
         notes.append(head_note(adopted, table.head.units))
     return replace(found, arrays=arrays, dtypes=dtypes, notes=notes, adopted=adopted or found.adopted)

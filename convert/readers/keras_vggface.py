@@ -1,8 +1,8 @@
-"""Keras files that speak keras_vggface's dialect, brought into ours: names, channel order, epsilon.
+"""Keras files in keras_vggface's dialect, translated to ours: names, channel order, epsilon.
 
-Such files come from keras_vggface itself, from code that put a head of its own upon it, from this project's
-``--layout keras-vggface``, and from models of :mod:`ferplus_keras.compat`. What a file computes in its own graph is
-kept, but for the padding of keras_vggface's graph, which no network here has.
+They come from keras_vggface itself, from code that put another head on it, from ``--layout keras-vggface``, and from
+models of :mod:`ferplus_keras.compat`. The result computes the same as the file's own graph, except for the padding of
+keras_vggface's graph, which no network here has.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from ferplus_keras.networks.keras_vggface import (
     turned,
 )
 
-#: Layers that only Albanie's padding has, under either form of their names.
+#: Layers that only Albanie's padding needs, in either form of their names.
 EXACT = frozenset((*ZEROS.values(), *map(keras3_name, ZEROS)))
 
 
 def in_our_terms(found: NamedArrays) -> NamedArrays:
-    """``found`` with our names, its first kernel for RGB and its gammas for our epsilon, where it speaks the dialect.
+    """``found`` with our names, its first kernel for RGB and its gammas for our epsilon, if it is in the dialect.
 
-    Anything else comes back as it was.
+    Anything else is returned unchanged.
     """
     if found.layout != KERAS_VGGFACE:
         return found
@@ -51,7 +51,7 @@ def in_our_terms(found: NamedArrays) -> NamedArrays:
         elif role == "gamma" and variance is not None and variance.shape == array.shape and _floats(array, variance):
             array = absorbed(array, variance, epsilons[theirs], BATCHNORM_EPSILON)
             dtype = str(array.dtype)
-        if ours in arrays:  # two layers of one name here: neither is taken for the other
+        if ours in arrays:  # two layers with one name of ours: keep them apart
             ours = f"{name} (again)"
         arrays[ours], dtypes[ours] = array, dtype
     notes = [*found.notes, _note(set(epsilons.values()), exact=_is_exact(found))]
@@ -60,7 +60,7 @@ def in_our_terms(found: NamedArrays) -> NamedArrays:
 
 
 def _epsilons(found: NamedArrays) -> Iterator[tuple[str, float]]:
-    """BatchNorm -> its epsilon: as the file's graph says, or as the graph has it that a file of weights is for."""
+    """BatchNorm -> its epsilon: from the file's graph, or that of the graph that a weights-only file is for."""
     layers = {layer_of(name, "keras") for name in found.arrays}
     usual = BATCHNORM_EPSILON if _is_exact(found) else EPSILON[network_of(layers)]
     nodes = found.graph.nodes.values() if found.graph else ()
@@ -68,12 +68,12 @@ def _epsilons(found: NamedArrays) -> Iterator[tuple[str, float]]:
     for name in found.arrays:
         if name.endswith("/gamma"):
             layer = layer_of(name, "keras")
-            told = stated.get(layer, usual)
-            yield layer, _tidy(told) if 0 < told < 1 else usual
+            epsilon = stated.get(layer, usual)
+            yield layer, _tidy(epsilon) if 0 < epsilon < 1 else usual
 
 
 def _tidy(epsilon: float) -> float:
-    """The usual epsilons as they are meant: some versions of Keras write float32's 0.0010000000474974513."""
+    """The usual epsilon that is meant: some versions of Keras write float32's 0.0010000000474974513."""
     usual = (BATCHNORM_EPSILON, *EPSILON.values())
     return next((each for each in usual if np.float32(each) == np.float32(epsilon)), epsilon)
 
@@ -89,15 +89,15 @@ def _is_exact(found: NamedArrays) -> bool:
 
 
 def _note(epsilons: set[float], exact: bool) -> str:
-    said = "it has keras_vggface's names: the first kernel was turned from BGR to RGB"
+    said = "it has keras_vggface's names: the first kernel was flipped from BGR to RGB"
     changed = ", ".join(f"{each:g}" for each in sorted(epsilons - {BATCHNORM_EPSILON}))
     if changed:
-        said += f", and gamma made for epsilon 1e-05 (was {changed})"
-    return said if exact else f"{said}; the function is not quite the old one: {PADDING_NOTE}, and here both are right"
+        said += f", and the gammas were adapted from epsilon {changed} to 1e-05"
+    return said if exact else f"{said}; the result differs slightly: {PADDING_NOTE}, and here both are right"
 
 
 def _renamed(graph: Graph) -> Graph:
-    """The graph under our names, its epsilons ours: the gammas have taken up the difference."""
+    """The graph with our names and our epsilon; the gammas have absorbed the difference."""
     return replace(graph, nodes={
         key: replace(node, name=our_name(node.name), attributes={
             name: BATCHNORM_EPSILON if name == "epsilon" else value for name, value in node.attributes.items()

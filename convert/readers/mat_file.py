@@ -1,8 +1,8 @@
-"""``.mat``: a MatConvNet network's arrays under this project's names, its moments turned into variances.
+"""``.mat``: a MatConvNet network's arrays under this project's names, its moments converted to variances.
 
-Parameters are bound to roles by their place in a layer's ``params`` list, as MatConvNet binds them, never by what they
-are called. BatchNorm keeps ``moments`` = [mean, sigma] with sigma = sqrt(variance + epsilon), and divides by sigma
-alone; so variance = sigma^2 - epsilon with the epsilon that *our* BatchNorm adds again, whatever the block says.
+Parameters get their roles from their position in a layer's ``params`` list, as in MatConvNet, never from their names.
+BatchNorm stores ``moments`` = [mean, sigma] with sigma = sqrt(variance + epsilon), and divides by sigma alone; so
+variance = sigma^2 - epsilon with the epsilon that *our* BatchNorm adds again, whatever epsilon the layer states.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from ferplus_keras.graph.form import Graph, GraphError
 from ferplus_keras.networks.architecture import BATCHNORM_EPSILON
 from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.networks.preprocessing import PUBLISHED
-from ferplus_keras.wording import printable
+from ferplus_keras.wording import counted, printable
 
 FORMATS = {"5": "matconvnet", "7.3": "matconvnet-7.3"}
 
-#: Where our writer keeps, beside single-precision sigmas, the variances that they were made from.
+#: The field in which our writer keeps the variances from which the single-precision sigmas were made.
 VARIANCES = "moving_variance"
 
 
@@ -37,7 +37,7 @@ def read_mat(file: MappedFile) -> NamedArrays:
 
 
 def named_arrays(file: MappedFile, net: DagNN) -> NamedArrays:
-    """The arrays of ``net``, which was read from ``file``."""
+    """The arrays of ``net``, read from ``file``."""
     notes = list(net.notes)
     roles = {layer.name: _roles(file, net, layer, notes) for layer in net.layers}
     ours = fields(net.meta.get(PROVENANCE_KEY))
@@ -52,7 +52,7 @@ def named_arrays(file: MappedFile, net: DagNN) -> NamedArrays:
         dtypes |= {f"{name}/moving_mean": str(moments.dtype), f"{name}/moving_variance": "float32"}
         dtypes.pop(f"{name}/moments")
         if stale:
-            notes.append(f"the moments of {stored} were changed after the file was converted; they are what counts")
+            notes.append(f"the moments of {stored} were changed after the file was converted; they were used")
     arrays: dict[str, np.ndarray] = {}
     for stored, found in roles.items():
         for role, array in found.items():
@@ -63,7 +63,7 @@ def named_arrays(file: MappedFile, net: DagNN) -> NamedArrays:
     graph, departure = _graph(net, roles)
     used = {name for layer in net.layers for name in layer.params}
     if unused := [name for name in net.params if name not in used]:
-        notes.append(f"{len(unused)} parameters belong to no layer ({unused[0][:80]}, ...) and were left alone")
+        notes.append(f"{counted(len(unused), 'parameter')} of no layer ignored: {', '.join(unused[:3])[:200]}")
     _epsilon_note(net, notes)
     _meta_notes(net, notes)
     labels = _labels(net, notes)
@@ -81,7 +81,7 @@ def names_in(file: MappedFile, net: DagNN) -> dict[str, str]:
     """Stored layer -> our name."""
     try:
         roles = {layer.name: _roles(file, net, layer, []) for layer in net.layers}
-    except BadInputError:  # whoever reads the file says it
+    except BadInputError:  # reading the file reports it
         roles = {}
     for found in roles.values():
         if (moments := found.pop("moments", None)) is not None:
@@ -90,7 +90,7 @@ def names_in(file: MappedFile, net: DagNN) -> dict[str, str]:
 
 
 def _graph(net: DagNN, roles: dict[str, dict[str, np.ndarray]]) -> tuple[Graph | None, str]:
-    """The stored graph, and why what stands there is none."""
+    """The stored graph, or None and the reason."""
     try:
         return dagnn_graph(net, roles), ""
     except GraphError as error:
@@ -98,24 +98,24 @@ def _graph(net: DagNN, roles: dict[str, dict[str, np.ndarray]]) -> tuple[Graph |
 
 
 def _roles(file: MappedFile, net: DagNN, layer: DagLayer, notes: list[str]) -> dict[str, np.ndarray]:
-    """Role -> array of one layer, in this project's shapes; ``moments`` as they are stored."""
+    """Role -> array of one layer, in this project's shapes; ``moments`` as stored."""
     owned = list(layer.params)
     if layer.type == "Conv":
         wanted: tuple[str, ...] = ("kernel", "bias")
         if not number(layer.block.get("hasBias"), 1.0) and len(owned) > 1:
-            notes.append(f"{layer.name} names a bias and has hasBias = false: MatConvNet leaves it out, and so do we")
+            notes.append(f"{layer.name} has a bias but hasBias = false; it was ignored, as in MatConvNet")
             owned = owned[:1]
     elif layer.type == "BatchNorm":
         wanted = ("gamma", "beta", "moments")
         if len(owned) < 3:
             raise BadInputError(f"{file.path}: the BatchNorm {layer.name} has no moments. Save it after training.")
     else:
-        wanted = tuple(owned)  # a kind of layer that these networks do not have; the comparison will say so
+        wanted = tuple(owned)  # not a layer of these networks, which the comparison will report
     if len(owned) > len(wanted):
-        raise BadInputError(f"{file.path}: {layer.name}, a {layer.type}, names {len(owned)} parameters: too many.")
+        raise BadInputError(f"{file.path}: {layer.name}, a {layer.type}, has too many parameters ({len(owned)}).")
     if unknown := [name for name in owned if name not in net.params]:
         raise BadInputError(
-            f"{file.path}: the parameter {printable(unknown[0])} of {layer.name} is not there; it is damaged."
+            f"{file.path}: the parameter {printable(unknown[0])} of {layer.name} is missing. The file is damaged."
         )
     found = {role: net.params[name] for role, name in zip(wanted, owned, strict=False)}
     for role, array in found.items():
@@ -127,7 +127,7 @@ def _roles(file: MappedFile, net: DagNN, layer: DagLayer, notes: list[str]) -> d
 
 
 def _kernel(array: np.ndarray, layer: DagLayer) -> np.ndarray:
-    """A filter bank as height x width x in x out. MATLAB drops dimensions of 1 at the end, careless tools all."""
+    """A filter bank as height x width x in x out. MATLAB drops trailing dimensions of 1, some tools drop them all."""
     size = tuple(int(each) for each in numbers(layer.block.get("size"), ()) if 0 <= each < 1 << 31)
     size = (*size, 1, 1, 1, 1)[:4] if size else ()
     extents = [extent for extent in array.shape if extent != 1]
@@ -139,11 +139,11 @@ def _kernel(array: np.ndarray, layer: DagLayer) -> np.ndarray:
 
 
 def _statistics(file: MappedFile, layer: str, moments: np.ndarray, exact: Any) -> tuple[np.ndarray, np.ndarray, bool]:
-    """(mean, variance as float32, whether ``exact`` was there and does not belong to the moments)."""
+    """(mean, variance as float32, whether ``exact`` exists but does not fit the moments)."""
     if moments.ndim != 2 or moments.shape[1] != 2:
         raise BadInputError(
-            f"{file.path}: the moments of {layer} have the size {by(moments.shape)}; channels x 2, mean and deviation, "
-            "is what MatConvNet stores."
+            f"{file.path}: the moments of {layer} have the size {by(moments.shape)}; MatConvNet stores "
+            "channels x 2, mean and deviation."
         )
     sigma = moments[:, 1]
     if (sigma < 0).any():
@@ -170,13 +170,13 @@ def _epsilon_note(net: DagNN, notes: list[str]) -> None:
     if others := sorted({each for each in stored if not np.isclose(each, BATCHNORM_EPSILON, rtol=1e-6, atol=0.0)}):
         count = sum(each in others for each in stored)
         notes.append(
-            f"{count} BatchNorms were trained with epsilon {others[0]:g}; their variances are stated for the "
-            f"{BATCHNORM_EPSILON:g} of these networks, which gives the same function"
+            f"{count} BatchNorms were trained with epsilon {others[0]:g}; their variances were adapted to "
+            f"{BATCHNORM_EPSILON:g}, which gives the same function"
         )
 
 
 def _meta_notes(net: DagNN, notes: list[str]) -> None:
-    """Where the stored preprocessing is not the published one."""
+    """Note where the stored preprocessing differs from the published one."""
     stored = fields(net.meta.get("normalization"))
     average = stored.get("averageImage")
     if isinstance(average, np.ndarray) and average.size:
@@ -199,7 +199,7 @@ def _meta_notes(net: DagNN, notes: list[str]) -> None:
 
 
 def _labels(net: DagNN, notes: list[str]) -> tuple[str, ...] | None:
-    """The classes in the file's own order where they are the emotions in another one: its outputs follow it."""
+    """The classes in the file's order if they are the emotions in another order, which its outputs have."""
     classes = fields(net.meta.get("classes"))
     stored = names(classes.get("description")) or names(classes.get("name"))
     labels = tuple(label.strip().lower() for label in stored)
@@ -208,6 +208,6 @@ def _labels(net: DagNN, notes: list[str]) -> tuple[str, ...] | None:
     known = sorted(labels) == sorted(EMOTIONS)
     notes.append(
         f"its classes are {', '.join(stored)[:200]}, not the published order"
-        + (": its labels are taken in its own" if known else "")
+        + (": its own order was kept" if known else "")
     )
     return labels if known else None

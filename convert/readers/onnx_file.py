@@ -1,4 +1,4 @@
-"""``.onnx``: ours, or exported from these networks by others; weights are found by what the graph computes."""
+"""``.onnx``: ours, or exported from these networks by others; arrays are identified by what the graph computes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from ferplus_keras.wording import only_output
 
 FORMAT = "onnx"
 
-#: What the note says of a file whose exporter did that; the parity check looks for it.
+#: In the note about a file whose exporter did that; the parity check looks for it.
 FOLDED = "batch normalisations were folded into"
 
 
-#: A batch normalisation that does nothing, in float32 numbers: gamma / sqrt(variance + 1e-5) is 1 in float32 and 1
-#: within 2e-15 in float64. Found by trying every gamma from 1 to 2: of 8 million pairs this one comes closest.
+#: A batch normalisation that does nothing: gamma / sqrt(variance + 1e-5) is 1 in float32 and within 2e-15 of 1 in
+#: float64. Of the 8 million float32 gammas from 1 to 2, this one comes closest.
 IDENTITY = {
     "gamma": float.fromhex("0x1.c0bf2ep+0"),
     "moving_mean": 0.0,
@@ -37,8 +37,8 @@ IDENTITY = {
 class Paired:
     """A file's nodes as layers of a network.
 
-    ``outputs`` maps each layer to the tensor that is its output (a convolution that was folded with its batch
-    normalisation has none of its own). ``arrays`` has PyTorch's names and shapes.
+    ``outputs`` maps each layer to its output tensor (a convolution into which a batch normalisation was folded has
+    none of its own). ``arrays`` has PyTorch's names and shapes.
     """
 
     architecture: Architecture
@@ -47,7 +47,7 @@ class Paired:
     outputs: dict[str, str] = field(default_factory=dict)
     folded: list[str] = field(default_factory=list)  #: the batch normalisations that an exporter folded
     probabilities: bool = False
-    preprocessed: bool = False  #: whether the published mean is taken off inside
+    preprocessed: bool = False  #: whether the graph subtracts the published mean
     output: str = ""  #: the file's name of the output that is the network's
     beside: str = ""  #: what is said of further outputs
 
@@ -55,7 +55,7 @@ class Paired:
 def read_onnx(file: MappedFile) -> NamedArrays:
     """The arrays of an ONNX file under PyTorch's names.
 
-    Raises :class:`BadInputError` when it is damaged, keeps its numbers elsewhere, or is another network.
+    Raises :class:`BadInputError` if it is damaged, keeps its numbers elsewhere, or is another network.
     """
     graph = read_graph(file)
     paired = paired_layers(graph, file)
@@ -63,14 +63,14 @@ def read_onnx(file: MappedFile) -> NamedArrays:
     if paired.folded:
         notes.append(
             f"{len(paired.folded)} {FOLDED} the convolutions before them by the exporter. "
-            "Their statistics are gone: each became one that changes nothing (the same function; keep them "
+            "Their statistics cannot be recovered: each became one that does nothing (the same function; keep them "
             "frozen in training). torch.onnx.export keeps them with dynamo=False, do_constant_folding=False"
         )
     if paired.beside:
         notes.append(paired.beside)
     provenance = provenance_of(file.path, graph.metadata.get(PROVENANCE_KEY))
     if paired.preprocessed and not (isinstance(provenance, dict) and provenance.get("preprocessing_inside")):
-        notes.append("its graph subtracts the published mean itself; what is made of it does not")
+        notes.append("its graph subtracts the published mean; converted files do not")
     return NamedArrays(
         FORMAT, "torch", paired.arrays, paired.dtypes, notes, provenance,
         output="probabilities" if paired.probabilities else "logits",
@@ -78,7 +78,7 @@ def read_onnx(file: MappedFile) -> NamedArrays:
 
 
 def paired_layers(graph: OnnxFile, file: MappedFile) -> Paired:
-    """The graph's nodes as a network's layers. Raises :class:`BadInputError` saying where it is another graph."""
+    """The graph's nodes as a network's layers. Raises :class:`BadInputError` that says where it differs."""
     try:
         found = onnx_graph(graph)
         table, matched = recognised(found.graph)
@@ -87,7 +87,7 @@ def paired_layers(graph: OnnxFile, file: MappedFile) -> Paired:
         problem = str(error)
     if problem:
         raise BadInputError(
-            f"{file.path} is an ONNX model ({graph.producer[:40] or 'of no stated origin'}), but not one of Albanie's "
+            f"{file.path} is an ONNX model ({graph.producer[:40] or 'of unknown origin'}), but not one of Albanie's "
             f"networks: {problem[:400]}."
         )
     others = [name for name in graph.outputs if name != matched.output]
@@ -110,7 +110,7 @@ def paired_layers(graph: OnnxFile, file: MappedFile) -> Paired:
 
 
 def _unfold(paired: Paired) -> None:
-    """Each batch normalisation that was folded away becomes one that does nothing but add the bias."""
+    """Replace each folded batch normalisation by one that only adds the bias."""
     paired.architecture = table = architecture(paired.architecture.network, paired.architecture.head)
     for layer in table.layers:
         if isinstance(layer, BatchNorm):
@@ -121,11 +121,11 @@ def _unfold(paired: Paired) -> None:
                 name = torch_name(layer.name, role)
                 paired.arrays[name] = beta if role == "beta" else np.full(beta.shape, IDENTITY[role], np.float32)
                 paired.dtypes[name] = dtype if role == "beta" else "float32"
-            paired.outputs[layer.name] = paired.outputs.pop(convolution)  # its own output does not exist any more
+            paired.outputs[layer.name] = paired.outputs.pop(convolution)  # its own output no longer exists
             paired.folded.append(layer.name)
 
 
 def _says_folded(file: MappedFile, graph: OnnxFile) -> bool:
-    """Whether the file is one of ours, written folded. In a stranger's the walk finds out for itself."""
+    """Whether the file is one of ours, written folded. Of other files, the graph tells."""
     record = provenance_of(file.path, graph.metadata.get(PROVENANCE_KEY))
     return isinstance(record, dict) and record.get("folded") is True

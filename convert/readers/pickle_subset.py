@@ -1,13 +1,13 @@
-"""An interpreter for the part of Python's pickle language that a PyTorch state dict is written in.
+"""An interpreter for the part of Python's pickle language that PyTorch state dicts use.
 
 A pickle is a program; ``pickle.load`` runs it. This interpreter knows the thirty-odd instructions that build dicts,
 lists, tuples, strings and numbers, and the names that ``torch.load(weights_only=True)`` knows, with NumPy's. It never
 imports a name it is given, so a file cannot run code: any other instruction or name ends the reading with an error
-that says which.
+that names it.
 
-Tensors come out as :class:`TensorRef`: a description (storage, offset, shape, strides), not data. No memory is
-allocated by what the file claims. What is known and of no use to a network (a device, a NumPy array, a sparse tensor)
-comes out as :class:`Other`, its contents dropped.
+Tensors become :class:`TensorRef`, a description (storage, offset, shape, strides) without data, so nothing is allocated
+because of what a file claims. Known objects that a network does not need (a device, a NumPy array, a sparse tensor)
+become :class:`Other`, without their contents.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class MalformedPickleError(Exception):
 
 @dataclass(frozen=True)
 class StorageRef:
-    """A flat run of numbers somewhere in the file. ``dtype`` is PyTorch's name, or None for untyped bytes."""
+    """Consecutive numbers somewhere in the file. ``dtype`` is PyTorch's name, or None for untyped bytes."""
 
     key: str
     dtype: str | None
     count: int  # elements of dtype from ``offset`` on; bytes when untyped
-    offset: int = 0  # elements to skip: only old files have storages that are views of others
+    offset: int = 0  # elements to skip: only in old files can storages be views of others
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class TensorRef:
 
 @dataclass(frozen=True)
 class Other:
-    """Something known that is passed over. ``kind`` says what: "device", "NumPy array", "sparse tensor"."""
+    """A known object that is skipped; its ``kind`` is "device", "NumPy array", "sparse tensor", ..."""
 
     kind: str
 
@@ -66,19 +66,19 @@ class Other:
 
 
 class StateDict(OrderedDict):  # type: ignore[type-arg]
-    """An OrderedDict that keeps what torch hangs on it (``_metadata``) apart from its items."""
+    """An OrderedDict with the attributes that torch sets on it (``_metadata``)."""
 
     attributes: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class _Name:
-    """A permitted global: a mark on the stack that only this module knows how to call."""
+    """A permitted global: a marker on the stack that only this module can call."""
 
     qualified: str
 
 
-#: Storage class -> PyTorch dtype name. BFloat16 came later than the rest; the numpy type is the reader's matter.
+#: Storage class -> PyTorch dtype name.
 STORAGE_DTYPES = {
     "DoubleStorage": "float64",
     "FloatStorage": "float32",
@@ -94,7 +94,7 @@ STORAGE_DTYPES = {
 }
 DTYPES = frozenset(name for name in STORAGE_DTYPES.values() if name)
 
-#: Storages of types that are passed over: dtype name, and bytes an element, by which the old format finds the next.
+#: Storages of skipped types: dtype name and bytes per element, which the old format needs to find the next storage.
 OTHER_STORAGES = {
     "ComplexFloatStorage": ("complex64", 8),
     "ComplexDoubleStorage": ("complex128", 16),
@@ -109,7 +109,7 @@ STORAGE_DTYPES |= {name: dtype for name, (dtype, _size) in OTHER_STORAGES.items(
 _REBUILD = "torch._utils._rebuild_"
 _FROM_TYPE = "torch._tensor._rebuild_from_type_v2"
 
-#: Names that are never called: classes and settings that stand among the arguments of a call, or by themselves.
+#: Names that are never called: classes and settings among the arguments of a call, or on their own.
 _MARKS = frozenset(("torch.Tensor", "torch.nn.parameter.Parameter", "numpy.ndarray"))
 _MARK_PATTERN = re.compile(r"torch\.(q?u?int\d+\w*|b?float\w+|complex\d+|bits\w+|bool|(per_tensor|per_channel)_\w+)")
 #: Python 2's names of modules, in which the protocol of torch.save still writes, and NumPy's before 2.0.
@@ -127,10 +127,10 @@ def _permitted(module: str, name: str) -> _Name:
 
 _MARK = object()
 
-#: Bounds that no state dict comes near, so that a hostile file cannot keep us busy. A state dict takes 40 KB and 15,000
-#: instructions, a training state with its optimizer four times as much. A character may take four bytes in memory, an
-#: empty dict 72 for its one. An instruction that copies a list counts once for each item: a list in the memo can be
-#: copied again and again by a few bytes each time.
+#: Limits far above any state dict's needs, so that a hostile file cannot keep us busy. A state dict takes 40 KB and
+#: 15,000 instructions, a training state with its optimizer four times as much. A character may take four bytes in
+#: memory, an empty dict 72 for one byte of pickle. Copying a list counts once per item, because a few bytes of pickle
+#: can copy a list from the memo again and again.
 MAX_PICKLE_BYTES = 8 << 20
 MAX_INSTRUCTIONS = 500_000
 MAX_INTEGER_BITS = 4096  # hashing, adding and printing take longer with each digit
@@ -139,9 +139,9 @@ MAX_DIMENSIONS = 64  # numpy's
 
 
 def load(stream: IO[bytes], storage: Callable[[Any], StorageRef] | None = None) -> Any:
-    """The value of the one pickle that starts at ``stream``'s position; the stream is left right behind it.
+    """The value of the pickle at ``stream``'s position; the stream is left right after it.
 
-    ``storage`` turns a persistent id (torch's way to say "this storage") into a :class:`StorageRef`.
+    ``storage`` turns a persistent id (torch's reference to a storage) into a :class:`StorageRef`.
 
     Raises:
         UnsafePickleError: an instruction or a name that is not on the list.
@@ -177,7 +177,7 @@ def _run(stream: IO[bytes], storage: Callable[[Any], StorageRef] | None) -> Any:
         work += 1
         if work > MAX_INSTRUCTIONS:
             raise UnsafePickleError("length", f"the pickle has more than {MAX_INSTRUCTIONS:,} instructions")
-        match opcode.name:  # from top to bottom, so the commonest come first
+        match opcode.name:  # tested in order, so the most frequent come first
             case "BINPUT" | "LONG_BINPUT" | "PUT":
                 memo[argument] = stack[-1]
             case (
@@ -205,7 +205,7 @@ def _run(stream: IO[bytes], storage: Callable[[Any], StorageRef] | None) -> Any:
                 stack.append(False)
             case "LONG1" | "LONG4" | "INT" | "LONG":
                 if argument.bit_length() > MAX_INTEGER_BITS:
-                    raise ValueError(f"a whole number of more than {MAX_INTEGER_BITS} bits")
+                    raise ValueError(f"an integer of more than {MAX_INTEGER_BITS} bits")
                 stack.append(argument)
             case "EMPTY_DICT":
                 stack.append({})
@@ -214,7 +214,7 @@ def _run(stream: IO[bytes], storage: Callable[[Any], StorageRef] | None) -> Any:
             case "EMPTY_TUPLE":
                 stack.append(())
             case "EMPTY_SET":
-                stack.append([])  # order kept, uniqueness not needed: sets only stand among optimizer settings
+                stack.append([])  # in order, duplicates kept: sets only occur in optimizer settings
             case "TUPLE1":
                 stack.append((stack.pop(),))
             case "TUPLE2":
@@ -258,14 +258,14 @@ def _run(stream: IO[bytes], storage: Callable[[Any], StorageRef] | None) -> Any:
             case "REDUCE" | "NEWOBJ":
                 arguments, function = stack.pop(), stack.pop()
                 work += _items_to_copy(arguments)
-                if work <= MAX_INSTRUCTIONS:  # else the next instruction ends it
+                if work <= MAX_INSTRUCTIONS:  # else the next instruction stops it
                     stack.append(_call(function, arguments))
             case "BUILD":
                 state = stack.pop()
                 if isinstance(stack[-1], StateDict) and isinstance(state, dict):
                     stack[-1].attributes = state
                 elif not isinstance(stack[-1], Other):
-                    raise UnsafePickleError("BUILD", "the pickle sets the state of an object that is no OrderedDict")
+                    raise UnsafePickleError("BUILD", "the pickle sets the state of what is not an OrderedDict")
             case other:
                 raise UnsafePickleError(other, f"the pickle uses the instruction {other}, which no state dict needs")
     raise ValueError("it ends before its end mark")
@@ -284,24 +284,24 @@ def _dict(value: Any) -> dict[Any, Any]:
 
 
 def _key(value: Any) -> Any:
-    """``value`` if it may be a key, that is, if a dict finds it fast.
+    """``value`` if it may be a key, that is, if looking it up is fast.
 
-    Tuples may not: hashing a tuple of tuples of tuples can take for ever. Nor may long integers, of which any number
-    can be made that have one hash, nor names so long that comparing them takes its time.
+    Not tuples: hashing nested ones can take for ever. Not long integers, of which many can have the same hash. Not
+    names so long that comparing them takes noticeable time.
     """
     if not isinstance(value, str | int | float | bytes | None):
         raise TypeError(f"a {type(value).__name__} is used as a key")
     if isinstance(value, int) and value.bit_length() > 64:
-        raise ValueError("a whole number of more than 64 bits is used as a key")
+        raise ValueError("an integer of more than 64 bits is used as a key")
     if isinstance(value, str | bytes) and len(value) > MAX_KEY_LENGTH:
         raise ValueError(f"a name is {len(value):,} characters long")
     return value
 
 
 def shown(text: str) -> str:
-    """``text`` from a file as an error message may repeat it: of decent length, and nothing that moves a cursor."""
+    """``text`` from a file for an error message: shortened, without control characters."""
     clipped = text if len(text) <= 120 else f"{text[:120]}..."
-    if clipped.isprintable():  # nearly always, and asked for every tensor
+    if clipped.isprintable():  # nearly always, and needed for every tensor
         return clipped
     return "".join(character if character.isprintable() else "?" for character in clipped)
 
@@ -314,7 +314,7 @@ def _items_to_copy(arguments: Any) -> int:
 
 
 def _call(function: Any, arguments: Any) -> Any:
-    """The result of the permitted ``function``, computed here and not by the named one."""
+    """The result of the permitted ``function``, computed here and not by the function of that name."""
     if not isinstance(function, _Name) or not isinstance(arguments, tuple):
         raise UnsafePickleError("REDUCE", "the pickle calls something that is not a permitted name")
     name = function.qualified
@@ -338,9 +338,9 @@ def _parameter(tensor: Any, *_settings: Any) -> TensorRef | Other:
 
 
 def _from_type(function: Any, _type: Any, arguments: Any, _state: Any) -> Any:
-    """A tensor that has attributes of its own, or is of a subclass: the tensor alone."""
+    """A tensor with attributes, or of a subclass, as a plain tensor."""
     if not isinstance(function, _Name) or not function.qualified.startswith(_REBUILD):
-        raise UnsafePickleError(_FROM_TYPE, "the pickle makes a tensor by something that makes none")
+        raise UnsafePickleError(_FROM_TYPE, "the pickle makes a tensor with a function that makes none")
     return _call(function, arguments)
 
 
@@ -372,7 +372,7 @@ def _typed_tensor(storage: StorageRef, dtype: str | None, offset: Any, shape: An
     shape, strides = _sizes(shape), _sizes(strides)
     numbers = (offset, *shape, *strides)
     if len(shape) != len(strides) or any(type(number) is not int or number < 0 for number in numbers):
-        raise ValueError("a tensor whose shape, strides and offset are not whole numbers that go together")
+        raise ValueError("a tensor whose shape, strides and offset do not fit together")
     return TensorRef(storage, dtype, offset, shape, strides)
 
 
@@ -386,7 +386,7 @@ def _other(kind: str) -> Callable[..., Other]:
     return lambda *_arguments: Other(kind)
 
 
-#: What may be called, and what is done instead.
+#: What may be called, and what is called instead.
 _CALLS: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": _ordered_dict,
     "collections.Counter": lambda counts=None: dict(_dict(counts or {})),
@@ -433,13 +433,13 @@ def storage_from_id(identifier: Any) -> StorageRef:
     if view and view[0] is not None:  # (key of the view, offset, size): the old format's views into a root storage
         _view_key, offset, size = view[0]
         if any(type(number) is not int or number < 0 for number in (offset, size)) or offset + size > count:
-            raise ValueError("a storage view that leaves its storage")
+            raise ValueError("a storage view that reaches beyond its storage")
         count = size
     return StorageRef(root, dtype, count, offset)
 
 
 def pickles_in(content: Any) -> io.BytesIO:
-    """The pickles at the beginning of ``content`` (bytes, a view of them, or a mapped file), as far as they may go."""
+    """The pickles at the beginning of ``content`` (bytes, a view, or a mapped file), up to the size limit."""
     return io.BytesIO(content[:MAX_PICKLE_BYTES])
 
 

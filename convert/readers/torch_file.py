@@ -2,11 +2,11 @@
 
 * The zip format (torch >= 1.6): ``<top>/data.pkl`` describes the tensors, ``<top>/data/<key>`` are the storages,
   stored without compression, so an array can lie directly on the file's bytes.
-* The old format (what Albanie's files are in): five pickles one after the other (magic number, protocol version,
-  system information, the object, the storage keys), then for each key its element count and its bytes.
+* The old format (that of Albanie's files): five consecutive pickles (magic number, protocol version, system
+  information, the object, the storage keys), then for each key its element count and its bytes.
 
-Every size is held against the file before an array is made over it. What a tensor *is* (its dtype, shape, strides)
-comes from :mod:`convert.readers.pickle_subset`, which runs no code.
+Every size is checked against the file before an array is made over it. Tensors' dtypes, shapes and strides come from
+:mod:`convert.readers.pickle_subset`, which runs no code.
 """
 
 from __future__ import annotations
@@ -57,22 +57,22 @@ NUMPY_DTYPES = (
     | {name: np.dtype(f"V{size}") for name, size in pickle_subset.OTHER_STORAGES.values()}
 )
 
-#: Said of a pickle of NumPy arrays: their bytes stand inside the pickle, which is bounded.
+#: The message for a pickle of NumPy arrays, whose bytes are inside the pickle, which is bounded.
 NUMPY_ARRAYS = (
     "holds NumPy arrays in a pickle, and no tensors. Where it is trusted, save tensors instead: "
     "torch.save({name: torch.from_numpy(array) for name, array in state.items()}, 'state_dict.pth')."
 )
 
-#: In so many bytes of a pickle the first array is announced.
+#: The first array is announced within this many bytes of a pickle.
 SAMPLE = 1 << 16
 
-#: A view may repeat a number by a stride of zero, so that a small file describes an array of any size.
+#: A stride of zero repeats a number, so a small file can describe an array of any size.
 MAX_REPEATED_BYTES = 1 << 30
 
 
 @dataclass
 class TorchFile:
-    """What a PyTorch file holds, without its wrapping: ``tensors`` by name, as views of the file.
+    """The contents of a PyTorch file without wrapping: ``tensors`` by name, as views of the file.
 
     ``dtypes`` has PyTorch's name of each tensor's type; a ``bfloat16`` tensor's array is its raw 16 bits.
     """
@@ -91,7 +91,7 @@ def is_torch_file(head: bytes) -> bool:
 
 
 def read_torch_file(file: MappedFile, key: str | None = None) -> TorchFile:
-    """The tensors of a ``.pth``, ``.pt``, ``.bin`` or ``.ckpt`` file; of those under ``key`` where it holds several.
+    """The tensors of a ``.pth``, ``.pt``, ``.bin`` or ``.ckpt`` file; those under ``key`` if it holds several networks.
 
     Raises :class:`BadInputError` on anything that is not a state dict (however wrapped) in one of the two formats.
     """
@@ -105,7 +105,7 @@ def read_torch_file(file: MappedFile, key: str | None = None) -> TorchFile:
         ) from None
     except MalformedPickleError as error:
         raise BadInputError(
-            f"{file.path} is damaged or no PyTorch checkpoint ({error}). Copy or download it again."
+            f"{file.path} is damaged or not a PyTorch checkpoint ({error}). Copy or download it again."
         ) from None
 
 
@@ -126,7 +126,7 @@ def _read_zip(file: MappedFile, key: str | None) -> TorchFile:
     if len(pickles) != 1:
         listed = shown(", ".join(sorted(members)[:4])) or "nothing"
         raise BadInputError(
-            f"{file.path} is a zip archive but not a PyTorch checkpoint: there is no data.pkl in it, but "
+            f"{file.path} is a zip archive but not a PyTorch checkpoint: instead of data.pkl it holds "
             f"{listed}. If it is an archive of a checkpoint, unpack it first."
         )
     top = pickles[0].rsplit("/", 1)[0]
@@ -158,14 +158,14 @@ def _read_zip(file: MappedFile, key: str | None) -> TorchFile:
 
 
 def _member_span(file: MappedFile, info: zipfile.ZipInfo) -> tuple[int, int]:
-    """Start and length of a member's bytes in the file, checked to lie in it."""
+    """Start and length of a member's bytes, checked to be within the file."""
     name = shown(info.filename)
     if info.compress_type != zipfile.ZIP_STORED:
         raise BadInputError(
             f"{file.path}: {name} is compressed, which PyTorch never does (claimed size "
             f"{info.file_size:,} bytes). If the checkpoint was zipped once more, unpack it; else save it again."
         )
-    # A central directory that does not lie where it says shifts the offsets, below zero even.
+    # A misplaced central directory shifts the offsets, even below zero.
     header = bytes(file.view[info.header_offset : info.header_offset + 30]) if info.header_offset >= 0 else b""
     if len(header) < 30 or header[:4] != b"PK\x03\x04":
         raise BadInputError(f"{file.path}: the entry {name} is damaged. Copy or download the file again.")
@@ -173,14 +173,14 @@ def _member_span(file: MappedFile, info: zipfile.ZipInfo) -> tuple[int, int]:
     start = info.header_offset + 30 + name_length + extra_length
     if info.file_size != info.compress_size or start + info.file_size > file.size:
         raise BadInputError(
-            f"{file.path}: the entry {name} claims {info.file_size:,} bytes and the file does not have them. "
+            f"{file.path}: the entry {name} claims {info.file_size:,} bytes but the file does not have them. "
             "It was cut short: copy or download it again."
         )
     return start, info.file_size
 
 
 def _refuse_overlaps(file: MappedFile, spans: dict[str, tuple[int, int]]) -> None:
-    """Entries that share their bytes are how a small archive becomes a large one."""
+    """Refuse entries that share bytes, as in archives that unpack to far more than their size."""
     end = 0
     for start, size in sorted(spans.values()):
         if start < end:
@@ -189,7 +189,7 @@ def _refuse_overlaps(file: MappedFile, spans: dict[str, tuple[int, int]]) -> Non
 
 
 def _check_crcs(file: MappedFile, members: dict[str, zipfile.ZipInfo], raw: Any) -> list[str]:
-    """Hold every member against its CRC-32. torch itself does not look; a flipped bit in a weight shows only here."""
+    """Check every member's CRC-32. torch does not; a flipped bit in a weight shows only here."""
     names = [name for name, info in members.items() if info.file_size]
 
     def damaged(some: Sequence[str]) -> list[str]:
@@ -220,14 +220,14 @@ def _read_legacy(file: MappedFile, key: str | None) -> TorchFile:
         raise BadInputError(f"{file.path} {NUMPY_ARRAYS}")
     if first != MAGIC_NUMBER:
         raise BadInputError(
-            f"{file.path} is a pickle but no PyTorch checkpoint: it does not start with torch's magic number. A pickle "
-            f"is a program; it was not run. {HOW_TO_SAVE}"
+            f"{file.path} is a pickle but not a PyTorch checkpoint: it does not start with torch's magic number. A "
+            f"pickle is a program; it was not run. {HOW_TO_SAVE}"
         )
     version = pickle_subset.load(stream)
     if version != PROTOCOL_VERSION:
-        stated = version if type(version) is int else f"({type(version).__name__})"  # printing a list may never end
+        stated = version if type(version) is int else f"({type(version).__name__})"  # printing a list may take for ever
         raise BadInputError(f"{file.path} has PyTorch's protocol version {stated}; only {PROTOCOL_VERSION} is known.")
-    pickle_subset.load(stream)  # sizes of C types on the writing machine; the data do not depend on them
+    pickle_subset.load(stream)  # sizes of C types on the writing machine, which do not affect the data
     storages: dict[str, StorageRef] = {}
 
     def remember(identifier: Any) -> StorageRef:
@@ -268,7 +268,7 @@ def _legacy_spans(
         position += 8 + size
     if position != file.size:
         raise BadInputError(
-            f"{file.path} has {file.size - position:,} bytes behind its last storage that nothing accounts for. "
+            f"{file.path} has {file.size - position:,} unexpected bytes behind its last storage. "
             "It is damaged: copy or download it again."
         )
     return spans
@@ -282,11 +282,11 @@ def _cut_short(file: MappedFile, what: str) -> BadInputError:
 
 # --- from descriptions to arrays ----------------------------------------------------------------------------------
 
-#: Keys under which training scripts keep the state dict, looked at in this order.
+#: Keys under which training scripts keep the state dict, tried in this order.
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params")
 
 
-#: State dicts stand one or two keys deep.
+#: State dicts are one or two keys deep.
 MAX_WRAPPING = 5
 
 
@@ -300,17 +300,17 @@ def _collect(file: MappedFile, format: str, value: Any, key: str | None, span: A
             dtypes[name] = ref.dtype
         elif isinstance(ref, Other) and ref.is_tensor:
             raise BadInputError(
-                f"{file.path} holds a tensor of a kind that is not read: {shown(name)} is a {ref.kind}. Save plain "
+                f"{file.path} holds a tensor of an unsupported kind: {shown(name)} is a {ref.kind}. Save plain "
                 "float32 tensors: {name: tensor.to_dense().float() for each tensor}."
             )
         else:
             kind = ref.kind if isinstance(ref, Other) else type(ref).__name__
-            notes.append(f"{shown(name)} is not a tensor ({kind}) and was left alone")
+            notes.append(f"{shown(name)} is not a tensor ({kind}) and was ignored")
     return TorchFile(format, tensors, dtypes, wrapping, metadata if isinstance(metadata, dict) else {}, notes)
 
 
 def _unwrap(file: MappedFile, value: Any, key: str | None) -> tuple[dict[str, Any], Any, tuple[str, ...], list[str]]:
-    """The tensors in ``value`` that are meant, torch's _metadata with them, the keys that lead to them, and notes."""
+    """The chosen tensors in ``value``, their _metadata, the keys that lead to them, and notes."""
     groups = dict(_groups(value, (), set()))
     if not groups:
         if _holds(value, "NumPy array") or any(_holds(item, "NumPy array") for item in _values(value)):
@@ -318,7 +318,7 @@ def _unwrap(file: MappedFile, value: Any, key: str | None) -> tuple[dict[str, An
         kind = "single tensor" if isinstance(value, TensorRef) else type(value).__name__
         if isinstance(value, dict):
             kind = f"dict with {shown(', '.join(str(key)[:40] for key in list(value)[:6])) or 'nothing'}"
-        raise BadInputError(f"{file.path} holds no state dict but a {kind}. {HOW_TO_SAVE}")
+        raise BadInputError(f"{file.path} holds a {kind} and not a state dict. {HOW_TO_SAVE}")
     named = {"/".join(path): {str(name): item for name, item in items.items()} for path, items in groups.items()}
     path, chosen, notes = choose(file.path, named, key)
     wrapping = next(each for each in groups if "/".join(each) == path)
@@ -326,10 +326,10 @@ def _unwrap(file: MappedFile, value: Any, key: str | None) -> tuple[dict[str, An
 
 
 def _groups(value: Any, path: tuple[str, ...], seen: set[int]) -> Iterator[tuple[tuple[str, ...], dict[Any, Any]]]:
-    """Every dict of named tensors, the likelier first: those under the usual keys before those under others.
+    """Every dict of named tensors, those under the usual keys first.
 
-    An optimizer numbers its tensors' dicts, and a number is not followed. Each dict is looked at once: a small pickle
-    may name one in thousands of places.
+    An optimizer numbers its dicts, and numbers are not followed. Each dict is visited once, because a small pickle may
+    refer to one in thousands of places.
     """
     if not isinstance(value, dict) or len(path) > MAX_WRAPPING or id(value) in seen:
         return
@@ -350,7 +350,7 @@ def _values(value: Any) -> Iterable[Any]:
 
 
 def _array(file: MappedFile, name: str, ref: TensorRef, span: Any, big_endian: bool) -> np.ndarray:
-    """A read-only numpy view of the file's bytes: strided, typed, and inside its storage."""
+    """A read-only, strided numpy view of the file's bytes, checked to be inside its storage."""
     start, size = span(ref.storage)
     dtype = NUMPY_DTYPES[ref.dtype].newbyteorder(">" if big_endian else "<")
     storage_item = NUMPY_DTYPES[ref.storage.dtype].itemsize if ref.storage.dtype else 1

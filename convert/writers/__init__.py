@@ -1,4 +1,4 @@
-"""Files out: one writer a format; each result is read back, compared bit for bit, and only then given its name."""
+"""Files out: one writer per format; each result is read back and compared bit for bit before it gets its name."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from ferplus_keras.files.atomic import atomic_path, flush
 from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.networks.keras_vggface import KERAS_VGGFACE
+from ferplus_keras.wording import counted
 
-#: Bytes of the new file that may be in memory at once while it is compared.
+#: Bytes of the new file in memory at a time while it is compared.
 RELEASE_EVERY = 4 << 20
 
-#: What a file takes beside its numbers, generously: names, shapes, the graph.
+#: A generous estimate of what a file takes besides its numbers: names, shapes, the graph.
 METADATA_BYTES = 2 << 20
 
 
@@ -36,7 +37,7 @@ class Format:
     name: str
     suffix: str
     writer: str  # "module:function", imported when it is used
-    has_output: bool = False  # whether the file holds a graph, which yields probabilities or logits
+    has_output: bool = False  # whether the file has a graph, which returns probabilities or logits
 
     def load(self) -> Callable[..., None]:
         """The function that writes this format."""
@@ -60,12 +61,12 @@ FORMATS = {
 }
 
 
-#: Not by suffix, but by ``--layout``: a .h5 of weights for a graph that is not ours.
+#: Formats chosen by ``--layout`` and not by suffix: a .h5 of weights for another package's graph.
 FOREIGN = {
     KERAS_VGGFACE: Format(KERAS_VGGFACE, ".h5", "convert.writers.keras_vggface:write_keras_vggface", has_output=True)
 }
 
-#: Formats with a graph whose input can be pixels, the preprocessing inside.
+#: Formats whose graph can have the preprocessing inside and take pixels.
 WITH_PIXELS = ("h5", "keras")
 
 
@@ -82,14 +83,14 @@ class Written:
 def format_of(path: str | Path, layout: str = "albanie") -> Format:
     """The format that a file name asks for, or a foreign ``layout``.
 
-    Raises :class:`BadInputError` when its suffix is none of ours, or not the layout's.
+    Raises :class:`BadInputError` if its suffix is unknown, or not the layout's.
     """
     name = Path(path).name.lower()
     if layout in FOREIGN:
         if name.endswith((".h5", ".hdf5")) and not name.endswith(".weights.h5"):
             return FOREIGN[layout]
         raise BadInputError(
-            f"{path}: weights of the layout {layout} are a .h5 or .hdf5 file (and not .weights.h5, which Keras 3 takes "
+            f"{path}: weights in the layout {layout} go into a .h5 or .hdf5 file (not .weights.h5, which Keras 3 takes "
             "for its own)."
         )
     for format in FORMATS.values():
@@ -98,7 +99,7 @@ def format_of(path: str | Path, layout: str = "albanie") -> Format:
     if name.endswith(".hdf5"):
         return FORMATS["h5"]
     raise BadInputError(
-        f"{path}: no format goes by that name. Targets end in {', '.join(f.suffix for f in FORMATS.values())}."
+        f"{path}: its suffix is not a known format's. Targets end in {', '.join(f.suffix for f in FORMATS.values())}."
     )
 
 
@@ -124,7 +125,7 @@ def write(
     if pixels and format.name not in WITH_PIXELS:
         raise BadInputError(
             f"{path}: preprocessing goes inside a model, a {' or '.join(f'.{name}' for name in WITH_PIXELS)} file; "
-            "this is none."
+            "this is neither."
         )
     if checkpoint.provenance.standin:
         check_standin_name(checkpoint.provenance.source.name, path, format.suffix)
@@ -139,7 +140,7 @@ def write(
     with atomic_path(path, size=checkpoint.parameter_bytes + METADATA_BYTES) as temporary:
         options = {"channels_last": channels_last} if format.name == "onnx" else {"pixels": True} if pixels else {}
         format.load()(labelled, temporary, activation=activation, model_name=_model_name(labelled), **options)
-        with ThreadPoolExecutor(2) as pool:  # the disk, the hash and the comparison do not wait for each other
+        with ThreadPoolExecutor(2) as pool:  # flush, hash and comparison run at the same time
             digest = pool.submit(sha256_of, temporary)
             flushed = pool.submit(flush, temporary)
             file = MappedFile(temporary)
@@ -151,7 +152,7 @@ def write(
 
 
 def compare(checkpoint: Checkpoint, file: MappedFile, found: NamedArrays, shown: Path) -> None:
-    """Hold every array ``found`` in ``file`` against ``checkpoint``, bit for bit. Raises :class:`OutputError`."""
+    """Compare every array ``found`` in ``file`` with ``checkpoint``, bit for bit. Raises :class:`OutputError`."""
     layout = LAYOUTS[found.layout](checkpoint.architecture)
     names = {name for name in found.arrays if not name.endswith(STEP_COUNTER)}
     if names != set(layout):
@@ -175,13 +176,13 @@ def compare(checkpoint: Checkpoint, file: MappedFile, found: NamedArrays, shown:
     wrong = [name for half in halves for name in half]
     if wrong:
         raise OutputError(
-            f"{shown}: {wrong[0]} reads back with other bits than were written ({len(wrong)} such arrays). The disk or "
-            "the memory is at fault; the file was discarded."
+            f"{shown}: {wrong[0]} reads back with other bits than were written ({counted(len(wrong), 'array')}). "
+            "The disk or the memory is at fault; the file was discarded."
         )
 
 
 def _equal_bits(found: np.ndarray, wanted: np.ndarray) -> bool:
-    """Whether two float32 arrays are the same, bit for bit; that one may lie the other way round in memory."""
+    """Whether two float32 arrays are equal, bit for bit, whatever their order in memory."""
     if found.shape != wanted.shape:
         return False
     found, wanted = found.view(np.uint32), wanted.view(np.uint32)

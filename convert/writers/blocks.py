@@ -1,4 +1,4 @@
-"""A kernel turned around lies scattered in memory: it is walked through in pieces that stay in the nearest cache."""
+"""A transposed kernel is scattered in memory; it is processed in blocks that fit the fastest cache."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-#: Output channels at a time.
+#: Output channels per block.
 BLOCK = 32
 
 
 def blocks(array: np.ndarray) -> Iterator[slice]:
-    """Slices of the last axis of ``array``, together all of it."""
+    """Slices that cover the last axis of ``array``."""
     return (slice(start, start + BLOCK) for start in range(0, array.shape[-1], BLOCK))

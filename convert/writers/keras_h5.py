@@ -1,7 +1,7 @@
 """``X.h5``: one whole-model file for Keras 2.15 / tf_keras and Keras 3, written with h5py alone.
 
-The graph stands in the file in Keras 2's config style, which Keras 3 also reads; Keras 3's own style is not read by
-Keras 2. The layers are listed in ``model.layers`` order, so that ``load_weights`` by position works as well.
+The graph is in Keras 2's config style, which Keras 3 also reads; Keras 2 does not read Keras 3's. The layers are in
+``model.layers`` order, so that ``load_weights`` by position works as well.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from ferplus_keras.files.atomic import as_os_error
 from ferplus_keras.networks.architecture import Shape
 from ferplus_keras.networks.keras_plan import KerasLayer, keras_plan
 
-#: What the file says of its writer. Keras 2 and 3 both branch on the major version; 2.15 is the last Keras 2.
+#: The version in the file. Keras 2 and 3 both branch on the major version; 2.15 is the last Keras 2.
 KERAS_VERSION = "2.15.0"
 
-#: HDF5 keeps at most 64 KiB in an object header; Keras splits longer name lists, ours never get there.
+#: HDF5 stores at most 64 KiB in an object header; Keras splits longer name lists, ours are always shorter.
 MAX_ATTRIBUTE_BYTES = 64512
 
-#: HDF5 gathers names, shapes and attributes in blocks of this many bytes; at its default of 2 KiB they lie scattered
+#: HDF5 collects names, shapes and attributes in blocks of this many bytes; with its default of 2 KiB they are scattered
 #: among the arrays, and opening the file takes three times as long.
 METADATA_BLOCK = 1 << 18
 
@@ -72,7 +72,7 @@ def reserve_layers(group: h5py.Group, plan: tuple[KerasLayer, ...], arrays: Arra
 
 
 def _reserve(group: h5py.h5g.GroupID, name: str, shape: Shape) -> int:
-    """Make a float32 dataset without contents; returns the place of its bytes in the file."""
+    """Make a float32 dataset without contents; returns the offset of its bytes in the file."""
     space = h5py.h5s.create_simple(shape)
     dataset = h5py.h5d.create(group, name.encode(), h5py.h5t.IEEE_F32LE, space, *_properties())
     offset: int = dataset.get_offset()
@@ -81,9 +81,9 @@ def _reserve(group: h5py.h5g.GroupID, name: str, shape: Shape) -> int:
 
 @cache
 def _properties() -> tuple[h5py.h5p.PropDCID, h5py.h5p.PropLCID]:
-    """How a dataset is made: with a place in the file at once, which nothing is written to; in groups made for it.
+    """How a dataset is made: allocated at once but not filled, in groups that are created for it.
 
-    HDF5 would note the time at which each was made: the same numbers are to give the same bytes.
+    Without HDF5's timestamps, so that the same numbers give the same bytes.
     """
     creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     creation.set_obj_track_times(False)
@@ -95,13 +95,13 @@ def _properties() -> tuple[h5py.h5p.PropDCID, h5py.h5p.PropLCID]:
 
 
 def fill(path: Path, places: list[tuple[int, np.ndarray]]) -> None:
-    """Put each array, as float32 in C order, at its place in the file.
+    """Write each array, as float32 in C order, at its offset in the file.
 
-    HDF5 writes under a lock; two threads that turn kernels around and write them past it need half the time.
+    HDF5 writes under a lock; two threads that transpose kernels and write past HDF5 need half the time.
     """
 
     def fill(some: Sequence[tuple[int, np.ndarray]]) -> None:
-        buffer = np.empty(max(array.size for _, array in some), "<f4")  # one for all: fresh memory costs time too
+        buffer = np.empty(max(array.size for _, array in some), "<f4")  # reused: new memory costs time too
         with path.open("r+b") as stream:
             for offset, array in some:
                 turned = buffer[: array.size].reshape(array.shape)
@@ -120,7 +120,7 @@ def functional_config(plan: tuple[KerasLayer, ...], model_name: str) -> dict[str
         "name": model_name,
         "trainable": True,
         "layers": [_layer_config(layer) for layer in plan],
-        # One tensor each, not a list of one: Keras 2.15 takes both, Keras 3 would hand lists to the user and warn.
+        # One tensor each, not a list of one: Keras 2.15 takes both, Keras 3 would return lists and warn.
         "input_layers": [first, 0, 0],
         "output_layers": [last, 0, 0],
     }
@@ -147,6 +147,6 @@ def _names(names: Any) -> np.ndarray:
 
 
 def _set_attribute(group: h5py.h5g.GroupID, name: bytes, values: np.ndarray) -> None:
-    """``group.attrs[name] = values`` without the layers above HDF5, which take longer than the rest of the file."""
+    """``group.attrs[name] = values`` without h5py's high-level layer, which takes longer than the rest of the file."""
     kind = h5py.h5t.py_create(values.dtype)
     h5py.h5a.create(group, name, kind, h5py.h5s.create_simple(values.shape)).write(values)

@@ -1,7 +1,6 @@
 """``X.keras`` and ``X.weights.h5``: Keras 3's own formats, written by Keras itself.
 
-Their layout changes between Keras versions, so they are left to the library that owns them, on ``KERAS_BACKEND`` or on
-any backend that is installed.
+Their layout changes between Keras versions, so Keras writes them, on ``KERAS_BACKEND`` or on any installed backend.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from ferplus_keras.errors import OutputError
 from ferplus_keras.files.atomic import as_os_error
 from ferplus_keras.quiet import import_keras
 
-#: What Keras can compute with; unless told otherwise it takes the first.
+#: Keras's backends; its default is the first.
 BACKENDS = ("tensorflow", "torch", "jax")
 
 
@@ -39,11 +38,11 @@ def write_keras(
     members[PROVENANCE_MEMBER] = checkpoint.provenance.to_json().encode()
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in members.items():
-            archive.writestr(zipfile.ZipInfo(name), content)  # its date is always 1980's
+            archive.writestr(zipfile.ZipInfo(name), content)  # its date is always 1980
 
 
 def _timeless(text: bytes) -> bytes:
-    """Keras's JSON without the date, and with numbers in place of addresses: the same model gives the same bytes."""
+    """Keras's JSON without the date, and with numbers instead of addresses: the same model gives the same bytes."""
     numbers: dict[bytes, int] = {}
 
     def number(found: re.Match[bytes]) -> bytes:
@@ -75,9 +74,9 @@ def _model(checkpoint: Checkpoint, activation: str | None, model_name: str, pixe
         if find_spec("keras") is None:
             advice = "Install it with: pip install keras."
         elif wanted and installed:
-            advice = f"KERAS_BACKEND is {wanted}; what is installed here: {', '.join(installed)}."
+            advice = f"KERAS_BACKEND is {wanted}; installed here: {', '.join(installed)}."
         else:
-            advice = f"Keras computes with {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}; install one of them."
+            advice = f"Keras runs on {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}; install one of them."
         raise OutputError(f"{cannot} {advice} A .h5 file needs no Keras.") from None
     side = checkpoint.provenance.side
     model = model_from_architecture(
@@ -88,7 +87,7 @@ def _model(checkpoint: Checkpoint, activation: str | None, model_name: str, pixe
 
 
 def fill_model(model: Any, checkpoint: Checkpoint) -> None:
-    """Give the layers of a Keras ``model`` their arrays."""
+    """Set the arrays of a Keras ``model``'s layers."""
     for layer in model.layers:
         if layer.weights:
             arrays = checkpoint.arrays[layer.name].values()

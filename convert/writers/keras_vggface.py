@@ -1,8 +1,8 @@
-"""``X.h5`` with ``--layout keras-vggface``: weights for the graphs of keras_vggface 0.6, which are not ours to change.
+"""``X.h5`` with ``--layout keras-vggface``: weights for keras_vggface 0.6's own graphs.
 
 A file of weights alone, in Keras 2's style: ``VGGFace(model="resnet50", weights=None, classes=8)`` of the old package
-loads it by position or ``by_name=True``. There is no graph in it, because keras_vggface's is inexact and nobody should
-get it by opening a file.
+loads it by position or ``by_name=True``. It has no graph, because keras_vggface's is inexact, and nobody should get it
+by opening a file.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from ferplus_keras.networks.keras_vggface import (
 
 
 def for_keras_vggface(checkpoint: Checkpoint) -> Checkpoint:
-    """``checkpoint`` with its gammas made for keras_vggface's epsilon, and a record that says what the file is.
+    """``checkpoint`` with gammas for keras_vggface's epsilon, and a provenance that says what the file is.
 
-    The kernel of the first convolution stays RGB here; the layout turns it around on its way into the file.
-    Raises :class:`BadInputError` for an embedding or a folded network, which keras_vggface has not.
+    The first kernel stays RGB here; the layout flips it when the file is written.
+    Raises :class:`BadInputError` for an embedding or a folded network, which keras_vggface does not have.
     """
     table, provenance = checkpoint.architecture, checkpoint.provenance
     if table.head.kind == "embedding":
         raise BadInputError(
-            f"keras_vggface has no embeddings, and {provenance.source.name} is a {table}: leave its head out "
-            "(--no-top), or write a .h5 of our own layout."
+            f"keras_vggface has no embeddings, and {provenance.source.name} is a {table}: leave out its head "
+            "(--no-top), or write a .h5 in our own layout."
         )
-    refuse_folded(checkpoint, "keras_vggface's graph has its batch normalisations: leave out --fold.")
+    refuse_folded(checkpoint, "keras_vggface's graph has batch normalisations: leave out --fold.")
     published = provenance.preprocessing
     bgr = {"channel_order": "BGR", "mean": tuple(reversed(published["mean"])), "std": tuple(reversed(published["std"]))}
     epsilon = EPSILON[table.network]
     notes = (
-        f"for keras_vggface 0.6's {table.network}: BGR, gamma made for epsilon {epsilon:g}; not exact: {PADDING_NOTE}",
+        f"for keras_vggface 0.6's {table.network}: BGR, gammas for epsilon {epsilon:g}; not exact: {PADDING_NOTE}",
         "feed it keras_vggface.utils.preprocess_input(images, version=2)",
     )
     return replace(
@@ -60,7 +60,7 @@ def for_keras_vggface(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def write_keras_vggface(checkpoint: Checkpoint, path: Path, *, activation: str | None, model_name: str) -> None:
-    """Write what :func:`for_keras_vggface` gave as a weights file. The other arguments make no difference to it."""
+    """Write the result of :func:`for_keras_vggface` as a weights file. The other arguments have no effect."""
     table = checkpoint.architecture
     plan = vggface_plan(table, exact=False, rename=their_name)
     arrays: Arrays = {}

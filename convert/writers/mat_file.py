@@ -1,11 +1,11 @@
 """``X.mat``: a MATLAB 5 file that MatConvNet's ``dagnn.DagNN.loadobj`` takes, from the architecture table.
 
-Only classes of MatConvNet's own are used, so that no extra module is needed: a global pooling is a Pooling over the
-whole map, the excitation a Scale, the residual a Sum. Options are those that every release has.
+Only MatConvNet's own classes are used, so no extra module is needed: a global pooling is a Pooling over the whole map,
+the excitation a Scale, the residual a Sum. All options exist in every release.
 
-MatConvNet wants a BatchNorm's moments in single precision, as it wants the images. A float32 sigma cannot hold every
-float32 variance (docs/matconvnet.md has the bound), so the variances themselves ride in ``meta.ferplus_keras``, which
-MatConvNet keeps and does not look at. Our reader takes them where they still belong to the sigmas.
+MatConvNet requires a BatchNorm's moments in single precision, like the images. A float32 sigma cannot represent every
+float32 variance (docs/matconvnet.md has the bound), so the variances themselves are in ``meta.ferplus_keras``, which
+MatConvNet keeps and ignores. Our reader uses them if they still fit the sigmas.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from ferplus_keras.networks import architecture as arch
 from ferplus_keras.networks.architecture import BATCHNORM_EPSILON, Architecture, Layer
 from ferplus_keras.networks.preprocessing import PUBLISHED
 
-#: Variable that MatConvNet's examples call the network's output.
+#: The name of the output variable in MatConvNet's examples.
 PREDICTION = "prediction"
 
-#: Suffixes of parameter names, as MatConvNet's importer has them: a convolution's, then a BatchNorm's.
+#: Suffixes of parameter names, as in MatConvNet's importer: a convolution's, then a BatchNorm's.
 SUFFIXES = {"kernel": "filter", "bias": "bias", "gamma": "mult", "beta": "bias", "moments": "moments"}
 
 
@@ -41,8 +41,8 @@ class _Block:
 
 
 def write_mat(checkpoint: Checkpoint, path: Path, **_: Any) -> None:
-    """Write ``checkpoint`` as the fields of a saved DagNN, whose output are the logits. Needs SciPy."""
-    refuse_folded(checkpoint, "A .mat file is a network with its batch normalisations.")
+    """Write ``checkpoint`` as the fields of a saved DagNN, whose output is the logits. Needs SciPy."""
+    refuse_folded(checkpoint, "A .mat file needs the batch normalisations.")
     try:
         from scipy.io import savemat
     except ImportError:
@@ -54,7 +54,7 @@ def write_mat(checkpoint: Checkpoint, path: Path, **_: Any) -> None:
 
 
 def dagnn_fields(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The root fields of the network, in the form in which SciPy writes structs and cells."""
+    """The network's root fields, in the form that SciPy writes as structs and cells."""
     table = checkpoint.architecture
     layers, params = [], []
     side = arch.sides(table)
@@ -98,7 +98,7 @@ def _block(layer: Layer, table: Architecture, side: dict[str, int]) -> _Block:
         case arch.Sigmoid():
             return _Block("Sigmoid", {})
         case arch.MaxPool():
-            # MatConvNet rounds sizes down and pads as it is told: what rounding up adds stands at the bottom and right.
+            # MatConvNet rounds sizes down; padding at the bottom and right makes up for ceil mode's rounding up.
             more = -(side[layer.inputs[0]] - layer.kernel) % layer.stride
             return _pooling("max", layer.kernel, layer.stride, (0, more, 0, more))
         case arch.AveragePool():
@@ -126,7 +126,7 @@ def _pooling(method: str, size: int, stride: int, pad: tuple[int, ...]) -> _Bloc
 
 
 def _params(layer: Layer, checkpoint: Checkpoint) -> dict[str, np.ndarray]:
-    """Role -> array with MATLAB's dimensions, in the order in which MatConvNet binds them."""
+    """Role -> array with MATLAB's dimensions, in MatConvNet's order."""
     arrays = checkpoint.arrays.get(layer.name, {})
     if isinstance(layer, arch.BatchNorm):
         moments = np.stack([arrays["moving_mean"], sigma_of(arrays["moving_variance"])], axis=1)
@@ -182,6 +182,6 @@ def _row(values: tuple[float, ...]) -> np.ndarray:
 
 
 def _sign(path: Path) -> None:
-    """The text at the head of the file: by whom it was written. SciPy puts the date there, so files would differ."""
+    """Replace the header text, in which SciPy puts the date, so that the same network gives the same bytes."""
     with path.open("r+b") as stream:
         stream.write(f"MATLAB 5.0 MAT-file, written by ferplus-keras {__version__}".encode().ljust(116))

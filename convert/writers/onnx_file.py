@@ -1,6 +1,6 @@
 """``X.onnx``: the graph from the architecture table, made with onnx.helper; BatchNorm kept, nothing folded.
 
-Tensors have PyTorch's names, node outputs have the layers' names, so that every layer can be looked at and compared.
+Tensors have PyTorch's names and node outputs the layers' names, so that every layer can be inspected and compared.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ from ferplus_keras.networks.preprocessing import PUBLISHED
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-#: December 2020. Nothing here needs a newer one, and anything that runs ONNX takes it; it is also the oldest in which
-#: weights can be quantised channel by channel (QuantizeLinear-13), which is what many people want the file for next.
+#: December 2020. Nothing here needs a newer one, and it is the oldest in which weights can be quantised per channel
+#: (QuantizeLinear-13).
 OPSET = 13
 
-#: The file format's own version that came with that opset.
+#: The version of the file format that came with that opset.
 IR_VERSION = 7
 
-#: The name of the batch dimension, whose size is free.
+#: The name of the free batch dimension.
 BATCH = "N"
 
-#: The input of a model that has its preprocessing inside: RGB bytes.
+#: The input of a model with the preprocessing inside: RGB bytes.
 PIXELS = "image"
 
-#: Field numbers of ONNX's messages (onnx.proto): where the graph stands in a model, a tensor in a graph, its bytes.
+#: Field numbers in onnx.proto: a model's graph, a graph's tensors, a tensor's bytes.
 MODEL_GRAPH, GRAPH_INITIALIZER, TENSOR_RAW_DATA = 7, 5, 9
 
 
 @dataclass(frozen=True)
 class Images:
-    """What a model takes."""
+    """The input of a model."""
 
     channels_last: bool = False  #: height x width x channels
-    pixels: bool = False  #: RGB bytes, from which the graph takes the mean off
+    pixels: bool = False  #: RGB bytes, from which the graph subtracts the mean
     batch: int | None = None  #: how many at a time; None: any number
     side: int = INPUT_SIZE  #: height and width
 
@@ -65,8 +65,8 @@ def write_onnx(
     """Write ``checkpoint`` as an ONNX model.
 
     Args:
-        checkpoint: what to write.
-        path: the file; it is replaced.
+        checkpoint: the network.
+        path: the file to write.
         activation: "softmax", or None for logits.
         model_name: the graph's name.
         channels_last: the input is images x 224 x 224 x 3 instead of images x 3 x 224 x 224; of another size where the
@@ -105,7 +105,7 @@ def onnx_model(
     outputs: Iterable[str] | None = None,
     keep_inputs: bool = False,
 ) -> ModelProto:
-    """The model without its numbers: tensors are declared by name and shape alone.
+    """The model without its numbers: tensors are only declared, by name and shape.
 
     Args:
         architecture: the table.
@@ -163,7 +163,7 @@ def _nodes(architecture: Architecture, channels_last: bool, pixels: bool) -> Ite
     from onnx import TensorProto, helper
 
     renamed = {}
-    if pixels:  # in float32 and before anything is laid out anew: bit for bit what preprocess_input computes
+    if pixels:  # in float32 and before any transposition: bit for bit what preprocess_input computes
         mean = helper.make_tensor(
             "mean", TensorProto.FLOAT, [3] if channels_last else [3, 1, 1], np.asarray(PUBLISHED.mean, np.float32)
         )
@@ -199,7 +199,7 @@ def _translate(layer: arch.Layer, inputs: list[str], make_node: Callable[..., An
         case arch.MaxPool():
             # ONNX's max pooling pads with minus infinity, so one row and column at the bottom and on the right do what
             # rounding up does, whatever the size: for an even one ceil((n-3)/2) = (n-2)/2 = floor((n+1-3)/2), for an
-            # odd one all three are (n-3)/2. Converters that drop ceil_mode without a word keep explicit pads.
+            # odd one all three are (n-3)/2. Converters that silently drop ceil_mode keep explicit pads.
             yield node(
                 "MaxPool", inputs,
                 kernel_shape=[layer.kernel] * 2, strides=[layer.stride] * 2, pads=[0, 0, 1, 1],
@@ -214,7 +214,7 @@ def _translate(layer: arch.Layer, inputs: list[str], make_node: Callable[..., An
         case arch.Dropout():
             ratio = make_node("Constant", [], [f"{name}_ratio"], name=f"{name}_ratio", value_float=layer.rate)
             yield ratio
-            yield node("Dropout", [*inputs, f"{name}_ratio"])  # does nothing unless it is told to train
+            yield node("Dropout", [*inputs, f"{name}_ratio"])  # does nothing outside training
         case arch.Linear():
             flat = f"{inputs[0]}_flat"
             yield make_node("Flatten", inputs, [flat], name=flat, axis=1)
@@ -226,8 +226,8 @@ def _translate(layer: arch.Layer, inputs: list[str], make_node: Callable[..., An
 def _serialized(model: ModelProto, checkpoint: Checkpoint) -> Iterator[bytes]:
     """The bytes of ``model`` with the checkpoint's arrays as its initialisers; one array at a time is in memory.
 
-    A protobuf message is its fields one after another, each led by its length, so the tensors can follow the rest of
-    the graph once it is known how long they will be.
+    A protobuf message is a sequence of fields with lengths, so the tensors can follow the rest of the graph if their
+    sizes are known.
     """
     from onnx import ModelProto, TensorProto
 
@@ -251,7 +251,7 @@ def _serialized(model: ModelProto, checkpoint: Checkpoint) -> Iterator[bytes]:
 
 
 def _lead(field: int, length: int) -> bytes:
-    """What stands before a length-delimited field (protobuf wire type 2): its number and its length, as varints."""
+    """The start of a length-delimited field (protobuf wire type 2): its number and its length, as varints."""
     result = bytearray()
     for value in (field << 3 | 2, length):
         while value > 0x7F:

@@ -20,7 +20,7 @@ from ferplus_keras.networks.architecture import BatchNorm
 
 
 def torch_arrays(checkpoint: Checkpoint) -> Iterator[tuple[str, np.ndarray]]:
-    """The state dict as arrays, in PyTorch's order, with the step counters and the head's form of the source."""
+    """The state dict as arrays, in PyTorch's order, with the source's step counters and form of head."""
     counters = checkpoint.provenance.num_batches_tracked
     for name, slot in torch_layout(checkpoint.architecture).items():
         array = slot.from_neutral(checkpoint.arrays[slot.layer][slot.role])
@@ -37,7 +37,7 @@ def torch_arrays(checkpoint: Checkpoint) -> Iterator[tuple[str, np.ndarray]]:
 def write_pth(checkpoint: Checkpoint, path: Path, **_: Any) -> None:
     """Write a state dict with ``torch.save``.
 
-    The provenance rides in ``_metadata``, which ``load_state_dict`` looks into for version numbers only.
+    The provenance is in ``_metadata``, where ``load_state_dict`` only looks for version numbers.
     """
     try:
         import torch
@@ -53,12 +53,12 @@ def write_pth(checkpoint: Checkpoint, path: Path, **_: Any) -> None:
     try:
         with path.open("wb") as stream:  # given a path, torch writes its name into the file
             torch.save(state, stream)
-    except RuntimeError as error:  # "unexpected pos 36471360 vs 36471256": what the system said is lost in torch
+    except RuntimeError as error:  # "unexpected pos 36471360 vs 36471256": torch drops the system's reason
         raise OSError("PyTorch could not write all of it") from error
 
 
 def write_safetensors(checkpoint: Checkpoint, path: Path, **_: Any) -> None:
-    """Write ``.safetensors``; the provenance stands in the header's metadata."""
+    """Write ``.safetensors``; the provenance is in the header's metadata."""
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
@@ -69,7 +69,7 @@ def write_safetensors(checkpoint: Checkpoint, path: Path, **_: Any) -> None:
 
 
 def _sort_metadata(path: Path) -> None:
-    """Put the metadata of a ``.safetensors`` in order: the library writes them in another one each time."""
+    """Sort the metadata of a ``.safetensors``, which the library writes in a different order each time."""
     with path.open("r+b") as stream:
         length = int.from_bytes(stream.read(8), "little")
         header = json.loads(stream.read(length))
@@ -81,7 +81,7 @@ def _sort_metadata(path: Path) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """``value`` of dicts, lists, strings and numbers alone, so that ``torch.load(weights_only=True)`` takes it."""
+    """``value`` made of dicts, lists, strings and numbers, which ``torch.load(weights_only=True)`` accepts."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ferplus_keras.cli.parsing import number, option
 from ferplus_keras.cli.progress import Progress
-from ferplus_keras.cli.requirements import need_file
+from ferplus_keras.cli.requirements import need_file, need_page
 from ferplus_keras.cli.shared import (
     DATA,
     Commands,
@@ -69,13 +69,16 @@ def add(commands: Commands) -> None:
         option("--split", "default: test", ("val", "test"), "test"),
         RESIZE,
         option("--limit N", "only the first N images", count),
-        option("--html FILE", "write the comparison as a web page"),
+        option("--html FILE", "write the comparison as a web page", Path),
     )  # fmt: skip
 
 
 def _compare(options: argparse.Namespace) -> int:
     start = time.perf_counter()
-    if with_keras := _need_networks(options.models):
+    with_keras = _need_networks(options.models)
+    if options.html:
+        need_page(options.html, *options.models)
+    if with_keras:
         keras_settings()
 
     from ferplus_keras.dataset import load_ferplus
@@ -97,7 +100,7 @@ def _compare(options: argparse.Namespace) -> int:
         from verify.report.comparison_page import comparison_page
         from verify.report.page import render_page
 
-        write_text(Path(options.html), render_page(comparison_page(result)))
+        write_text(options.html, render_page(comparison_page(result)))
     return finish(options.json, result, compared_text(all_printable(result)).split("\n"), news=(
         *([str(options.html)] if options.html else []), _altogether(result["images"], start)
     ))  # fmt: skip

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ferplus_keras.cli.accuracy import PROTOCOL_NAMES
 from ferplus_keras.cli.parsing import option
 from ferplus_keras.cli.progress import Progress
-from ferplus_keras.cli.requirements import need, need_another_place, need_file
+from ferplus_keras.cli.requirements import need, need_file, need_page
 from ferplus_keras.cli.shared import DATA, Commands, count, finish, in_the_way, start_keras, typed_again
 from ferplus_keras.durations import duration
 from ferplus_keras.wording import counted
@@ -37,7 +37,7 @@ def _report(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     need_file(options.model, folder=True)
     target: Path = options.out or Path(f"{Path(options.model).name}.faces.html")
-    need_another_place(target, options.model)
+    need_page(target, options.model)
     need("PIL", "jinja2")
 
     from ferplus_keras.dataset import find, load_ferplus

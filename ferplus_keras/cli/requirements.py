@@ -93,6 +93,13 @@ def need_another_place(target: Path, *sources: str | None) -> None:
                 raise BadInputError(f"{target} is to be read, and writing would replace it. Choose another place.")
 
 
+def need_page(target: Path, *sources: str | None) -> None:
+    """Raise :class:`BadInputError` unless ``target`` is named as a web page, so that it replaces no network or data."""
+    need_another_place(target, *sources)
+    if target.suffix.lower() not in (".html", ".htm"):
+        raise BadInputError(f"{target} would be a web page: give it a name that ends in .html.")
+
+
 def need_place_for(folder: Path) -> None:
     """Raise :class:`OutputError` when ``folder`` is no folder and cannot be made one: a file is in the way."""
     for path in (folder, *folder.parents):

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ferplus_keras.cli.parsing import option
-from ferplus_keras.cli.requirements import need, need_another_place, need_file
+from ferplus_keras.cli.requirements import need, need_file, need_page
 from ferplus_keras.cli.shared import Commands, finish, in_the_way
 
 
@@ -23,10 +23,10 @@ def add(commands: Commands) -> None:
 
 
 def _webpage(options: argparse.Namespace) -> int:
-    for each in (options.model, options.runtime):
-        if each is not None:
-            need_file(str(each))
-            need_another_place(options.out, str(each))
+    sources = [str(each) for each in (options.model, options.runtime) if each is not None]
+    for each in sources:
+        need_file(each)
+    need_page(options.out, *sources)
     need("onnx", "onnxruntime")
     from convert.webpage import write_webpage
 

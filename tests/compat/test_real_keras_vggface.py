@@ -72,4 +72,4 @@ def test_what_old_scripts_save_comes_back_as_the_network(real: Any, standin_pth:
     assert found.architecture.head == source.architecture.head
     apart = ulps_apart(source.arrays, found.arrays)
     assert apart.pop("gamma") <= 1 and set(apart.values()) == {0}
-    assert any("taken as the classifier" in note for note in found.provenance.notes)
+    assert any("used as the classifier" in note for note in found.provenance.notes)

@@ -36,7 +36,7 @@ def test_two_networks_are_listed_and_one_is_taken_by_its_key(keys: tuple[str, st
         found = read(path, key)
         assert found.wrapping == (key,) and found.tensors["classifier.bias"][0] == value
         (other,) = set(keys) - {key}
-        assert any(f"{other} (" in note and "left alone" in note for note in found.notes)
+        assert any(f"{other} (" in note and "ignored" in note for note in found.notes)
     with pytest.raises(BadInputError, match="no tensors under the key best; it has"):
         read(path, "best")
 

@@ -134,7 +134,7 @@ def test_the_source_is_never_the_target(seeded_pth: Path, tmp_path: Path) -> Non
         convert(seeded_pth, [seeded_pth])
     with pytest.raises(BadInputError, match="same name"):
         convert(seeded_pth, [tmp_path / "x.h5", tmp_path / "." / "x.h5"])
-    with pytest.raises(BadInputError, match="no format"):
+    with pytest.raises(BadInputError, match="not a known format"):
         convert(seeded_pth, [tmp_path / "good.h5", tmp_path / "x.exe"])
     assert not list(tmp_path.iterdir())
 

@@ -449,12 +449,12 @@ def test_it_is_not_asked_for_ever(
         ({"body": b"\n <HTML>", "drip": b"x" * 100, "headers": {"Content-Length": "800000"}}, "HTML page"),
         ({"headers": {"Content-Type": "text/html; charset=utf-8"}}, "HTML page"),
         ({"body": b""}, "it sent an empty file"),
-        ({"body": b"plain words, no checkpoint" * 100}, "no checkpoint"),
+        ({"body": b"plain words, no checkpoint" * 100}, "not a checkpoint"),
         ({"headers": {"Content-Encoding": "gzip"}}, "gzip"),
         ({"headers": {"Content-Length": str((2 << 30) + 1)}}, "more than any"),
         ({"cut_after": 0}, "before the first byte"),
         ({"location": "file:///etc/passwd"}, "file:///etc/passwd"),
-        ({"location": "ftp://example.org/x"}, "not the web"),
+        ({"location": "ftp://example.org/x"}, "not a web address"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
@@ -470,7 +470,7 @@ def test_what_is_no_checkpoint_is_not_installed(place: Place, change: dict[str, 
 def test_a_length_that_nobody_said_is_told_by_the_content(place: Place, body: bytes) -> None:
     place.told.headers = {"Content-Length": None}  # type: ignore[dict-item]
     place.told.cut_after = len(body) // 2
-    assert "it sent no checkpoint: model.pth" in place.refused() and place.visible() == []
+    assert "it did not send a checkpoint: model.pth" in place.refused() and place.visible() == []
     place.told.cut_after = None
     assert place.fetch().size == len(body)
 
@@ -589,7 +589,7 @@ def test_a_full_disk_keeps_what_was_loaded(place: Place, body: bytes, monkeypatc
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "open", full)
-        with pytest.raises(OutputError, match=r"the disk is full.*is kept beside it.*run this again"):
+        with pytest.raises(OutputError, match=r"the disk is full.*is kept: free some space.*run this again"):
             place.fetch()
     assert place.part().read_bytes() == body[:300_000]
     assert place.fetch().status == "resumed" and place.target.read_bytes() == body

@@ -70,7 +70,7 @@ def test_the_recipe_comes_back_to_pytorch_with_every_number(h5: dict[str, Path],
     holds_the_weights_of(model, tmp_path / "tuned.pth")
     read = read_checkpoint(tuned)
     assert read.architecture == architecture("resnet50", classifier(7)) and read.provenance.labels is None
-    assert any("dense" in note and "taken as the classifier" in note for note in read.provenance.notes)
+    assert any("dense" in note and "used as the classifier" in note for note in read.provenance.notes)
     assert inspect(tuned)["problems"] == "" and inspect(tuned)["head"] == "7 classes"
 
 
@@ -115,7 +115,9 @@ def test_eight_classes_of_ones_own_are_not_called_ferplus(h5: dict[str, Path], t
     convert(path, [tmp_path / "eight.pth"])
     for each in (path, tmp_path / "eight.pth"):
         assert read_checkpoint(each).provenance.labels is None
-    assert any("nothing says that their order is FERPlus's" in note for note in read_checkpoint(path).provenance.notes)
+    assert any(
+        "nothing says that they are in FERPlus's order" in note for note in read_checkpoint(path).provenance.notes
+    )
 
 
 def test_a_head_that_is_more_than_a_classifier_is_refused(h5: dict[str, Path], tmp_path: Path) -> None:

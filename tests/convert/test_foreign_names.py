@@ -41,7 +41,7 @@ def test_a_head_of_another_name_is_the_classifier(network: str, name: str, prefi
     found = with_head(named(arrays))
     result = match(found, "x")
     assert found.adopted == name and str(result.architecture) == f"{network}, 7 classes"
-    assert any(f"its layer {name}, 7 units" in note for note in result.notes)
+    assert any(f"layer {name} (7 units on the features)" in note for note in result.notes)
     assert (result.arrays["classifier"]["kernel"] == 2).all()
 
 
@@ -79,8 +79,10 @@ TORCHVISION = {
 def test_torchvisions_names_are_read_when_the_geometry_is_said(change: Callable[[str], str]) -> None:
     arrays = {change(in_torchvisions(name)): array for name, array in headless().items()}
     arrays |= {change(name): array for name, array in linear("fc").items()}
-    with pytest.raises(BadInputError, match=r"names do not tell the geometry.*--geometry published.*--reference-code"):
+    with pytest.raises(
+        BadInputError, match=r"which do not determine the geometry.*--geometry published.*--reference-code"
+    ):
         match(with_head(named(arrays)), "x")
     result = match(with_head(under_published_names(named(arrays))), "x")
     assert str(result.architecture) == "resnet50, 8 classes"
-    assert any("said by the user" in note for note in result.notes)
+    assert any("the user confirmed" in note for note in result.notes)

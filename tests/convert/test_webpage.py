@@ -145,7 +145,7 @@ def test_only_known_bytes_go_into_a_page(tmp_path: Path) -> None:
             info = tarfile.TarInfo(f"package/dist/{file}")
             info.size = 7
             archive.addfile(info, io.BytesIO(b"another"))
-    with pytest.raises(BadInputError, match=r"is not that of onnxruntime-web 1\.30\.0"):
+    with pytest.raises(BadInputError, match=r"is not the one in onnxruntime-web 1\.30\.0"):
         unpacked(other)
 
 
@@ -162,9 +162,9 @@ def links(path: Path) -> None:
     ("make", "told"),
     [
         (lambda path: path.write_bytes(b"no archive"), "is not npm's package"),
-        (lambda path: path.write_bytes(gzip.compress(bytes(3 << 20))), "unpacks to far too much"),
+        (lambda path: path.write_bytes(gzip.compress(bytes(3 << 20))), "unpacks to too many bytes"),
         (lambda path: path.write_bytes(gzip.compress(bytes(3000))[:-12]), "is not npm's package"),
-        (links, "is not in it"),
+        (links, "is missing"),
         (os.mkfifo, "a named pipe"),
     ],
     ids=["text", "bomb", "cut", "links", "pipe"],
@@ -178,7 +178,7 @@ def test_what_is_no_package_is_refused_at_once(
         unpacked(tmp_path / "x.tgz")
 
 
-@pytest.mark.parametrize(("npm", "told"), [(None, "npm, which brings"), ("/bin/npm", "npm has no")])
+@pytest.mark.parametrize(("npm", "told"), [(None, "npm, which provides"), ("/bin/npm", "npm could not download")])
 def test_without_npm_it_says_what_to_do(
     npm: str | None, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

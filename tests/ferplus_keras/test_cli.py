@@ -130,7 +130,7 @@ BAD_INPUTS = {
     "empty": (b"", "empty"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
     "gzip": (b"\x1f\x8b\x08\x00" + bytes(600), "gzip"),
-    "noise": (bytes(range(1, 255)) * 5, "neither PyTorch"),
+    "noise": (bytes(range(1, 255)) * 5, "not PyTorch"),
     "matlab": (b"MATLAB 5.0 MAT-file" + bytes(600), "MATLAB"),
 }
 

@@ -60,8 +60,8 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (Recipe("tflite", "int8"), False, "give --calibrate"),
         (Recipe("onnx", "int8"), True, "is for --to tflite"),
         (Recipe("saved_model", "float16"), False, "is for --to tflite"),
-        (Recipe("tflite"), True, "is for --quantize int8"),
-        (Recipe("tflite", channels_first=True), False, "leave --channels first out"),
+        (Recipe("tflite"), True, "only for --quantize int8"),
+        (Recipe("tflite", channels_first=True), False, "leave out --channels first"),
         (Recipe("coreml"), False, "no target coreml"),
         (Recipe("tflite", "int4"), False, "no quantisation int4"),
     ],
@@ -110,7 +110,7 @@ def test_the_command_line_says_what_is_wrong_and_writes_nothing(seeded_pth: Path
     tries = {
         ("--to", "tflite", "--quantize", "int8"): "give --calibrate",
         ("--to", "onnx", "--quantize", "float16"): "is for --to tflite",
-        ("--to", "tflite", "--channels", "first"): "leave --channels first out",
+        ("--to", "tflite", "--channels", "first"): "leave out --channels first",
     }
     for options, words in tries.items():
         run = run_ferplus("export", seeded_pth, tmp_path / "x.tflite", *options)

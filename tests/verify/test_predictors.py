@@ -260,7 +260,7 @@ def test_what_the_reader_noticed_is_in_the_report(tmp_path: Path) -> None:
 
     state = torch.load(save_state(seeded_state("resnet50", classifier(8)), tmp_path / "a.pth"), weights_only=True)
     torch.save({"state_dict": state}, tmp_path / "wrapped.pth")
-    assert any("stood under state_dict" in note for note in open_predictor(tmp_path / "wrapped.pth").notes)
+    assert any("found under state_dict" in note for note in open_predictor(tmp_path / "wrapped.pth").notes)
 
 
 def test_logits_that_look_like_probabilities_are_logits_where_that_is_known() -> None:

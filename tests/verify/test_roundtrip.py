@@ -138,4 +138,4 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     assert "-> onnx" in run.stdout and "equal" in run.stdout and "1 way home to safetensors" in run.stdout
     (tmp_path / "x.pth").write_bytes(b"nothing")
     run = typed("roundtrip", tmp_path / "x.pth")
-    assert run.returncode == 2 and "no checkpoint" in run.stderr and "Traceback" not in run.stderr
+    assert run.returncode == 2 and "not a checkpoint" in run.stderr and "Traceback" not in run.stderr

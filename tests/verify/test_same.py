@@ -98,7 +98,7 @@ def test_other_networks_and_heads_are_said_so(network: str, units: int, standin:
 def test_a_file_that_cannot_be_read_is_exit_code_2(standin: Path, tmp_path: Path) -> None:
     (tmp_path / "x.pth").write_bytes(b"nothing")
     run = typed("verify", "same", standin, tmp_path / "x.pth")
-    assert run.returncode == 2 and "no checkpoint" in run.stderr
+    assert run.returncode == 2 and "not a checkpoint" in run.stderr
 
 
 def test_the_layers_that_decide_are_all_but_what_is_normalised() -> None:

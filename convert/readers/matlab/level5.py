@@ -1,8 +1,8 @@
 """MATLAB 5 files (``save -v6`` and ``-v7``, what SciPy and Octave write): a parser of the documented format.
 
-Not :func:`scipy.io.loadmat`, for three reasons: an array of an uncompressed file can lie directly on the mapped bytes;
-every size is held against the file before anything is allocated, so that a bomb costs nothing; and reading a ``.mat``
-needs no SciPy. Tests hold the two against each other. Source: MathWorks, "MAT-File Format" (Level 5).
+Not :func:`scipy.io.loadmat`, for three reasons: arrays of an uncompressed file are views of the mapped bytes; every
+size is checked against the file before anything is allocated, so that a bomb costs nothing; and reading a ``.mat``
+needs no SciPy. Tests compare the two. Source: MathWorks, "MAT-File Format" (Level 5).
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ CLASSES = {
 }  # fmt: skip
 COMPLEX_FLAG, CLASS_MASK = 0x0800, 0xFF
 
-#: The other dimensions of an empty matrix, multiplied; NumPy can address no more.
+#: The largest product of an empty matrix's other dimensions; NumPy cannot address more.
 MOST_BESIDE_NONE = 1 << 48
 
 
 @dataclass(frozen=True)
 class Element:
-    """One tagged element: its type and where its data lie."""
+    """A tagged element: its type, and the range of its data."""
 
     type: int
     start: int
@@ -80,7 +80,7 @@ def read_level5(file: MappedFile) -> dict[str, Value]:
             if kind != MATRIX:
                 raise DamagedError(f"an element of type {kind} where a variable should be")
             name, value = reader.matrix(start, stop, 0)
-            if name:  # what has no name is MATLAB's own store of objects
+            if name:  # without a name, it is MATLAB's own store of objects
                 variables[name] = value
     except DamagedError as error:
         raise BadInputError(f"{file.path} is a damaged MATLAB file: {error}. Copy or download it again.") from None
@@ -94,7 +94,7 @@ def _element(view: memoryview, position: int, end: int, order: str) -> tuple[int
     if position + 8 > end:
         raise DamagedError(f"it ends in the middle of an element's tag, at byte {position:,}")
     kind, size = struct.unpack_from(f"{order}II", view, position)
-    if kind >> 16:  # the small form: size and type share the first four bytes, the data are the other four
+    if kind >> 16:  # the short form: size and type share the first four bytes, the other four are the data
         kind, size = kind & 0xFFFF, kind >> 16
         if size > 4:
             raise DamagedError(f"an element at byte {position:,} has the short form and {size:,} bytes")
@@ -109,7 +109,7 @@ def _element(view: memoryview, position: int, end: int, order: str) -> tuple[int
 
 
 def _inflate(data: memoryview, order: str, budget: Budget) -> bytes:
-    """The one element that ``data`` was deflated from, its size checked before it is made."""
+    """The one element in the compressed ``data``; its size is checked before it is unpacked."""
     try:
         tag = zlib.decompressobj().decompress(data[:256], 8)
         if len(tag) < 8:
@@ -127,7 +127,7 @@ def _inflate(data: memoryview, order: str, budget: Budget) -> bytes:
 
 
 class _Reader:
-    """Reads the matrices in ``view``, which is the file or one unpacked variable of it."""
+    """Reads the matrices in ``view``: the file, or one of its variables unpacked."""
 
     def __init__(self, view: memoryview, order: str, budget: Budget) -> None:
         self.view, self.order, self.budget = view, order, budget
@@ -156,7 +156,7 @@ class _Reader:
         if kind == CELL:
             return name, self._matrices(position, stop, count, depth)
         if kind in (STRUCT, OBJECT):
-            if kind == OBJECT:  # the fields of an object of the old kind can be read like a struct's
+            if kind == OBJECT:  # an old-style object's fields can be read like a struct's
                 _, position = self._name(position, stop)
             return name, self._struct(position, stop, count, depth)
         return name, self._opaque({FUNCTION: "function handle", SPARSE: "sparse matrix"}.get(kind, f"class {kind}"))
@@ -168,9 +168,9 @@ class _Reader:
         values, _ = self._numbers(position, stop)
         if values.size != math.prod(dimensions):
             raise DamagedError(
-                f"a matrix at byte {position:,} is to have the size {by(dimensions)} and has {values.size:,} numbers"
+                f"a matrix at byte {position:,} claims the size {by(dimensions)} and has {values.size:,} numbers"
             )
-        if values.dtype != wanted:  # MATLAB stores whole numbers in the smallest type that holds them
+        if values.dtype != wanted:  # MATLAB stores integers in the smallest type that holds them
             self.budget.take(values.size * wanted.itemsize, "a matrix")
             values = values.astype(wanted)
         return values.reshape(dimensions, order="F")
@@ -180,12 +180,12 @@ class _Reader:
         if not count:
             return ""
         kind, start, end, _ = _element(self.view, position, stop, self.order)
-        if kind == UTF8 and count != end - start:  # characters of several bytes: only a row can be told apart
+        if kind == UTF8 and count != end - start:  # characters of several bytes: only a row can be decoded
             self.budget.text(end - start, "a text")
             return bytes(self.view[start:end]).decode("utf-8", "replace")
         codes, _ = self._numbers(position, stop)
         if codes.size != count:
-            raise DamagedError(f"a text at byte {position:,} is to have {count:,} characters and has {codes.size:,}")
+            raise DamagedError(f"a text at byte {position:,} claims {count:,} characters and has {codes.size:,}")
         return text_of(codes, dimensions, self.budget)
 
     def _struct(self, position: int, stop: int, count: int, depth: int) -> Struct:
@@ -201,8 +201,8 @@ class _Reader:
         return Struct(count, {name: values[at :: len(names)] for at, name in enumerate(names)})
 
     def _matrices(self, position: int, stop: int, count: int, depth: int) -> list[Value]:
-        if count > (stop - position) // 8:  # each takes a tag at least
-            raise DamagedError(f"{count:,} values are announced at byte {position:,}, where there is no room for them")
+        if count > (stop - position) // 8:  # each needs at least a tag
+            raise DamagedError(f"{count:,} values are announced at byte {position:,}, more than fit there")
         values = []
         for _ in range(count):
             kind, start, end, position = _element(self.view, position, stop, self.order)
@@ -218,7 +218,7 @@ class _Reader:
             raise DamagedError(f"an element of type {kind} at byte {start:,} where numbers should be")
         dtype = np.dtype(self.order + ELEMENT_TYPES[kind])
         if (end - start) % dtype.itemsize:
-            raise DamagedError(f"{end - start:,} bytes at byte {start:,} are no whole number of numbers")
+            raise DamagedError(f"{end - start:,} bytes at byte {start:,} are not a whole number of numbers")
         return np.frombuffer(self.view[start:end], dtype), following
 
     def _dimensions(self, position: int, stop: int) -> tuple[tuple[int, ...], int]:
@@ -237,7 +237,7 @@ class _Reader:
         return bytes(self.view[start:end]).split(b"\0")[0].decode("utf-8", "replace"), following
 
     def _class_of(self, position: int, stop: int) -> str:
-        _, position = self._name(position, stop)  # "MCOS", the system that objects belong to
+        _, position = self._name(position, stop)  # "MCOS", the object system
         return f"object of class {self._name(position, stop)[0]}"
 
     def _opaque(self, kind: str) -> Opaque:

@@ -1,9 +1,9 @@
-"""MATLAB 7.3 files (``save -v7.3``): HDF5 with a block of MATLAB's before it, and MATLAB's own conventions inside.
+"""MATLAB 7.3 files (``save -v7.3``): HDF5 behind a MATLAB header, with MATLAB's own conventions.
 
-A struct is a group whose members are the fields; a struct array's fields, and a cell array, are datasets of references
-to the values, which lie in ``#refs#``. What a thing is stands in the attribute ``MATLAB_class``. HDF5 keeps dimensions
-in row-major order, so they are reversed. Links, external and virtual datasets are refused; references are followed
-inside the file only, and one that leads back to where it came from ends at the depth that is allowed.
+A struct is a group whose members are the fields; a struct array's fields, and cell arrays, are datasets of references
+to values in ``#refs#``. The attribute ``MATLAB_class`` says what an object is. HDF5 has dimensions in row-major order,
+so they are reversed. Links, external and virtual datasets are refused; references are followed inside the file only,
+and circular ones end at the maximum depth.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ferplus_keras.errors import BadInputError, first_line
 from ferplus_keras.files.hdf5 import DAMAGE, MAX_DEFLATION, check_pieces, piece_bytes
 from ferplus_keras.files.mapped_file import MappedFile
 
-#: MATLAB's own: the values that references lead to, and the store of objects.
+#: MATLAB's own groups: the values of references, and the store of objects.
 INTERNAL = (b"#refs#", b"#subsystem#")
 
 CLASS, EMPTY, OBJECT = b"MATLAB_class", b"MATLAB_empty", b"MATLAB_object_decode"
@@ -51,7 +51,7 @@ class _Reader:
         return {name.decode("utf-8", "replace"): self.value(item, 0) for name, item in members.items()}
 
     def value(self, item: Any, depth: int) -> Value:
-        """The value that the group or dataset ``item`` stands for."""
+        """The value of the group or dataset ``item``."""
         self.budget.value(depth)
         class_name = _attribute(item, CLASS)
         if isinstance(item, h5py.h5g.GroupID):
@@ -65,7 +65,7 @@ class _Reader:
             return self._opaque(class_name)
         if class_name in (b"cell", b"struct") or h5py.check_ref_dtype(item.dtype) is h5py.Reference:
             return [] if h5py.h5a.exists(item, EMPTY) else self._follow(item, depth)
-        if class_name == b"canonical empty":  # what an empty cell refers to
+        if class_name == b"canonical empty":  # the content of an empty cell
             return np.empty((0, 0))
         if class_name == b"char":
             numbers = self._numbers(item, "uint16")
@@ -80,7 +80,7 @@ class _Reader:
         scalar: dict[str, Value] = {}
         for raw, item in members.items():
             name = raw.decode("utf-8", "replace")
-            # A struct array's field is a bare dataset of references, without a class of its own.
+            # A struct array's field is a bare dataset of references, without a class.
             bare = isinstance(item, h5py.h5d.DatasetID) and not h5py.h5a.exists(item, CLASS)
             if bare and h5py.check_ref_dtype(item.dtype) is h5py.Reference:
                 self._refuse_foreign(item)
@@ -88,7 +88,7 @@ class _Reader:
             else:
                 scalar[name] = self.value(item, depth + 1)
         if columns and scalar:
-            raise ValueError("a struct array with a field that is none")
+            raise ValueError("a struct array with a field that is not an array")
         if not columns:
             return Struct(1, {name: [value] for name, value in scalar.items()})
         counts = {len(values) for values in columns.values()}
@@ -97,7 +97,7 @@ class _Reader:
         return Struct(counts.pop(), columns)
 
     def _follow(self, dataset: h5py.h5d.DatasetID, depth: int) -> list[Value]:
-        """What the references in ``dataset`` lead to, in column-major order (in which HDF5 has them as they lie)."""
+        """The values of the references in ``dataset``, in column-major order (as HDF5 stores them)."""
         if h5py.check_ref_dtype(dataset.dtype) is not h5py.Reference:
             raise ValueError("numbers where references should be")
         count = math.prod(dataset.shape)
@@ -114,7 +114,7 @@ class _Reader:
 
     def _numbers(self, dataset: h5py.h5d.DatasetID, class_name: str) -> np.ndarray:
         wanted = np.dtype(NUMERIC[class_name])
-        if h5py.h5a.exists(dataset, EMPTY):  # an empty matrix has its dimensions for contents
+        if h5py.h5a.exists(dataset, EMPTY):  # an empty matrix is stored as its dimensions
             return np.empty((0, 0), wanted)
         if dataset.dtype.kind not in "fiu":
             return np.empty((0, 0), wanted) if dataset.shape == (0,) else self._unreadable(dataset)
@@ -138,7 +138,7 @@ class _Reader:
         raise ValueError(f"a matrix of {dataset.dtype}")
 
     def _members(self, group: h5py.h5g.GroupID) -> dict[bytes, Any]:
-        """Name -> object of every member, MATLAB's own left out; nothing is followed out of the file."""
+        """Name -> object of every member except MATLAB's own; nothing is followed out of the file."""
         found = {}
         self.budget.values(group.get_num_objs(), "a group", "members")
         for name in group:
@@ -160,14 +160,14 @@ class _Reader:
                 raise BadInputError(f"{self.file.path} keeps an array in another file; a MATLAB file carries its own.")
 
     def _opaque(self, class_name: bytes) -> Opaque:
-        name = class_name.decode("utf-8", "replace").replace("_", " ") or "thing of no class"
+        name = class_name.decode("utf-8", "replace").replace("_", " ") or "value without a class"
         kind = name if name in ("function handle", "named type") else f"object of class {name}"
         self.budget.opaque.append(kind)
         return Opaque(kind)
 
 
 def _attribute(item: Any, name: bytes) -> bytes:
-    """A text attribute's bytes; empty when there is none."""
+    """A text attribute's bytes; empty if there is none."""
     if not h5py.h5a.exists(item, name):
         return b""
     attribute = h5py.h5a.open(item, name)

@@ -1,4 +1,4 @@
-"""What a MATLAB file holds, as plain Python values, and the budget that keeps a hostile file small.
+"""A MATLAB file's contents as plain Python values, and the budget that bounds hostile files.
 
 ==================  ======================================================================
 MATLAB              here
@@ -29,10 +29,10 @@ NUMERIC = {
     "int32": "i4", "uint32": "u4", "int64": "i8", "uint64": "u8", "logical": "u1",
 }  # fmt: skip
 
-#: How often a file's own size its numbers may take: doubles made of singles compress to little more than half.
+#: Numbers may take this many times the file's size: doubles that hold singles compress to little more than half.
 TIMES = 2
 
-#: An SE-ResNet50 with all that training leaves in it has about 5,400 values, nested five or six deep.
+#: An SE-ResNet50 with everything that training stores has about 5,400 values, nested five or six deep.
 MAX_VALUES = 25_000
 MAX_DEPTH = 24
 MAX_NUMBER_OF_DIMENSIONS = 32
@@ -55,7 +55,7 @@ class Struct:
 
 @dataclass(frozen=True)
 class Opaque:
-    """Something that is no data: ``kind`` says what, for a message."""
+    """Something that is not data; ``kind`` describes it for messages."""
 
     kind: str
 
@@ -66,7 +66,7 @@ class TooMuchError(Exception):
 
 @dataclass
 class Budget(FileBudget):
-    """What a file may still cost: bytes that are made, as for any other file, and values of any kind."""
+    """What a file may still cost: unpacked bytes, as in any other file, and values of any kind."""
 
     times: int = TIMES
     values_left: int = MAX_VALUES
@@ -81,14 +81,14 @@ class Budget(FileBudget):
             raise TooMuchError(f"its values are nested more than {MAX_DEPTH} deep, or contain themselves")
 
     def values(self, count: int, what: str, parts: str) -> None:
-        """Account for ``count`` values that are about to be made at once."""
+        """Account for ``count`` values that are about to be made."""
         if count > self.values_left:
             raise TooMuchError(f"{what} has {count:,} {parts}")
         self.values_left -= count
 
 
 def refused(path: object, reason: str) -> BadInputError:
-    """The sentence for a file that is well-formed and absurd."""
+    """The error for a file that is well-formed but absurd."""
     return BadInputError(f"{path}: {reason}. No network of this family is like that; get the file elsewhere.")
 
 

@@ -105,7 +105,7 @@ def test_a_file_of_other_names_is_read_by_its_graph(right: Path, tmp_path: Path)
     body, head = found.provenance.notes
     count = len(architecture("resnet50").parameters) - 1  # all but the head
     assert f"{count} layers have other names than published (layer_1 is conv1_7x7_s2, " in body
-    assert "was taken as the classifier" in head
+    assert "was used as the classifier" in head
     with pytest.raises(BadInputError, match=r"layer_2 \(which is conv1_7x7_s2_bn\) has epsilon 0\.001"):
         read_checkpoint(changed(path, tmp_path / "wrong.h5", every_epsilon))
 
@@ -113,7 +113,7 @@ def test_a_file_of_other_names_is_read_by_its_graph(right: Path, tmp_path: Path)
 def test_the_mean_may_be_taken_off_inside(right: Path, tmp_path: Path) -> None:
     mean = inserted("Rescaling", "data", "conv1_7x7_s2_pad", scale=1, offset=[-131.0912, -103.8827, -91.4953])
     found = read_checkpoint(changed(right, tmp_path / "x.h5", mean))
-    assert any("subtracts the published mean itself" in note for note in found.provenance.notes)
+    assert any("subtracts the published mean;" in note for note in found.provenance.notes)
 
 
 def test_a_bias_of_zeros_does_nothing(right: Path, tmp_path: Path) -> None:

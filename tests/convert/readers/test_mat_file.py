@@ -177,7 +177,7 @@ def test_what_real_files_show_is_survived(quirk: Callable[[Root], None], resnet:
     quirk(root)
     notes = holds(save_level5(tmp_path / "x.mat", root), resnet).provenance.notes
     renamed = quirk in (foreign_names, foreign_head, any_order, swapped_sums)
-    assert any("place in the graph" in note for note in notes) == renamed
+    assert any("position in the graph" in note for note in notes) == renamed
 
 
 @pytest.mark.parametrize("quirk", [any_order, squeezed], ids=lambda quirk: str(quirk.__name__))
@@ -252,6 +252,8 @@ GRAPHS: dict[str, tuple[Callable[[Root], None], str]] = {
     "leak": (option("conv4_2_relu", "leak", 0.3), "conv4_2_relu"),
     "leak, as older releases have it": (option("conv4_2_relu", "opts", ["leak", 0.3]), "conv4_2_relu"),
     "junk": (option("conv2_1_3x3", "pad", row(np.nan)), "the options of conv2_1_3x3 cannot be read"),
+    "three paddings": (option("conv2_1_3x3", "pad", row(1, 1, 1)), "3 numbers for the padding of four sides"),
+    "three strides": (option("conv2_1_3x3", "stride", row(1, 1, 1)), "3 numbers for a stride or size"),
     "shortcut before the ReLU": (rewired("conv2_2", "conv2_1x", "conv2_1"), "conv2_2 is fed by"),
     "a block left out": (rewired("conv2_3_1x1_reduce", "conv2_2x", "conv2_1x"), "conv2_"),
 }
@@ -438,7 +440,7 @@ def test_labels_that_are_not_the_emotions_are_not_taken_for_them(resnet: Arrays,
 def test_a_network_that_was_passed_over_is_noted(resnet: Arrays, tmp_path: Path) -> None:
     root = beginning(imported(resnet))
     found = read_named(MappedFile(save_level5(tmp_path / "x.mat", {"netStruct": root, "net": root})))
-    assert any("net was read and not netStruct" in note for note in found.notes)
+    assert any("net was read, and netStruct ignored" in note for note in found.notes)
 
 
 def test_unknown_fields_are_noted_and_left_alone(resnet: Arrays, tmp_path: Path) -> None:
@@ -446,7 +448,7 @@ def test_unknown_fields_are_noted_and_left_alone(resnet: Arrays, tmp_path: Path)
     root["params"].append({**root["params"][0], "name": "momentum"})
     found = read_named(MappedFile(save_level5(tmp_path / "x.mat", root)))
     assert len(found.arrays) == 5 and any("trainingLog" in note for note in found.notes)
-    assert any("1 parameters belong to no layer (momentum" in note for note in found.notes)
+    assert any("1 parameter of no layer ignored: momentum" in note for note in found.notes)
 
 
 # --- what is no network of ours -------------------------------------------------------------------------------------
@@ -498,8 +500,8 @@ def without_a_block(root: Root) -> Root:
 
 @pytest.mark.parametrize(
     ("make", "said"),
-    [(no_network, "no MatConvNet network: it holds x, y"), (simple_nn, "SimpleNN"), (no_layer, "without a layer"),
-     (lost_parameter, "conv1_7x7_s2_filter of conv1_7x7_s2 is not there"), (parameter_of_text, "holds no numbers"),
+    [(no_network, "not a MatConvNet network: it holds x, y"), (simple_nn, "SimpleNN"), (no_layer, "without layers"),
+     (lost_parameter, "conv1_7x7_s2_filter of conv1_7x7_s2 is missing"), (parameter_of_text, ", not numbers"),
      (twice, "two layers called conv1_7x7_s2"), (one_name_for_two, "both be called conv1_7x7_s2"),
      (no_names, "no field name"), (too_many, "too many"),
      (without_a_block, "not a complete resnet50 checkpoint: 15 missing")],

@@ -59,7 +59,7 @@ def test_another_preprocessing_is_another_function(offset: object, tmp_path: Pat
         layer = next(each for each in config["config"]["layers"] if each["name"] == "data")
         layer["config"]["offset"] = offset
         file.attrs["model_config"] = json.dumps(config)
-    with pytest.raises(BadInputError, match=r"graph is not resnet50's.*Rescaling|data has"):
+    with pytest.raises(BadInputError, match=r"graph is not resnet50's.*Rescaling|data does"):
         read_checkpoint(path)
 
 

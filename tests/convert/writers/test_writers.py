@@ -157,7 +157,7 @@ def test_a_backend_that_is_not_there_is_named_beside_those_that_are(
 ) -> None:
     monkeypatch.setenv("KERAS_BACKEND", "nonsense")
     monkeypatch.setitem(sys.modules, "ferplus_keras.networks.models", None)
-    with pytest.raises(OutputError, match=r"KERAS_BACKEND is nonsense; what is installed here: .*needs no Keras"):
+    with pytest.raises(OutputError, match=r"KERAS_BACKEND is nonsense; installed here: .*needs no Keras"):
         write(seeded_checkpoint("resnet50"), tmp_path / f"x{suffix}")
     assert not list(tmp_path.iterdir())
 
