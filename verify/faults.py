@@ -27,8 +27,11 @@ EPSILONS = (1e-3, 1e-4, 2e-5, 1e-6, 1e-7, 1e-8, 0.0)
 #: Slopes of leaky ReLUs: TensorFlow's, Keras's, PyTorch's.
 SLOPES = (0.2, 0.3, 0.01)
 
-#: ImageNet's means in RGB: Caffe's, which keras.applications' "caffe" mode subtracts, and torchvision's.
+#: ImageNet's means in RGB: Caffe's, which keras.applications' "caffe" mode subtracts from pixels in BGR.
 IMAGENET_MEAN = (123.68, 116.779, 103.939)
+
+#: What torchvision subtracts from 0..1, and then divides by.
+TORCHVISION_MEAN, TORCHVISION_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 #: By name: "source", "kernel", "bias", "stride" and "pad" of a convolution; "source", "gamma", "beta", "mean",
 #: "variance" and "epsilon" of a normalisation; "output" of anything else.
@@ -177,8 +180,10 @@ def _of_conv(case: Case, layer: arch.Conv) -> Iterator[Fault]:
     yield _of_stride(layer)
     for other, roles in case.reference.items():
         if other != name and "kernel" in roles and roles["kernel"].shape == kernel.shape:
-            theirs = np.asarray(roles["kernel"], np.float64)
-            yield Fault("layers-exchanged", f"{name} holds the kernel of {other}", _with(kernel=theirs))
+            theirs = {role: np.asarray(roles[role], np.float64) for role in ("kernel", "bias") if role in roles}
+            yield Fault("layers-exchanged", f"{name} holds the kernel of {other}", _with(kernel=theirs["kernel"]))
+            if len(theirs) > 1:
+                yield Fault("layers-exchanged", f"{name} holds the kernel and the bias of {other}", _with(**theirs))
     if case.parameters.get("bias") is not None:
         yield Fault("bias-missing", f"the bias of {name} is missing", _with(bias=None), "bias")
     yield Fault("kernel-zero", f"the kernel of {name} is zero", _with(kernel=np.zeros_like))
@@ -198,7 +203,7 @@ def _of_stride(layer: arch.Conv) -> Fault:
 
 def _of_input() -> Iterator[Fault]:
     """What is done to the image shows at the first convolution."""
-    mean = np.asarray(PUBLISHED.mean)
+    mean, theirs = np.asarray(PUBLISHED.mean), np.asarray(IMAGENET_MEAN)
 
     def image(word: str, cause: str, change: Callable[[np.ndarray], np.ndarray]) -> Fault:
         return Fault(word, cause, _with(source=change), "input")
@@ -206,13 +211,20 @@ def _of_input() -> Iterator[Fault]:
     yield image("bgr", "the channels are taken in the order BGR, not RGB", lambda x: x[..., ::-1])
     yield image("bgr", "pixels are taken as BGR, and then the RGB mean is subtracted",
                 lambda x: (x + mean)[..., ::-1] - mean)  # fmt: skip
+    bgr = "the channels are taken in the order BGR, not RGB, and"
+    for word, cause, of_pixels in (
+        ("imagenet-mean", f"ImageNet's mean {IMAGENET_MEAN} is subtracted, not {PUBLISHED.mean}", lambda x: x - theirs),
+        ("no-mean", "no mean is subtracted", lambda x: x),
+        ("torchvision", "pixels are scaled to 0..1, and torchvision's mean and standard deviation are applied",
+         lambda x: (x / 255 - np.asarray(TORCHVISION_MEAN)) / np.asarray(TORCHVISION_STD)),
+    ):  # fmt: skip
+        yield image(word, cause, lambda x, of=of_pixels: of(x + mean))  # type: ignore[misc]
+        yield image(f"bgr-and-{word}", f"{bgr} {cause}", lambda x, of=of_pixels: of(x + mean)[..., ::-1])  # type: ignore[misc]
+    yield image("bgr-and-scale-0-1", f"{bgr} the input is divided by 255", lambda x: x[..., ::-1] / 255)
     yield image("scale-0-1", "the input is divided by 255: 0..1 instead of 0..255", lambda x: x / 255)
     yield image("scale-0-1", "pixels are taken as 0..1, and then the mean of 0..255 is subtracted",
                 lambda x: (x + mean) / 255 - mean)  # fmt: skip
     yield image("scale-minus-1-1", "pixels are scaled to -1..1", lambda x: (x + mean) / 127.5 - 1)
-    yield image("imagenet-mean", f"ImageNet's mean {IMAGENET_MEAN} is subtracted, not {PUBLISHED.mean}",
-                lambda x: x + mean - np.asarray(IMAGENET_MEAN))  # fmt: skip
-    yield image("no-mean", "no mean is subtracted", lambda x: x + mean)
     yield image("mean-twice", "the mean is subtracted twice", lambda x: x - mean)
 
 
@@ -232,6 +244,9 @@ def _of_batchnorm(case: Case) -> Iterator[Fault]:
     yield Fault("gamma-beta-swapped", f"{name} has gamma and beta exchanged", _with(gamma=beta, beta=gamma), "affine")
     yield Fault("sigma-as-variance", f"{name} has the standard deviation where the variance belongs",
                 _with(variance=np.sqrt(np.abs(variance + BATCHNORM_EPSILON))), "statistics")  # fmt: skip
+    yield Fault("mean-missing", f"the mean of {name} is missing (0 throughout)", _with(mean=0.0), "statistics")
+    yield Fault("variance-missing", f"the variance of {name} is missing (1 throughout)",
+                _with(variance=np.ones_like(variance)), "statistics")  # fmt: skip
     yield Fault("variance-squared", f"{name} has the square of the variance", _with(variance=variance**2), "statistics")
     yield Fault("gamma-missing", f"the gamma of {name} is missing (1 throughout)", _with(gamma=1.0), "affine")
     yield Fault("beta-missing", f"the beta of {name} is missing (0 throughout)", _with(beta=0.0), "shift")
@@ -281,16 +296,18 @@ def _of_head(case: Case) -> Iterator[Fault]:
     def shaped(values: np.ndarray) -> np.ndarray:
         return values[:, None, None, :]
 
-    order = _permutation(case.expected.reshape(len(source), -1), case.actual.reshape(len(source), -1))
-    if order is not None and order != list(range(len(order))):
-        yield Fault(
-            "label-order", f"{name} has its classes in another order: {order}, counted from 0",
-            _yields(lambda: shaped(logits[:, order])),
-        )  # fmt: skip
-        yield Fault(
-            "label-order", f"the kernel of {name} has its classes in another order, but the bias does not",
-            _yields(lambda: shaped(source @ kernel[:, order] + bias)),
-        )  # fmt: skip
+    expected, actual = (each.reshape(len(source), -1) for each in (case.expected, case.actual))
+    for subject, apart, permuted in (
+        (f"{name} has", 0.0, lambda order: logits[:, order]),
+        (f"the kernel of {name} alone has", bias, lambda order: source @ kernel[:, order] + bias),
+        (f"the bias of {name} alone has", source @ kernel, lambda order: source @ kernel + bias[order]),
+    ):
+        order = _permutation(expected - apart, actual - apart) if expected.shape == actual.shape else None
+        if order is not None and order != list(range(len(order))):
+            yield Fault(
+                "label-order", f"{subject} its classes in another order: {order}, counted from 0",
+                _yields(lambda order=order, permuted=permuted: shaped(permuted(order))),  # type: ignore[misc]
+            )  # fmt: skip
     yield Fault("bias-missing", f"the bias of {name} is missing", _yields(lambda: shaped(source @ kernel)))
     yield Fault(
         "softmax-inside", f"{name} yields probabilities where logits are expected",
@@ -336,9 +353,9 @@ def _of_merge(case: Case) -> Iterator[Fault]:
                   _yields(lambda: second + 0 * first))  # fmt: skip
     yield Fault("merge-wrong", f"{name} adds where it should multiply", _yields(lambda: first + second))
     yield Fault("merge-wrong", f"{name} multiplies where it should add", _yields(lambda: first * second))
+    verb, merged = ("adds", np.add) if isinstance(case.layer, arch.Add) else ("multiplies by", np.multiply)
     for source, output in case.earlier.items():
-        if isinstance(case.layer, arch.Add) and source not in (main, other) and output.shape == first.shape:
-            yield Fault("wired-wrong", f"{name} adds {source} where {other} is right",
-                          _yields(lambda output=output: first + output))  # type: ignore[misc]  # fmt: skip
-            yield Fault("wired-wrong", f"{name} adds {source} where {main} is right",
-                          _yields(lambda output=output: second + output))  # type: ignore[misc]  # fmt: skip
+        for wrong, kept, lost in ((other, first, second), (main, second, first)):
+            if source not in (main, other) and output.shape == lost.shape:
+                yield Fault("wired-wrong", f"{name} {verb} {source} where {wrong} is right",
+                            _yields(lambda kept=kept, output=output: merged(kept, output)))  # type: ignore[misc]  # fmt: skip

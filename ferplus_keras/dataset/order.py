@@ -45,7 +45,7 @@ def check_order(emotions: np.ndarray, lines: Sequence[int], labels: Labels, wher
     if not labels.votes.any():
         return ()
     if len(np.unique(emotions)) < 2:
-        return (f"{where} has no labels of its own, so nothing tells whether its rows are in the order of the votes",)
+        return (f"{where} has no labels of Kaggle's, so nothing tells whether its rows are in the order of the votes",)
     voted = _most_voted(labels.votes)
     shares, wrong = [], np.zeros(len(voted), bool)
     for code in range(len(SPLITS)):
@@ -60,6 +60,12 @@ def check_order(emotions: np.ndarray, lines: Sequence[int], labels: Labels, wher
             if agree[part].mean() < least - DEVIATIONS * np.sqrt(least * (1 - least) / len(part)):
                 wrong[rows[part]] |= ~agree[part]
     if wrong.any():
+        if meanings := _renumbered(emotions, voted):
+            raise BadInputError(
+                f"The emotion column of {where} fits {labels.origin} only if {meanings}, and so is not Kaggle's, whose "
+                f"0 to 6 are {', '.join(KAGGLE_CLASSES)}. Get the file as it was published; without that column the "
+                "order of its rows is not checked."
+            )
         raise BadInputError(
             f"{where} is not in the order of {labels.origin}, so its images would get the labels of others: its "
             f"emotion column agrees with the most voted emotion in {', '.join(shares)} (in one order: about two rows "
@@ -67,6 +73,23 @@ def check_order(emotions: np.ndarray, lines: Sequence[int], labels: Labels, wher
             "published."
         )
     return ()
+
+
+def _renumbered(emotions: np.ndarray, voted: np.ndarray) -> str:
+    """What each code means where the column numbers the emotions in a way of its own; "" where it does not."""
+    rows = (emotions != UNKNOWN) & (voted != UNKNOWN)
+    together = np.zeros((len(KAGGLE_CLASSES),) * 2, int)
+    np.add.at(together, (emotions[rows], voted[rows]), 1)
+    meant: dict[int, int] = {}
+    for pair in np.argsort(-together, axis=None, kind="stable").tolist():  # the most frequent first, each taken once
+        code, emotion = divmod(pair, len(KAGGLE_CLASSES))
+        if code not in meant and emotion not in meant.values():
+            meant[code] = emotion
+    agree = sum(together[pair] for pair in meant.items()) / together.sum()
+    chance = sum(together[code].sum() * together[:, each].sum() for code, each in meant.items()) / together.sum() ** 2
+    if all(code == each for code, each in meant.items()) or agree < LEAST_KAPPA + (1 - LEAST_KAPPA) * chance:
+        return ""
+    return ", ".join(f"{code} is {KAGGLE_CLASSES[meant[code]]}" for code in sorted(meant))
 
 
 def _most_voted(votes: np.ndarray) -> np.ndarray:

@@ -76,6 +76,14 @@ def test_another_order_within_one_usage_is_refused(order: str, code: int) -> Non
     assert shares[code] < min(share for other, share in enumerate(shares) if other != code)
 
 
+def test_other_numbers_for_the_emotions_are_called_so() -> None:
+    labels, emotions = data(0.7)
+    for order in ([6, 3, 5, 4, 0, 1, 2], [0, 1, 2, 3, 4, 6, 5]):  # FERPlus's own; two exchanged
+        told = np.array(order).argsort()[emotions].astype(np.int8)
+        with pytest.raises(BadInputError, match=f"fits fer2013new.csv only if 0 is {KAGGLE_CLASSES[order[0]]}, 1 is"):
+            checked(labels, told)
+
+
 def test_what_cannot_be_told_is_noted_and_not_refused() -> None:
     labels, emotions = data(0.7)
     for nothing in (-1, 0):
