@@ -32,7 +32,7 @@ from ferplus_keras.networks.resizing import DEFAULT_RESIZER, RESIZERS
 from verify.accuracy import Progress as Steps
 from verify.accuracy import agreement, evaluate
 from verify.folding_check import FoldingComparison, check_folding
-from verify.images import Images
+from verify.images import Images, image_paths
 from verify.outputs import MAX_CHANGED, OutputComparison, compare_outputs
 from verify.parity import FOLDING_IMAGES, Parity, check_parity
 from verify.predictors import Predictor, open_predictor
@@ -231,28 +231,33 @@ def _images(checks: Checks, side: int) -> tuple[Images, Images | None]:
     """
     if checks.calibrate is None:
         return Images.of(checks.images, seed=checks.seed, folder=checks.folder, size=side), None
-    calibration = draw_calibration_images(checks.calibrate, checks.calibration_images, checks.seed, size=side)
+    calibration = draw_calibration_images(
+        checks.calibrate, checks.calibration_images, checks.seed, checked=checks.images, size=side
+    )
     if checks.folder is not None:
         return Images.of(checks.images, seed=checks.seed, folder=checks.folder, size=side), calibration
     return draw_calibration_images(
-        checks.calibrate, checks.images, checks.seed + 1, split="val", size=side
+        checks.calibrate, checks.images, checks.seed, checked=checks.images, split="val", size=side
     ), calibration
 
 
 def draw_calibration_images(
-    path: str | Path, count: int, seed: int, *, split: str = "train", size: int = INPUT_SIZE
+    path: str | Path, count: int, seed: int, *, checked: int = 0, split: str = "train", size: int = INPUT_SIZE
 ) -> Images:
-    """``count`` images to calibrate on: of FERPlus's train split where ``path`` is FERPlus, else of the folder.
+    """``count`` images: to calibrate on, or for the split "val" to check on; never the same ones, if there are two.
 
-    The train split, because whoever calibrates on images that he then measures on measures too well. Raises
-    :class:`BadInputError` when there is neither.
+    They are of FERPlus's train and validation splits where ``path`` is FERPlus. Of a folder, ``checked`` images are
+    kept for the check, but half of them at most. Raises :class:`BadInputError` when there is neither.
     """
     try:
         find(path)
     except BadInputError as error:
-        if not Path(path).is_dir():
+        folder = Path(path)
+        if not folder.is_dir():
             raise BadInputError(f"--calibrate takes a folder of images or FERPlus: {first_line(error)}") from None
-        return Images.of(count, seed=seed, folder=Path(path), size=size)
+        kept = min(checked, len(image_paths(folder)) // 2)
+        count, skip = (max(kept, 1), 0) if split == "val" else (count, kept)
+        return Images.of(count, seed=seed, folder=folder, size=size, skip=skip)
     dataset = load_ferplus(path)
     rows = dataset.rows_of(split)
     rows = rows[PROTOCOLS[PUBLISHED_PROTOCOL].apply(dataset.votes).kept[rows]]

@@ -26,8 +26,12 @@ class Images:
     origin: str
 
     @classmethod
-    def of(cls, count: int, *, seed: int = 0, folder: Path | None = None, size: int = INPUT_SIZE) -> Images:
+    def of(
+        cls, count: int, *, seed: int = 0, folder: Path | None = None, size: int = INPUT_SIZE, skip: int = 0
+    ) -> Images:
         """``count`` images of ``size`` x ``size``: seeded ones, or from ``folder``, chosen by the seed among more.
+
+        ``skip`` leaves out as many of the folder's as a call with that ``count`` and the same seed takes.
 
         Raises :class:`BadInputError` when the folder holds no image, or one that cannot be read.
         """
@@ -35,12 +39,8 @@ class Images:
             return cls(
                 natural_pixels(count, seed=seed, size=size), f"seeded images with natural statistics, seed {seed}"
             )
-        if not is_folder(folder):
-            raise BadInputError(f"{folder} is not a folder; --images takes a folder of images.")
-        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
-        if not paths:
-            raise BadInputError(f"There is no image in {folder} ({', '.join(IMAGES)}).")
-        chosen = sorted(np.random.default_rng(seed).permutation(len(paths))[:count])
+        paths = image_paths(folder)
+        chosen = sorted(np.random.default_rng(seed).permutation(len(paths))[skip : skip + count])
         try:
             pixels = np.stack([load_image(paths[index], size) for index in chosen])
         except (OSError, BadInputError) as error:
@@ -57,4 +57,14 @@ class Images:
         return preprocess_input(self.pixels)
 
 
-__all__ = ["Images", "natural_images", "natural_inputs", "natural_pixels"]
+def image_paths(folder: Path) -> list[Path]:
+    """The images in ``folder`` and below. Raises :class:`BadInputError` when there are none."""
+    if not is_folder(folder):
+        raise BadInputError(f"{folder} is not a folder; --images takes a folder of images.")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
+    if not paths:
+        raise BadInputError(f"There is no image in {folder} ({', '.join(IMAGES)}).")
+    return paths
+
+
+__all__ = ["Images", "image_paths", "natural_images", "natural_inputs", "natural_pixels"]

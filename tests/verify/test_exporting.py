@@ -100,6 +100,19 @@ def test_calibration_takes_ferplus_train_images_or_a_folder(tmp_path: Path, face
         draw_calibration_images(tmp_path / "nothing", 5, 0)
 
 
+@pytest.mark.parametrize(("checked", "both"), [(2, (2, 3)), (16, (2, 3)), (1, (1, 4))])
+def test_what_is_calibrated_on_is_not_checked_on(checked: int, both: tuple[int, int], tmp_path: Path) -> None:
+    from PIL import Image
+
+    for level in range(5):
+        Image.new("L", (8, 8), 50 * level).save(tmp_path / f"{level}.png")
+    checks, calibration = (
+        draw_calibration_images(tmp_path, 100, 0, checked=checked, split=split, size=32) for split in ("val", "train")
+    )
+    assert (checks.count, calibration.count) == both
+    assert not {int(each.mean()) for each in checks.pixels} & {int(each.mean()) for each in calibration.pixels}
+
+
 def tmp_path_empty(tmp_path: Path) -> Path:
     folder = tmp_path / "deep" / "empty"
     folder.mkdir(parents=True)
