@@ -154,7 +154,7 @@ def unpacked(package: Path) -> dict[str, bytes]:
                     )
                 found[name] = content
         if missing := [file for name, (file, _) in FILES.items() if name not in found]:
-            raise KeyError(f"{missing[0]} is missing")
+            raise tarfile.ReadError(f"{missing[0]} is missing")
     except (OSError, EOFError, KeyError, zlib.error, tarfile.TarError) as error:
         raise BadInputError(f"{package} is not npm's package {PACKAGE} {VERSION} ({str(error)[:80]}).") from None
     return found
