@@ -203,6 +203,7 @@ def _check(options: argparse.Namespace) -> None:
             raise BadInputError(f"{target} is named as an image, a film or a network, and results are a table: .csv.")
     if options.annotate:
         need_place_for(options.annotate)
+        need_another_place(options.annotate, *options.inputs)  # a second run would read the first one's images
     ray, listed = options.engine == "ray", "-" in options.inputs
     for wrong, sentence in (
         (options.resume and not options.csv, "--resume continues a file of results: name it with --csv FILE."),

@@ -123,6 +123,7 @@ def test_the_modules_of_commands_are_within_the_boundary(monkeypatch: pytest.Mon
         ("finetune --resume " + "n" * 300, {}, "There is no run"),
         ("verify compare {tmp}/net.h5 {tmp}/loop --data {tmp}", {}, "{tmp}"),
         ("predict {tmp}/net.h5 {tmp}/face.png --margin nan --faces", {}, "a share from 0 to 2"),
+        ("predict {tmp}/net.h5 {tmp} --annotate {tmp}", {}, "is to be read, and writing would replace it"),
         ("report {tmp}/net.h5 --data {tmp} --out {tmp}/net.h5", {}, "is to be read, and writing would replace it"),
         ("report {tmp}/net.h5 --data {tmp} --out {tmp}/fer2013.csv", {}, "give it a name that ends in .html"),
         ("webpage --out {tmp}/net.h5", {}, "give it a name that ends in .html"),
