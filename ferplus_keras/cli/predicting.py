@@ -160,7 +160,7 @@ def open_classifier(model: str, runtime: str | None = None) -> EmotionClassifier
     from ferplus_keras.predict.classifier import EmotionClassifier
 
     classifier = EmotionClassifier(model, runtime=runtime)
-    screen.notice(*(f"note: {note}" for note in classifier.engine.notes))
+    screen.notice(*(f"note: {note}" for note in classifier.notes))
     return classifier
 
 

@@ -29,10 +29,10 @@ class EmotionClassifier:
     >>> classifier.predict("face.png").emotion
     >>> [each.probabilities["happiness"] for each in classifier.predict(["a.png", image, pixels])]
 
-    ``labels`` are its classes in order, ``side`` is that of the square images it takes, ``by`` what runs it,
-    ``standin`` whether its weights are made up, which is warned of. ``threads`` bounds the processor threads of ONNX
-    Runtime, OpenVINO and LiteRT. ``runtime`` says what runs a ``.onnx`` file: ``onnxruntime``, or ``openvino`` or
-    ``openvino-bf16``, which computes in bfloat16 where the processor does.
+    ``labels`` are its classes in order, ``side`` is that of the square images it takes, ``by`` what runs it, ``notes``
+    what to know of the file, ``standin`` whether its weights are made up, which is warned of. ``threads`` bounds the
+    processor threads of ONNX Runtime, OpenVINO and LiteRT. ``runtime`` says what runs a ``.onnx`` file:
+    ``onnxruntime``, or ``openvino`` or ``openvino-bf16``, which computes in bfloat16 where the processor does.
     Raises :class:`ferplus_keras.errors.BadInputError` when the file is not such a network.
     """
 
@@ -51,7 +51,7 @@ class EmotionClassifier:
             raise BadInputError(
                 f"{engine.path} has {engine.classes} classes{said}: {len(EMOTIONS)} are wanted, or names in the file."
             )
-        self.path, self.by, self.labels = engine.path, engine.by, engine.labels
+        self.path, self.by, self.labels, self.notes = engine.path, engine.by, engine.labels, engine.notes
         self.standin, self.network, self.side = engine.standin, engine.network, engine.takes.side
         if self.standin:
             warn_of_standin(self.path)

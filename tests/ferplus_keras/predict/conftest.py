@@ -67,7 +67,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 class Brightness:
     """A network of one thought: the mean of the pixels says the class. It counts what it is asked."""
 
-    labels, by, standin, network, side = EMOTIONS, "NumPy", False, "resnet50", 224
+    labels, by, standin, network, side, notes = EMOTIONS, "NumPy", False, "resnet50", 224, ()
 
     def __init__(self, *_arguments: Any, **_options: Any) -> None:
         self.batches: list[int] = []
