@@ -101,7 +101,10 @@ class Builder:
         window: Window = PIXEL,
     ) -> None:  # fmt: skip
         """A convolution of a map into so many ``channels``, or a dense layer, which is one of 1 x 1."""
-        value, strides, dilation = self._value(source), window.strides, window.dilation
+        value, strides = self._value(source), window.strides
+        # A single pixel has no neighbours to be apart from.
+        high, wide = (1 if size == 1 else apart for size, apart in zip(window.size, window.dilation))  # noqa: B905
+        dilation = (high, wide)
         reach = ((window.size[0] - 1) * dilation[0] + 1, (window.size[1] - 1) * dilation[1] + 1)
         padding = _resolved(value, reach, strides, window.padding)
         attributes = {"strides": strides, "padding": padding, "dilation": dilation, "groups": window.groups}

@@ -188,13 +188,24 @@ def _rescaling(builder: Builder, key: str, call: Call) -> None:
         builder.same(key, call.sources[0])
 
 
+def _sized(builder: Builder, key: str, call: Call) -> None:
+    """Nothing, where the images have that size already and cannot have another."""
+    value = builder.values[call.sources[0]]
+    wanted = tuple(call.config.get(name) for name in ("height", "width"))
+    known = None not in builder.graph.input_shape and not any(value.padding)
+    if known and value.shape is not None and value.shape[:-1] == wanted:
+        builder.same(key, call.sources[0])
+    else:
+        builder.other(key, call.name, call.kind, call.sources)
+
+
 LAYERS: dict[str, Callable[[Builder, str, Call], None]] = {
     "Conv2D": _convolution, "Dense": _dense, "BatchNormalization": _normalisation,
     "Activation": _activated, "ReLU": _relu, "Relu": _relu, "Sigmoid": _sigmoid, "Softmax": _softmax,
     "ZeroPadding2D": _zeros, "MaxPooling2D": _maximum, "AveragePooling2D": _average,
     "GlobalAveragePooling2D": _global("average"), "GlobalMaxPooling2D": _global("global maximum"), "Mean": _mean,
     "Flatten": _flatten, "Reshape": _reshape, "Add": _merge("add"), "Multiply": _merge("multiply"),
-    "Rescaling": _rescaling,
+    "Rescaling": _rescaling, "Resizing": _sized, "CenterCrop": _sized, "RandomCrop": _sized,
 }  # fmt: skip
 
 #: Layers that are an activation; in any other the argument stands for one behind the layer.

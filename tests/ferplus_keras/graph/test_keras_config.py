@@ -196,6 +196,8 @@ MEAN = [-131.0912, -103.8827, -91.4953]
         ("Rescaling", {"scale": 1 / 255, "offset": 0.0}, IN_FRONT + "Rescaling"),
         ("Rescaling", {"scale": 1.0, "offset": MEAN[::-1]}, IN_FRONT + "Rescaling"),
         ("Rescaling", {"scale": 1.0, "offset": -1.0}, IN_FRONT + "Rescaling"),
+        ("Resizing", {"height": 224, "width": 224}, ""), ("CenterCrop", {"height": 224, "width": 224}, ""),
+        ("Resizing", {"height": 192, "width": 192}, IN_FRONT + "Resizing"),
         ("Lambda", {}, IN_FRONT + "Lambda"), ("Normalization", {}, IN_FRONT + "Normalization"),
     ],
 )  # fmt: skip
@@ -206,6 +208,19 @@ def test_a_layer_in_front_passes_when_it_changes_nothing(
     inserted(class_name, "data", "conv1_7x7_s2_pad", **config)(model)
     assert departure(model, RESNET) == told
     assert held(model, RESNET).preprocessed == (config.get("offset") is MEAN)
+
+
+def test_images_of_any_size_may_be_resized(saved: dict[str, Model]) -> None:
+    model = copy.deepcopy(saved["resnet50-keras2"])
+    inserted("Resizing", "data", "conv1_7x7_s2_pad", height=224, width=224)(model)
+    layer_of(model, "data")["config"]["batch_input_shape"] = [None, None, None, 3]
+    assert departure(model, RESNET) == f"{IN_FRONT}Resizing"
+
+
+def test_a_single_pixel_has_nothing_to_dilate(saved: dict[str, Model]) -> None:
+    model = copy.deepcopy(saved["resnet50-keras2"])
+    configured("conv3_2_1x1_reduce", dilation_rate=[2, 2])(model)
+    assert departure(model, RESNET) == ""
 
 
 @pytest.mark.parametrize(
