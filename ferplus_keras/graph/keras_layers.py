@@ -20,6 +20,9 @@ PASSING = {
     "RandomBrightness",
 }  # fmt: skip
 
+#: Layers that Keras 3 saves as called in training, whatever they were, and that then do the same.
+TRAINING_OR_NOT = {"Resizing", "CenterCrop"}
+
 #: Activations by Keras's name -> the form's; any other goes by its own.
 ACTIVATIONS = {"relu": "relu", "sigmoid": "sigmoid", "softmax": "softmax", "linear": ""}
 
@@ -54,11 +57,12 @@ class Call:
 def add_layer(builder: Builder, key: str, call: Call) -> None:
     """Add ``call`` to ``builder`` under ``key``. Raises :class:`GraphError` when its config makes no sense."""
     kind = FUNCTIONS.get(str(call.config.get("function")), call.kind) if call.kind == "TFOpLambda" else call.kind
+    trains = call.training and kind not in TRAINING_OR_NOT
     if kind == "InputLayer":
         shape = call.config.get("batch_shape") or call.config.get("batch_input_shape") or ()
         builder.image(key, call.name, shape[1:] if isinstance(shape, (list, tuple)) else ())
-    elif call.training or not call.sources or call.config.get("data_format") == "channels_first":
-        why = " in training" if call.training else " with the channels first" if call.sources else " without input"
+    elif trains or not call.sources or call.config.get("data_format") == "channels_first":
+        why = " in training" if trains else " with the channels first" if call.sources else " without input"
         builder.other(key, call.name, f"{kind}{why}", call.sources)
     elif kind in PASSING:
         builder.same(key, call.sources[0])
