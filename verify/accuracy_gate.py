@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -30,6 +31,23 @@ class Expectation:
     origin: str
 
 
+def check_expect(expect: str | None, splits: Sequence[str], protocol: Protocol, limit: int | None) -> None:
+    """Raise :class:`BadInputError` when ``--expect`` cannot be met with these options, whatever network and data."""
+    if expect is None:
+        return
+    if expect != PUBLISHED:
+        _percentage(expect)
+        if len(splits) > 1:
+            raise BadInputError(f"--expect {expect} is one figure for {len(splits)} splits: choose a --split.")
+    elif protocol.name != PUBLISHED_PROTOCOL:
+        raise BadInputError(
+            f"The published accuracies are for the protocol {PUBLISHED_PROTOCOL}; {protocol.name} counts other images, "
+            "so the figures cannot be compared. Leave --protocol out, or give --expect a number."
+        )
+    elif limit is not None:
+        raise BadInputError("The published accuracies are for whole splits: leave --limit out.")
+
+
 def expectations(
     expect: str | None,
     tolerance: float,
@@ -46,39 +64,29 @@ def expectations(
     """
     if expect is None:
         return []
+    check_expect(expect, splits, protocol, limit)
     if expect != PUBLISHED:
-        if len(splits) > 1:
-            raise BadInputError(
-                f"--expect {expect} is one figure, and {' and '.join(splits)} are two: choose a --split."
-            )
         return [Expectation(splits[0], _percentage(expect), tolerance, "the command line")]
-    if protocol.name != PUBLISHED_PROTOCOL:
-        raise BadInputError(
-            f"The published accuracies are for the protocol {PUBLISHED_PROTOCOL}; under {protocol.name} other images "
-            "count, and the figures cannot be compared. Leave --protocol out, or give --expect a number."
-        )
     if not dataset.official:
         raise BadInputError(
             f"The published accuracies are for all {OFFICIAL_ROWS:,} rows of {LABEL_FILE}; here the votes are from "
             f"{dataset.labels} with {dataset.label_rows:,} rows. Put {LABEL_FILE} beside the data."
         )
-    if limit is not None:
-        raise BadInputError("The published accuracies are for whole splits: leave --limit out.")
     here = dict(zip(SPLITS, protocol.apply(dataset.votes).counts(dataset.split), strict=True))
     published = dict(zip(SPLITS, protocol.kept, strict=True))
     if wrong := [split for split in splits if here[split] != published[split]]:
         raise BadInputError(
             f"The protocol {protocol.name} keeps {published[wrong[0]]:,} {wrong[0]} images of the published votes, "
-            f"and {here[wrong[0]]:,} of these: the label file was changed, or images are missing. Get {LABEL_FILE} "
-            "anew from github.com/microsoft/FERPlus."
+            f"but {here[wrong[0]]:,} of these: the label file was changed, or images are missing. Download "
+            f"{LABEL_FILE} again from github.com/microsoft/FERPlus."
         )
     known = [entry for entry in read_manifest().values() if entry.network == predictor.network and entry.accuracy]
     if not known:
-        name = predictor.network or "a network that is not known"
+        name = predictor.network or "an unknown network"
         raise BadInputError(f"{predictor.path} is {name}, and weights/manifest.toml has no accuracy for it.")
     figures = known[0].accuracy or {}
     if missing := [split for split in splits if split not in figures]:
-        raise BadInputError(f"weights/manifest.toml has no accuracy of {known[0].name} on {missing[0]}.")
+        raise BadInputError(f"weights/manifest.toml has no accuracy for {known[0].name} on {missing[0]}.")
     origin = f"{known[0].name} in weights/manifest.toml"
     return [Expectation(split, figures[split], tolerance, origin) for split in splits]
 
@@ -89,9 +97,9 @@ def _percentage(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 100:
-        raise BadInputError(f'--expect takes "{PUBLISHED}" or a percentage such as 87.6, not {text!r}.')
+        raise BadInputError(f'--expect takes "{PUBLISHED}" or a percentage such as 87.6, not "{text}".')
     if 0 < value <= 1:
-        raise BadInputError(f"--expect takes a percentage: {100 * value:g} rather than {text}.")
+        raise BadInputError(f"--expect takes a percentage: did you mean {100 * value:g} rather than {text}?")
     return value
 
 

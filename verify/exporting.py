@@ -166,6 +166,7 @@ def export_checked(
     progress: Progress = lambda _line: None,
     steps: Steps = lambda _step: None,
     quiet: Quiet = nullcontext,
+    start_keras: Callable[[], None] = lambda: None,
 ) -> ExportResult:
     """Export ``source`` as ``recipe`` says, and check the result before it gets its name.
 
@@ -176,6 +177,7 @@ def export_checked(
         checks: on which images, and how near it must come.
         progress, steps: called when a step begins, and after each batch of FERPlus.
         quiet: silences what libraries print.
+        start_keras: imports Keras; called when everything that can be refused without it was looked at.
 
     Raises:
         BadInputError: the source, the images or the recipe will not do; nothing was written.
@@ -186,7 +188,10 @@ def export_checked(
     source = Path(source)
     checkpoint = read_checkpoint(source)
     path = export_path(source, recipe, out, standin=checkpoint.provenance.standin)
+    if checks.data is not None:
+        find(checks.data)
     chosen, calibration = _images(checks, checkpoint.provenance.side)
+    start_keras()
     reference = open_predictor(source) if checks.data is not None else None
     progress(f"{path.name}: {recipe}" + (f", calibrated on {calibration.origin}" if calibration else ""))
     place: AbstractContextManager[Path]

@@ -17,7 +17,6 @@ from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.files.shipped import TITLES, Recorded, Shipped
 from ferplus_keras.finetune.folder import RunFolder
 from ferplus_keras.finetune.recipe import load_recipe
-from ferplus_keras.finetune.state import best_of
 from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.wording import counted
 from verify.accuracy import Predictions, Progress
@@ -67,17 +66,24 @@ class Release:
                 "changed": [asdict(each) for each in self.halving]}  # fmt: skip
 
 
+def record_of(run: Path) -> dict[str, Any]:
+    """The record of a ``run`` that can be shipped. Raises :class:`BadInputError` when it is not one."""
+    record = RunFolder(run).read_run()
+    if tuple(record.get("classes", ())) != EMOTIONS:
+        raise BadInputError(f"{run} is not a run on FERPlus's eight emotions, and only those are shipped.")
+    return record
+
+
 def ship(run: Path, out: Path, dataset: Dataset, progress: Progress = lambda _step: None) -> Release:
     """Write the best epoch of the finished ``run`` into ``out``, whose name is the network's.
 
     Raises :class:`BadInputError` when there is no finished run of eight emotions, or its numbers do not fit float16;
     :class:`OutputError` when ``out`` cannot be written.
     """
+    from ferplus_keras.finetune.state import best_of
+
     folder = RunFolder(run)
-    record = folder.read_run()
-    if tuple(record.get("classes", ())) != EMOTIONS:
-        raise BadInputError(f"{run} is not a run of FERPlus's eight emotions: only those are shipped.")
-    network = str(record["options"]["arch"])
+    network = str(record_of(run)["options"]["arch"])
     size = load_recipe(folder.recipe, network=network).legs[-1].recipe.network.size
     # Of the large networks the release in PyTorch's names is taken, which `convert` reads; the compact one has none.
     best = run / "best.safetensors"

@@ -84,6 +84,10 @@ def _compare(options: argparse.Namespace) -> int:
     from verify.predictors import open_predictor
 
     different([Path(name) for name in options.models])
+    if options.html:
+        from verify.report import ready_folder
+
+        ready_folder(Path(options.html).parent)
     say = Steps(quiet=options.json)
     dataset = load_ferplus(options.data, progress=say.passing)
     if with_keras:
@@ -113,19 +117,20 @@ def _accuracy(options: argparse.Namespace) -> int:
     from ferplus_keras.dataset.protocols import PROTOCOLS
     from ferplus_keras.engines.card import Card
     from verify.accuracy import evaluate
-    from verify.accuracy_gate import expectations
+    from verify.accuracy_gate import check_expect, expectations
     from verify.accuracy_result import as_result
     from verify.accuracy_text import as_text
     from verify.predictors import open_predictor
 
+    protocol = PROTOCOLS[options.protocol]
+    splits = ["val", "test"] if options.split == "both" else [options.split]
+    check_expect(options.expect, splits, protocol, options.limit)
+    card = Card.of(options.input, options.classes)
     if options.report:
         from verify.report import ready_folder
 
         ready_folder(Path(options.report))
-    card = Card.of(options.input, options.classes)
     say = Steps(quiet=options.json)
-    protocol = PROTOCOLS[options.protocol]
-    splits = ["val", "test"] if options.split == "both" else [options.split]
     dataset = load_ferplus(options.data, progress=say.passing)
     if with_keras:
         start_keras()

@@ -59,13 +59,12 @@ def _export(options: argparse.Namespace) -> int:
         options.to, options.quantize, folded=options.fold, pixels=options.preprocessing == "inside",
         batch=options.batch, logits=options.output == "logits", channels_first=(options.channels or default) == "first",
     )  # fmt: skip
-    checked(recipe, options.calibrate is not None)  # all of these before TensorFlow is waited for
+    checked(recipe, options.calibrate is not None)  # before TensorFlow is imported, which takes seconds
     need_network_before(options.model, filter(None, [options.out]), "ferplus export MODEL OUT")
     need_file(options.model, folder=True)
     for path in filter(None, (options.images, options.calibrate, options.data)):
         need_file(path, folder=True)
     replaced = in_the_way(export_path(options.model, recipe, options.out, standin=False))
-    _tensorflow()
     from verify.exporting import Checks, export_checked
 
     say = Steps(quiet=options.json)
@@ -74,8 +73,9 @@ def _export(options: argparse.Namespace) -> int:
         options.calibration_images, options.max_changed, options.data, options.split, options.limit,
     )  # fmt: skip
     outcome = export_checked(
-        options.model, recipe, options.out, checks, quiet=silent_stderr, progress=say.line, steps=say.step
-    )
+        options.model, recipe, options.out, checks, quiet=silent_stderr, progress=say.line, steps=say.step,
+        start_keras=_tensorflow,
+    )  # fmt: skip
     news = [standin_sentence(outcome.source.name)] if outcome.checkpoint.provenance.standin else []
     news += _verdicts(outcome.sentences)
     peak = f", peak {outcome.peak / 1e9:.1f} GB" if outcome.peak else ""

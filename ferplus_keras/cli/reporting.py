@@ -41,8 +41,10 @@ def _report(options: argparse.Namespace) -> int:
     need("PIL", "jinja2")
 
     from ferplus_keras.dataset import find, load_ferplus
+    from verify.report.files import ready_folder
 
-    find(options.data)  # that there is none is said before Keras is waited for
+    find(options.data)  # missing data and a target that cannot be written are reported before Keras is imported
+    ready_folder(target.parent)
     replaced = in_the_way(target)
     start_keras()
 
@@ -51,11 +53,9 @@ def _report(options: argparse.Namespace) -> int:
     from ferplus_keras.dataset.protocols import PROTOCOLS
     from ferplus_keras.files.atomic import write_text
     from verify.gallery import groups, look, open_network
-    from verify.report.files import ready_folder
     from verify.report.gallery_page import gallery_page
     from verify.report.page import render_page
 
-    ready_folder(target.parent)
     say = Progress()
     network = open_network(options.model)
     dataset = load_ferplus(options.data, progress=say.passing)

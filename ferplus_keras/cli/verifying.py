@@ -95,8 +95,9 @@ def _release(options: argparse.Namespace) -> int:
     keras_settings()
     from ferplus_keras.cli.accuracy import Steps
     from ferplus_keras.dataset import load_ferplus
-    from verify.shipping import ship
+    from verify.shipping import record_of, ship
 
+    record_of(options.folder)
     say = Steps(quiet=options.json)
     dataset = load_ferplus(options.data, progress=say.passing)
     start_keras()

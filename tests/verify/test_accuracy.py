@@ -299,7 +299,7 @@ def test_the_published_figure_is_the_manifests() -> None:
         ({"protocol": PROTOCOLS["majority"]}, "cannot be compared"),
         ({"limit": 3}, "leave --limit out"),
         ({"dataset": painted([0])}, "35,887 rows"),
-        ({"protocol": replace(ALBANIE, kept=(0, 0, 2))}, "keeps 2 test images of the published votes, and 1 of"),
+        ({"protocol": replace(ALBANIE, kept=(0, 0, 2))}, "keeps 2 test images of the published votes, but 1 of"),
         ({"predictor": seer(network="")}, "has no accuracy for it"),
     ],
 )

@@ -103,11 +103,19 @@ def test_files_that_are_broken_are_told_without_a_network(tmp_path: Path, monkey
     assert [row["error"] for row in rows] == ["not an image that Pillow knows"]
 
 
-def test_nothing_large_is_imported_by_these_checks() -> None:
+@pytest.mark.parametrize("network", ["resnet50"], scope="module")
+def test_nothing_large_is_imported_by_these_checks(standin_pth: Path, tmp_path: Path) -> None:
+    (tmp_path / "a-file").touch()
+    model, out, bad = f"'{standin_pth}'", f"'{tmp_path}/x.tflite'", f"'{tmp_path}/a-file/x.html'"
     run_python(
         "import sys\nfrom ferplus_keras.cli import main\n"
         "assert main(['report', 'README.md', '--data', 'nowhere']) == 2\n"
         "assert main(['export', 'README.md', 'x.tflite', '--to', 'onnx']) == 2\n"
+        f"assert main(['export', {model}, {out}, '--to', 'tflite']) == 2\n"  # its name does not say "standin"
+        f"assert main(['export', 'README.md', {out}, '--to', 'tflite']) == 2\n"  # not a network
+        f"assert main(['release', 'docs', '--out', {out}]) == 2\n"
+        f"assert main(['verify', 'accuracy', {model}, '--expect', 'much']) == 2\n"
+        f"assert main(['verify', 'compare', {model}, 'README.md', '--html', {bad}]) == 3\n"
         "large = {'keras', 'tensorflow', 'torch', 'jax', 'onnxruntime'} & set(sys.modules)\nassert not large, large"
     )
 
