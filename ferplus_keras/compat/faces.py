@@ -114,12 +114,12 @@ def analyze(
             an array of several.
         actions: "emotion"; deepface's other actions are no work of these networks.
         enforce_detection: whether no face is an error; otherwise the whole image is taken for one, of confidence 0.
-        detector_backend: "opencv" is the Haar cascade, which has no confidence (1.0 is told) and no eyes, "skip" takes
-            the whole image; anything else is BlazeFace.
+        detector_backend: "opencv" is the Haar cascade, which has no confidence (1.0 is returned) and no eyes, "skip"
+            takes the whole image; anything else is BlazeFace.
         align: whether tilted faces are turned upright (not with "opencv").
         expand_percentage: by how much of its sides a face is cut out wider.
         model: a network's file, by default the trained network that comes with the package.
-        contempt: whether that is told as the eighth emotion.
+        contempt: whether it is returned as the eighth emotion.
 
     Returns:
         For one image a list, for several a list of lists, of ``region`` (``x``, ``y``, ``w``, ``h`` in pixels, and the

@@ -45,8 +45,8 @@ def _read(found: Found, progress: Progress) -> Dataset:
     notes: list[str] = []
     if found.pixels is not None:
         with found.pixels.place.open(found.pixels.name) as stream:
-            images, told = read_pixels(stream, labels, str(found.pixels))
-        notes += told
+            images, remarks = read_pixels(stream, labels, str(found.pixels))
+        notes += remarks
     else:
         labels = _with_images(labels, found, notes)
         images = read_images(found, labels, lambda done, total: progress(f"{done:,} of {total:,} images"))

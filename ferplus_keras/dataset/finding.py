@@ -169,8 +169,8 @@ def archives_in(place: Place, bases: Iterable[str]) -> str:
                 if not name.lower().endswith(".zip") or not _is_zip(place.path / name):
                     continue
                 archive = Archive(place.path / name)
-                if told := archives_in(archive, list(_bases(archive))):
-                    return told
+                if hint := archives_in(archive, list(_bases(archive))):
+                    return hint
     return ""
 
 

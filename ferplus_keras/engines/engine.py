@@ -95,7 +95,7 @@ class Engine:
     by: str  #: what runs it, in words
     call: Run
     takes: Takes = Takes()
-    gives: str | None = None  #: "logits" or "probabilities"; None: told from the numbers
+    gives: str | None = None  #: "logits" or "probabilities"; None: inferred from the numbers
     labels: tuple[str, ...] | None = None  #: names of the classes in order; None where nothing tells them
     classes: int | None = None  #: how many numbers it gives for an image, where that is known before it runs
     network: str = ""

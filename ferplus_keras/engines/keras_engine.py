@@ -18,7 +18,7 @@ from ferplus_keras.engines.budget import Budget, shown
 from ferplus_keras.engines.card import NO_CARD, Card
 from ferplus_keras.engines.engine import BATCH, LOGITS, PROBABILITIES, Engine
 from ferplus_keras.engines.known_graph import known_network
-from ferplus_keras.engines.record import Told
+from ferplus_keras.engines.record import FileFacts
 from ferplus_keras.errors import BadInputError, first_line
 from ferplus_keras.files.keras_files import KerasFile, open_keras_file
 from ferplus_keras.files.shipped import Shipped, shipped_at
@@ -36,7 +36,7 @@ def open_keras(path: Path, card: Card = NO_CARD) -> Engine:
     Raises :class:`BadInputError` when the file is damaged, unsafe, weights of an unknown graph, or for other images.
     """
     with open_keras_file(path) as file:  # every safety check of the reader, before Keras sees the file
-        told = Told.of(path, file.provenance, card)
+        facts = FileFacts.of(path, file.provenance, card)
         known = known_network(file)
         if known is None and not file.config_layers:
             raise BadInputError(
@@ -46,13 +46,13 @@ def open_keras(path: Path, card: Card = NO_CARD) -> Engine:
         if known is not None:
             table, stored = known
             arrays = {layer: {role: array.read() for role, array in roles.items()} for layer, roles in stored.items()}
-            side = told.side_for(*_input_sides(file))
+            side = facts.side_for(*_input_sides(file))
         else:
             names, written_by, kind = [name for name, _, _ in file.config_layers], file.keras_version, file.kind
     imported_for(path)
     if known is None:
-        return engine_of_model(told, load_model(path, kind, names, written_by))
-    return _engine_of_arrays(told, table, arrays, side)
+        return engine_of_model(facts, load_model(path, kind, names, written_by))
+    return _engine_of_arrays(facts, table, arrays, side)
 
 
 def open_shipped(path: Path) -> Engine:
@@ -70,29 +70,29 @@ def engine_of_shipped(found: Shipped) -> Engine:
     """The engine of a trained network, in the manifest or not yet. Raises :class:`BadInputError`."""
     arrays = found.arrays()
     imported_for(found.path)
-    told = Told(found.path, {"network": found.network, "labels": list(EMOTIONS)}, EMOTIONS, side=found.size)
-    return _engine_of_arrays(told, found.table, arrays, found.size)
+    facts = FileFacts(found.path, {"network": found.network, "labels": list(EMOTIONS)}, EMOTIONS, side=found.size)
+    return _engine_of_arrays(facts, found.table, arrays, found.size)
 
 
-def _engine_of_arrays(told: Told, table: Architecture, arrays: Arrays, side: int) -> Engine:
+def _engine_of_arrays(facts: FileFacts, table: Architecture, arrays: Arrays, side: int) -> Engine:
     from ferplus_keras.engines.forward import Forward
 
     with silent_stderr():
         forward = Forward(table, arrays)
-    return told.engine(running(), forward.logits, table.head.units, side=side, network=table.network, gives=LOGITS)
+    return facts.engine(running(), forward.logits, table.head.units, side=side, network=table.network, gives=LOGITS)
 
 
-def engine_of_model(told: Told, model: Any) -> Engine:
+def engine_of_model(facts: FileFacts, model: Any) -> Engine:
     """The engine of a live Keras ``model``. Every batch is filled up to one size: another would be compiled anew.
 
     Raises :class:`BadInputError` when the model takes anything but square RGB images with the channels last.
     """
     shapes = [tuple(each.shape) for each in _asked(model, "inputs") or ()]
     if len(shapes) > 1:
-        raise BadInputError(f"{told.path} takes {len(shapes)} inputs, and these networks take images alone.")
-    layout = told.layout(shapes[0] if shapes else None, last=True)
-    side = told.side_for(*layout.extents)
-    _refuse_vast(told.path, model, side)
+        raise BadInputError(f"{facts.path} takes {len(shapes)} inputs, and these networks take images alone.")
+    layout = facts.layout(shapes[0] if shapes else None, last=True)
+    side = facts.side_for(*layout.extents)
+    _refuse_vast(facts.path, model, side)
     dtype = str(getattr(model.inputs[0], "dtype", "float32"))
     listed = isinstance(_asked(model, "input"), list)  # Keras warns at each batch that has another structure
 
@@ -104,8 +104,8 @@ def engine_of_model(told: Told, model: Any) -> Engine:
     shape = list(model.outputs[0].shape) if model.outputs else []
     # Asked of what runs: a file of weights alone says nothing of a softmax, and its graph has one.
     softmax = any(getattr(getattr(layer, "activation", None), "__name__", "") == "softmax" for layer in model.layers)
-    gives = (PROBABILITIES if softmax else LOGITS) if told.record else None
-    return told.engine(
+    gives = (PROBABILITIES if softmax else LOGITS) if facts.record else None
+    return facts.engine(
         running(), call, shape[-1] if len(shape) == 2 else None, side=side, gives=gives,
         fixed=shapes[0][0] or BATCH, channels_first=layout.first, order=layout.order,
         dtype="uint8" if dtype == "uint8" else "float32",

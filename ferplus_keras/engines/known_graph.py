@@ -30,7 +30,7 @@ def known_network(file: KerasFile) -> tuple[Architecture, Arrays] | None:
 
 
 def _by_names(file: KerasFile) -> tuple[Architecture, Arrays] | None:
-    """A file without a graph is told by its layers' names alone."""
+    """A file without a graph is recognised by its layers' names alone."""
     for network, folded in product(NETWORKS, (False, True)):
         if file.layers.keys() == architecture(network, NO_HEAD, folded=folded).parameters.keys() | {"classifier"}:
             bias = file.layers["classifier"].get("bias")

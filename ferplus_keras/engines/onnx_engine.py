@@ -13,7 +13,7 @@ from ferplus_keras.engines.engine import BATCH, Engine, Run, telling_line
 from ferplus_keras.engines.interruptible import interruptible
 from ferplus_keras.engines.onnx_policy import check_graph
 from ferplus_keras.engines.openvino_engine import PRECISIONS, compiled
-from ferplus_keras.engines.record import Told
+from ferplus_keras.engines.record import FileFacts
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.files.onnx_graph import read_graph
@@ -47,13 +47,13 @@ def open_onnx(file: MappedFile, threads: int | None = None, card: Card = NO_CARD
     """
     path = file.path
     graph = read_graph(file)
-    told = Told.of(path, provenance_of(path, graph.metadata.get(PROVENANCE_KEY)), card)
+    facts = FileFacts.of(path, provenance_of(path, graph.metadata.get(PROVENANCE_KEY)), card)
     name = next((each for each in graph.inputs if each not in graph.tensors), "")
     kind, shape = graph.declared.get(name, (0, None))
     if shape is None or kind not in INPUTS:
         raise BadInputError(f"{path} does not take images as bytes or float32.")
-    layout = told.layout(shape)
-    first, side = layout.first, told.side_for(*layout.extents)
+    layout = facts.layout(shape)
+    first, side = layout.first, facts.side_for(*layout.extents)
     fixed = shape[0] if shape[0] is None or 0 < shape[0] <= MAX_FIXED else 0
     if fixed == 0:
         raise BadInputError(f"{path} takes {shape[0]} images at a time; 1 to {MAX_FIXED} can be given.")
@@ -71,10 +71,10 @@ def open_onnx(file: MappedFile, threads: int | None = None, card: Card = NO_CARD
         return run(batch)
 
     if len(graph.outputs) > 1:  # the record does not say which of them it means
-        told = replace(told, gives=None)
+        facts = replace(facts, gives=None)
     numbers = "bfloat16" if runtime == "openvino-bf16" else "float32"
     numbers = "int8" if any(node.kind == "QuantizeLinear" for node in graph.nodes) else numbers
-    return told.engine(
+    return facts.engine(
         by, call, output[1] if len(output) == 2 else None, side=side, fixed=fixed, channels_first=first,
         order=layout.order, dtype=INPUTS[kind], numbers=numbers,
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 ONNX Runtime runs whatever a graph says: a loop without an end, a tensor of 100 GB. So each graph is gone through here
 first, node by node, in sizes alone (:mod:`ferplus_keras.engines.onnx_sizes` knows the operations): what is no operation
-of a network for images, what has a size that cannot be told beforehand or that none of these networks has, is refused.
+of a network for images, what has a size that cannot be known beforehand or that none of these networks has, is refused.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _follow(node: OnnxNode, graph: OnnxFile, known: dict[str, Sized], budget: Bu
     except DamagedError:
         raise
     except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError):
-        raise DamagedError("what it makes of its inputs cannot be told beforehand") from None
+        raise DamagedError("what it makes of its inputs cannot be known beforehand") from None
     made = [name for name in node.outputs if name]
     if not made or any(name in known for name in made):
         raise DamagedError("it makes what is there already")

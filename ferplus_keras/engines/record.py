@@ -30,7 +30,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Told:
+class FileFacts:
     """What ``record`` says, as far as it can be believed; what it does not say is as published."""
 
     path: Path
@@ -42,14 +42,14 @@ class Told:
     card: Card = NO_CARD  #: what is known besides; it goes before the record
 
     @classmethod
-    def of(cls, path: Path, record: Record | None, card: Card = NO_CARD) -> Told:
+    def of(cls, path: Path, record: Record | None, card: Card = NO_CARD) -> FileFacts:
         """Raises :class:`BadInputError` when the network wants its images in a way that is not given here."""
         if card.input is not None:
             said = card.input
             labels = card.classes or _labels((record or {}).get("labels"))
             return cls(path, record, labels, said.mean, said.side, said.gives, card)
-        told = record or {}
-        wanted = told.get("preprocessing")
+        fields = record or {}
+        wanted = fields.get("preprocessing")
         wanted = wanted if isinstance(wanted, dict) else {}
         for key, published in (("channel_order", PUBLISHED.channel_order), ("std", list(PUBLISHED.std))):
             asked = wanted.get(key, published)
@@ -58,10 +58,10 @@ class Told:
                     f"{path} asks for {key} {str(asked)[:60]}, and is given RGB, 0..255, less a mean. "
                     f"`ferplus convert {path} new.h5` makes a file of this project's own layout first."
                 )
-        inside = told.get("preprocessing_inside") is True
-        gives = told.get("output")
+        inside = fields.get("preprocessing_inside") is True
+        gives = fields.get("output")
         return cls(
-            path, record, card.classes or _labels(told.get("labels")),
+            path, record, card.classes or _labels(fields.get("labels")),
             (0.0,) * 3 if inside else _mean(path, wanted.get("mean")),
             trained_side(wanted["size"]) if "size" in wanted else None,
             gives if isinstance(gives, str) and gives in (LOGITS, PROBABILITIES) else None, card,

@@ -21,7 +21,7 @@ import numpy as np
 from ferplus_keras import PROVENANCE_KEY
 from ferplus_keras.engines.card import NO_CARD, Card
 from ferplus_keras.engines.engine import Engine
-from ferplus_keras.engines.record import Told
+from ferplus_keras.engines.record import FileFacts
 from ferplus_keras.engines.tflite_policy import check_model
 from ferplus_keras.engines.tflite_process import receive, send
 from ferplus_keras.errors import BadInputError
@@ -47,15 +47,15 @@ def open_tflite(file: MappedFile, threads: int | None = None, card: Card = NO_CA
     path = file.path
     model = read_tflite(file, PROVENANCE_KEY)
     check_model(path, model)
-    told = Told.of(path, provenance_of(path, model.texts.get(PROVENANCE_KEY)), card)
+    facts = FileFacts.of(path, provenance_of(path, model.texts.get(PROVENANCE_KEY)), card)
     taken, given = model.tensors[model.inputs[0]], model.tensors[model.outputs[0]]
     shape = [None if each < 0 else each for each in taken.signature]
-    layout = told.layout(shape if taken.dtype in INPUTS else None, taken.dtype)
+    layout = facts.layout(shape if taken.dtype in INPUTS else None, taken.dtype)
     process = LiteProcess(path, threads or os.cpu_count())
     dtypes = {each.dtype for each in model.tensors if each.constant}
-    return told.engine(
+    return facts.engine(
         process.by, process.run, given.signature[-1] if given.signature and given.signature[-1] > 0 else None,
-        side=told.side_for(*layout.extents), fixed=shape[0], channels_first=layout.first, order=layout.order,
+        side=facts.side_for(*layout.extents), fixed=shape[0], channels_first=layout.first, order=layout.order,
         dtype="uint8" if taken.dtype == "uint8" and not process.quantized else "float32",
         numbers="int8" if "int8" in dtypes else "float16" if "float16" in dtypes else "float32",
         batch=8, close=process.end,
@@ -82,9 +82,9 @@ class LiteProcess:
         )  # fmt: skip
         self.process = process
         self.end = weakref.finalize(self, _end, process)
-        told, _ = self._answer(START)
-        self.by: str = told["by"]
-        self.quantized: bool = told["quantized"]
+        answer, _ = self._answer(START)
+        self.by: str = answer["by"]
+        self.quantized: bool = answer["quantized"]
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """What the network gives for a batch, dequantised."""
@@ -103,14 +103,14 @@ class LiteProcess:
         if not select.select([self.process.stdout], [], [], seconds)[0]:
             self.end()
             raise BadInputError(f"{self.name} gave no answer for {self.path} in {seconds:.0f} s, and was ended.")
-        told, array = receive(self.process.stdout)  # type: ignore[arg-type]
-        if not told:
+        answer, array = receive(self.process.stdout)  # type: ignore[arg-type]
+        if not answer:
             raise self._ended()
-        if told.get("short"):
+        if answer.get("short"):
             raise MemoryError
-        if problem := told.get("problem"):
+        if problem := answer.get("problem"):
             raise BadInputError(f"{self.name} cannot run {self.path}: {problem}")
-        return told, array
+        return answer, array
 
     def _ended(self) -> BadInputError:
         try:

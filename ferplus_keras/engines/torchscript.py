@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ferplus_keras.engines.card import NO_CARD, Card
 from ferplus_keras.engines.engine import Engine
-from ferplus_keras.engines.record import Told
+from ferplus_keras.engines.record import FileFacts
 from ferplus_keras.engines.tflite_engine import LiteProcess
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
@@ -41,7 +41,7 @@ def open_torchscript(path: Path, threads: int | None = None, card: Card = NO_CAR
             "program, and is run."
         )
     process = LiteProcess(path, threads or os.cpu_count(), script=True)
-    return Told.of(path, None, card).engine(
+    return FileFacts.of(path, None, card).engine(
         process.by, process.run, None, side=said.side, order=said.order, channels_first=said.first is not False,
         batch=8, close=process.end,
     )  # fmt: skip

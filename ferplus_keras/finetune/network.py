@@ -30,15 +30,15 @@ FEATURES = "pool5_7x7_s1"
 class Start:
     """What a run starts from: arrays without a head of the right classes have it left out. Empty: from nothing.
 
-    ``told`` goes into every provenance: the file's name, SHA-256 and the like. ``standin``: made-up weights.
+    ``source`` goes into every provenance: the file's name, SHA-256 and the like. ``standin``: made-up weights.
     """
 
     arrays: Arrays = field(default_factory=dict)
-    told: dict[str, Any] = field(default_factory=dict)
+    source: dict[str, Any] = field(default_factory=dict)
     standin: bool = False
 
     def __str__(self) -> str:
-        return str(self.told.get("name", "nothing: random weights"))
+        return str(self.source.get("name", "nothing: random weights"))
 
 
 def training_table(network: str, classes: int, settings: NetworkSettings) -> arch.Architecture:

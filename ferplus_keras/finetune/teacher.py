@@ -52,10 +52,10 @@ def load_teacher(path: Path, classes: int) -> Teacher:
         BadInputError: it is no run's folder, or its network has other classes.
     """
     folder = RunFolder(path)
-    if not folder.begun:
+    if not folder.started:
         raise BadInputError(f"--teacher takes the folder of a run of `ferplus finetune`, and {path} is none.")
-    told = folder.read_run().get("options")
-    network = str(told.get("arch")) if isinstance(told, dict) else ""
+    options = folder.read_run().get("options")
+    network = str(options.get("arch")) if isinstance(options, dict) else ""
     if network not in (*arch.NETWORKS, arch.COMPACT):
         raise BadInputError(f"{folder.run} names no network of this project: it is no run that can teach.")
     weights = best_of(path)

@@ -212,7 +212,7 @@ class Run:
         """What must be the same for a checkpoint to be resumed: everything that the result depends on."""
         parts = [
             self.network_name, self.recipe.to_toml(), self.examples.fingerprint, list(self.examples.classes),
-            self.start.told, keras.backend.backend(), self.precision, [teacher.sha256 for teacher in self.teachers],
+            self.start.source, keras.backend.backend(), self.precision, [teacher.sha256 for teacher in self.teachers],
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -1,6 +1,6 @@
 """What people give as an image in Python: a path, a file's bytes, an open file, a Pillow image, an array, a tensor.
 
-An array is told by what it is and not by what it could be read as: a stack of rows, channels that come first, 16 bits
+An array is judged by what it is and not by what it could be read as: a stack of rows, channels that come first, 16 bits
 that hold bytes are refused, each in a sentence that says what came and what is wanted.
 """
 
@@ -113,22 +113,22 @@ def _wrong_shape(shape: tuple[int, ...]) -> str:
     """What is wrong with the shape of an image; "" where it is one."""
     if not shape:
         return f"a single number is not an image: {WANTED}"
-    told = f"an array of the shape {' x '.join(map(str, shape))}"
+    given = f"an array of the shape {' x '.join(map(str, shape))}"
     if 0 in shape or len(shape) not in (2, 3):
         more = "; several images go in a list, or as n x height x width x 3" if len(shape) > 3 else ""
-        return f"{told} is not an image: {WANTED}{more}"
+        return f"{given} is not an image: {WANTED}{more}"
     if len(shape) == 2 and (shape[1] in ROWS or shape[1] > LONGEST * shape[0]) and shape[0] != shape[1]:
         return (
-            f"{told} looks like {counted(shape[0], 'row')} of pixels, one for each image, and not like one image: "
+            f"{given} looks like {counted(shape[0], 'row')} of pixels, one for each image, and not like one image: "
             "reshape it to n x height x width x 1 (one image of that size: height x width x 1)"
         )
     if len(shape) == 3 and shape[2] not in (1, 3, 4):
         several = f"{counted(shape[0], 'grey image')} would be n x height x width x 1"
         if shape[0] in (1, 3, 4):
-            return f"{told} has its channels first: move them to the end (numpy.moveaxis(array, 0, -1)); {several}"
-        return f"{told} is not an image: {WANTED}; {several}"
+            return f"{given} has its channels first: move them to the end (numpy.moveaxis(array, 0, -1)); {several}"
+        return f"{given} is not an image: {WANTED}; {several}"
     if len(shape) == 3 and shape[0] in (1, 3) and shape[1] > LONGEST * shape[0]:
-        return f"{told} may have its channels first, and is not an image of a face: {WANTED}"
+        return f"{given} may have its channels first, and is not an image of a face: {WANTED}"
     return ""
 
 
@@ -171,7 +171,7 @@ def _is_array(value: Any) -> bool:
 
 
 def _is_pillow(value: Any) -> bool:
-    return hasattr(value, "getexif")  # told without importing Pillow
+    return hasattr(value, "getexif")  # recognised without importing Pillow
 
 
 def _is_open(value: Any) -> bool:

@@ -35,7 +35,7 @@ def test_a_second_run_is_refused_where_one_is(tmp_path: Path) -> None:
     folder.prepare(resume=True, overwrite=False)
     assert folder.best(3).exists()
     folder.prepare(resume=False, overwrite=True)
-    assert not folder.best(3).exists() and not folder.begun
+    assert not folder.best(3).exists() and not folder.started
     with pytest.raises(BadInputError, match="no run"):
         folder.prepare(resume=True, overwrite=False)
 
