@@ -142,7 +142,7 @@ def look(
     whole = np.concatenate(said)
     logits = whole.sum(axis=(1, 2), dtype=np.float64) + bias
     if not np.isfinite(logits).all():
-        raise CheckFailedError(f"{network.path} gives numbers that are not finite for some of these images.")
+        raise CheckFailedError(f"{network.path} returned numbers that are not finite for some of these images.")
     return Looks(rows, logits, whole, targets.labels[rows], targets.distribution[rows])
 
 

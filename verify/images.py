@@ -36,7 +36,7 @@ class Images:
                 natural_pixels(count, seed=seed, size=size), f"seeded images with natural statistics, seed {seed}"
             )
         if not is_folder(folder):
-            raise BadInputError(f"{folder} is no folder; --images takes a folder of images.")
+            raise BadInputError(f"{folder} is not a folder; --images takes a folder of images.")
         paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
         if not paths:
             raise BadInputError(f"There is no image in {folder} ({', '.join(IMAGES)}).")

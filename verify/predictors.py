@@ -132,7 +132,7 @@ def open_predictor(path: str | Path, card: Card = NO_CARD) -> Predictor:
         )
     notes = predictor.notes
     if missing := predictor.missing:
-        notes += (f"it has no class for {' and '.join(missing)}: images of these can only be wrong, unless left out",)
+        notes += (f"it has no class for {' and '.join(missing)}: images of these always count as wrong",)
     if others := [label for label in labels if not emotion_of(label)]:
         notes += (f"what it gives to {', '.join(others)[:200]} is left out, and the rest made to sum to 1",)
     return replace(predictor, notes=notes)
@@ -241,7 +241,7 @@ def _predictor(engine: Engine, source: Source, provenance: Provenance | None, mo
     if provenance is None:
         notes = []
         if not (engine.record or {}).get("labels") and engine.labels is EMOTIONS:  # named by nobody
-            notes = ["the file says nothing of its classes; they are taken to stand in FERPlus's order"]
+            notes = ["the file says nothing of its classes; FERPlus's order is assumed"]
         return Predictor(engine, source, notes=(*notes, *more))
     if provenance.head != "classifier" or provenance.units != len(EMOTIONS):
         what = {"none": "no head"}.get(provenance.head, f"a {provenance.head} of {provenance.units}")
@@ -254,7 +254,7 @@ def _predictor(engine: Engine, source: Source, provenance: Provenance | None, mo
         order = ", ".join(provenance.labels)
         notes.append(f"the file has its classes in the order {order}; they were reordered as FERPlus has them")
     if (side := engine.takes.side) != INPUT_SIZE:
-        notes.append(f"it was trained on images of {side} x {side}, and is shown such")
+        notes.append(f"it was trained on images of {side} x {side}, and is given such")
     if engine.takes.mean not in (PUBLISHED.mean, (0.0, 0.0, 0.0)):
         notes.append(f"the file asks for the mean {engine.takes.mean} instead of the published one, and is given it")
     return Predictor(engine, source, provenance, (*notes, *provenance.notes, *more))

@@ -182,7 +182,7 @@ def _formats(options: argparse.Namespace) -> tuple[str, ...]:
         return ()
     wanted = tuple(filter(None, (options.formats or ",".join(RELEASE_FORMATS)).split(",")))
     if wrong := [name for name in wanted if name not in RELEASE_FORMATS]:
-        raise BadInputError(f"--formats takes {', '.join(RELEASE_FORMATS)}, with commas between, not {wrong[0]!r}.")
+        raise BadInputError(f'--formats takes {", ".join(RELEASE_FORMATS)}, separated by commas, not "{wrong[0]}".')
     return wanted
 
 
@@ -195,7 +195,7 @@ def _examples(options: argparse.Namespace, recipe: Recipe, say: _Progress) -> tu
         dataset = load_ferplus(options.data, progress=say.passing)
         return make_examples(dataset, recipe.data, limit=options.limit), dataset
     if not (path := options.data or os.environ.get(DATA_VARIABLE)):
-        raise BadInputError(f"No data were named: give --data PATH to fer2013.csv, or set {DATA_VARIABLE}.")
+        raise BadInputError(f"No data given: use --data PATH to fer2013.csv, or set {DATA_VARIABLE}.")
     dataset, labels = load_fer2013(path, progress=say.passing)
     made = make_examples(dataset, recipe.data, labels=labels, classes=FER2013_CLASSES, limit=options.limit)
     return made, dataset
@@ -284,7 +284,7 @@ def _how_to_continue(error: BaseException, folder: RunFolder) -> None:
     if folder.state.exists():
         screen.notice("", f"The last checkpoint is complete. To continue: {_again(folder)}")
     elif folder.started:
-        screen.notice("", f"No epoch was finished. To start again: {_again(folder)}")
+        screen.notice("", f"No epoch was completed. To start again: {_again(folder)}")
 
 
 def _dry_run(run: Run, options: argparse.Namespace) -> int:
@@ -313,7 +313,7 @@ def _summary(made: dict[str, Any], folder: RunFolder) -> list[str]:
     lines += [f"warning: {each}" for rate in made["accuracy"] for each in guesswork(rate)]
     lines += [f"{each['path']}  {each['size'] / 1e6:.1f} MB  {each['sha256'][:12]}" for each in made["files"]]
     took = f", in {duration(made['seconds'])}" if "seconds" in made else ""
-    lines.append(f"{folder.path}: all of it{took}; start with model-card.md")
+    lines.append(f"{folder.path}: everything is here{took}; start with model-card.md")
     return lines
 
 

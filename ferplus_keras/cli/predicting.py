@@ -46,7 +46,7 @@ SHOWN = 5
 def add(commands: Commands) -> None:
     """Declare the command of this module."""
     commands.add(
-        "predict", _predict, "Recognise emotions in images, films or a camera's images.",
+        "predict", _predict, "Recognise emotions in images, films or a camera's frames.",
         "ferplus predict resnet50_ferplus.h5 faces/ --csv emotions.csv",
         option("model? MODEL", ".h5, .weights.h5, .keras, .onnx, .tflite, a SavedModel or a training run's folder "
                "(default: the network that comes with the package)"),

@@ -125,7 +125,7 @@ def _verify_trained(options: argparse.Namespace) -> int:
     repeated = [each for network in shipped().values() for each in repeat(network, dataset, say.step)]
     passed = all(each.passed for each in repeated)
     figures = {"passed": passed, "figures": [each.as_dict() for each in repeated]}
-    wrong = None if passed else "A trained network is not as often right as was recorded of it."
+    wrong = None if passed else "The accuracy of a trained network differs from the record."
     return finish(options.json, figures, table(repeated).split("\n"), failed=wrong)
 
 

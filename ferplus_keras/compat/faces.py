@@ -133,7 +133,7 @@ def analyze(
     actions = (actions,) if isinstance(actions, str) else tuple(actions)
     if actions != ("emotion",) or anti_spoofing:
         wanted = "anti_spoofing" if actions == ("emotion",) else ", ".join(actions) or "none"
-        raise BadInputError(f"These networks tell emotions, and {wanted} was asked for: call it with 'emotion' alone.")
+        raise BadInputError(f"These networks recognise emotions only, not {wanted}: call it with 'emotion' alone.")
     find = _finder(detector_backend, align, expand_percentage)
     several = isinstance(img_path, (list, tuple)) or getattr(img_path, "ndim", 0) == 4
     results = []
@@ -143,7 +143,7 @@ def analyze(
         if not faces and enforce_detection and detector_backend != SKIP:
             raise NoFaceError(
                 f"No face was found in {name_of(given, number)}: give another image, or enforce_detection=False to "
-                "take all of it for a face."
+                "use the whole image as a face."
             )
         faces = faces or [Face((0, 0, *image.size), score=0.0)]
         answers = asked(classifier_of(model), image, faces, contempt)

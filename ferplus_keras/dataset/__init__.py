@@ -74,7 +74,7 @@ def _with_images(labels: Labels, found: Found, notes: list[str]) -> Labels:
     if absent := [name for code, name in enumerate(SPLITS) if code not in found.folders]:
         notes.append(f"there is no folder for {' and '.join(absent)}")
     if not kept.size:
-        raise BadInputError(f"{found}: none of the rows of the label file has an image there.")
+        raise BadInputError(f"{found}: no row of the label file has an image there.")
     return replace(
         labels,
         votes=labels.votes[kept],

@@ -32,7 +32,7 @@ def rows_of(data: bytes, where: str) -> Iterator[tuple[int, list[str]]]:
     try:
         for count, row in enumerate(reader):
             if count > MAX_LABEL_ROWS:
-                raise BadInputError(f"{where} has more than {MAX_LABEL_ROWS:,} rows, and so is no FERPlus file.")
+                raise BadInputError(f"{where} has more than {MAX_LABEL_ROWS:,} rows, so it is not a FERPlus file.")
             if any(field.strip() for field in row):
                 yield reader.line_num, row
     except csv.Error as error:

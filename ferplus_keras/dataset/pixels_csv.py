@@ -41,7 +41,7 @@ def read_pixels(stream: BinaryIO, labels: Labels, where: str) -> tuple[np.ndarra
     emotions, lines = [], []
     for number, (pixels, usage, emotion) in table(stream, where, ("pixels", "Usage"), "emotion"):
         if row == len(labels):
-            raise BadInputError(f"{where}, line {number}: a row too many; {labels.origin} has {len(labels):,} rows.")
+            raise BadInputError(f"{where}, line {number}: one row too many; {labels.origin} has {len(labels):,} rows.")
         if split_code(word := usage.decode("utf-8", "replace")) != labels.split[row]:
             raise BadInputError(
                 f'{where}, line {number}: Usage is "{word.strip()[:40]}", and {SPLITS[labels.split[row]]} in '
@@ -116,8 +116,8 @@ def _lines(stream: BinaryIO, where: str) -> Iterator[tuple[int, bytes]]:
         if number == 1:
             refuse_utf16(line, where)
         if len(line) > MAX_LINE:
-            raise BadInputError(f"{where}, line {number}: longer than any row of a pixel file can be.")
+            raise BadInputError(f"{where}, line {number}: longer than any row of a pixel file.")
         if line.strip():
             yield number, line.rstrip(b"\r\n")
         elif (empty := empty + 1) > MAX_EMPTY_LINES:
-            raise BadInputError(f"{where}, line {number}: {empty:,} empty lines and more. It is damaged.")
+            raise BadInputError(f"{where}, line {number}: more than {empty:,} empty lines. The file is damaged.")

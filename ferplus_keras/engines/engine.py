@@ -135,7 +135,7 @@ class Engine:
             ) from None
         if found.ndim < 1 or len(found) != len(batch):
             shape = " x ".join(map(str, found.shape)) or "a single number"
-            raise BadInputError(f"{self.path} gives {shape} for {counted(len(batch), 'image')}, not a row for each.")
+            raise BadInputError(f"{self.path} returned {shape} for {counted(len(batch), 'image')}, not a row each.")
         rows: np.ndarray = found.reshape(len(batch), -1)[:count]
         return rows
 
@@ -153,13 +153,13 @@ class Engine:
                 "another network, or one without its head."
             )
         if not np.isfinite(rows).all():
-            raise CheckFailedError(f"{self.path} gives numbers that are not finite for some of these images.")
+            raise CheckFailedError(f"{self.path} returned numbers that are not finite for some of these images.")
         sums = rows.sum(axis=1, keepdims=True)
         alike = bool((rows >= 0).all() and np.abs(sums - 1).max(initial=0) < ROUNDING[self.numbers])
         if self.gives == LOGITS or (self.gives is None and not alike):
             return softmax(rows)
         if not alike:
-            raise BadInputError(f"{self.path} has a softmax, and yet its numbers are no probabilities that sum to 1.")
+            raise BadInputError(f"{self.path} has a softmax, yet its outputs are not probabilities that sum to 1.")
         result: np.ndarray = rows / sums
         return result
 

@@ -60,7 +60,7 @@ def open_shipped(path: Path) -> Engine:
     found = shipped_at(path)
     if found is None:
         raise BadInputError(
-            f"{path} is none of the trained networks that come with this package. "
+            f"{path} is not one of the trained networks that come with this package. "
             f"`ferplus convert {path.name} {path.stem}.h5` makes a file that can be run."
         )
     return engine_of_shipped(found)
@@ -89,7 +89,7 @@ def engine_of_model(facts: FileFacts, model: Any) -> Engine:
     """
     shapes = [tuple(each.shape) for each in _asked(model, "inputs") or ()]
     if len(shapes) > 1:
-        raise BadInputError(f"{facts.path} takes {len(shapes)} inputs, and these networks take images alone.")
+        raise BadInputError(f"{facts.path} takes {len(shapes)} inputs; these networks take only an image.")
     layout = facts.layout(shapes[0] if shapes else None, last=True)
     side = facts.side_for(*layout.extents)
     _refuse_vast(facts.path, model, side)
@@ -164,7 +164,7 @@ def imported_for(path: Path) -> None:
         import_keras()
     except ImportError as error:
         raise BadInputError(
-            f"{path} is run by Keras, which cannot be imported here ({first_line(error, 200)}): pip install "
+            f"{path} needs Keras, which cannot be imported here ({first_line(error, 200)}): pip install "
             "'ferplus-keras[predict]'."
         ) from None
 

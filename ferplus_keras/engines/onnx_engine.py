@@ -32,10 +32,10 @@ MAX_FIXED = 256
 def check_runtime(path: Path, runtime: str) -> None:
     """Raise :class:`BadInputError` unless ``runtime`` is one of :data:`RUNTIMES` and ``path`` an ONNX file."""
     if runtime not in RUNTIMES:
-        raise BadInputError(f"There is no runtime {runtime}: {', '.join(RUNTIMES[:-1])} and {RUNTIMES[-1]} are known.")
+        raise BadInputError(f"There is no runtime {runtime}: choose {', '.join(RUNTIMES[:-1])} or {RUNTIMES[-1]}.")
     if path.suffix.lower() != ".onnx":
         raise BadInputError(
-            f"{path} is no .onnx file, for which a runtime can be chosen: `ferplus export {path.name} {path.stem}.onnx "
+            f"{path} is not an .onnx file; --runtime is for those. `ferplus export {path.name} {path.stem}.onnx "
             "--to onnx` makes one."
         )
 
@@ -56,7 +56,7 @@ def open_onnx(file: MappedFile, threads: int | None = None, card: Card = NO_CARD
     first, side = layout.first, facts.side_for(*layout.extents)
     fixed = shape[0] if shape[0] is None or 0 < shape[0] <= MAX_FIXED else 0
     if fixed == 0:
-        raise BadInputError(f"{path} takes {shape[0]} images at a time; 1 to {MAX_FIXED} can be given.")
+        raise BadInputError(f"{path} takes {shape[0]} images at a time; 1 to {MAX_FIXED} are supported.")
     channels = 1 if layout.order == GRAY else 3
     image = (channels, side, side) if first else (side, side, channels)
     output = check_graph(path, graph, (fixed or BATCH, *image))

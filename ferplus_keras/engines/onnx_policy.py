@@ -31,7 +31,7 @@ def check_graph(path: Path, graph: OnnxFile, images: Shape) -> Shape:
     taken = [name for name in graph.inputs if name not in known]
     if len(taken) != 1 or not graph.outputs:
         has = f"{counted(len(taken), 'input')} and {counted(len(graph.outputs), 'output')}"
-        raise BadInputError(f"{path} has {has}: one of each is wanted.")
+        raise BadInputError(f"{path} has {has}: one of each is expected.")
     known[taken[0]] = Sized(images)
     budget = Budget(images[0], max(images[1:]))
     budget.made([images])
@@ -48,7 +48,7 @@ def check_graph(path: Path, graph: OnnxFile, images: Shape) -> Shape:
             if not uses[name] and name in known and name not in graph.tensors:
                 budget.gone(known.pop(name).shape)
     if graph.outputs[0] not in known:
-        raise BadInputError(f"{path} is not run: nothing in it makes its output {_shown(graph.outputs[0])}.")
+        raise BadInputError(f"{path} is not run: nothing in it produces its output {_shown(graph.outputs[0])}.")
     return known[graph.outputs[0]].shape
 
 
@@ -63,7 +63,7 @@ def _follow(node: OnnxNode, graph: OnnxFile, known: dict[str, Sized], budget: Bu
     inputs: list[Sized | None] = []
     for name in node.inputs:
         if name and name not in known:
-            raise DamagedError(f"its input {_shown(name)} is made by nothing before it")
+            raise DamagedError(f"its input {_shown(name)} is not produced by anything before it")
         if name and graph.dtypes.get(name, "").endswith("unread"):
             raise DamagedError(f"the numbers of its input {_shown(name)} cannot be read")
         inputs.append(known[name] if name else None)
@@ -75,7 +75,7 @@ def _follow(node: OnnxNode, graph: OnnxFile, known: dict[str, Sized], budget: Bu
         raise DamagedError("what it makes of its inputs cannot be known beforehand") from None
     made = [name for name in node.outputs if name]
     if not made or any(name in known for name in made):
-        raise DamagedError("it makes what is there already")
+        raise DamagedError("it produces what already exists")
     # Further outputs, a Dropout's mask say, are as large as the first.
     budget.made([found.shape] * len(made), work)
     known.update(dict.fromkeys(made, Sized(found.shape)))

@@ -71,7 +71,7 @@ def open_engine(
     if is_torchscript(file):
         return open_torchscript(path, threads, card)
     raise BadInputError(
-        f"{path} is none of the files that can be run: .h5, .weights.h5, .keras, .onnx, .tflite, TorchScript or a "
+        f"{path} is not a file that can be run: .h5, .weights.h5, .keras, .onnx, .tflite, TorchScript or a "
         "SavedModel. "
-        f"`ferplus convert {path.name} {path.stem}.h5` makes one of a checkpoint."
+        f"`ferplus convert {path.name} {path.stem}.h5` makes one from a checkpoint."
     )

@@ -55,8 +55,8 @@ class FileFacts:
             asked = wanted.get(key, published)
             if (list(asked) if isinstance(asked, tuple) else asked) != published:
                 raise BadInputError(
-                    f"{path} asks for {key} {str(asked)[:60]}, and is given RGB, 0..255, less a mean. "
-                    f"`ferplus convert {path} new.h5` makes a file of this project's own layout first."
+                    f"{path} asks for {key} {str(asked)[:60]}, and would be given RGB, 0..255, minus a mean. "
+                    f"`ferplus convert {path} new.h5` makes a file in this project's own layout first."
                 )
         inside = fields.get("preprocessing_inside") is True
         gives = fields.get("output")
@@ -102,7 +102,7 @@ class FileFacts:
                 if found is None and channels in orders and (said is None or said.first in (None, first)):
                     found = Layout(first, orders[channels], tuple(shape[2:] if first else shape[1:3]))
         if found is None:
-            shown = " x ".join("any" if each is None else str(each) for each in shape or ()) or "nothing that is known"
+            shown = " x ".join("any" if each is None else str(each) for each in shape or ()) or "nothing recognisable"
             wanted = f'--input says "{said.text[:80]}"' if said else (
                 f"these networks take images of {self.side or 224} x {self.side or 224} x 3: if it is a network for "
                 'other images, say which with --input, such as "gray 48x48 0..1"'
@@ -148,6 +148,6 @@ def _mean(path: Path, mean: Any) -> tuple[float, ...]:
     good = isinstance(mean, list | tuple) and len(mean) == 3
     if not good or not all(isinstance(x, int | float) and math.isfinite(x) and abs(x) <= 255 for x in mean):
         raise BadInputError(
-            f"{path}: its record asks for the mean {str(mean)[:60]}; three numbers in 0..255 are meant."
+            f"{path}: its record asks for the mean {str(mean)[:60]}; it should be three numbers in 0..255."
         )
     return tuple(map(float, mean))

@@ -119,7 +119,7 @@ class LiteProcess:
             code = 0
         self.end()
         how = f"by the signal {-code}" if code < 0 else f"with the exit code {code}"
-        return BadInputError(f"{self.name} came to an end {how} over {self.path}: the file is damaged, or not for it.")
+        return BadInputError(f"{self.name} ended {how} while running {self.path}: the file is damaged or unsuitable.")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -51,7 +51,7 @@ def check_model(path: Path, model: TfliteModel) -> None:
             f"{counted(len(model.outputs), 'output')}: it is not a network of one input."
         )
     if any(each.dtype == "?" for each in model.tensors):
-        raise BadInputError(f"{path} has tensors that are not numbers; it is not run.")
+        raise BadInputError(f"{path} has tensors that are not numbers, so it is not run.")
     images = model.tensors[model.inputs[0]].shape
     budget = Budget(max(images[:1], default=1), max(images[1:], default=1))
     ready = set(model.inputs) | {index for index, each in enumerate(model.tensors) if each.constant}
@@ -63,7 +63,7 @@ def check_model(path: Path, model: TfliteModel) -> None:
             raise BadInputError(f"{path} is not run: its operator {place}, {name}: {error}.") from None
         ready |= set(operator.outputs)
     if not set(model.outputs) <= ready:
-        raise BadInputError(f"{path} is not run: nothing in it makes what it gives.")
+        raise BadInputError(f"{path} is not run: nothing in it produces its output.")
 
 
 def _check_operator(operator: Operator, model: TfliteModel, ready: set[int], budget: Budget) -> None:
@@ -75,9 +75,9 @@ def _check_operator(operator: Operator, model: TfliteModel, ready: set[int], bud
         raise DamagedError(f"{counted(len(operator.inputs), 'input')} and {counted(len(operator.outputs), 'output')}")
     optional = operator.inputs[2:] if operator.code in (3, 4, 9) else []  # a bias may be left out
     if not {each for each in operator.inputs if each != -1 or each not in optional} <= ready:
-        raise DamagedError("it takes what nothing before it makes")
+        raise DamagedError("it takes what nothing before it produces")
     if operator.outputs[0] in ready or operator.outputs[0] == -1:
-        raise DamagedError("it makes what is there already")
+        raise DamagedError("it produces what already exists")
     if operator.options_type not in (0, options) or (operator.options_type == 0) != (operator.options is None):
         raise DamagedError("its options are another operator's")
     if operator.options is not None:

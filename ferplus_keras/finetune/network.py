@@ -75,7 +75,7 @@ def training_network(network: str, classes: int, recipe: Recipe, start: Start) -
     regularize(model, table, settings)
     if wrong := unmatched(recipe.optimizer, list(table.parameters)):
         raise BadInputError(
-            f"optimizer.layer_factors: no layer of {network} goes by {wrong[0]!r}; patterns are such as conv5_* or "
+            f'optimizer.layer_factors: no layer of {network} matches "{wrong[0]}"; use a pattern such as conv5_* or '
             "conv4_6_1x1_increase_bn."
         )
     return model
@@ -106,7 +106,7 @@ def regularize(model: keras.Model, table: arch.Architecture, settings: NetworkSe
     """
     patterns = settings.regularizer_layers or ("*",)
     if wrong := [each for each in patterns if not fnmatch.filter(table.parameters, each)]:
-        raise BadInputError(f"network.regularizer_layers: no layer with weights goes by {wrong[0]!r}.")
+        raise BadInputError(f'network.regularizer_layers: no layer with weights matches "{wrong[0]}".')
     if not settings.regularizer:
         return
     kind = {"l1": keras.regularizers.L1, "l2": keras.regularizers.L2}[settings.regularizer]
@@ -159,13 +159,14 @@ def set_arrays(model: keras.Model, table: arch.Architecture, arrays: Arrays) -> 
         if name not in arrays:
             if name == table.output:
                 continue  # a new head
-            raise BadInputError(f"The start has no {name}: it is another network's.")
+            raise BadInputError(f"The starting weights have no {name}: they are another network's.")
         if missing := sorted(set(shapes) - set(arrays[name])):
-            raise BadInputError(f"The start's {name} has no {missing[0]}: it is another network's.")
+            raise BadInputError(f"{name} in the starting weights has no {missing[0]}: they are another network's.")
         values = [np.asarray(arrays[name][role]) for role in shapes]
         if [value.shape for value in values] != list(shapes.values()):
             found = ", ".join(str(value.shape) for value in values)
-            raise BadInputError(f"The start's {name} is {found}, and {', '.join(map(str, shapes.values()))} here.")
+            here = ", ".join(map(str, shapes.values()))
+            raise BadInputError(f"{name} is {found} in the starting weights, and {here} here.")
         model.get_layer(name).set_weights(values)
 
 

@@ -108,7 +108,7 @@ def best_of(folder: Path) -> Path:
     """The weights of the best epoch of the run in ``folder``. Raises :class:`BadInputError` when there are none."""
     found = sorted((folder / "state").glob("best-*.safetensors"))
     if not found:
-        raise BadInputError(f"{folder} is not the folder of a run: it has no state/best-....safetensors.")
+        raise BadInputError(f"{folder} is not the folder of a run: it has no state/best-*.safetensors.")
     return found[-1]
 
 
@@ -126,5 +126,5 @@ def restore(saved: Saved, model: keras.Model, where: Path) -> None:
     for name, variable in wanted.items():
         array = saved.arrays[name]
         if array.shape != tuple(variable.shape):
-            raise BadInputError(f"{where}: {name} is {array.shape}, and {tuple(variable.shape)} in this run.")
+            raise BadInputError(f"{where}: {name} is {array.shape}, but {tuple(variable.shape)} in this run.")
         variable.assign(array)

@@ -211,7 +211,8 @@ class Tracker:
                 seen = np.array([float(row[printable(label)]) for label in self.labels])
             except (ValueError, KeyError):
                 raise BadInputError(
-                    "The file of results has a row that is none of a film's frame: it is damaged. Leave --resume out."
+                    "The file of results has a row that does not belong to a frame of a film: it is damaged. "
+                    "Leave --resume out."
                 ) from None
             kept = [each for each in self.tracks if each.number != number and seconds - each.seconds <= REMEMBERED]
             self.tracks = [*kept, Track(number, box, seconds, seen)]

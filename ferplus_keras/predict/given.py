@@ -139,12 +139,12 @@ def _bytes(pixels: np.ndarray) -> np.ndarray:
     if pixels.dtype == np.bool_ or pixels.dtype.kind not in "uif":
         raise BadInputError(f"an array of {pixels.dtype} is not an image: give numbers from 0 to 255")
     if not np.isfinite(pixels).all():
-        raise BadInputError("the array has NaN or infinity among its numbers, and pixels in 0..255 are wanted")
+        raise BadInputError("the array has NaN or infinity among its numbers, and pixels in 0..255 are expected")
     low, high = float(pixels.min()), float(pixels.max())
     if pixels.dtype == np.uint16:
         if 0 < high <= TWELVE_BITS:
             raise BadInputError(
-                f"the array has 16 bits and no number above {high:.0f}, which would be all but black: give bytes "
+                f"the array has 16 bits and no number above {high:.0f}, which would be almost black: give bytes "
                 "(array.astype('uint8')), or numbers up to 65535"
             )
         return to_8_bits(pixels)
@@ -197,5 +197,5 @@ def _content(stream: Any) -> bytes:
     if not isinstance(content, bytes | bytearray):
         raise BadInputError("a file that was opened as text: open it with the mode 'rb'")
     if len(content) > MAX_FILE_BYTES:
-        raise BadInputError(f"more than the {MAX_FILE_BYTES >> 20} MiB that are read")
+        raise BadInputError(f"more than the limit of {MAX_FILE_BYTES >> 20} MiB")
     return bytes(content)

@@ -64,7 +64,7 @@ def test_logits_or_probabilities_by_the_files_word_or_by_the_numbers() -> None:
     for gives, wanted in ((LOGITS, softened), (PROBABILITIES, SURE), (None, SURE)):
         np.testing.assert_allclose(engine(SURE, gives=gives).probabilities(PIXELS)[0], wanted, rtol=1e-6)
     assert engine(SURE * 3).probabilities(PIXELS)[0].sum() == pytest.approx(1)
-    with pytest.raises(BadInputError, match="no probabilities"):
+    with pytest.raises(BadInputError, match="not probabilities"):
         engine(SURE * 3, gives=PROBABILITIES).probabilities(PIXELS)
 
 
@@ -73,12 +73,12 @@ def test_probabilities_that_int8_rounded_sum_to_one() -> None:
     for gives in (PROBABILITIES, None):
         found = engine(rounded, gives=gives, numbers="int8").probabilities(PIXELS)
         np.testing.assert_allclose(found[0], rounded / rounded.sum())
-    with pytest.raises(BadInputError, match="no probabilities"):
+    with pytest.raises(BadInputError, match="not probabilities"):
         engine(rounded, gives=PROBABILITIES).probabilities(PIXELS)  # float32 does not round so
 
 
 def test_what_comes_out_is_a_row_for_each_image() -> None:
-    with pytest.raises(BadInputError, match="not a row for each"):
+    with pytest.raises(BadInputError, match="not a row each"):
         engine(SURE, call=lambda batch: np.zeros((1, 8))).run(PIXELS)
     with pytest.raises(ValueError, match="takes n x 32 x 32 x 3"):
         engine(SURE).run(PIXELS[:, :16])
@@ -118,7 +118,7 @@ def test_a_graph_of_another_size_than_the_records_is_refused(graph: tuple[int, i
 
 def test_what_is_no_network_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "x.bin").write_bytes(b"nothing")
-    with pytest.raises(BadInputError, match="none of the files that can be run"):
+    with pytest.raises(BadInputError, match="not a file that can be run"):
         open_engine(tmp_path / "x.bin")
     with pytest.raises(BadInputError, match="is a folder"):
         open_engine(tmp_path)
