@@ -23,6 +23,7 @@ from ferplus_keras.files.atomic import as_os_error, atomic_path
 from ferplus_keras.files.json_text import parse_json
 from ferplus_keras.files.safetensors_file import read_tensors
 from ferplus_keras.finetune.averaging import copy_of
+from ferplus_keras.wording import counted
 
 #: Counts up when the file's form changes.
 VERSION = 1
@@ -120,7 +121,8 @@ def restore(saved: Saved, model: keras.Model, where: Path) -> None:
     if set(wanted) != set(saved.arrays):
         missing = sorted(set(wanted) ^ set(saved.arrays))
         raise BadInputError(
-            f"{where} is not a state of this run: it differs in {len(missing)} variables, {missing[0]} for one. It may "
+            f"{where} is not a state of this run: it differs in "
+            f"{counted(len(missing), 'variable')}, such as {missing[0]}. It may "
             "have been made with another backend or another version of Keras."
         )
     for name, variable in wanted.items():
