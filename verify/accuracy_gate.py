@@ -83,7 +83,7 @@ def expectations(
     known = [entry for entry in read_manifest().values() if entry.network == predictor.network and entry.accuracy]
     if not known:
         name = predictor.network or "an unknown network"
-        raise BadInputError(f"{predictor.path} is {name}, and weights/manifest.toml has no accuracy for it.")
+        raise BadInputError(f"{predictor.path} is {name}, and weights/manifest.toml records no accuracy for it.")
     figures = known[0].accuracy or {}
     if missing := [split for split in splits if split not in figures]:
         raise BadInputError(f"weights/manifest.toml has no accuracy for {known[0].name} on {missing[0]}.")

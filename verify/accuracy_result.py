@@ -195,7 +195,7 @@ def _cautions(splits: list[dict[str, Any]]) -> list[str]:
             )
         if split["order"]:
             notes.append(
-                f"if the classes were in the order {', '.join(split['order']['classes'])}, "
+                f"with the classes in the order {', '.join(split['order']['classes'])}, "
                 f"{split['order']['accuracy']:.1%} of {where} would be right: the head may be permuted"
             )
         notes += guesswork(split)

@@ -131,7 +131,7 @@ def _paces(
 def different(networks: Sequence[Path]) -> None:
     """Raises :class:`BadInputError` where fewer than two networks are named, or one of them twice."""
     if len(networks) < 2 or len({os.path.realpath(each) for each in networks}) < len(networks):
-        raise BadInputError("Name two or more different networks to be compared.")
+        raise BadInputError("Name two or more different networks to compare.")
 
 
 __all__ = ["COMPARED", "compare", "different"]

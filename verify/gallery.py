@@ -21,7 +21,7 @@ from convert.readers import read_checkpoint
 from ferplus_keras.dataset import Dataset
 from ferplus_keras.dataset.protocols import Protocol
 from ferplus_keras.engines.engine import Takes
-from ferplus_keras.engines.record import Told
+from ferplus_keras.engines.record import FileFacts
 from ferplus_keras.errors import BadInputError, CheckFailedError
 from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.networks.emotions import EMOTIONS, softmax
@@ -96,12 +96,12 @@ def open_network(path: str | Path) -> Network:
     """The network in any file that `ferplus convert` reads. Raises :class:`BadInputError`."""
     path = Path(path)
     checkpoint = read_checkpoint(path)
-    told = checkpoint.provenance
-    if told.head != "classifier" or told.units != len(EMOTIONS):
+    provenance = checkpoint.provenance
+    if provenance.head != "classifier" or provenance.units != len(EMOTIONS):
         raise BadInputError(
             f"{path} is a {checkpoint.architecture}; a report on FERPlus needs a classifier of 8 classes."
         )
-    labels = told.labels or EMOTIONS
+    labels = provenance.labels or EMOTIONS
     if set(labels) != set(EMOTIONS):
         raise BadInputError(f"{path} has the classes {', '.join(labels)[:200]}; FERPlus's are {', '.join(EMOTIONS)}.")
     import_keras()
@@ -113,9 +113,9 @@ def open_network(path: str | Path) -> Network:
     order = [labels.index(emotion) for emotion in EMOTIONS]
     arrays["classifier"] = {role: np.asarray(array)[..., order] for role, array in arrays["classifier"].items()}
     by = f"Keras {keras.__version__} on {keras.backend.backend()}"
-    mine = Told.of(path, asdict(told))
+    mine = FileFacts.of(path, asdict(provenance))
     takes = Takes(mine.side_for(), mine.mean)
-    return Network(path, sha256_of(path), told, Forward(checkpoint.architecture, arrays), by, takes)
+    return Network(path, sha256_of(path), provenance, Forward(checkpoint.architecture, arrays), by, takes)
 
 
 def look(
@@ -142,7 +142,7 @@ def look(
     whole = np.concatenate(said)
     logits = whole.sum(axis=(1, 2), dtype=np.float64) + bias
     if not np.isfinite(logits).all():
-        raise CheckFailedError(f"{network.path} gives numbers that are not finite for some of these images.")
+        raise CheckFailedError(f"{network.path} returned numbers that are not finite for some of these images.")
     return Looks(rows, logits, whole, targets.labels[rows], targets.distribution[rows])
 
 

@@ -137,7 +137,7 @@ def open_model(path: Path) -> tuple[Any, Checkpoint | None]:
         foreign = kind_of(file.layers, file.listed) == KERAS_VGGFACE
     if not graph and not ours:
         raise BadInputError(
-            f"{path} holds weights without a graph, and its layers do not have Albanie's names: nothing says what "
+            f"{path} holds weights without a graph, and its layers do not have Albanie's names, so it is unknown what "
             "they are for. Load them into the model that they belong to and give the whole model (model.save)."
         )
     mine = read_checkpoint(path, check_graph=False) if ours else None

@@ -131,10 +131,10 @@ def reference_outputs(checkpoint: Checkpoint, inputs: np.ndarray) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _kind_of_output(told: Record | None, wanted: np.ndarray, found: np.ndarray, classes: bool) -> str:
+def _kind_of_output(record: Record | None, wanted: np.ndarray, found: np.ndarray, classes: bool) -> str:
     """What the export yields: as it says, or in a stranger's the likelier of logits and probabilities."""
-    if told is not None and told.get("output") in OUTPUTS:
-        return str(told["output"])
+    if record is not None and record.get("output") in OUTPUTS:
+        return str(record["output"])
     flat = found.reshape(len(found), -1)
     if not classes or flat.shape != wanted.shape:
         return "logits"

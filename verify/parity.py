@@ -205,8 +205,8 @@ def _rounding(checkpoint: Checkpoint, image: np.ndarray) -> dict[str, float]:
     """Layer -> what rounding can do to it, in units of the unit roundoff."""
     from verify.references.torch_reference import TorchReference
 
-    told = f"{checkpoint.provenance.source.sha256}{checkpoint.architecture.folded}"
-    key = (told, sha256(image.tobytes()).digest())
+    weights = f"{checkpoint.provenance.source.sha256}{checkpoint.architecture.folded}"
+    key = (weights, sha256(image.tobytes()).digest())
     if key not in _rounding_known:
         exact = TorchReference(checkpoint, "float64")
         _rounding_known[key] = rounding_units(exact.module, image, exact.run(image.astype("float64")))

@@ -22,7 +22,7 @@ from ferplus_keras.engines import Engine, open_engine
 from ferplus_keras.engines.card import NO_CARD, Card
 from ferplus_keras.engines.engine import LOGITS, Run
 from ferplus_keras.engines.keras_engine import engine_of_model
-from ferplus_keras.engines.record import Told
+from ferplus_keras.engines.record import FileFacts
 from ferplus_keras.engines.torchscript import is_torchscript
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.keras_files import open_keras_file
@@ -153,13 +153,13 @@ class Kind:
 def _open_engine(path: Path, card: Card = NO_CARD) -> Predictor:
     """A Keras or an ONNX file: what it says of itself is known where its arrays are those of one of the networks."""
     try:
-        told = read_checkpoint(path, check_graph=False).provenance
+        provenance = read_checkpoint(path, check_graph=False).provenance
     except BadInputError:  # somebody else's network, which may well have eight emotions
         file = MappedFile(path)
         kind = "torchscript" if is_torchscript(file) else "onnx" if is_onnx(bytes(file.view[:8])) else "keras"
         source = Source(path.name, file.size, file.sha256(), kind)
         return _predictor(open_engine(path, card=card), source, None)
-    return _predictor(open_engine(path, card=card), told.source, told)
+    return _predictor(open_engine(path, card=card), provenance.source, provenance)
 
 
 def _open_keras(path: Path, card: Card) -> Predictor:
@@ -172,7 +172,7 @@ def _open_keras(path: Path, card: Card) -> Predictor:
 
     model, mine = open_model(path)
     assert mine is not None
-    return _predictor(engine_of_model(Told(path), model), mine.provenance.source, mine.provenance)
+    return _predictor(engine_of_model(FileFacts(path), model), mine.provenance.source, mine.provenance)
 
 
 def _refuse_card(path: Path, card: Card) -> None:
@@ -232,38 +232,42 @@ def _open_matconvnet(path: Path, card: Card) -> Predictor:
 def _of_checkpoint(
     path: Path, checkpoint: Checkpoint, by: str, call: Run, notes: tuple[str, ...] = (), **fields: Any
 ) -> Predictor:
-    told = checkpoint.provenance
-    record = asdict(told) | {"output": LOGITS}
-    mine = Told.of(path, record)
-    engine = mine.engine(by, call, told.units, side=mine.side_for(), network=told.network, **fields)
-    return _predictor(engine, told.source, told, notes)
+    provenance = checkpoint.provenance
+    record = asdict(provenance) | {"output": LOGITS}
+    mine = FileFacts.of(path, record)
+    engine = mine.engine(by, call, provenance.units, side=mine.side_for(), network=provenance.network, **fields)
+    return _predictor(engine, provenance.source, provenance, notes)
 
 
-def _predictor(engine: Engine, source: Source, told: Provenance | None, more: tuple[str, ...] = ()) -> Predictor:
+def _predictor(engine: Engine, source: Source, provenance: Provenance | None, more: tuple[str, ...] = ()) -> Predictor:
     """Raises :class:`BadInputError` when the network has another head than a classifier of eight classes."""
-    if told is None:
+    if provenance is None:
         notes = []
         if not (engine.record or {}).get("labels") and engine.labels is EMOTIONS:  # named by nobody
             notes = ["the file does not name its classes; FERPlus's order is assumed"]
         return Predictor(engine, source, notes=(*notes, *engine.notes, *more))
-    if told.head != "classifier" or told.units != len(EMOTIONS):
-        what = {"none": "no head"}.get(told.head, f"a {told.head} of {told.units}")
+    if provenance.head != "classifier" or provenance.units != len(EMOTIONS):
+        what = {"none": "no head"}.get(provenance.head, f"a {provenance.head} of {provenance.units}")
         raise BadInputError(
-            f"{engine.path} is a {told.network} with {what}; accuracy on FERPlus needs a classifier of {len(EMOTIONS)} "
-            "classes."
+            f"{engine.path} is a {provenance.network} with {what}; accuracy on FERPlus needs a classifier of "
+            f"{len(EMOTIONS)} classes."
         )
     notes = []
-    if told.labels != EMOTIONS and told.labels is not None:
-        notes.append(f"the file's classes are in the order {', '.join(told.labels)}; they were reordered to FERPlus's")
+    if provenance.labels != EMOTIONS and provenance.labels is not None:
+        notes.append(
+            f"the file's classes are in the order {', '.join(provenance.labels)}; they were reordered to FERPlus's"
+        )
     if (side := engine.takes.side) != INPUT_SIZE:
         notes.append(f"it was trained on images of {side} x {side}, and is given that size")
     if engine.takes.mean not in (PUBLISHED.mean, (0.0, 0.0, 0.0)):
         notes.append(f"the file asks for the mean {engine.takes.mean}, not the published one; that mean is used")
-    return Predictor(engine, source, told, tuple(dict.fromkeys((*notes, *told.notes, *engine.notes, *more))))
+    return Predictor(
+        engine, source, provenance, tuple(dict.fromkeys((*notes, *provenance.notes, *engine.notes, *more)))
+    )
 
 
 #: The kinds of files, most particular first; the last takes what is left, and its reader says what is wrong with it.
-#: They are told by their content, as the readers do, whatever they are called.
+#: They are recognised by their content, as the readers do, whatever they are called.
 KINDS = (
     Kind("export", lambda path, _head: is_export(path), _open_export),
     Kind("matconvnet", lambda _path, head: is_mat_file(head), _open_matconvnet),

@@ -70,10 +70,10 @@ def compare_preprocessing(
     apart = float(np.abs((inside or preprocess_input)(images.pixels) - exact).max())
     if provenance is None:
         return PreprocessingComparison(apart, "", says_nothing=True, inside=inside is not None)
-    told, published = dict(provenance.preprocessing), PUBLISHED.as_dict()
+    stated, published = dict(provenance.preprocessing), PUBLISHED.as_dict()
     if source is not None and source.training is not None:  # trained here, on images of whatever size it says
         published["size"] = source.preprocessing["size"]
-    different = [f"{key} {told.get(key)}" for key, value in published.items() if told.get(key) != value]
+    different = [f"{key} {stated.get(key)}" for key, value in published.items() if stated.get(key) != value]
     nameless = source is not None and source.labels is None and provenance.labels is not None
     if source is not None and source.labels != provenance.labels and not nameless:
         different.append(f"the classes {', '.join(provenance.labels or ('none',))}")

@@ -91,7 +91,7 @@ def _checkpoint(run: Run, folder: RunFolder, weights: Path, epoch: int) -> Any:
     table = architecture(run.network_name, classifier(len(run.examples.classes)))
     source = Source(weights.name, weights.stat().st_size, sha256_of(weights), "trained here")
     size, recipe = run.size, run.recipe
-    told = {
+    training = {
         "recipe": recipe.name,
         "recipe_sha256": hashlib.sha256(recipe.to_toml().encode()).hexdigest(),
         "epoch": str(epoch),
@@ -100,16 +100,16 @@ def _checkpoint(run: Run, folder: RunFolder, weights: Path, epoch: int) -> Any:
         "protocol": recipe.data.protocol,
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         "start": str(run.start),
-        "start_sha256": str(run.start.told.get("sha256", "")),
+        "start_sha256": str(run.start.source.get("sha256", "")),
         "teachers": ", ".join(f"{teacher.name} {teacher.sha256}" for teacher in run.teachers),
     }
-    begun = f"from {run.start}" + (", a stand-in with made-up weights" if run.start.standin else "")
+    start = f"from {run.start}" + (", a stand-in with made-up weights" if run.start.standin else "")
     provenance = Provenance(
         source, source, run.network_name, "classifier", len(run.examples.classes), labels=run.examples.classes,
         preprocessing=PUBLISHED.as_dict() | {"size": (size, size)},
         num_batches_tracked=run.steps_after(epoch),
-        notes=(f"trained by the recipe {recipe.name} {begun}; epoch {epoch}, seed {recipe.training.seed}",),
-        training=told,
+        notes=(f"trained by the recipe {recipe.name} {start}; epoch {epoch}, seed {recipe.training.seed}",),
+        training=training,
     )  # fmt: skip
     return Checkpoint(table, arrays_by_layer(weights), provenance)
 

@@ -118,8 +118,8 @@ def levels(result: Result) -> list[dict[str, Any]]:
 
 def _level(name: str, title: str, question: str, found: dict[str, Any]) -> dict[str, Any]:
     figures = {key: value for key, value in found.items() if key not in ("passed", "summary")}
-    told = {"passed": found["passed"], "summary": found["summary"], "figures": figures}
-    return {"name": name, "title": title, "question": question} | told
+    verdict = {"passed": found["passed"], "summary": found["summary"], "figures": figures}
+    return {"name": name, "title": title, "question": question} | verdict
 
 
 def run_label(run: dict[str, Any]) -> str:
@@ -153,13 +153,13 @@ def _logits_sentence(run: dict[str, Any]) -> str:
 
 
 def _decisions_sentence(run: dict[str, Any]) -> str:
-    told = run["decisions"]
+    decisions = run["decisions"]
     if run["probabilities"] is None:
         return f"{run_label(run)}: no classifier, so nothing is decided"
-    same = f"{run_label(run)}: {round(told['agreement'] * told['images'])} of {told['images']} the same"
-    if told["closest_margin"] is None:
+    same = f"{run_label(run)}: {round(decisions['agreement'] * decisions['images'])} of {decisions['images']} the same"
+    if decisions["closest_margin"] is None:
         return same
-    return f"{same}, the closest call by {told['closest_margin']:.2g} of the largest logit"
+    return f"{same}, the closest call by {decisions['closest_margin']:.2g} of the largest logit"
 
 
 def _file(path: Path, read: Source | None) -> dict[str, Any]:

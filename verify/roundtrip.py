@@ -145,7 +145,7 @@ def roundtrip(
 
 
 def _home(source: Path) -> Format:
-    """The format to come home to: the source's own, or PyTorch's where ours cannot be told from the name (``.bin``)."""
+    """The format to come home to: the source's own, or PyTorch's where ours cannot be seen in the name (``.bin``)."""
     try:
         return format_of(source)
     except BadInputError:

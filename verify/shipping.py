@@ -123,9 +123,7 @@ def _halve(source: Path, target: Path) -> None:
             for name, array in load_file(source).items()
         }
     if wrong := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
-        raise BadInputError(
-            f"{source}: {wrong[0]} has numbers that float16 does not have, so it cannot be released in float16."
-        )
+        raise BadInputError(f"{source}: {wrong[0]} has numbers that float16 cannot represent, so it cannot be shipped.")
     with atomic_path(target) as temporary:
         save_file(arrays, temporary, metadata)
 

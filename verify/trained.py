@@ -100,7 +100,7 @@ def repeat(
     Raises :class:`BadInputError` when nothing is recorded, or when its file is not the one that the manifest names.
     """
     if not network.accuracy:
-        raise BadInputError(f"The manifest records no accuracy of {network.name}: there is nothing to repeat.")
+        raise BadInputError(f"The manifest records no accuracy of {network.name}: there is nothing to measure again.")
     splits = [split for split in SPLITS if any(each.split == split for each in network.accuracy)]
     now = {_key(each): each for each in measured(open_predictor(network.path), dataset, splits, progress)}
     if unknown := [each for each in network.accuracy if _key(each) not in now]:

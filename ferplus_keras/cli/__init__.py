@@ -66,13 +66,13 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
 
 def _end(error: BaseException, words: Sequence[str]) -> int:
     ending = ending_of(error, words)
-    # A file that a library could not finish complains once more when it is collected; all has been said.
+    # A file that a library could not finish complains once more when it is collected; everything has been reported.
     sys.unraisablehook = lambda _unraisable: None
     screen.notice(*ending.details, f"{ending.prefix}{ending.sentence}")
     if "--json" in words:
-        told = {"code": ending.code, "message": ending.sentence, "details": ending.details}
-        with suppress(OutputError, BrokenPipeError):  # the sentence was said
-            screen.result_json({"error": told}, indent=None)
+        fields = {"code": ending.code, "message": ending.sentence, "details": ending.details}
+        with suppress(OutputError, BrokenPipeError):  # the sentence was printed
+            screen.result_json({"error": fields}, indent=None)
     return ending.code
 
 

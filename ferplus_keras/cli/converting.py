@@ -24,9 +24,9 @@ from ferplus_keras.cli.shared import (
     finish,
     in_the_way,
     plain,
+    progress_printer,
     report,
     reports_folder_of,
-    sayer,
     standin_sentence,
 )
 from ferplus_keras.errors import BadInputError
@@ -160,7 +160,7 @@ def _convert_all(options: argparse.Namespace) -> int:
 
     reports = reports_folder_of(options)
     formats = tuple(options.to) or ("h5",)
-    made = convert_all(formats=formats, offline=options.offline, reports=reports, say=sayer(options.json))
+    made = convert_all(formats=formats, offline=options.offline, reports=reports, say=progress_printer(options.json))
     return report(made, options.json)
 
 

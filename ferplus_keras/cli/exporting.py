@@ -136,8 +136,8 @@ def outputs_only(model: str) -> bool:
             return True
     if path.suffix.lower() != ".onnx" or not is_file(path):
         return False
-    told = own_provenance(path)
-    return told is not None and told.preprocessing_inside
+    provenance = own_provenance(path)
+    return provenance is not None and provenance.preprocessing_inside
 
 
 def _tensorflow() -> None:

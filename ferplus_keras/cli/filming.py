@@ -110,5 +110,5 @@ def _answer(
         scaled = [[side * prepared.scale for side in box] for box in boxes]
         texts = [f" {number}: {seen.emotion} {100 * seen.confidence:.0f} % " for number, seen in followed]
         writer.write(prepared.shown, scaled, texts, numbers)
-    told = answer(f"{name}#{frame.number}", prepared, smoothed)
-    return replace(told, moment=(frame.number, frame.seconds), tracks=numbers)
+    answered = answer(f"{name}#{frame.number}", prepared, smoothed)
+    return replace(answered, moment=(frame.number, frame.seconds), tracks=numbers)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 #: The files that a release consists of; names of ``convert.writers.FORMATS``.
 RELEASE_FORMATS = ("h5", "keras", "pth", "safetensors")
 
-#: What a run is begun with, and what ``--resume`` takes from there when it is not given again.
+#: What a run is started with, and what ``--resume`` takes from there when it is not given again.
 REMEMBERED = ("data", "labels", "arch", "weights", "teacher", "limit", "backend", "distribute", "formats")
 
 
@@ -66,7 +66,7 @@ def _finetune(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     folder = _folder(options)
     if options.resume and folder is not None and (made := _finished(folder, options)):
-        return finish(options.json, made, news=("finished already, and complete", *_told(made, folder)))
+        return finish(options.json, made, news=("finished already, and complete", *_summary(made, folder)))
     # Everything that can be refused without Keras is refused before seconds go by for importing it.
     from ferplus_keras.finetune.distribution import parse, scope
 
@@ -108,14 +108,14 @@ def _finetune(options: argparse.Namespace) -> int:
 
                 made = release(run, outcome, folder, dataset, formats, _places(options).get("data", ""), say)
             except BaseException as error:
-                _how_to_go_on(error, folder)
+                _how_to_continue(error, folder)
                 raise
     made["seconds"] = round(time.perf_counter() - start, 1)
-    return finish(options.json, plain(made), news=_told(made, folder))
+    return finish(options.json, plain(made), news=_summary(made, folder))
 
 
 def _folder(options: argparse.Namespace) -> RunFolder | None:
-    """The run's folder; options that were not given are those that it was begun with."""
+    """The run's folder; options that were not given are those that it was started with."""
     from ferplus_keras.finetune.folder import RunFolder
 
     place = Path(options.resume) if isinstance(options.resume, str) else options.out
@@ -127,7 +127,7 @@ def _folder(options: argparse.Namespace) -> RunFolder | None:
         raise BadInputError("--resume continues a run and --overwrite replaces it: choose one.")
     folder = RunFolder(place) if place is not None else None
     if options.resume and folder is not None:
-        if not folder.begun:
+        if not folder.started:
             raise BadInputError(f"There is no run in {folder.path} to continue. Leave --resume out to start one.")
         remembered = folder.read_run().get("options", {})
         for name in REMEMBERED:
@@ -182,7 +182,7 @@ def _formats(options: argparse.Namespace) -> tuple[str, ...]:
         return ()
     wanted = tuple(filter(None, (options.formats or ",".join(RELEASE_FORMATS)).split(",")))
     if wrong := [name for name in wanted if name not in RELEASE_FORMATS]:
-        raise BadInputError(f"--formats takes {', '.join(RELEASE_FORMATS)}, with commas between, not {wrong[0]!r}.")
+        raise BadInputError(f'--formats takes {", ".join(RELEASE_FORMATS)}, separated by commas, not "{wrong[0]}".')
     return wanted
 
 
@@ -195,7 +195,7 @@ def _examples(options: argparse.Namespace, recipe: Recipe, say: _Progress) -> tu
         dataset = load_ferplus(options.data, progress=say.passing)
         return make_examples(dataset, recipe.data, limit=options.limit), dataset
     if not (path := options.data or os.environ.get(DATA_VARIABLE)):
-        raise BadInputError(f"No data were named: give --data PATH to fer2013.csv, or set {DATA_VARIABLE}.")
+        raise BadInputError(f"No data given: use --data PATH to fer2013.csv, or set {DATA_VARIABLE}.")
     dataset, labels = load_fer2013(path, progress=say.passing)
     made = make_examples(dataset, recipe.data, labels=labels, classes=FER2013_CLASSES, limit=options.limit)
     return made, dataset
@@ -224,13 +224,15 @@ def _start(options: argparse.Namespace, classes: tuple[str, ...]) -> Start:
         return Start(arrays, {"name": best.name, "sha256": sha256_of(best), "format": "a run of this program"})
     checkpoint = read_checkpoint(path, network=options.arch)
     refuse_folded(checkpoint, "Give the file that it was folded from.")
-    told = checkpoint.provenance
+    provenance = checkpoint.provenance
     kept = {layer: roles for layer, roles in checkpoint.arrays.items() if layer != "feat_extract"}
-    if told.head != "classifier" or told.labels != classes:
+    if provenance.head != "classifier" or provenance.labels != classes:
         kept.pop("classifier", None)
-    source = {key: str(value) for key, value in asdict(told.source).items()}
+    source = {key: str(value) for key, value in asdict(provenance.source).items()}
     return Start(
-        kept, source | {"origin": told.origin.name, "head": told.head, "standin": str(told.standin)}, told.standin
+        kept,
+        source | {"origin": provenance.origin.name, "head": provenance.head, "standin": str(provenance.standin)},
+        provenance.standin,
     )
 
 
@@ -252,7 +254,7 @@ def _record(options: argparse.Namespace, run: Any) -> dict[str, Any]:
         "data": run.examples.fingerprint,
         "classes": list(run.examples.classes),
         "images": {"train": len(run.examples.train), "val": len(run.examples.valid), "test": len(run.examples.test)},
-        "start": run.start.told or None,
+        "start": run.start.source or None,
         "seed": run.recipe.training.seed,
         "precision": run.precision,
         "deterministic": run.deterministic,
@@ -275,14 +277,14 @@ def _again(folder: RunFolder) -> str:
     return shlex.join(["ferplus", "finetune", "--resume", str(folder.path)])
 
 
-def _how_to_go_on(error: BaseException, folder: RunFolder) -> None:
+def _how_to_continue(error: BaseException, folder: RunFolder) -> None:
     """Said beside the error itself, whatever that is."""
     if isinstance(error, BadInputError | CheckFailedError):
         return  # the same again would end in the same way
     if folder.state.exists():
         screen.notice("", f"The last checkpoint is complete. To continue: {_again(folder)}")
-    elif folder.begun:
-        screen.notice("", f"No epoch was finished. To start again: {_again(folder)}")
+    elif folder.started:
+        screen.notice("", f"No epoch was completed. To start again: {_again(folder)}")
 
 
 def _dry_run(run: Run, options: argparse.Namespace) -> int:
@@ -303,7 +305,7 @@ def _dry_run(run: Run, options: argparse.Namespace) -> int:
     ))  # fmt: skip
 
 
-def _told(made: dict[str, Any], folder: RunFolder) -> list[str]:
+def _summary(made: dict[str, Any], folder: RunFolder) -> list[str]:
     from verify.scores import guesswork
 
     lines = [f"best epoch: {made['best_epoch']} of {made['epochs']} ({made['reason']})"]
@@ -311,7 +313,7 @@ def _told(made: dict[str, Any], folder: RunFolder) -> list[str]:
     lines += [f"warning: {each}" for rate in made["accuracy"] for each in guesswork(rate)]
     lines += [f"{each['path']}  {each['size'] / 1e6:.1f} MB  {each['sha256'][:12]}" for each in made["files"]]
     took = f", in {duration(made['seconds'])}" if "seconds" in made else ""
-    lines.append(f"{folder.path}: all of it{took}; start with model-card.md")
+    lines.append(f"{folder.path}: everything is here{took}; start with model-card.md")
     return lines
 
 

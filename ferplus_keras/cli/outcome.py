@@ -136,17 +136,17 @@ class Outcome:
                 self.file.close()
             raise BadInputError("There is no image in the inputs: the list is empty.")
         seconds, errors = time.perf_counter() - self.ready, self.file.errors if self.file else 0
-        told = [f"{counted(self.images - self.skipped, 'image')} in {duration(seconds)}"]
-        told.append(f"{duration(self.loading)} to load the network")
+        parts = [f"{counted(self.images - self.skipped, 'image')} in {duration(seconds)}"]
+        parts.append(f"{duration(self.loading)} to load the network")
         if self.options.faces != "none":
-            told.append(counted(self.faces, "face"))
-            told.append(f"{counted(self.without, 'image')} without a face")
+            parts.append(counted(self.faces, "face"))
+            parts.append(f"{counted(self.without, 'image')} without a face")
         if self.skipped:
-            told.append(f"{self.skipped:,} skipped")
+            parts.append(f"{self.skipped:,} skipped")
         if self.before:
-            told.append(f"{self.before:,} done before" + (f", {errors:,} of them skipped" if errors else ""))
+            parts.append(f"{self.before:,} done before" + (f", {errors:,} of them skipped" if errors else ""))
         written = [str(each) for each in (path, self.options.parquet, self.options.annotate) if each]
-        self.say.line("; ".join(told) + (f": {', '.join(written)}{self.replaced}" if written else ""))
+        self.say.line("; ".join(parts) + (f": {', '.join(written)}{self.replaced}" if written else ""))
         if self.standin:
             self.say.line(f"STAND-IN: the weights of {self.model} are made up, and so are these emotions.")
         return SKIPPED if self.skipped or errors else 0

@@ -46,7 +46,7 @@ SHOWN = 5
 def add(commands: Commands) -> None:
     """Declare the command of this module."""
     commands.add(
-        "predict", _predict, "Recognise emotions in images, films or a camera's images.",
+        "predict", _predict, "Recognise emotions in images, films or a camera's frames.",
         "ferplus predict resnet50_ferplus.h5 faces/ --csv emotions.csv",
         option("model? MODEL", ".h5, .weights.h5, .keras, .onnx, .tflite, a SavedModel or a training run's folder "
                "(default: the network that comes with the package)"),
@@ -171,16 +171,16 @@ def _need_keras_for(model: str) -> None:
 
 
 def _nothing_to_do(ahead: Ahead, options: argparse.Namespace) -> bool:
-    """Whether all there is was looked at and is broken; that is said. No network is needed for it.
+    """Whether every input is broken, which is then reported without a network.
 
     Raises :class:`BadInputError` when there is nothing to look at.
     """
     if ahead.readable:
         return False
     if not ahead.broken:
-        told = "; ".join(f"{source.name}: {source.problem}" for source in ahead.problems[:SHOWN])
+        problems = "; ".join(f"{source.name}: {source.problem}" for source in ahead.problems[:SHOWN])
         more = f"; and {len(ahead.problems) - SHOWN:,} more" if len(ahead.problems) > SHOWN else ""
-        raise BadInputError(f"There is no image to look at: {told or 'the list is empty'}{more}.")
+        raise BadInputError(f"There is no image to look at: {problems or 'the list is empty'}{more}.")
     if options.csv:
         return False  # where each has its row, in columns that the network names
     if options.json:
@@ -195,7 +195,7 @@ def _nothing_to_do(ahead: Ahead, options: argparse.Namespace) -> bool:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """All that can be told from the command line and the disk. Raises :class:`BadInputError`."""
+    """Check what the command line and the disk show. Raises :class:`BadInputError`."""
     need_file(options.model, folder=True)
     for target in filter(None, (options.csv, options.parquet)):
         need_another_place(target, options.model, *options.inputs)

@@ -38,7 +38,7 @@ def need(*packages: str) -> None:
 
 
 def installed(name: str) -> bool:
-    """Whether the package can be imported, as far as that can be told without importing it."""
+    """Whether the package can be imported, as far as can be known without importing it."""
     try:
         found = find_spec(name)
     except (ImportError, ValueError):

@@ -168,7 +168,7 @@ def finish(
     return 0
 
 
-def sayer(as_json: bool) -> Callable[[str], None]:
+def progress_printer(as_json: bool) -> Callable[[str], None]:
     """Progress lines go to the screen, or beside it when standard output is for a machine."""
     return screen.notice if as_json else screen.news
 

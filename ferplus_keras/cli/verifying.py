@@ -23,9 +23,9 @@ from ferplus_keras.cli.shared import (
     count,
     finish,
     keras_settings,
+    progress_printer,
     report,
     reports_folder_of,
-    sayer,
     seed,
     spelled,
     start_keras,
@@ -125,7 +125,7 @@ def _verify_trained(options: argparse.Namespace) -> int:
     repeated = [each for network in shipped().values() for each in repeat(network, dataset, say.step)]
     passed = all(each.passed for each in repeated)
     figures = {"passed": passed, "figures": [each.as_dict() for each in repeated]}
-    wrong = None if passed else "A trained network is not as accurate as its record says."
+    wrong = None if passed else "The accuracy of a trained network differs from the record."
     return finish(options.json, figures, table(repeated).split("\n"), failed=wrong)
 
 
@@ -148,7 +148,7 @@ def _verify_same(options: argparse.Namespace) -> int:
 def _verify_all(options: argparse.Namespace) -> int:
     from convert.pipeline import verify_all
 
-    return report(verify_all(reports=reports_folder_of(options), say=sayer(options.json)), options.json)
+    return report(verify_all(reports=reports_folder_of(options), say=progress_printer(options.json)), options.json)
 
 
 def _verify_parity(options: argparse.Namespace) -> int:

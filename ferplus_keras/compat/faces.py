@@ -114,12 +114,12 @@ def analyze(
             an array of several.
         actions: "emotion"; deepface's other actions are no work of these networks.
         enforce_detection: whether no face is an error; otherwise the whole image is taken for one, of confidence 0.
-        detector_backend: "opencv" is the Haar cascade, which has no confidence (1.0 is told) and no eyes, "skip" takes
-            the whole image; anything else is BlazeFace.
+        detector_backend: "opencv" is the Haar cascade, which has no confidence (1.0 is returned) and no eyes, "skip"
+            takes the whole image; anything else is BlazeFace.
         align: whether tilted faces are turned upright (not with "opencv").
         expand_percentage: by how much of its sides a face is cut out wider.
         model: a network's file, by default the trained network that comes with the package.
-        contempt: whether that is told as the eighth emotion.
+        contempt: whether it is returned as the eighth emotion.
 
     Returns:
         For one image a list, for several a list of lists, of ``region`` (``x``, ``y``, ``w``, ``h`` in pixels, and the
@@ -133,7 +133,7 @@ def analyze(
     actions = (actions,) if isinstance(actions, str) else tuple(actions)
     if actions != ("emotion",) or anti_spoofing:
         wanted = "anti_spoofing" if actions == ("emotion",) else ", ".join(actions) or "none"
-        raise BadInputError(f"These networks tell emotions, and {wanted} was asked for: call it with 'emotion' alone.")
+        raise BadInputError(f"These networks recognise emotions only, not {wanted}: call it with 'emotion' alone.")
     find = _finder(detector_backend, align, expand_percentage)
     several = isinstance(img_path, (list, tuple)) or getattr(img_path, "ndim", 0) == 4
     results = []
@@ -143,7 +143,7 @@ def analyze(
         if not faces and enforce_detection and detector_backend != SKIP:
             raise NoFaceError(
                 f"No face was found in {name_of(given, number)}: give another image, or enforce_detection=False to "
-                "take all of it for a face."
+                "use the whole image as a face."
             )
         faces = faces or [Face((0, 0, *image.size), score=0.0)]
         answers = asked(classifier_of(model), image, faces, contempt)

@@ -45,8 +45,8 @@ def _read(found: Found, progress: Progress) -> Dataset:
     notes: list[str] = []
     if found.pixels is not None:
         with found.pixels.place.open(found.pixels.name) as stream:
-            images, told = read_pixels(stream, labels, str(found.pixels))
-        notes += told
+            images, remarks = read_pixels(stream, labels, str(found.pixels))
+        notes += remarks
     else:
         labels = _with_images(labels, found, notes)
         images = read_images(found, labels, lambda done, total: progress(f"{done:,} of {total:,} images"))
@@ -74,7 +74,7 @@ def _with_images(labels: Labels, found: Found, notes: list[str]) -> Labels:
     if absent := [name for code, name in enumerate(SPLITS) if code not in found.folders]:
         notes.append(f"there is no folder for {' and '.join(absent)}")
     if not kept.size:
-        raise BadInputError(f"{found}: none of the rows of the label file has an image there.")
+        raise BadInputError(f"{found}: no row of the label file has an image there.")
     return replace(
         labels,
         votes=labels.votes[kept],

@@ -46,7 +46,7 @@ class Duplicates:
 
 
 def find_duplicates(dataset: Dataset) -> Duplicates:
-    """The exact copies in ``dataset``, told by a 128-bit hash of each image.
+    """The exact copies in ``dataset``, found by a 128-bit hash of each image.
 
     Rows without a name are copies of none: all ten votes say that they are no face, and Microsoft's folders leave them
     out. So the counts are the same from Kaggle's file and from the folders.

@@ -41,7 +41,7 @@ def load_fer2013(
                 raise BadInputError(f"{where} has more than {MAX_LABEL_ROWS:,} rows, so it is not FER2013.")
     count = len(classes)
     if not count:
-        raise BadInputError(f"{where} has a header and no rows.")
+        raise BadInputError(f"{where} has a header but no rows.")
     votes = np.zeros((count, len(VOTE_COLUMNS)), np.uint8)
     names = tuple(made_name(row) for row in range(count))
     labels = Labels(votes, np.array(splits, np.uint8), ("",) * count, tuple(lines), where)

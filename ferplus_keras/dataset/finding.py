@@ -54,19 +54,19 @@ def find(path: str | Path | None = None) -> Found:
     """
     named = path or os.environ.get(DATA_VARIABLE)
     if not named:
-        raise BadInputError(f"No data were named: give --data PATH, or set {DATA_VARIABLE}. {EXPECTED}.")
+        raise BadInputError(f"No data given: use --data PATH, or set {DATA_VARIABLE}. {EXPECTED}.")
     try:
         path = Path(named).expanduser()
         if not path.exists():
             raise BadInputError(f"There is nothing at {path}. {EXPECTED}.")
     except (OSError, RuntimeError) as error:  # a name that is too long; a user who does not exist
-        raise BadInputError(f"{named} cannot be the data: {error}.") from None
+        raise BadInputError(f"{named} cannot be used as the data: {error}.") from None
     if path.is_dir():
         return _in_folder(path)
     if _is_zip(path):
         return _in_archive(path) or _nothing(path, archives_in(Archive(path.absolute()), [""]))
     if path.name.lower().endswith(ARCHIVES):
-        raise BadInputError(f"{path} is an archive of a kind that cannot be read: unpack it, and name the folder.")
+        raise BadInputError(f"{path} is an archive of an unsupported kind: unpack it, and give the folder.")
     if path.name.lower() in (LABEL_FILE, FOLDER_LABEL_FILE):
         return _in_folder(path.absolute().parent)
     if path.suffix.lower() == ".csv":
@@ -169,8 +169,8 @@ def archives_in(place: Place, bases: Iterable[str]) -> str:
                 if not name.lower().endswith(".zip") or not _is_zip(place.path / name):
                     continue
                 archive = Archive(place.path / name)
-                if told := archives_in(archive, list(_bases(archive))):
-                    return told
+                if hint := archives_in(archive, list(_bases(archive))):
+                    return hint
     return ""
 
 

@@ -52,7 +52,7 @@ def read_images(found: Found, labels: Labels, progress: Progress = lambda _done,
         place, folder = found.folders[code]
         where = f"{labels.origin}, line {line}"
         if name not in present[code]:
-            raise BadInputError(f"{where}: the image {name[:80]!r} is not in {place.show(folder)} ({SPLITS[code]}).")
+            raise BadInputError(f'{where}: the image "{name[:80]}" is not in {place.show(folder)} ({SPLITS[code]}).')
         images[row] = decode_image(Entry(place, joined(folder, name)).read(MAX_IMAGE_BYTES), name, where)
         if row % 500 == 0:
             progress(row, len(labels))
@@ -69,7 +69,7 @@ def decode_image(data: bytes, name: str, where: str) -> np.ndarray:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.size != (SIDE, SIDE):
                 width, height = image.size
-                raise BadInputError(f"{where}: {name} is {width} x {height}; an image has {SIDE} x {SIDE} pixels.")
+                raise BadInputError(f"{where}: {name} is {width} x {height} pixels; images are {SIDE} x {SIDE}.")
             return np.asarray(image if image.mode == "L" else image.convert("L"))
     except BadInputError:
         raise

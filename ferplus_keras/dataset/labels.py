@@ -33,7 +33,7 @@ def read_labels(data: bytes, where: str = LABEL_FILE) -> Labels:
         counts.append(votes_of([row[place] for place in votes], where, line))
         lines.append(line)
     if not names:
-        raise BadInputError(f"{where} has a header and no rows.")
+        raise BadInputError(f"{where} has a header but no rows.")
     return Labels(np.array(counts, np.uint8), np.array(splits, np.uint8), tuple(names), tuple(lines), where)
 
 

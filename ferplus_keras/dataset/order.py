@@ -32,7 +32,7 @@ USAGES = ("Training", "PublicTest", "PrivateTest")
 
 
 def check_order(emotions: np.ndarray, lines: Sequence[int], labels: Labels, where: str) -> tuple[str, ...]:
-    """Hold each row's Kaggle label against its votes; the notes to make where nothing can be told.
+    """Hold each row's Kaggle label against its votes; the notes to make where nothing can be concluded.
 
     Args:
         emotions: the codes of the pixel file's rows, :data:`UNKNOWN` where there is none.

@@ -118,8 +118,8 @@ def _lines(stream: BinaryIO, where: str) -> Iterator[tuple[int, bytes]]:
         if number == 1:
             refuse_utf16(line, where)
         if len(line) > MAX_LINE:
-            raise BadInputError(f"{where}, line {number}: longer than any row of a pixel file can be.")
+            raise BadInputError(f"{where}, line {number}: longer than any row of a pixel file.")
         if line.strip():
             yield number, line.rstrip(b"\r\n")
         elif (empty := empty + 1) > MAX_EMPTY_LINES:
-            raise BadInputError(f"{where}, line {number}: {empty:,} empty lines and more. It is damaged.")
+            raise BadInputError(f"{where}, line {number}: more than {empty:,} empty lines. The file is damaged.")

@@ -96,7 +96,7 @@ class Archive:
         for info in infos:
             name = info.filename.strip("/")
             if name in seen:
-                raise BadInputError(f"{self.path} holds {name[:200]!r} twice. Pack it again.")
+                raise BadInputError(f'{self.path} contains "{name[:200]}" twice. Pack it again.')
             seen.add(name)
             *folders, last = name.split("/")
             above = ""
@@ -156,7 +156,7 @@ class Entry:
                 pieces.append(piece)
                 left -= len(piece)
         if left <= 0:
-            raise BadInputError(f"{self} is larger than {limit:,} bytes, so it is not a file of FERPlus.")
+            raise BadInputError(f"{self} is larger than {limit:,} bytes, so it is not a FERPlus file.")
         return b"".join(pieces)
 
 

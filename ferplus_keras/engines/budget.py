@@ -37,9 +37,9 @@ class Budget:
         for shape in shapes:
             size = math.prod(shape)
             if len(shape) > MAX_DIMENSIONS or any(extent < 0 for extent in shape):
-                raise DamagedError(f"it makes a tensor of the shape {shown(shape)}")
+                raise DamagedError(f"it produces a tensor of shape {shown(shape)}")
             if size > self.tensor:
-                raise DamagedError(f"it makes a tensor of {shown(shape)}, larger than any of these networks'")
+                raise DamagedError(f"it produces a tensor of {shown(shape)}, larger than any of these networks'")
             self.alive += size
             self.work -= size
         self.work -= work

@@ -79,7 +79,7 @@ class Input:
                     raise _wrong(text, f"{word} is not a range")
                 said = {"range": (low, high)}
             else:
-                raise _wrong(text, f"{word[:40]!r} is not understood")
+                raise _wrong(text, f'"{word[:40]}" is not understood')
             if twice := found.keys() & said.keys():
                 raise _wrong(text, f"it says the {'layout' if twice == {'first'} else twice.pop()} twice")
             found |= said
@@ -106,7 +106,7 @@ class Card:
             twice = [each for each in names if names.count(each) > 1]
             if not 2 <= len(names) <= MAX_CLASSES or not all(names) or twice:
                 problem = f"{twice[0][:40]} stands there twice" if twice and twice[0] else f"they are {len(names)}"
-                raise BadInputError(f"The classes are two or more names with commas between them, and {problem}.")
+                raise BadInputError(f"The classes are two or more names separated by commas, and {problem}.")
         return cls(None if input is None else Input.parse(input), names)
 
     @classmethod
@@ -126,7 +126,7 @@ class Card:
         line, classes = said.get("input"), said.get("classes")
         good = isinstance(classes, list) and all(isinstance(each, str) for each in classes)
         if said.keys() - {"input", "classes"} or not isinstance(line, str | None) or not (classes is None or good):
-            raise BadInputError(f"{card} has something else than `input`, a text, and `classes`, a list of names.")
+            raise BadInputError(f"{card} may hold only `input`, a text, and `classes`, a list of names.")
         try:
             return cls.of(line, classes)
         except BadInputError as error:

@@ -95,7 +95,7 @@ class Engine:
     by: str  #: what runs it, in words
     call: Run
     takes: Takes = Takes()
-    gives: str | None = None  #: "logits" or "probabilities"; None: told from the numbers
+    gives: str | None = None  #: "logits" or "probabilities"; None: inferred from the numbers
     labels: tuple[str, ...] | None = None  #: names of the classes in order; None where nothing tells them
     classes: int | None = None  #: how many numbers it gives for an image, where that is known before it runs
     network: str = ""
@@ -136,7 +136,7 @@ class Engine:
             ) from None
         if found.ndim < 1 or len(found) != len(batch):
             shape = " x ".join(map(str, found.shape)) or "a single number"
-            raise BadInputError(f"{self.path} gives {shape} for {counted(len(batch), 'image')}, not a row for each.")
+            raise BadInputError(f"{self.path} returned {shape} for {counted(len(batch), 'image')}, not a row each.")
         rows: np.ndarray = found.reshape(len(batch), -1)[:count]
         return rows
 
@@ -154,7 +154,7 @@ class Engine:
                 "another network, or one without its head."
             )
         if not np.isfinite(rows).all():
-            raise CheckFailedError(f"{self.path} gives numbers that are not finite for some of these images.")
+            raise CheckFailedError(f"{self.path} returned numbers that are not finite for some of these images.")
         sums = rows.sum(axis=1, keepdims=True)
         alike = bool((rows >= 0).all() and np.abs(sums - 1).max(initial=0) < ROUNDING[self.numbers])
         if self.gives == LOGITS or (self.gives is None and not alike):

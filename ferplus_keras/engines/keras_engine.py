@@ -18,7 +18,7 @@ from ferplus_keras.engines.budget import Budget, shown
 from ferplus_keras.engines.card import NO_CARD, Card
 from ferplus_keras.engines.engine import BATCH, LOGITS, PROBABILITIES, Engine
 from ferplus_keras.engines.known_graph import known_network
-from ferplus_keras.engines.record import Told
+from ferplus_keras.engines.record import FileFacts
 from ferplus_keras.errors import BadInputError, first_line
 from ferplus_keras.files.keras_files import KerasFile, open_keras_file
 from ferplus_keras.files.shipped import Shipped, shipped_at
@@ -36,7 +36,7 @@ def open_keras(path: Path, card: Card = NO_CARD) -> Engine:
     Raises :class:`BadInputError` when the file is damaged, unsafe, weights of an unknown graph, or for other images.
     """
     with open_keras_file(path) as file:  # every safety check of the reader, before Keras sees the file
-        told = Told.of(path, file.provenance, card)
+        facts = FileFacts.of(path, file.provenance, card)
         known = known_network(file)
         if known is None and not file.config_layers:
             raise BadInputError(
@@ -46,13 +46,13 @@ def open_keras(path: Path, card: Card = NO_CARD) -> Engine:
         if known is not None:
             stored = known.arrays.items()
             arrays = {layer: {role: array.read() for role, array in roles.items()} for layer, roles in stored}
-            side = told.side_for(*_input_sides(file))
+            side = facts.side_for(*_input_sides(file))
         else:
             names, written_by, kind = [name for name, _, _ in file.config_layers], file.keras_version, file.kind
     imported_for(path)
     if known is None:
-        return engine_of_model(told, load_model(path, kind, names, written_by))
-    return _engine_of_arrays(told, known.table, arrays, side, notes=known.notes)
+        return engine_of_model(facts, load_model(path, kind, names, written_by))
+    return _engine_of_arrays(facts, known.table, arrays, side, notes=known.notes)
 
 
 def open_shipped(path: Path) -> Engine:
@@ -60,7 +60,7 @@ def open_shipped(path: Path) -> Engine:
     found = shipped_at(path)
     if found is None:
         raise BadInputError(
-            f"{path} is none of the trained networks that come with this package. "
+            f"{path} is not one of the trained networks that come with this package. "
             f"`ferplus convert {path.name} {path.stem}.h5` makes a file that can be run."
         )
     return engine_of_shipped(found)
@@ -70,21 +70,21 @@ def engine_of_shipped(found: Shipped) -> Engine:
     """The engine of a trained network, in the manifest or not yet. Raises :class:`BadInputError`."""
     arrays = found.arrays()
     imported_for(found.path)
-    told = Told(found.path, {"network": found.network, "labels": list(EMOTIONS)}, EMOTIONS, side=found.size)
-    return _engine_of_arrays(told, found.table, arrays, found.size)
+    facts = FileFacts(found.path, {"network": found.network, "labels": list(EMOTIONS)}, EMOTIONS, side=found.size)
+    return _engine_of_arrays(facts, found.table, arrays, found.size)
 
 
-def _engine_of_arrays(told: Told, table: Architecture, arrays: Arrays, side: int, **more: Any) -> Engine:
+def _engine_of_arrays(facts: FileFacts, table: Architecture, arrays: Arrays, side: int, **more: Any) -> Engine:
     from ferplus_keras.engines.forward import Forward
 
     with silent_stderr():
         forward = Forward(table, arrays)
-    return told.engine(
+    return facts.engine(
         running(), forward.logits, table.head.units, side=side, network=table.network, gives=LOGITS, **more
     )
 
 
-def engine_of_model(told: Told, model: Any) -> Engine:
+def engine_of_model(facts: FileFacts, model: Any) -> Engine:
     """The engine of a live Keras ``model``. Every batch is filled up to one size: another would be compiled anew.
 
     Raises :class:`BadInputError` when the model takes anything but square RGB images with the channels last.
@@ -93,15 +93,15 @@ def engine_of_model(told: Told, model: Any) -> Engine:
 
     shapes = [tuple(each.shape) for each in _asked(model, "inputs") or ()]
     if len(shapes) > 1:
-        raise BadInputError(f"{told.path} takes {len(shapes)} inputs, and these networks take images alone.")
-    layout = told.layout(shapes[0] if shapes else None, last=True)
-    side = told.side_for(*layout.extents)
-    _refuse_vast(told.path, model, side)
+        raise BadInputError(f"{facts.path} takes {len(shapes)} inputs; these networks take only an image.")
+    layout = facts.layout(shapes[0] if shapes else None, last=True)
+    side = facts.side_for(*layout.extents)
+    _refuse_vast(facts.path, model, side)
     dtype = str(getattr(model.inputs[0], "dtype", "float32"))
     listed = isinstance(_asked(model, "input"), list)  # Keras warns at each batch that has another structure
 
     outputs = [(_named(each), tuple(each.shape)) for each in _asked(model, "outputs") or ()]
-    place, notes = told.output_of(outputs) if outputs else (0, ())
+    place, notes = facts.output_of(outputs) if outputs else (0, ())
 
     def call(images: np.ndarray) -> np.ndarray:
         return np.asarray(keras.tree.flatten(model.predict_on_batch([images] if listed else images))[place])
@@ -109,8 +109,8 @@ def engine_of_model(told: Told, model: Any) -> Engine:
     shape = outputs[place][1] if outputs else ()
     # Asked of what runs: a file of weights alone says nothing of a softmax, and its graph has one.
     softmax = any(getattr(getattr(layer, "activation", None), "__name__", "") == "softmax" for layer in model.layers)
-    gives = (PROBABILITIES if softmax else LOGITS) if told.record else None
-    return told.engine(
+    gives = (PROBABILITIES if softmax else LOGITS) if facts.record else None
+    return facts.engine(
         running(), call, shape[-1] if len(shape) == 2 else None, side=side, gives=gives,
         fixed=shapes[0][0] or BATCH, channels_first=layout.first, order=layout.order,
         dtype="uint8" if dtype == "uint8" else "float32", notes=notes,
@@ -175,7 +175,7 @@ def imported_for(path: Path) -> None:
         import_keras()
     except ImportError as error:
         raise BadInputError(
-            f"{path} is run by Keras, which cannot be imported here ({first_line(error, 200)}): pip install "
+            f"{path} needs Keras, which cannot be imported here ({first_line(error, 200)}): pip install "
             "'ferplus-keras[predict]'."
         ) from None
 

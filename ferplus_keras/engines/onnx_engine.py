@@ -15,7 +15,7 @@ from ferplus_keras.engines.engine import BATCH, Engine, Run, telling_line
 from ferplus_keras.engines.interruptible import interruptible
 from ferplus_keras.engines.onnx_policy import check_graph
 from ferplus_keras.engines.openvino_engine import PRECISIONS, compiled
-from ferplus_keras.engines.record import Told
+from ferplus_keras.engines.record import FileFacts
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.files.onnx_graph import OnnxFile, read_graph
@@ -38,10 +38,10 @@ MAX_FIXED = 256
 def check_runtime(path: Path, runtime: str) -> None:
     """Raise :class:`BadInputError` unless ``runtime`` is one of :data:`RUNTIMES` and ``path`` an ONNX file."""
     if runtime not in RUNTIMES:
-        raise BadInputError(f"There is no runtime {runtime}: {', '.join(RUNTIMES[:-1])} and {RUNTIMES[-1]} are known.")
+        raise BadInputError(f"There is no runtime {runtime}: choose {', '.join(RUNTIMES[:-1])} or {RUNTIMES[-1]}.")
     if path.suffix.lower() != ".onnx":
         raise BadInputError(
-            f"{path} is no .onnx file, for which a runtime can be chosen: `ferplus export {path.name} {path.stem}.onnx "
+            f"{path} is not an .onnx file; --runtime is for those. `ferplus export {path.name} {path.stem}.onnx "
             "--to onnx` makes one."
         )
 
@@ -53,20 +53,20 @@ def open_onnx(file: MappedFile, threads: int | None = None, card: Card = NO_CARD
     """
     path = file.path
     graph = read_graph(file)
-    told = Told.of(path, provenance_of(path, graph.metadata.get(PROVENANCE_KEY)), card)
+    facts = FileFacts.of(path, provenance_of(path, graph.metadata.get(PROVENANCE_KEY)), card)
     name = next((each for each in graph.inputs if each not in graph.tensors), "")
     kind, shape = graph.declared.get(name, (0, None))
     if shape is None or kind not in INPUTS:
         raise BadInputError(f"{path} does not take images as bytes or float32.")
-    layout = told.layout(shape)
-    first, side = layout.first, told.side_for(*layout.extents)
+    layout = facts.layout(shape)
+    first, side = layout.first, facts.side_for(*layout.extents)
     fixed = shape[0] if shape[0] is None or 0 < shape[0] <= MAX_FIXED else 0
     if fixed == 0:
-        raise BadInputError(f"{path} takes {shape[0]} images at a time; 1 to {MAX_FIXED} can be given.")
+        raise BadInputError(f"{path} takes {shape[0]} images at a time; 1 to {MAX_FIXED} are supported.")
     channels = 1 if layout.order == GRAY else 3
     image = (channels, side, side) if first else (side, side, channels)
     shapes = check_graph(path, graph, (fixed or BATCH, *image))
-    place, notes = _output(told, graph, shapes)
+    place, notes = _output(facts, graph, shapes)
     output = shapes[place]
     known = {fixed or BATCH}
     opening = compiled if runtime in PRECISIONS else _session
@@ -79,16 +79,16 @@ def open_onnx(file: MappedFile, threads: int | None = None, card: Card = NO_CARD
         return run(batch)
 
     if notes:  # the record does not say which of them it means
-        told = replace(told, gives=None)
+        facts = replace(facts, gives=None)
     numbers = "bfloat16" if runtime == "openvino-bf16" else "float32"
     numbers = "int8" if any(node.kind == "QuantizeLinear" for node in graph.nodes) else numbers
-    return told.engine(
+    return facts.engine(
         by, call, output[1] if len(output) == 2 else None, side=side, fixed=fixed, channels_first=first,
         order=layout.order, dtype=INPUTS[kind], numbers=numbers, notes=notes,
     )  # fmt: skip
 
 
-def _output(told: Told, graph: OnnxFile, shapes: list[Shape]) -> tuple[int, tuple[str, ...]]:
+def _output(facts: FileFacts, graph: OnnxFile, shapes: list[Shape]) -> tuple[int, tuple[str, ...]]:
     """Which output is the classes, by what one of these networks computes, else by its size; and what is said of it."""
     if len(shapes) > 1:
         with suppress(GraphError):
@@ -96,7 +96,7 @@ def _output(told: Told, graph: OnnxFile, shapes: list[Shape]) -> tuple[int, tupl
             if matched.departure is None:
                 others = [name for name in graph.outputs if name != matched.output]
                 return graph.outputs.index(matched.output), (only_output(matched.output, others),)
-    return told.output_of(list(zip(graph.outputs, shapes, strict=True)))
+    return facts.output_of(list(zip(graph.outputs, shapes, strict=True)))
 
 
 def _session(file: MappedFile, ends: tuple[str, str], _runtime: str, threads: int | None) -> tuple[Run, str]:

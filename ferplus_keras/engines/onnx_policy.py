@@ -2,7 +2,7 @@
 
 ONNX Runtime runs whatever a graph says: a loop without an end, a tensor of 100 GB. So each graph is gone through here
 first, node by node, in sizes alone (:mod:`ferplus_keras.engines.onnx_sizes` knows the operations): what is no operation
-of a network for images, what has a size that cannot be told beforehand or that none of these networks has, is refused.
+of a network for images, what has a size that cannot be known beforehand or that none of these networks has, is refused.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def check_graph(path: Path, graph: OnnxFile, images: Shape) -> list[Shape]:
     taken = [name for name in graph.inputs if name not in known]
     if len(taken) != 1 or not graph.outputs:
         has = f"{counted(len(taken), 'input')} and {counted(len(graph.outputs), 'output')}"
-        raise BadInputError(f"{path} has {has}: one of each is wanted.")
+        raise BadInputError(f"{path} has {has}: one of each is expected.")
     known[taken[0]] = Sized(images)
     budget = Budget(images[0], max(images[1:]))
     budget.made([images])
@@ -63,7 +63,7 @@ def _follow(node: OnnxNode, graph: OnnxFile, known: dict[str, Sized], budget: Bu
     inputs: list[Sized | None] = []
     for name in node.inputs:
         if name and name not in known:
-            raise DamagedError(f"its input {_shown(name)} is made by nothing before it")
+            raise DamagedError(f"its input {_shown(name)} is not produced by anything before it")
         if name and graph.dtypes.get(name, "").endswith("unread"):
             raise DamagedError(f"the numbers of its input {_shown(name)} cannot be read")
         inputs.append(known[name] if name else None)

@@ -214,7 +214,7 @@ def _concat(node: OnnxNode, inputs: Inputs) -> Found:
     axis = int(node.number("axis", 0)) % rank
     rests = {(len(each.shape), *each.shape[:axis], *each.shape[axis + 1 :]) for each in parts}
     if len(rests) != 1:
-        raise DamagedError("its parts do not fit together")
+        raise DamagedError("its shapes do not fit together")
     shape = list(parts[0].shape)
     shape[axis] = sum(each.shape[axis] for each in parts)
     values = None
@@ -274,7 +274,7 @@ def _pad(node: OnnxNode, inputs: Inputs) -> Found:
 def _expand(_node: OnnxNode, inputs: Inputs) -> Found:
     first, wanted = _given(inputs, 0).shape, _given(inputs, 1).integers
     if min(wanted, default=1) < 1 or len(wanted) > 8 or math.prod(wanted) > 1 << 40:
-        raise DamagedError(f"it makes a tensor of {shown(wanted)}, larger than any of these networks'")
+        raise DamagedError(f"it produces a tensor of {shown(wanted)}, larger than any of these networks'")
     return Sized(tuple(np.broadcast_shapes(first, wanted))), 0
 
 

@@ -1,5 +1,5 @@
-"""A network's file, opened by what is at home there. Files are told by their content, and only what the file needs is
-imported.
+"""A network's file, opened by the library that runs it. Files are recognised by their content, and only what a file
+needs is imported.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def open_engine(
 ) -> Engine:
     """The network in the file, the SavedModel or the folder of a finished training at ``path``.
 
-    ``threads`` bounds the processor threads of one run where it can be told; ``card`` is what is known of it besides,
+    ``threads`` bounds the processor threads of one run where that can be set; ``card`` is what is known of it besides,
     instead of what the card beside it says; ``runtime`` is one of ``onnx_engine.RUNTIMES`` for an ONNX file. Raises
     :class:`BadInputError` when there is no network, when it does something that these networks do not, or when what
     runs it is not installed.
@@ -73,5 +73,5 @@ def open_engine(
     raise BadInputError(
         f"{path} is not a file that can be run: .h5, .weights.h5, .keras, .onnx, .tflite, TorchScript or a "
         "SavedModel. "
-        f"`ferplus convert {path.name} {path.stem}.h5` makes one of a checkpoint."
+        f"`ferplus convert {path.name} {path.stem}.h5` makes one from a checkpoint."
     )

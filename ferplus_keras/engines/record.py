@@ -31,7 +31,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Told:
+class FileFacts:
     """What ``record`` says, as far as it can be believed; what it does not say is as published."""
 
     path: Path
@@ -43,26 +43,26 @@ class Told:
     card: Card = NO_CARD  #: what is known besides; it goes before the record
 
     @classmethod
-    def of(cls, path: Path, record: Record | None, card: Card = NO_CARD) -> Told:
+    def of(cls, path: Path, record: Record | None, card: Card = NO_CARD) -> FileFacts:
         """Raises :class:`BadInputError` when the network wants its images in a way that is not given here."""
         if card.input is not None:
             said = card.input
             labels = card.classes or _labels((record or {}).get("labels"))
             return cls(path, record, labels, said.mean, said.side, said.gives, card)
-        told = record or {}
-        wanted = told.get("preprocessing")
+        fields = record or {}
+        wanted = fields.get("preprocessing")
         wanted = wanted if isinstance(wanted, dict) else {}
         for key, published in (("channel_order", PUBLISHED.channel_order), ("std", list(PUBLISHED.std))):
             asked = wanted.get(key, published)
             if (list(asked) if isinstance(asked, tuple) else asked) != published:
                 raise BadInputError(
-                    f"{path} asks for {key} {str(asked)[:60]}, and is given RGB, 0..255, less a mean. "
-                    f"`ferplus convert {path} new.h5` makes a file of this project's own layout first."
+                    f"{path} asks for {key} {str(asked)[:60]}, and would be given RGB, 0..255, minus a mean. "
+                    f"`ferplus convert {path} new.h5` makes a file in this project's own layout first."
                 )
-        inside = told.get("preprocessing_inside") is True
-        gives = told.get("output")
+        inside = fields.get("preprocessing_inside") is True
+        gives = fields.get("output")
         return cls(
-            path, record, card.classes or _labels(told.get("labels")),
+            path, record, card.classes or _labels(fields.get("labels")),
             (0.0,) * 3 if inside else _mean(path, wanted.get("mean")),
             trained_side(wanted["size"]) if "size" in wanted else None,
             gives if isinstance(gives, str) and gives in (LOGITS, PROBABILITIES) else None, card,
@@ -103,7 +103,7 @@ class Told:
                 if found is None and channels in orders and (said is None or said.first in (None, first)):
                     found = Layout(first, orders[channels], tuple(shape[2:] if first else shape[1:3]))
         if found is None:
-            shown = " x ".join("any" if each is None else str(each) for each in shape or ()) or "nothing that is known"
+            shown = " x ".join("any" if each is None else str(each) for each in shape or ()) or "nothing recognisable"
             wanted = f'--input says "{said.text[:80]}"' if said else (
                 f"these networks take images of {self.side or 224} x {self.side or 224} x 3: if it is a network for "
                 'other images, say which with --input, such as "gray 48x48 0..1"'
@@ -179,6 +179,6 @@ def _mean(path: Path, mean: Any) -> tuple[float, ...]:
     good = isinstance(mean, list | tuple) and len(mean) == 3
     if not good or not all(isinstance(x, int | float) and math.isfinite(x) and abs(x) <= 255 for x in mean):
         raise BadInputError(
-            f"{path}: its record asks for the mean {str(mean)[:60]}; three numbers in 0..255 are meant."
+            f"{path}: its record asks for the mean {str(mean)[:60]}; it should be three numbers in 0..255."
         )
     return tuple(map(float, mean))

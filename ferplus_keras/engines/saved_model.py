@@ -14,7 +14,7 @@ import numpy as np
 from ferplus_keras import PROVENANCE_MEMBER
 from ferplus_keras.engines.card import NO_CARD, Card
 from ferplus_keras.engines.engine import Engine
-from ferplus_keras.engines.record import Told
+from ferplus_keras.engines.record import FileFacts
 from ferplus_keras.errors import BadInputError, first_line
 from ferplus_keras.files.provenance import provenance_of
 from ferplus_keras.quiet import silent_stderr
@@ -52,7 +52,7 @@ def open_saved_model(path: Path, card: Card = NO_CARD) -> Engine:
             import tensorflow as tf
     except ImportError:
         raise BadInputError(f"{path} is run by TensorFlow, which is not installed: pip install tensorflow.") from None
-    told = Told.of(path, provenance_of(path, record_text(path)), card)
+    facts = FileFacts.of(path, provenance_of(path, record_text(path)), card)
     _looked_at(path)
     try:
         with silent_stderr():
@@ -69,8 +69,8 @@ def open_saved_model(path: Path, card: Card = NO_CARD) -> Engine:
             f"TensorFlow cannot open {path} as a network of one input: {first_line(error, 300)}"
         ) from None
     _refuse(path, serve.graph.as_graph_def(), ARITHMETIC)
-    layout = told.layout(shape)
-    place, notes = told.output_of(list(outputs.items()))
+    layout = facts.layout(shape)
+    place, notes = facts.output_of(list(outputs.items()))
     output = list(outputs)[place]
 
     def call(batch: np.ndarray, _kept: Any = loaded) -> np.ndarray:
@@ -78,9 +78,9 @@ def open_saved_model(path: Path, card: Card = NO_CARD) -> Engine:
         return found
 
     classes = outputs[output] or []
-    return told.engine(
+    return facts.engine(
         f"TensorFlow {tf.__version__}, the signature serving_default", call,
-        classes[-1] if len(classes) == 2 else None, side=told.side_for(*layout.extents), fixed=shape[0],
+        classes[-1] if len(classes) == 2 else None, side=facts.side_for(*layout.extents), fixed=shape[0],
         channels_first=layout.first, order=layout.order,
         dtype="uint8" if spec.dtype == tf.uint8 else "float32", batch=8,
         notes=notes,

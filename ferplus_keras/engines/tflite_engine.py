@@ -21,7 +21,7 @@ import numpy as np
 from ferplus_keras import PROVENANCE_KEY
 from ferplus_keras.engines.card import NO_CARD, Card
 from ferplus_keras.engines.engine import Engine
-from ferplus_keras.engines.record import Told
+from ferplus_keras.engines.record import FileFacts
 from ferplus_keras.engines.tflite_policy import check_model
 from ferplus_keras.engines.tflite_process import receive, send
 from ferplus_keras.errors import BadInputError
@@ -47,18 +47,18 @@ def open_tflite(file: MappedFile, threads: int | None = None, card: Card = NO_CA
     path = file.path
     model = read_tflite(file, PROVENANCE_KEY)
     check_model(path, model)
-    told = Told.of(path, provenance_of(path, model.texts.get(PROVENANCE_KEY)), card)
+    facts = FileFacts.of(path, provenance_of(path, model.texts.get(PROVENANCE_KEY)), card)
     taken, given = model.tensors[model.inputs[0]], [model.tensors[each] for each in model.outputs]
-    place, notes = told.output_of([(f"number {at}", each.signature) for at, each in enumerate(given, 1)])
+    place, notes = facts.output_of([(f"number {at}", each.signature) for at, each in enumerate(given, 1)])
     signature = given[place].signature
     shape = [None if each < 0 else each for each in taken.signature]
-    layout = told.layout(shape if taken.dtype in INPUTS else None, taken.dtype)
+    layout = facts.layout(shape if taken.dtype in INPUTS else None, taken.dtype)
     process = LiteProcess(path, threads or os.cpu_count())
     process.output = place
     dtypes = {each.dtype for each in model.tensors if each.constant}
-    return told.engine(
+    return facts.engine(
         process.by, process.run, signature[-1] if signature and signature[-1] > 0 else None,
-        side=told.side_for(*layout.extents), fixed=shape[0], channels_first=layout.first, order=layout.order,
+        side=facts.side_for(*layout.extents), fixed=shape[0], channels_first=layout.first, order=layout.order,
         dtype="uint8" if taken.dtype == "uint8" and not process.quantized else "float32",
         numbers="int8" if "int8" in dtypes else "float16" if "float16" in dtypes else "float32",
         batch=8, close=process.end, notes=notes,
@@ -85,10 +85,10 @@ class LiteProcess:
         )  # fmt: skip
         self.process = process
         self.end = weakref.finalize(self, _end, process)
-        told, _ = self._answer(START)
+        facts, _ = self._answer(START)
         self.output = 0  #: which one is given
-        self.by: str = told["by"]
-        self.quantized: bool = told["quantized"]
+        self.by: str = facts["by"]
+        self.quantized: bool = facts["quantized"]
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """What the network gives for a batch, dequantised."""
@@ -115,14 +115,14 @@ class LiteProcess:
         if not select.select([self.process.stdout], [], [], seconds)[0]:
             self.end()
             raise BadInputError(f"{self.name} gave no answer for {self.path} in {seconds:.0f} s, and was ended.")
-        told, array = receive(self.process.stdout)  # type: ignore[arg-type]
-        if not told:
+        answer, array = receive(self.process.stdout)  # type: ignore[arg-type]
+        if not answer:
             raise self._ended()
-        if told.get("short"):
+        if answer.get("short"):
             raise MemoryError
-        if problem := told.get("problem"):
+        if problem := answer.get("problem"):
             raise BadInputError(f"{self.name} cannot run {self.path}: {problem}")
-        return told, array
+        return answer, array
 
     def _ended(self) -> BadInputError:
         try:
@@ -131,7 +131,7 @@ class LiteProcess:
             code = 0
         self.end()
         how = f"by the signal {-code}" if code < 0 else f"with the exit code {code}"
-        return BadInputError(f"{self.name} came to an end {how} over {self.path}: the file is damaged, or not for it.")
+        return BadInputError(f"{self.name} ended {how} while running {self.path}: the file is damaged or unsuitable.")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -51,7 +51,7 @@ def check_model(path: Path, model: TfliteModel) -> None:
             f"{counted(len(model.outputs), 'output')}: it is not a network of one input."
         )
     if any(each.dtype == "?" for each in model.tensors):
-        raise BadInputError(f"{path} has tensors that are not numbers; it is not run.")
+        raise BadInputError(f"{path} has tensors that are not numbers, so it is not run.")
     images = model.tensors[model.inputs[0]].shape
     budget = Budget(max(images[:1], default=1), max(images[1:], default=1))
     ready = set(model.inputs) | {index for index, each in enumerate(model.tensors) if each.constant}
@@ -63,7 +63,7 @@ def check_model(path: Path, model: TfliteModel) -> None:
             raise BadInputError(f"{path} is not run: its operator {place}, {name}: {error}.") from None
         ready |= set(operator.outputs)
     if not set(model.outputs) <= ready:
-        raise BadInputError(f"{path} is not run: nothing in it makes what it gives.")
+        raise BadInputError(f"{path} is not run: nothing in it produces its output.")
 
 
 def _check_operator(operator: Operator, model: TfliteModel, ready: set[int], budget: Budget) -> None:

@@ -135,11 +135,11 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def send(stream: BinaryIO, array: np.ndarray | None = None, **told: Any) -> None:
+def send(stream: BinaryIO, array: np.ndarray | None = None, **header: Any) -> None:
     """Write a line, and ``array`` behind it."""
     if array is not None:
-        told |= {"shape": array.shape, "dtype": array.dtype.name}
-    stream.write(json.dumps(told).encode() + b"\n")
+        header |= {"shape": array.shape, "dtype": array.dtype.name}
+    stream.write(json.dumps(header).encode() + b"\n")
     if array is not None:
         stream.write(np.ascontiguousarray(array).data)
     stream.flush()
@@ -148,13 +148,13 @@ def send(stream: BinaryIO, array: np.ndarray | None = None, **told: Any) -> None
 def receive(stream: BinaryIO) -> tuple[dict[str, Any], np.ndarray | None]:
     """The line that comes next, and the array behind it; nothing where there is no more."""
     line = stream.readline()
-    told: dict[str, Any] = json.loads(line) if line else {}
-    if "shape" not in told:
-        return told, None
-    array = np.empty(told["shape"], told["dtype"])
+    header: dict[str, Any] = json.loads(line) if line else {}
+    if "shape" not in header:
+        return header, None
+    array = np.empty(header["shape"], header["dtype"])
     if stream.readinto(array.data.cast("B")) != array.nbytes:  # type: ignore[attr-defined]
         return {}, None
-    return told, array
+    return header, array
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import numpy as np
 
 from ferplus_keras.engines.card import GRAY, NO_CARD, Card
 from ferplus_keras.engines.engine import Engine
-from ferplus_keras.engines.record import Told
+from ferplus_keras.engines.record import FileFacts
 from ferplus_keras.engines.tflite_engine import LiteProcess
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
@@ -43,12 +43,12 @@ def open_torchscript(path: Path, threads: int | None = None, card: Card = NO_CAR
             "program, and is run."
         )
     process = LiteProcess(path, threads or os.cpu_count(), script=True)
-    told = Told.of(path, None, card)
+    facts = FileFacts.of(path, None, card)
     channels = 1 if said.order == GRAY else 3
     first = said.first is not False
     black = np.zeros((1, channels, said.side, said.side) if first else (1, said.side, said.side, channels), np.float32)
-    process.output, notes = told.output_of(process.outputs(black))  # how many it has is known when it has run
-    return told.engine(
+    process.output, notes = facts.output_of(process.outputs(black))  # how many it has is known when it has run
+    return facts.engine(
         process.by, process.run, None, side=said.side, order=said.order, channels_first=first,
         batch=8, close=process.end, notes=notes,
     )  # fmt: skip

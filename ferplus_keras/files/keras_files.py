@@ -87,7 +87,7 @@ def open_keras_file(source: str | Path | MappedFile) -> Iterator[KerasFile]:
     else:
         raise BadInputError(
             f"{path} is not a Keras file: it starts with {head!r}, neither HDF5 nor a zip archive. "
-            f"Give a .h5, .weights.h5 or .keras file; `ferplus convert {path} new.h5` makes one of a checkpoint."
+            f"Give a .h5, .weights.h5 or .keras file; `ferplus convert {path} new.h5` makes one from a checkpoint."
         )
 
 

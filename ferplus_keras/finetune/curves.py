@@ -52,9 +52,9 @@ def learning_curves(history: Sequence[Row], title: str, commonest: float) -> str
         x, share = _x(best, epochs), history[best]["val_accuracy"]
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" stroke="{VALID}" '
                      'stroke-dasharray="2 3"/>')  # fmt: skip
-        told = f"best accuracy: {100 * share:.1f} %, epoch {best + 1}"
+        label = f"best accuracy: {100 * share:.1f} %, epoch {best + 1}"
         aside = (x - 6, "end") if x > WIDTH / 2 else (x + 6, "start")
-        parts.append(_text(aside[0], TOP + 12, told, VALID, anchor=aside[1]))
+        parts.append(_text(aside[0], TOP + 12, label, VALID, anchor=aside[1]))
     parts += [
         _text(WIDTH - RIGHT, 18, "Valid", VALID, anchor="end"),
         _text(WIDTH - RIGHT - 44, 18, "Train", TRAIN, anchor="end"),
@@ -67,10 +67,10 @@ def learning_curves(history: Sequence[Row], title: str, commonest: float) -> str
 
 def _summary(history: Sequence[Row], title: str) -> str:
     best = _best(history)
-    told = "" if best is None else (
+    ending = "" if best is None else (
         f"; the best accuracy on Valid is {100 * history[best]['val_accuracy']:.1f} %, after epoch {best + 1}"
     )  # fmt: skip
-    return f"Learning curves of {title} over {counted(len(history), 'epoch')}{told}"
+    return f"Learning curves of {title} over {counted(len(history), 'epoch')}{ending}"
 
 
 def _best(history: Sequence[Row]) -> int | None:

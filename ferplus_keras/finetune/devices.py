@@ -25,14 +25,14 @@ def gpu_capability() -> tuple[int, int] | None:
 
         if not (found := tf.config.list_physical_devices("GPU")):
             return None
-        told = tf.config.experimental.get_device_details(found[0]).get("compute_capability")
-        return tuple(told) if told else (0, 0)
+        capability = tf.config.experimental.get_device_details(found[0]).get("compute_capability")
+        return tuple(capability) if capability else (0, 0)
     if backend == "jax":
         import jax
 
         gpus = [device for device in jax.devices() if device.platform == "gpu"]
-        told = str(getattr(gpus[0], "compute_capability", "")) if gpus else ""
-        parts = [int(part) for part in told.split(".") if part.isdigit()]
+        capability = str(getattr(gpus[0], "compute_capability", "")) if gpus else ""
+        parts = [int(part) for part in capability.split(".") if part.isdigit()]
         return None if not gpus else (parts[0], parts[1]) if len(parts) == 2 else (0, 0)
     import torch
 

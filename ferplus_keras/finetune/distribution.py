@@ -72,7 +72,7 @@ def parse(spec: str | None) -> Spec | None:
         return None
     found = _SPEC.fullmatch(spec)
     if found is None or (found["kind"] == "mirrored" and found["address"]):
-        raise BadInputError(f"--distribute takes {SPECS}, not {spec!r}.")
+        raise BadInputError(f'--distribute takes {SPECS}, not "{spec}".')
     made = Spec(
         found["kind"],
         int(found["devices"]) if found["devices"] else None,

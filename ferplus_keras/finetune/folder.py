@@ -55,24 +55,24 @@ class RunFolder:
         return [path.name for path in wanted if not path.exists()]
 
     @property
-    def begun(self) -> bool:
-        """Whether a run was begun here."""
+    def started(self) -> bool:
+        """Whether a run was started here."""
         return is_file(self.run) or is_file(self.state)
 
     def prepare(self, *, resume: bool, overwrite: bool) -> None:
         """Make the folder ready for a run. Raises :class:`BadInputError` when another one is there."""
         if resume:
-            if not self.begun:
+            if not self.started:
                 raise BadInputError(f"There is no run in {self.path} to resume. Leave out --resume to start one.")
             return
         if self.path.exists() and not self.path.is_dir():
             raise OutputError(f"{self.path} is a file; give the name of a folder for the run.")
-        if self.begun and not overwrite:
+        if self.started and not overwrite:
             raise BadInputError(
                 f"There is a run in {self.path} already: resume it with --resume, replace it with --overwrite, or give "
                 "another --out."
             )
-        if self.begun:
+        if self.started:
             for pattern in ("state/*.safetensors", "best.*", "last.*", "model-card.md", "accuracy/*"):
                 for old in self.path.glob(pattern):
                     old.unlink(missing_ok=True)

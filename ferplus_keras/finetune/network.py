@@ -30,15 +30,15 @@ FEATURES = "pool5_7x7_s1"
 class Start:
     """What a run starts from: arrays without a head of the right classes have it left out. Empty: from nothing.
 
-    ``told`` goes into every provenance: the file's name, SHA-256 and the like. ``standin``: made-up weights.
+    ``source`` goes into every provenance: the file's name, SHA-256 and the like. ``standin``: made-up weights.
     """
 
     arrays: Arrays = field(default_factory=dict)
-    told: dict[str, Any] = field(default_factory=dict)
+    source: dict[str, Any] = field(default_factory=dict)
     standin: bool = False
 
     def __str__(self) -> str:
-        return str(self.told.get("name", "nothing: random weights"))
+        return str(self.source.get("name", "nothing: random weights"))
 
 
 def training_table(network: str, classes: int, settings: NetworkSettings) -> arch.Architecture:
@@ -75,7 +75,7 @@ def training_network(network: str, classes: int, recipe: Recipe, start: Start) -
     regularize(model, table, settings)
     if wrong := unmatched(recipe.optimizer, list(table.parameters)):
         raise BadInputError(
-            f"optimizer.layer_factors: no layer of {network} goes by {wrong[0]!r}; patterns are such as conv5_* or "
+            f'optimizer.layer_factors: no layer of {network} matches "{wrong[0]}"; use a pattern such as conv5_* or '
             "conv4_6_1x1_increase_bn."
         )
     return model
@@ -106,7 +106,7 @@ def regularize(model: keras.Model, table: arch.Architecture, settings: NetworkSe
     """
     patterns = settings.regularizer_layers or ("*",)
     if wrong := [each for each in patterns if not fnmatch.filter(table.parameters, each)]:
-        raise BadInputError(f"network.regularizer_layers: no layer with weights matches {wrong[0]!r}.")
+        raise BadInputError(f'network.regularizer_layers: no layer with weights matches "{wrong[0]}".')
     if not settings.regularizer:
         return
     kind = {"l1": keras.regularizers.L1, "l2": keras.regularizers.L2}[settings.regularizer]
@@ -159,13 +159,14 @@ def set_arrays(model: keras.Model, table: arch.Architecture, arrays: Arrays) -> 
         if name not in arrays:
             if name == table.output:
                 continue  # a new head
-            raise BadInputError(f"The start has no {name}: it belongs to another network.")
+            raise BadInputError(f"The starting weights have no {name}: they are another network's.")
         if missing := sorted(set(shapes) - set(arrays[name])):
-            raise BadInputError(f"The start's {name} has no {missing[0]}: it belongs to another network.")
+            raise BadInputError(f"{name} in the starting weights has no {missing[0]}: they are another network's.")
         values = [np.asarray(arrays[name][role]) for role in shapes]
         if [value.shape for value in values] != list(shapes.values()):
             found = ", ".join(str(value.shape) for value in values)
-            raise BadInputError(f"The start's {name} is {found}, and {', '.join(map(str, shapes.values()))} here.")
+            here = ", ".join(map(str, shapes.values()))
+            raise BadInputError(f"{name} is {found} in the starting weights, and {here} here.")
         model.get_layer(name).set_weights(values)
 
 

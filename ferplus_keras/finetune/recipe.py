@@ -338,13 +338,13 @@ def _checked(recipe: Recipe) -> None:
     """What several values say together."""
     schedule = recipe.schedule
     if schedule.kind == "step" and not schedule.step_epochs:
-        raise BadInputError("schedule.kind is step, and schedule.step_epochs names no epoch.")
+        raise BadInputError("schedule.kind is step, and schedule.step_epochs names no epoch at which to step down.")
     if list(schedule.step_epochs) != sorted(set(schedule.step_epochs)):
         raise BadInputError(f"schedule.step_epochs rise from one to the next, unlike {list(schedule.step_epochs)}.")
     if schedule.kind == "plateau" and recipe.stages:
         raise BadInputError(
-            "schedule.kind plateau does not go with stages: each size has figures of its own. Choose one size: "
-            "--set size=64."
+            "schedule.kind plateau does not go with stages: results at different sizes cannot be compared. Choose "
+            "one size: --set size=64."
         )
     if schedule.kind == "plateau" and schedule.warmup_epochs:
         raise BadInputError(

@@ -23,6 +23,7 @@ from ferplus_keras.files.atomic import as_os_error, atomic_path
 from ferplus_keras.files.json_text import parse_json
 from ferplus_keras.files.safetensors_file import read_tensors
 from ferplus_keras.finetune.averaging import copy_of
+from ferplus_keras.wording import counted
 
 #: Counts up when the file's form changes.
 VERSION = 1
@@ -108,7 +109,7 @@ def best_of(folder: Path) -> Path:
     """The weights of the best epoch of the run in ``folder``. Raises :class:`BadInputError` when there are none."""
     found = sorted((folder / "state").glob("best-*.safetensors"))
     if not found:
-        raise BadInputError(f"{folder} is not the folder of a run: it has no state/best-....safetensors.")
+        raise BadInputError(f"{folder} is not the folder of a run: it has no state/best-*.safetensors.")
     return found[-1]
 
 
@@ -120,11 +121,12 @@ def restore(saved: Saved, model: keras.Model, where: Path) -> None:
     if set(wanted) != set(saved.arrays):
         missing = sorted(set(wanted) ^ set(saved.arrays))
         raise BadInputError(
-            f"{where} is not a state of this run: it differs in {len(missing)} variables, {missing[0]} for one. It may "
+            f"{where} is not a state of this run: it differs in "
+            f"{counted(len(missing), 'variable')}, such as {missing[0]}. It may "
             "have been made with another backend or another version of Keras."
         )
     for name, variable in wanted.items():
         array = saved.arrays[name]
         if array.shape != tuple(variable.shape):
-            raise BadInputError(f"{where}: {name} is {array.shape}, and {tuple(variable.shape)} in this run.")
+            raise BadInputError(f"{where}: {name} is {array.shape}, but {tuple(variable.shape)} in this run.")
         variable.assign(array)

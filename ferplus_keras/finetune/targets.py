@@ -99,13 +99,13 @@ def make(
         BadInputError: on a kind, protocol, class weights or smoothing that cannot be.
     """
     if kind not in KINDS:
-        raise BadInputError(f"There is no target kind {kind!r}: choose one of {', '.join(KINDS)}.")
+        raise BadInputError(f'There is no target kind "{kind}": choose one of {", ".join(KINDS)}.')
     if not 0 <= label_smoothing < 1:
         raise BadInputError(f"Label smoothing is a share of at least 0 and below 1, not {label_smoothing}.")
     if label_smoothing and kind == "multi_target":
-        raise BadInputError("The target kind multi_target takes no label smoothing: several answers are right already.")
+        raise BadInputError("The target kind multi_target takes no label smoothing: several labels are right already.")
     if class_weights is not None and len(class_weights) != classes:
-        raise BadInputError(f"There are {len(class_weights)} class weights for {classes} classes; give one a class.")
+        raise BadInputError(f"There are {len(class_weights)} class weights for {classes} classes; give one per class.")
     if class_weights is not None and not all(0 <= weight < np.inf for weight in class_weights):
         raise BadInputError(f"Class weights are numbers of 0 and more, not {list(class_weights)}.")
     distribution, labels = _counted(np.asarray(votes), classes, protocol or KINDS[kind])
@@ -127,7 +127,7 @@ def loss(kind: str) -> Any:
     from ferplus_keras.finetune.losses import MultiTargetCrossentropy
 
     if kind not in KINDS:
-        raise BadInputError(f"There is no target kind {kind!r}: choose one of {', '.join(KINDS)}.")
+        raise BadInputError(f'There is no target kind "{kind}": choose one of {", ".join(KINDS)}.')
     return MultiTargetCrossentropy() if kind == "multi_target" else keras.losses.CategoricalCrossentropy(True)
 
 
@@ -136,11 +136,11 @@ def _counted(votes: np.ndarray, classes: int, protocol: str) -> tuple[np.ndarray
     if votes.ndim == 1:
         if len(votes) and not (np.issubdtype(votes.dtype, np.integer) and 0 <= votes.min() <= votes.max() < classes):
             raise BadInputError(
-                f"Labels are whole numbers from 0 to {classes - 1}, not {votes.min()} to {votes.max()}."
+                f"Labels must be whole numbers from 0 to {classes - 1}, not {votes.min()} to {votes.max()}."
             )
         return _one_hot(votes, classes), votes
     if protocol not in PROTOCOLS:
-        raise BadInputError(f"There is no protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}.")
+        raise BadInputError(f'There is no protocol "{protocol}": choose one of {", ".join(PROTOCOLS)}.')
     if not 1 <= classes <= len(EMOTIONS):
         raise BadInputError(f"Votes are for {len(EMOTIONS)} emotions; {classes} classes cannot be made of them.")
     if votes.ndim == 2 and votes.shape[1] == len(EMOTIONS):

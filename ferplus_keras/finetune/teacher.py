@@ -52,17 +52,17 @@ def load_teacher(path: Path, classes: int) -> Teacher:
         BadInputError: it is no run's folder, or its network has other classes.
     """
     folder = RunFolder(path)
-    if not folder.begun:
-        raise BadInputError(f"--teacher takes the folder of a run of `ferplus finetune`, and {path} is none.")
-    told = folder.read_run().get("options")
-    network = str(told.get("arch")) if isinstance(told, dict) else ""
+    if not folder.started:
+        raise BadInputError(f"--teacher takes the folder of a `ferplus finetune` run, and {path} is not one.")
+    options = folder.read_run().get("options")
+    network = str(options.get("arch")) if isinstance(options, dict) else ""
     if network not in (*arch.NETWORKS, arch.COMPACT):
-        raise BadInputError(f"{folder.run} names no network of this project, so it cannot be a teacher.")
+        raise BadInputError(f"{folder.run} does not name a network of this project, so it cannot be a teacher.")
     weights = best_of(path)
     arrays = arrays_by_layer(weights)
     found = np.size(arrays.get("classifier", {}).get("bias", ()))
     if found != classes:
-        raise BadInputError(f"The teacher in {path} knows {found} classes, and this run has {classes}.")
+        raise BadInputError(f"The teacher in {path} has {found} classes, and this run has {classes}.")
     size = load_recipe(folder.recipe, network=network).legs[-1].recipe.network.size
     table = arch.architecture(network, arch.classifier(classes))
     return Teacher(path.name, sha256_of(weights), table, size, arrays)

@@ -212,7 +212,7 @@ class Run:
         """What must be the same for a checkpoint to be resumed: everything that the result depends on."""
         parts = [
             self.network_name, self.recipe.to_toml(), self.examples.fingerprint, list(self.examples.classes),
-            self.start.told, keras.backend.backend(), self.precision, [teacher.sha256 for teacher in self.teachers],
+            self.start.source, keras.backend.backend(), self.precision, [teacher.sha256 for teacher in self.teachers],
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -241,7 +241,7 @@ class Run:
                 self._save(folder, history)
             self.hooks.epoch(row)
         if not place.best_epoch:
-            raise CheckFailedError("No epoch has a figure on Valid that is a number: nothing was learned.")
+            raise CheckFailedError("No epoch has a finite result on Valid: nothing was learned.")
         if self.chief:
             if place.best_epoch < len(history) and not folder.last.exists():
                 with self._averaged():
@@ -262,8 +262,8 @@ class Run:
         saved = load_arrays(folder.state)
         if saved.record.get("identity") != self.identity:
             raise BadInputError(
-                f"{folder.path} holds another run: the recipe, the data, the start or the backend is not what it was. "
-                "Give the same ones, or start again with --overwrite."
+                f"{folder.path} holds another run: the recipe, the data, the starting weights or the backend has "
+                "changed. Use the same ones, or start again with --overwrite."
             )
         history: list[Row] = saved.record["history"]
         if (leg := self.recipe.leg_of(max(0, len(history) - 1))) != self.leg:
@@ -294,7 +294,7 @@ class Run:
         if not math.isfinite(loss):
             raise CheckFailedError(
                 f"In epoch {number + 1} the loss became {loss}: start again (--overwrite) with a lower learning rate "
-                "(--set learning_rate=...) or bounded gradients (--set clip_norm=1). The checkpoint before is kept."
+                "(--set learning_rate=...) or bounded gradients (--set clip_norm=1). The previous checkpoint is kept."
             )
         seconds = time.perf_counter() - self._began
         rate = place.learning_rate

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
 
 PAPER, INK, MUTED, TRACK, BAR, BEST = "#ffffff", "#1a1f26", "#59636f", "#e8e9e4", "#8fb0d4", "#1f5fa8"
-#: Faces are told apart by colour, in their order.
+#: Faces differ in colour, in their order.
 COLORS = ("#1f5fa8", "#b4540a", "#7a3e9d", "#0f766e", "#a61e5d")
 PANEL, PAD, LINE = 290, 16, 24
 #: Faces beyond these have a box and no bars.

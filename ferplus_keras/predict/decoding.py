@@ -106,7 +106,7 @@ def decode(data: bytes | BinaryIO, name: str = "an image") -> Image:
     except UnidentifiedImageError:
         raise BadInputError("not an image that Pillow knows") from None
     except Image.DecompressionBombError:
-        raise BadInputError(f"more than the {MAX_PIXELS:,} pixels that are decoded") from None
+        raise BadInputError(f"more than the limit of {MAX_PIXELS:,} pixels") from None
     except MemoryError:
         raise _short(name, "not enough memory") from None
     except Exception as error:  # whatever a decoder raises on damaged bytes: OSError, SyntaxError, struct.error ...
@@ -125,7 +125,7 @@ def as_rgb(image: Image) -> Image:
     _check_size(image)
     image.load()
     if image.mode == "F":
-        raise BadInputError("floating-point pixels, whose value for white is unknown; save it with 8 or 16 bits")
+        raise BadInputError("floating-point pixels of unknown range; save it with 8 or 16 bits")
     turn = TURNS.get(_orientation(image))
     upright = _converted(image)
     return upright if turn is None else upright.transpose(Image.Transpose[turn])
@@ -143,7 +143,7 @@ def _orientation(image: Image) -> object:
 def _check_size(image: Image) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise BadInputError(f"{width} x {height}, more than the {MAX_PIXELS:,} pixels that are decoded")
+        raise BadInputError(f"{width} x {height}, more than the limit of {MAX_PIXELS:,} pixels")
     if max(width, height) > MAX_SIDE:
         raise BadInputError(f"{width} x {height}; a side may have at most {MAX_SIDE:,} pixels")
     if width < 1 or height < 1:
@@ -193,7 +193,7 @@ def to_8_bits(pixels: np.ndarray) -> np.ndarray:
     """0..65535 as 0..255, rounded. Pillow hands 16-bit PGM and PNG over as 32-bit integers or as they are."""
     wide = pixels.astype(np.int64)
     if wide.min() < 0 or wide.max() > 65535:
-        raise BadInputError("32-bit pixels, whose value for white is unknown; save it with 8 or 16 bits")
+        raise BadInputError("32-bit pixels of unknown range; save it with 8 or 16 bits")
     result: np.ndarray = ((wide * 255 + 32767) // 65535).astype(np.uint8)
     return result
 

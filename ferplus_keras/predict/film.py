@@ -82,8 +82,8 @@ class Film:
                 f"{self.name} is not a film that OpenCV can read; convert it to MP4 (H.264) first."
             )  # fmt: skip
         self.live = isinstance(source, int)
-        told = float(self._capture.get(cv2.CAP_PROP_FPS))
-        self.frames_per_second = told if 0.1 <= told <= 1000 else 25.0
+        rate = float(self._capture.get(cv2.CAP_PROP_FPS))
+        self.frames_per_second = rate if 0.1 <= rate <= 1000 else 25.0
         self.count = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
         width, height = (int(self._capture.get(each)) for each in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
         if width * height > MAX_FRAME:
@@ -102,8 +102,8 @@ class Film:
             if number % step == 0 and number >= start:
                 there, pixels = self._capture.retrieve()
                 if there:
-                    told = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000 or number / self.frames_per_second
-                    seconds = max(seconds, time.monotonic() - begun if self.live else told)
+                    position = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000 or number / self.frames_per_second
+                    seconds = max(seconds, time.monotonic() - begun if self.live else position)
                     rgb = np.ascontiguousarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
                     image = Image.fromarray(rgb)
                     yield Frame(number, round(seconds, 3), image.size, image)
@@ -211,7 +211,8 @@ class Tracker:
                 seen = np.array([float(row[printable(label)]) for label in self.labels])
             except (ValueError, KeyError):
                 raise BadInputError(
-                    "The file of results has a row that is none of a film's frame: it is damaged. Leave --resume out."
+                    "The file of results has a row that does not belong to a frame of a film: it is damaged. "
+                    "Leave --resume out."
                 ) from None
             kept = [each for each in self.tracks if each.number != number and seconds - each.seconds <= REMEMBERED]
             self.tracks = [*kept, Track(number, box, seconds, seen)]

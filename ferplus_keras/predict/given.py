@@ -1,6 +1,6 @@
 """What people give as an image in Python: a path, a file's bytes, an open file, a Pillow image, an array, a tensor.
 
-An array is told by what it is and not by what it could be read as: a stack of rows, channels that come first, 16 bits
+An array is judged by what it is and not by what it could be read as: a stack of rows, channels that come first, 16 bits
 that hold bytes are refused, each in a sentence that says what came and what is wanted.
 """
 
@@ -113,22 +113,22 @@ def _wrong_shape(shape: tuple[int, ...]) -> str:
     """What is wrong with the shape of an image; "" where it is one."""
     if not shape:
         return f"a single number is not an image: {WANTED}"
-    told = f"an array of the shape {' x '.join(map(str, shape))}"
+    given = f"an array of the shape {' x '.join(map(str, shape))}"
     if 0 in shape or len(shape) not in (2, 3):
         more = "; several images go in a list, or as n x height x width x 3" if len(shape) > 3 else ""
-        return f"{told} is not an image: {WANTED}{more}"
+        return f"{given} is not an image: {WANTED}{more}"
     if len(shape) == 2 and (shape[1] in ROWS or shape[1] > LONGEST * shape[0]) and shape[0] != shape[1]:
         return (
-            f"{told} looks like {counted(shape[0], 'row')} of pixels, one for each image, and not like one image: "
+            f"{given} looks like {counted(shape[0], 'row')} of pixels, one for each image, and not like one image: "
             "reshape it to n x height x width x 1 (one image of that size: height x width x 1)"
         )
     if len(shape) == 3 and shape[2] not in (1, 3, 4):
         several = f"{counted(shape[0], 'grey image')} would be n x height x width x 1"
         if shape[0] in (1, 3, 4):
-            return f"{told} has its channels first: move them to the end (numpy.moveaxis(array, 0, -1)); {several}"
-        return f"{told} is not an image: {WANTED}; {several}"
+            return f"{given} has its channels first: move them to the end (numpy.moveaxis(array, 0, -1)); {several}"
+        return f"{given} is not an image: {WANTED}; {several}"
     if len(shape) == 3 and shape[0] in (1, 3) and shape[1] > LONGEST * shape[0]:
-        return f"{told} may have its channels first, and is not an image of a face: {WANTED}"
+        return f"{given} may have its channels first, and is not an image of a face: {WANTED}"
     return ""
 
 
@@ -139,12 +139,12 @@ def _bytes(pixels: np.ndarray) -> np.ndarray:
     if pixels.dtype == np.bool_ or pixels.dtype.kind not in "uif":
         raise BadInputError(f"an array of {pixels.dtype} is not an image: give numbers from 0 to 255")
     if not np.isfinite(pixels).all():
-        raise BadInputError("the array has NaN or infinity among its numbers, and pixels in 0..255 are wanted")
+        raise BadInputError("the array has NaN or infinity among its numbers, and pixels in 0..255 are expected")
     low, high = float(pixels.min()), float(pixels.max())
     if pixels.dtype == np.uint16:
         if 0 < high <= TWELVE_BITS:
             raise BadInputError(
-                f"the array has 16 bits and no number above {high:.0f}, which would be all but black: give bytes "
+                f"the array has 16 bits and no number above {high:.0f}, which would be almost black: give bytes "
                 "(array.astype('uint8')), or numbers up to 65535"
             )
         return to_8_bits(pixels)
@@ -171,7 +171,7 @@ def _is_array(value: Any) -> bool:
 
 
 def _is_pillow(value: Any) -> bool:
-    return hasattr(value, "getexif")  # told without importing Pillow
+    return hasattr(value, "getexif")  # recognised without importing Pillow
 
 
 def _is_open(value: Any) -> bool:
@@ -197,5 +197,5 @@ def _content(stream: Any) -> bytes:
     if not isinstance(content, bytes | bytearray):
         raise BadInputError("a file that was opened as text: open it with the mode 'rb'")
     if len(content) > MAX_FILE_BYTES:
-        raise BadInputError(f"more than the {MAX_FILE_BYTES >> 20} MiB that are read")
+        raise BadInputError(f"more than the limit of {MAX_FILE_BYTES >> 20} MiB")
     return bytes(content)

@@ -143,9 +143,7 @@ def _run(model: str, window: list[Piece], workers: int, batch: int) -> Iterator[
             continue
         answers: list[Answer] = pickle.loads(row["answers"])
         if {answer.input for answer in answers} != names or len(answers) != len(names):
-            raise CheckFailedError(
-                "A worker returned results for images that it was not given. Run it again with --resume."
-            )
+            raise CheckFailedError("A worker returned results for the wrong images. Run it again with --resume.")
         yield answers
     if expected:
         lost = sum(map(len, expected.values()))

@@ -312,7 +312,7 @@ def _refuse_bomb(group: Any, column: str) -> None:
     packed, unpacked = (sum(getattr(part, f"total_{kind}_size") for part in parts) for kind in
                         ("compressed", "uncompressed"))  # fmt: skip
     if unpacked > packed + UNPACKED_BYTES:
-        raise BadInputError(f"the Parquet rows would unpack from {packed:,} to {unpacked:,} bytes, as no images do")
+        raise BadInputError(f"the Parquet rows would unpack from {packed:,} to {unpacked:,} bytes, which no images do")
 
 
 def _column(names: Sequence[str]) -> str:

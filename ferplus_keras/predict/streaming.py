@@ -91,7 +91,7 @@ def stream(
             while waiting:
                 ready: list[Prepared[Item]] = []
                 faces = 0
-                while waiting and faces < batch and len(ready) < 4 * batch:  # many damaged ones are told without delay
+                while waiting and faces < batch and len(ready) < 4 * batch:  # damaged ones are reported at once
                     ready.append(waiting.popleft().result())
                     faces += len(ready[-1].faces)
                     fill()  # so that the threads have something to do while the network has

@@ -126,8 +126,8 @@ def test_an_image_may_be_a_path_bytes_or_base64(found: list[Face], tmp_path: Pat
 @pytest.mark.parametrize(
     ("call", "told"),
     [
-        (lambda: compat.analyze(red(), actions=("emotion", "age")), "emotion, age was asked for"),
-        (lambda: compat.analyze(red(), anti_spoofing=True), "anti_spoofing was asked for"),
+        (lambda: compat.analyze(red(), actions=("emotion", "age")), "not emotion, age"),
+        (lambda: compat.analyze(red(), anti_spoofing=True), "not anti_spoofing"),
         (lambda: compat.analyze("https://example.com/a.jpg"), "download it first"),
         (lambda: compat.analyze("data:image/png;base64,!!"), "not base64"),
         (lambda: compat.analyze("data:image/png;base64,\u00e9"), "not base64"),

@@ -17,7 +17,7 @@ from pathlib import Path
 from convert.inspection import inspect
 from convert.readers.pickle_subset import MalformedPickleError, UnsafePickleError, loads
 from ferplus_keras.engines.onnx_policy import check_graph
-from ferplus_keras.engines.record import Told
+from ferplus_keras.engines.record import FileFacts
 from ferplus_keras.engines.tflite_policy import check_model
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
@@ -85,7 +85,7 @@ def _file_or_none(data: bytes, path: Path) -> None:
 
 def _record(data: bytes, path: Path) -> None:
     record = provenance_of(path, data)
-    Told.of(path, record)
+    FileFacts.of(path, record)
     with contextlib.suppress(ValueError):
         Provenance.from_dict(record or {})
 

@@ -300,7 +300,7 @@ def test_the_published_figure_is_the_manifests() -> None:
         ({"limit": 3}, "leave --limit out"),
         ({"dataset": painted([0])}, "35,887 rows"),
         ({"protocol": replace(ALBANIE, kept=(0, 0, 2))}, "keeps 2 test images of the published votes, but 1 of"),
-        ({"predictor": seer(network="")}, "has no accuracy for it"),
+        ({"predictor": seer(network="")}, "records no accuracy for it"),
     ],
 )
 def test_what_cannot_be_compared_with_the_published_figure_is_refused(change: dict[str, Any], told: str) -> None:

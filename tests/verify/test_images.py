@@ -70,7 +70,7 @@ def test_a_folder_of_images_is_taken_as_it_is(tmp_path: Path) -> None:
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="no image"):
         Images.of(1, folder=tmp_path)
-    with pytest.raises(BadInputError, match="no folder"):
+    with pytest.raises(BadInputError, match="not a folder"):
         Images.of(1, folder=tmp_path / "absent")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG but not really")
     with pytest.raises(BadInputError, match="cannot be read"):

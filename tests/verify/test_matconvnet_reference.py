@@ -192,7 +192,7 @@ def test_a_circle_is_told(checkpoint: Checkpoint, tmp_path: Path) -> None:
     tiny = Tiny(tmp_path)
     tiny.build.add("Sum", "a", ["data", "c"], "b", {})
     tiny.build.add("ReLU", "again", ["b"], "c", {})
-    with pytest.raises(BadInputError, match="runs in a circle"):
+    with pytest.raises(BadInputError, match="has a cycle"):
         tiny.reference("b", checkpoint)
 
 

@@ -109,7 +109,7 @@ def test_a_changed_file_is_not_run(tmp_path: Path) -> None:
     path.write_bytes(changed)
     with pytest.raises(BadInputError, match="install the package again"):
         replace(best_shipped(), path=path).arrays()
-    with pytest.raises(BadInputError, match="none of the trained networks"):
+    with pytest.raises(BadInputError, match="not one of the trained networks"):
         EmotionClassifier(path)
 
 
@@ -153,7 +153,7 @@ def test_a_figure_that_is_off_by_more_than_two_images_fails() -> None:
         assert ("ANOTHER FIGURE" in table(found)) is not passed
     fewer = replace(recorded, n=99)
     assert not repeat(network, None, measured=lambda *_: (fewer,))[0].passed  # type: ignore[arg-type]
-    with pytest.raises(BadInputError, match="nothing to repeat"):
+    with pytest.raises(BadInputError, match="nothing to measure again"):
         repeat(replace(network, accuracy=()), None)  # type: ignore[arg-type]
 
 

@@ -89,7 +89,7 @@ class MatConvNetReference:
             sources |= {name for name in layer.inputs if name not in made_by}
             fresh = [each for each in before if each.name not in state]
             if layer.name not in state and any(not state.get(each.name, True) for each in before):
-                raise BadInputError(f"{self.path}: its graph runs in a circle at {layer.name}.")
+                raise BadInputError(f"{self.path}: its graph has a cycle at {layer.name}.")
             state.setdefault(layer.name, False)
             if fresh:
                 stack += fresh[:1]

@@ -74,9 +74,9 @@ class UserCodeReference:
         try:
             with torch.no_grad():
                 result = self.module(as_torch(images, self.dtype))
-        except (Exception, SystemExit) as error:  # whatever a stranger's code raises; it must not end the check
-            told = f"{type(error).__name__}: {error}"
-            raise BadInputError(f"The reference code of {self.title} failed on an image: {told}") from error
+        except (Exception, SystemExit) as error:  # whatever code that is not ours raises; it must not end the check
+            failure = f"{type(error).__name__}: {error}"
+            raise BadInputError(f"The reference code of {self.title} failed on an image: {failure}") from error
         finally:
             for hook in hooks:
                 hook.remove()
@@ -84,7 +84,7 @@ class UserCodeReference:
         return kept
 
     def _logits(self, returned: list[Any], head: np.ndarray | None, images: int) -> np.ndarray:
-        """The logits among what the network returned, told by their number; ``head`` is what its own head put out.
+        """The logits among what the network returned, recognised by their number; ``head``: what its own head returned.
 
         Raises :class:`BadInputError` where nothing that it returned can be the logits, or several things can.
         """
@@ -143,9 +143,9 @@ def _network(path: Path, checkpoint: Checkpoint) -> tuple[str, Any]:
         return name, module
     if not refused:
         raise BadInputError(f"{path} defines no torch.nn.Module.")
-    told = "; ".join(f"{name} {why}" for name, why in list(refused.items())[:4])
+    reasons = "; ".join(f"{name} {why}" for name, why in list(refused.items())[:4])
     raise BadInputError(
-        f"No network in {path} has the same tensors as the checkpoint ({told}). Name the file that belongs to it."
+        f"No network in {path} has the same tensors as the checkpoint ({reasons}). Name the file that belongs to it."
     )
 
 
@@ -157,7 +157,7 @@ def _executed(path: Path) -> ModuleType:
     code = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(code)
-    except (Exception, SystemExit) as error:  # whatever a stranger's code raises; it must not end the check either
+    except (Exception, SystemExit) as error:  # whatever code that is not ours raises; it must not end the check either
         raise BadInputError(f"{path} could not be run as reference code: {type(error).__name__}: {error}") from error
     return code
 

@@ -66,7 +66,7 @@ def accuracy_page(result: Result, images: np.ndarray) -> Page:
 
 
 def _verdict(result: Result) -> Verdict:
-    told = " and ".join(f"{percent(split['accuracy'])} on {split['split']}" for split in result["splits"])
+    accuracies = " and ".join(f"{percent(split['accuracy'])} on {split['split']}" for split in result["splits"])
     network = f" ({result['model']['network']})" if result["model"]["network"] else ""
     counts = "; ".join(
         f"{split['correct']:,} of {split['n']:,} {split['split']} images are right" for split in result["splits"]
@@ -92,13 +92,13 @@ def _verdict(result: Result) -> Verdict:
             facts.append(Fact("Macro recall", percent(average["recall"]), "every class counts the same"))
             facts.append(Fact("Calibration error", percent(loss["ece"]), "confidence minus accuracy, on average"))
     if not result["levels"]:
-        return Verdict(None, told, sentence, facts)
+        return Verdict(None, accuracies, sentence, facts)
     if result["passed"]:
         return Verdict(
-            True, f"{told}, as expected" if result["expectations"] else "The same decisions", sentence, facts
+            True, f"{accuracies}, as expected" if result["expectations"] else "The same decisions", sentence, facts
         )
     missed = any(not each["passed"] for each in result["expectations"])
-    return Verdict(False, f"{told}: not as expected" if missed else "Not the same decisions", sentence, facts)
+    return Verdict(False, f"{accuracies}: not as expected" if missed else "Not the same decisions", sentence, facts)
 
 
 def _notes(result: Result) -> Markup:
@@ -279,8 +279,8 @@ def _card(role: str, model: dict[str, Any]) -> parts.File:
         ("Run by", model["run_by"]), ("Network", model["network"] or "not said"),
         ("Classes", ", ".join(model["labels"])),
     ]  # fmt: skip
-    if told := model["provenance"]:
-        found.append(("Made from", f"{told['source']['name']}, SHA-256 {told['source']['sha256']}"))
+    if provenance := model["provenance"]:
+        found.append(("Made from", f"{provenance['source']['name']}, SHA-256 {provenance['source']['sha256']}"))
     return parts.File(role, model["name"], found, model["sha256"], model["standin"])
 
 

@@ -89,12 +89,12 @@ def reliability(id: str, split: dict[str, Any]) -> Markup:
              "confidence": 100 * each["confidence"], "share": 100 * share, "text": text,
              "low": 100 * low, "high": 100 * high, "solid": max(0.15, min(1.0, each["n"] / SOLID) ** 0.5)}
         )  # fmt: skip
-    told = f"{percent(found['confidence'], 1)} sure on average and right {percent(split['accuracy'], 1)} of the time"
+    summary = f"{percent(found['confidence'], 1)} sure on average and right {percent(split['accuracy'], 1)} of the time"
     return render(
         "reliability.html.j2", id=id, title="Reliability", bins=bins,
-        caption=f"Expected calibration error {percent(found['ece'])}: {told}. The fewer images "
+        caption=f"Expected calibration error {percent(found['ece'])}: {summary}. The fewer images "
         "a bin has, the paler it is; whiskers: Wilson's 95 % interval. Dotted: the share of images in a bin.",
-        summary=f"Bars of accuracy over bins of confidence. {told}.",
+        summary=f"Bars of accuracy over bins of confidence. {summary}.",
     )  # fmt: skip
 
 

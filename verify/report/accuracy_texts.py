@@ -48,9 +48,9 @@ def summary(result: Result) -> str:
     """The result in Markdown, for a CI job's page."""
     model, protocol = result["model"], result["protocol"]
     standin = " of STAND-IN weights" if result["standin"] else ""
-    told = " and ".join(f"{percent(split['accuracy'])} on {split['split']}" for split in result["splits"])
+    accuracies = " and ".join(f"{percent(split['accuracy'])} on {split['split']}" for split in result["splits"])
     word = "" if not result["levels"] else "PASS: " if result["passed"] else "FAIL: "
-    lines = [f"# {word}{told}{standin}", "",
+    lines = [f"# {word}{accuracies}{standin}", "",
              f"{code(model['name'])}, run by {text(model['run_by'])}. Protocol **{text(protocol['name'])}**: "
              f"{text(protocol['rule'])} Resize: {text(result['preprocessing']['resize']['title'])}."]  # fmt: skip
     if result["standin"]:

@@ -102,7 +102,7 @@ def _card(looks: Looks, dataset: Dataset, index: int) -> dict[str, Any]:
         for place, name in enumerate(EMOTIONS)
     ]
     votes = sorted(zip(VOTE_COLUMNS, dataset.votes[row].tolist(), strict=True), key=lambda pair: -pair[1])
-    told = ", ".join(f"{'no face' if name == 'NF' else name} {count}" for name, count in votes if count)
+    counts = ", ".join(f"{'no face' if name == 'NF' else name} {count}" for name, count in votes if count)
     return {
         "name": dataset.names[row],
         "face": parts.image_source(dataset.images[row]),
@@ -112,7 +112,7 @@ def _card(looks: Looks, dataset: Dataset, index: int) -> dict[str, Any]:
         "decision": EMOTIONS[decision],
         "label": EMOTIONS[label],
         "confidence": percent(float(looks.confidence[index]), 1).replace(" ", "\N{NO-BREAK SPACE}"),
-        "votes": told,
+        "votes": counts,
     }
 
 
@@ -144,11 +144,11 @@ def _reading(side: int) -> Markup:
 
 
 def _about(network: Network, dataset: Dataset, protocol: Protocol, split: str, looks: Looks) -> Markup:
-    told = network.provenance
+    provenance = network.provenance
     return parts.facts(
         [
             ("File", f"{network.path.name}, SHA-256 {network.sha256}"),
-            ("Network", f"{told.network}, from {told.source.name}"),
+            ("Network", f"{provenance.network}, from {provenance.source.name}"),
             ("Run by", network.by),
             ("Images", f"{len(looks.rows):,} of the {split} split, from {dataset.origin}"),
             ("Protocol", f"{protocol.name}: {protocol.title}. {protocol.text}"),

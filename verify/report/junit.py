@@ -49,9 +49,9 @@ def to_xml(name: str, suites: Sequence[Suite], created: str) -> str:
             about = {"name": _legal(case.name), "classname": _legal(case.classname), "time": f"{case.seconds:.3f}"}
             shown = ElementTree.SubElement(inner, "testcase", about)
             if case.failure:
-                told = {"message": _legal(case.failure), "type": _legal(case.kind)}
+                attributes = {"message": _legal(case.failure), "type": _legal(case.kind)}
                 text = "\n".join(filter(None, (case.failure, case.details)))
-                ElementTree.SubElement(shown, "failure", told).text = _legal(text)
+                ElementTree.SubElement(shown, "failure", attributes).text = _legal(text)
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 

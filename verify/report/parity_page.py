@@ -222,7 +222,7 @@ def _runs(result: Result) -> Markup:
     ]  # fmt: skip
     rows = []
     for run in result["runs"]:
-        layer, logits, told = run["worst_layer"], run["logits"], run["decisions"]
+        layer, logits, same = run["worst_layer"], run["logits"], run["decisions"]
         rows.append(
             [
                 parts.Cell("pass" if run["passed"] else "FAIL", None, run["passed"]),
@@ -230,7 +230,7 @@ def _runs(result: Result) -> Markup:
                 parts.Cell(layer["layer"]), _error(layer, layer["passed"] or run["passed"]),
                 _error(logits, logits["passed"]),
                 parts.Cell(f"{run['tolerance']:.0e}", run["tolerance"]),
-                parts.Cell(numbers.share(told["agreement"]), told["agreement"], told["agreement"] == 1.0 and None),
+                parts.Cell(numbers.share(same["agreement"]), same["agreement"], same["agreement"] == 1.0 and None),
                 parts.Cell(duration(run["seconds"]), run["seconds"]),
             ]
         )  # fmt: skip
@@ -261,11 +261,11 @@ def _references(result: Result) -> Markup:
 
 
 def _pairing(result: Result) -> Markup:
-    told = result["pairing"]
-    word = "sure" if told["sure"] else "not sure"
-    remark = parts.Remark("Pairing", word, f"{_sentence_case(told['summary'])}.", told["sure"] or None)
+    pairing = result["pairing"]
+    word = "sure" if pairing["sure"] else "not sure"
+    remark = parts.Remark("Pairing", word, f"{_sentence_case(pairing['summary'])}.", pairing["sure"] or None)
     columns = [parts.Column("Layer of the network", "code"), parts.Column("called in the model", "code")]
-    rows = [[parts.Cell(ours), parts.Cell(theirs)] for ours, theirs in told["names"].items()]
+    rows = [[parts.Cell(ours), parts.Cell(theirs)] for ours, theirs in pairing["names"].items()]
     table = parts.Table("Layers that have another name in the model", columns, rows, tall=True)
     return html("{}{}", parts.remarks([remark]), parts.fold("Names", parts.table(table)) if rows else "")
 
@@ -282,20 +282,21 @@ def _files(result: Result) -> Markup:
 def _of_file(file: dict[str, Any], result: Result) -> list[tuple[str, str]]:
     """What is known of a file. Its provenance was written by whoever wrote the file: any field may be anything."""
     found = [("Size", f"{numbers.size(file['size'])} ({file['size']:,} bytes)"), ("Format", file["format"])]
-    if not (told := file["provenance"]):
-        return [*found, ("Provenance", "none: the file does not say where it comes from")]
-    source, origin = told["source"], told["origin"]
+    if not (provenance := file["provenance"]):
+        return [*found, ("Provenance", "none: the file says nothing of where it comes from")]
+    source, origin = provenance["source"], provenance["origin"]
     same = source["sha256"] == result["source"]["sha256"]
     tie = "the source here: same SHA-256" if same else f"ANOTHER file: SHA-256 {_in_words(source['sha256'])}"
     found.append(("Made from", f"{_in_words(source['name'])}, {tie}"))
     if origin["sha256"] != source["sha256"]:
         found.append(("First of all", f"{_in_words(origin['name'])}, SHA-256 {_in_words(origin['sha256'])}"))
-    head = f"{told['network']}, {told['head']} of {told['units']}, yields {_in_words(told['output'])}"
-    found += [("Made by", _in_words(told["tool"])), ("Network", head)]
+    head = f"{provenance['network']}, {provenance['head']} of {provenance['units']}"
+    head += f", returns {_in_words(provenance['output'])}"
+    found += [("Made by", _in_words(provenance["tool"])), ("Network", head)]
     for name, key in (("Dropout", "dropout"), ("Classes", "labels"), ("Preprocessing", "preprocessing")):
-        if told[key]:
-            found.append((name, _in_words(told[key])))
-    return [*found, *(("Note", _in_words(note)) for note in told["notes"])]
+        if provenance[key]:
+            found.append((name, _in_words(provenance[key])))
+    return [*found, *(("Note", _in_words(note)) for note in provenance["notes"])]
 
 
 def _in_words(value: Any, longest: int = 600) -> str:

@@ -51,9 +51,9 @@ def _cases(run: dict[str, Any], cause: str) -> list[junit.Case]:
         wrong = not entry["passed"] if asked else not entry["finite"]
         failure = f"off by {numbers.of_entry(entry)}, {run['tolerance']:.0e} is allowed" if wrong else ""
         cases.append(junit.Case(name, group, each_seconds, failure, details=cause if name == run["first_over"] else ""))
-    told = run["decisions"]
-    different = "" if told["agreement"] == 1.0 else (
-        f"the same top class for {numbers.share(told['agreement'])} of {counted(told['images'], 'image')}"
+    decisions = run["decisions"]
+    different = "" if decisions["agreement"] == 1.0 else (
+        f"the same top class for {numbers.share(decisions['agreement'])} of {counted(decisions['images'], 'image')}"
     )  # fmt: skip
     return [*cases, junit.Case("decisions", group, each_seconds, different)]
 

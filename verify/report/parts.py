@@ -101,12 +101,12 @@ def facts(content: Sequence[tuple[str, Any]]) -> Markup:
 
 def repetition(result: Result, *more: tuple[str, str]) -> Markup:
     """The command line that made ``result``, to be copied, and what it took; ``more`` stands first."""
-    told = [
+    rows = [
         *more, ("Machine", result["machine"]), ("Versions", versions(result)),
         ("Time", f"{numbers.moment(result['created'])}, took {duration(result['seconds'])}"),
         ("Memory", f"{numbers.size(result['peak_bytes'])} at most"),
     ]  # fmt: skip
-    return html("{}{}", command(result["command"]), facts(told))
+    return html("{}{}", command(result["command"]), facts(rows))
 
 
 def versions(result: Result) -> str:

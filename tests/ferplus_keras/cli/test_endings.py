@@ -188,7 +188,7 @@ def record(**preprocessing: object) -> Callable[[Path], None]:
 
 
 FILES: dict[str, tuple[Callable[[Path], None], str]] = {
-    "Sequential without input": (sequential_without_input, "takes nothing that is known"),
+    "Sequential without input": (sequential_without_input, "takes nothing recognisable"),
     "ONNX without output": (onnx_without_output, "and 0 outputs"),
     "huge mean": (record(mean=[10**400] * 3), "not valid JSON"),
     "infinite mean": (record(mean=[float("inf")] * 3), "three numbers"),

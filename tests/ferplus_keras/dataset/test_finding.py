@@ -149,7 +149,7 @@ def test_a_label_file_names_the_line_of_a_missing_image(tmp_path: Path) -> None:
     del files["data/FER2013Test/fer0000003.png"]
     write_files(files, tmp_path)
     (tmp_path / "fer2013new.csv").write_bytes(small().labels())
-    with pytest.raises(BadInputError, match=r"line 5: the image 'fer0000003.png' is not in .*FER2013Test"):
+    with pytest.raises(BadInputError, match=r"line 5: the image .fer0000003.png. is not in .*FER2013Test"):
         load_ferplus(tmp_path)
 
 

@@ -90,7 +90,7 @@ def test_a_number_too_many_in_one_row_does_not_make_up_for_one_too_few_in_the_ne
         ([["emotion", "pixel", "Usage"]], 'line 1: there is no column "pixels"'),
         ([["emotion", "pixels"]], 'there is no column "Usage"'),
         ([["emotion", "pixels", "Usage"], *small().pixel_rows()[:-1]], "ends after 11 rows"),
-        ([["emotion", "pixels", "Usage"], *small(13).pixel_rows()], "line 14: a row too many"),
+        ([["emotion", "pixels", "Usage"], *small(13).pixel_rows()], "line 14: one row too many"),
         ([["emotion", "pixels", "Usage"], ["0", "1 2 3"]], "line 2: 2 fields where the header has 3"),
         ([["emotion", "pixels", "Usage"], *small().pixel_rows()[::-1]], 'line 2: Usage is "PrivateTest", and train'),
         ([["emotion", "pixels", "Usage"], ["x" * 200_000]], "longer than any row"),

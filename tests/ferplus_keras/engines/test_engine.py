@@ -14,7 +14,7 @@ import pytest
 
 from ferplus_keras.engines import Engine, interruptible, open_engine
 from ferplus_keras.engines.engine import LOGITS, PROBABILITIES, Takes
-from ferplus_keras.engines.record import Told
+from ferplus_keras.engines.record import FileFacts
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.networks.preprocessing import PUBLISHED, preprocess_input
 
@@ -64,7 +64,7 @@ def test_logits_or_probabilities_by_the_files_word_or_by_the_numbers() -> None:
     for gives, wanted in ((LOGITS, softened), (PROBABILITIES, SURE), (None, SURE)):
         np.testing.assert_allclose(engine(SURE, gives=gives).probabilities(PIXELS)[0], wanted, rtol=1e-6)
     assert engine(SURE * 3).probabilities(PIXELS)[0].sum() == pytest.approx(1)
-    with pytest.raises(BadInputError, match="no probabilities"):
+    with pytest.raises(BadInputError, match="not probabilities"):
         engine(SURE * 3, gives=PROBABILITIES).probabilities(PIXELS)
 
 
@@ -73,12 +73,12 @@ def test_probabilities_that_int8_rounded_sum_to_one() -> None:
     for gives in (PROBABILITIES, None):
         found = engine(rounded, gives=gives, numbers="int8").probabilities(PIXELS)
         np.testing.assert_allclose(found[0], rounded / rounded.sum())
-    with pytest.raises(BadInputError, match="no probabilities"):
+    with pytest.raises(BadInputError, match="not probabilities"):
         engine(rounded, gives=PROBABILITIES).probabilities(PIXELS)  # float32 does not round so
 
 
 def test_what_comes_out_is_a_row_for_each_image() -> None:
-    with pytest.raises(BadInputError, match="not a row for each"):
+    with pytest.raises(BadInputError, match="not a row each"):
         engine(SURE, call=lambda batch: np.zeros((1, 8))).run(PIXELS)
     with pytest.raises(ValueError, match="takes n x 32 x 32 x 3"):
         engine(SURE).run(PIXELS[:, :16])
@@ -89,12 +89,12 @@ def test_what_comes_out_is_a_row_for_each_image() -> None:
 
 def test_a_record_is_believed_as_far_as_it_makes_sense() -> None:
     path = Path("x.onnx")
-    assert Told.of(path, None) == Told(path) and Told.of(path, {}).mean == PUBLISHED.mean
-    told = Told.of(path, {"preprocessing": {"size": [64, 64]}, "labels": ["a"], "output": "logits"})
+    assert FileFacts.of(path, None) == FileFacts(path) and FileFacts.of(path, {}).mean == PUBLISHED.mean
+    told = FileFacts.of(path, {"preprocessing": {"size": [64, 64]}, "labels": ["a"], "output": "logits"})
     assert (told.side_for(), told.side_for(None, 64), told.labels, told.gives) == (64, 64, ("a",), LOGITS)
-    assert Told.of(path, {"labels": [1], "output": ["logits"]}).gives is None
-    assert Told.of(path, {"preprocessing_inside": True}).mean == (0.0, 0.0, 0.0)
-    assert Told(path).side_for(96, 96) == 96 and Told(path).side_for(None, None) == 224
+    assert FileFacts.of(path, {"labels": [1], "output": ["logits"]}).gives is None
+    assert FileFacts.of(path, {"preprocessing_inside": True}).mean == (0.0, 0.0, 0.0)
+    assert FileFacts(path).side_for(96, 96) == 96 and FileFacts(path).side_for(None, None) == 224
 
 
 @pytest.mark.parametrize(
@@ -106,19 +106,19 @@ def test_a_record_is_believed_as_far_as_it_makes_sense() -> None:
 )  # fmt: skip
 def test_a_record_that_asks_for_something_else_is_refused(preprocessing: dict[str, Any], says: str) -> None:
     with pytest.raises(BadInputError, match=says):
-        Told.of(Path("x.onnx"), {"preprocessing": preprocessing})
+        FileFacts.of(Path("x.onnx"), {"preprocessing": preprocessing})
 
 
 @pytest.mark.parametrize("graph", [(64, 64), (224, 100), (16, 16), (5000, 5000)])
 def test_a_graph_of_another_size_than_the_records_is_refused(graph: tuple[int, int]) -> None:
-    told = Told.of(Path("x.onnx"), {"preprocessing": {"size": [48, 48]}})
+    told = FileFacts.of(Path("x.onnx"), {"preprocessing": {"size": [48, 48]}})
     with pytest.raises(BadInputError, match="these networks take images of 48 x 48 x 3"):
         told.side_for(*graph)
 
 
 def test_what_is_no_network_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "x.bin").write_bytes(b"nothing")
-    with pytest.raises(BadInputError, match="none of the files that can be run"):
+    with pytest.raises(BadInputError, match="not a file that can be run"):
         open_engine(tmp_path / "x.bin")
     with pytest.raises(BadInputError, match="is a folder"):
         open_engine(tmp_path)

@@ -58,9 +58,9 @@ class Old:
 
 
 def test_what_is_missing_is_said(network: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match=r"no runtime tvm: onnxruntime, openvino and openvino-bf16 are known"):
+    with pytest.raises(BadInputError, match=r"no runtime tvm: choose onnxruntime, openvino or openvino-bf16"):
         open_engine(network, runtime="tvm")
-    with pytest.raises(BadInputError, match=r"a.h5 is no .onnx file.*`ferplus export a.h5 a.onnx --to onnx`"):
+    with pytest.raises(BadInputError, match=r"a.h5 is not an .onnx file.*`ferplus export a.h5 a.onnx --to onnx`"):
         open_engine(tmp_path / "a.h5", runtime="openvino")
     with monkeypatch.context() as patched:
         patched.setattr(openvino, "Core", Old)

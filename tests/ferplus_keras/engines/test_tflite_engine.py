@@ -109,7 +109,7 @@ def _change(what: str) -> Callable[[Any], None]:
     [
         ("stride", "CONV_2D: its stride is not valid"), ("activation", "its activation is not valid"),
         ("options", "says nothing of its window"), ("operator", "no such operator"),
-        ("custom", "not TensorFlow Lite's own"), ("order", "nothing before it makes"),
+        ("custom", "not TensorFlow Lite's own"), ("order", "nothing before it produces"),
         ("inputs", "1 input and 1 output"), ("shape", "a tensor of the shape .* has"),
         ("buffer", "a buffer that is not there"), ("huge", "larger than any"), ("graphs", "has 2 graphs"),
     ],

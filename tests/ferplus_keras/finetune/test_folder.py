@@ -35,7 +35,7 @@ def test_a_second_run_is_refused_where_one_is(tmp_path: Path) -> None:
     folder.prepare(resume=True, overwrite=False)
     assert folder.best(3).exists()
     folder.prepare(resume=False, overwrite=True)
-    assert not folder.best(3).exists() and not folder.begun
+    assert not folder.best(3).exists() and not folder.started
     with pytest.raises(BadInputError, match="no run"):
         folder.prepare(resume=True, overwrite=False)
 
@@ -113,7 +113,7 @@ def test_a_run_is_opened_like_any_other_file(tmp_path: Path) -> None:
     folder.run.write_text('{"options": {"arch": "resnet50"}}')
     folder.states.mkdir()
     save_arrays(folder.best(1), {"classifier": np.zeros(8)}, {})
-    with pytest.raises(BadInputError, match="knows 0 classes"):
+    with pytest.raises(BadInputError, match="has 0 classes"):
         load_teacher(tmp_path, 8)
 
 

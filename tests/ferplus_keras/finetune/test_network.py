@@ -67,7 +67,7 @@ def test_the_penalty_is_on_what_learns(bias: str, layers: list[str], wtomin: ker
     finally:
         for weight in wtomin.weights:
             weight.regularizer = None
-    with pytest.raises(BadInputError, match="regularizer_layers: no layer with weights matches 'dense'"):
+    with pytest.raises(BadInputError, match='regularizer_layers: no layer with weights matches "dense"'):
         regularize(wtomin, training_table("resnet50", 8, small("wtomin").network),
                    small("wtomin", "regularizer_layers=['dense']").network)  # fmt: skip
 

@@ -113,7 +113,7 @@ def test_what_cannot_be_is_refused_in_a_sentence(override: str, told: str) -> No
         ("[for.vgg16.data]\ntarget = 'hard'", "for.NETWORK"),
         ("[for.senet50.data]\ntarge = 'hard'", "data.target"),
         ("optimizer = 3", "section of values"),
-        ("name = 3", "are texts"),
+        ("name = 3", "must be text"),
         ("[", "not TOML"),
         ("\ufeff[data]".encode("utf-16"), "not in UTF-8"),
     ],

@@ -92,5 +92,5 @@ def test_a_state_of_something_else_is_refused(saved: tuple[bool, Path, dict[str,
     with pytest.raises(BadInputError, match=r"model/.* is \("):
         restore(stored, made(0, units=5, scaled=scaled), path)
     fewer = dict(list(stored.arrays.items())[1:])
-    with pytest.raises(BadInputError, match="differs in 1 variables"):
+    with pytest.raises(BadInputError, match="differs in 1 variable,"):
         restore(Saved(fewer, stored.record), made(0, scaled=scaled), path)

@@ -131,7 +131,7 @@ def test_some_of_the_targets_keep_their_kind() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("soft",), "no target kind 'soft'"),
+        (("soft",), 'no target kind "soft"'),
         (("hard", 8, [1.0, 2.0]), "2 class weights for 8 classes"),
         (("hard", 8, [1.0] * 7 + [float("nan")]), "Class weights are numbers"),
         (("hard", 8, None, 1.0), "below 1"),

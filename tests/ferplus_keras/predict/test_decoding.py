@@ -63,11 +63,11 @@ def test_16_bits_are_divided_and_not_clipped() -> None:
         assert (found[..., 0] == found[..., 2]).all()
 
 
-def test_what_does_not_say_what_white_is_is_refused() -> None:
+def test_pixels_of_unknown_range_are_refused() -> None:
     floats = encoded(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF")
     wide = encoded(Image.fromarray(np.full((4, 4), 70_000, np.int32)), "TIFF")
     for data in (floats, wide):
-        with pytest.raises(BadInputError, match="white"):
+        with pytest.raises(BadInputError, match="unknown range"):
             decode(data)
 
 
@@ -155,7 +155,7 @@ def header_bomb(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize(("width", "height"), [(50_000, 50_000), (MAX_PIXELS + 1, 1), (10_000, 9_000), (2**31 - 1, 2)])
 def test_bombs_are_refused_by_their_header(width: int, height: int) -> None:
-    with pytest.raises(BadInputError, match="pixels that are decoded"):
+    with pytest.raises(BadInputError, match="limit of"):
         decode(header_bomb(width, height))
 
 

@@ -206,6 +206,6 @@ def test_rows_of_parquet_that_would_unpack_to_far_more_are_named_and_not_read(
     assert path.stat().st_size < 1 << 19
     found = list(find_sources([str(path)]))
     assert [source.name for source in found] == [f"{path}#{row}" for row in range(3)]
-    assert all("as no images do" in source.problem and source.data is None for source in found)
+    assert all("which no images do" in source.problem and source.data is None for source in found)
     ahead = look_ahead(iter(found))
     assert not ahead.readable and ahead.broken
