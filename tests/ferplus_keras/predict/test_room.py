@@ -63,13 +63,13 @@ def test_shortage_is_not_damage(error: Exception, tmp_path: Path, monkeypatch: p
         raise error
 
     monkeypatch.setattr(decoding, "as_rgb", short)
-    with pytest.raises(ShortageError, match=r"large\.png could not be read: .*says nothing of the image") as caught:
+    with pytest.raises(ShortageError, match=r"large\.png could not be read: .*may be sound") as caught:
         read_image(path)
     assert caught.value.exit_code == 3
 
 
 def test_no_side_is_longer_than_a_jpegs() -> None:
-    with pytest.raises(BadInputError, match="a side has"):
+    with pytest.raises(BadInputError, match="a side may have"):
         decode(header_bomb(1, MAX_SIDE + 1))
 
 
