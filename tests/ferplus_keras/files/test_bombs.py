@@ -258,7 +258,7 @@ BOMBS: dict[str, dict[str, tuple[Callable[[Path], None], str]]] = {
         "shared text": (shared_text, "the attribute layer_names has"),
         "long text": (long_text, "a text such as"),
         "long reference": (long_reference, "the attribute layer_names has"),
-        "numbers for names": (many_numbers, "is no text"),
+        "numbers for names": (many_numbers, "is not text"),
     },
     "MATLAB 5": {"inflates": (packed_variables, "would unfold to"), "text": (long_characters, "a text has")},
     "ONNX": {
