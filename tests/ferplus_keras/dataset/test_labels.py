@@ -56,7 +56,7 @@ def broken(line: int, place: int, value: str) -> bytes:
         (csv_bytes([HEADER]), "no rows"),
         (broken(1, 3, "joy"), 'line 1: there is no column "happiness"'),
         (broken(1, 3, "neutral"), '"neutral" stands there 2 times'),
-        (broken(5, 0, "Holiday"), 'line 5: "Holiday" is no Usage'),
+        (broken(5, 0, "Holiday"), 'line 5: "Holiday" is not a Usage'),
         (broken(7, 4, "x"), "line 7: the votes"),
         (broken(7, 4, "-1"), "line 7: the votes"),
         (broken(7, 4, "256"), "line 7: the votes"),

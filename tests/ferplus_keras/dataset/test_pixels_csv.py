@@ -65,7 +65,7 @@ def with_pixels(line: int, change: object) -> bytes:
         (lambda words: ["1234", *words[1:]], 'line 6: "1234" is not a pixel'),
         (lambda words: ["-1", *words[1:]], 'line 6: "-1" is not a pixel'),
         (lambda words: ["1.5", *words[1:]], 'line 6: "1.5" is not a pixel'),
-        (lambda words: ["9" * 5000, *words[1:]], "is no pixel"),
+        (lambda words: ["9" * 5000, *words[1:]], "is not a pixel"),
         (lambda words: [], "line 6: 0 numbers"),
     ],
 )
