@@ -75,7 +75,7 @@ def _follow(node: OnnxNode, graph: OnnxFile, known: dict[str, Sized], budget: Bu
         raise DamagedError("its output cannot be known beforehand") from None
     made = [name for name in node.outputs if name]
     if not made or any(name in known for name in made):
-        raise DamagedError("its output exists already")
+        raise DamagedError("its output already exists")
     # Further outputs, a Dropout's mask say, are as large as the first.
     budget.made([found.shape] * len(made), work)
     known.update(dict.fromkeys(made, Sized(found.shape)))

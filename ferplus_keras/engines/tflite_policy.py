@@ -77,7 +77,7 @@ def _check_operator(operator: Operator, model: TfliteModel, ready: set[int], bud
     if not {each for each in operator.inputs if each != -1 or each not in optional} <= ready:
         raise DamagedError("nothing before it makes its input")
     if operator.outputs[0] in ready or operator.outputs[0] == -1:
-        raise DamagedError("its output exists already")
+        raise DamagedError("its output already exists")
     if operator.options_type not in (0, options) or (operator.options_type == 0) != (operator.options is None):
         raise DamagedError("its options are another operator's")
     if operator.options is not None:

@@ -135,7 +135,7 @@ def _rewire(layers: dict[str, Any]) -> None:
     "spoil",
     [
         _conv({"strides": [1, 1]}),
-        _conv({"dilation_rate": [2, 2]}),
+        _conv({"dilation_rate": [2, 2]}, "conv3_1_3x3"),
         _conv({"activation": "relu"}),
         _conv({"dtype": "float16"}),
         _conv({"padding": "same"}, "conv1_7x7_s2"),

@@ -149,7 +149,7 @@ def test_a_film_that_ends_early_is_told(quick: Path, film: Path, tmp_path: Path)
     command = ["predict", str(quick), str(film), "--faces", "none", "--csv", str(tmp_path / "o.csv")]
     assert main(command) == 5
     found = rows(tmp_path / "o.csv")
-    assert 1 < len(found) < FRAMES and "tells of 12 frames" in found[-1]["error"]
+    assert 1 < len(found) < FRAMES and "its header promises 12 frames" in found[-1]["error"]
     assert main([*command, "--resume"]) == 5 and rows(tmp_path / "o.csv") == found
 
 
