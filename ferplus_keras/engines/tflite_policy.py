@@ -75,7 +75,7 @@ def _check_operator(operator: Operator, model: TfliteModel, ready: set[int], bud
         raise DamagedError(f"{counted(len(operator.inputs), 'input')} and {counted(len(operator.outputs), 'output')}")
     optional = operator.inputs[2:] if operator.code in (3, 4, 9) else []  # a bias may be left out
     if not {each for each in operator.inputs if each != -1 or each not in optional} <= ready:
-        raise DamagedError("nothing before it makes its input")
+        raise DamagedError("nothing before it produces its input")
     if operator.outputs[0] in ready or operator.outputs[0] == -1:
         raise DamagedError("its output already exists")
     if operator.options_type not in (0, options) or (operator.options_type == 0) != (operator.options is None):
