@@ -96,7 +96,7 @@ class UserCodeReference:
         shapes = " and ".join(by(each.shape) for each in arrays) or "no tensor"
         wanted = f"{self.numbers} numbers an image" if self.numbers else "a feature map"
         if len(arrays) > 1:
-            self.note = f"{NOTE}; it returns {shapes}, of which {wanted} are taken"
+            self.note = f"{NOTE}; it returns {shapes}, of which the {wanted} are taken"
         if head is not None and fitting and head.shape == fitting[0].shape:
             # logits, probabilities, or both in any order
             if any(np.array_equal(each, head) for each in fitting):
