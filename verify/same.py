@@ -14,6 +14,7 @@ from convert.checkpoint import Checkpoint
 from convert.folding import fold
 from convert.readers import read_checkpoint
 from ferplus_keras.networks.architecture import BATCHNORM_EPSILON, Architecture, BatchNorm, Conv
+from ferplus_keras.wording import counted
 from verify.images import Images
 from verify.metrics import Difference, difference, worst
 from verify.tensors import TensorComparison, compare_tensors
@@ -161,7 +162,7 @@ def check_same(
     tensors = compare_tensors(one.arrays, other.arrays) if alike else None
     result = Same(a, b, one, other, tensors, tolerance)
     if tensors is not None and not tensors.passed:
-        progress(f"the numbers differ; running both on {images} images in {PRECISION}")
+        progress(f"the numbers differ; running both on {counted(images, 'image')} in {PRECISION}")
         _run(result, Images.of(images, seed=seed, size=max(one.provenance.side, other.provenance.side)).inputs)
     result.seconds = time.perf_counter() - start
     return result

@@ -59,7 +59,7 @@ def test_a_rounding_is_the_same_network(standin: Path, tmp_path: Path) -> None:
 def test_another_function_is_named_by_its_first_layer(standin: Path, tmp_path: Path) -> None:
     other = changed(standin, tmp_path / "x-standin.pth", "conv3_2_1x1_reduce_bn", "gamma", lambda array: array[::-1])
     run = typed("verify", "same", standin, other, "--n", 1)
-    assert run.returncode == 1 and "part at conv3_2_1x1_reduce_bn" in run.stdout
+    assert run.returncode == 1 and "first differ at conv3_2_1x1_reduce_bn" in run.stdout
     assert "are not the same network" in run.stderr and "Traceback" not in run.stderr
 
 
