@@ -112,7 +112,7 @@ def test_a_rehearsal_tells_each_stage_and_writes_nothing(recipe: Recipe, example
 def test_a_teacher_with_other_classes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="has 8 classes, and this run has 7"):
         load_teacher(TRAINED, 7)
-    with pytest.raises(BadInputError, match="folder of a run"):
+    with pytest.raises(BadInputError, match="takes the folder of a `ferplus finetune` run"):
         load_teacher(tmp_path, 8)
 
 
