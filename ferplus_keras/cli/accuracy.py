@@ -90,7 +90,7 @@ def _compare(options: argparse.Namespace) -> int:
     if options.html:
         from verify.report import ready_folder
 
-        ready_folder(Path(options.html).parent)
+        ready_folder(options.html.parent)
     say = Steps(quiet=options.json)
     dataset = load_ferplus(options.data, progress=say.passing)
     if with_keras:

@@ -40,7 +40,7 @@ def known_network(file: KerasFile) -> Known | None:
 
 
 def _by_names(file: KerasFile) -> Known | None:
-    """A file without a graph is facts by its layers' names alone."""
+    """A file without a graph is recognised by its layers' names alone."""
     for network, folded in product(NETWORKS, (False, True)):
         if file.layers.keys() == architecture(network, NO_HEAD, folded=folded).parameters.keys() | {"classifier"}:
             bias = file.layers["classifier"].get("bias")

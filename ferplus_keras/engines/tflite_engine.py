@@ -85,10 +85,10 @@ class LiteProcess:
         )  # fmt: skip
         self.process = process
         self.end = weakref.finalize(self, _end, process)
-        facts, _ = self._answer(START)
+        answer, _ = self._answer(START)
         self.output = 0  #: which one is given
-        self.by: str = facts["by"]
-        self.quantized: bool = facts["quantized"]
+        self.by: str = answer["by"]
+        self.quantized: bool = answer["quantized"]
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """What the network gives for a batch, dequantised."""

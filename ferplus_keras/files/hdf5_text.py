@@ -43,6 +43,7 @@ class Attributes:
     def __init__(self, h5: h5py.File, content: Any, budget: Budget) -> None:
         self.content, self.budget = content, budget
         self.entries = 0
+        self._claims: dict[str, list[int]] = {}  # by attribute: every layer has one of the same name
         self.address_bytes, self.size_bytes = h5.id.get_create_plist().get_sizes()
 
     def texts(self, item: Any, name: str) -> list[str] | None:
@@ -68,7 +69,8 @@ class Attributes:
             return [value.decode("utf-8", "replace") for value in values.reshape(-1)]
         if self._found.largest_heap > TEXT_BYTES:
             self.budget.text(self._found.largest_heap, f"a text such as {name}")
-        lengths = [*self._lengths(name)]
+        if (lengths := self._claims.get(name)) is None:
+            lengths = self._claims[name] = [*self._lengths(name)]
         lie_together = h5py.h5o.get_info(item.id).meta_size.attr.heap_size
         if not lengths or (lie_together and self._packed):
             raise BadInputError(f"{self.budget.path}: its attribute {name} is stored in a way that Keras does not use. "
@@ -91,7 +93,7 @@ class Attributes:
     def _found(self) -> _Found:
         """The heaps and the types of texts, from one walk through the file.
 
-        Raises :class:`BadInputError` when a heap does not lead on to its end.
+        Raises :class:`BadInputError` when a heap does not lead on to its end, or there are too many.
         """
         largest, types, view = 0, [], memoryview(self.content)
         kind = bytes(1) + (4 + self.address_bytes + 4).to_bytes(4, "little")  # bytes 3 to 7 of such a type
@@ -102,6 +104,8 @@ class Attributes:
                 largest = max(largest, size)
                 self._check_heap(view[start + place : start + place + size])
             types += [start + place - 3 for place in _places(piece, kind)]
+            if len(types) > MAX_NAMES:  # by chance a network's numbers look like some 600
+                raise BadInputError(f"{self.budget.path}: it has far too many texts. The file is not a model.")
         return _Found(largest, tuple(types))
 
     @cached_property

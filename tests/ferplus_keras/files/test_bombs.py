@@ -131,6 +131,13 @@ def long_reference(path: Path, libver: str = "earliest", many: int = 0) -> None:
     path.write_bytes(content[:reference] + b"\xff" * 4 + content[reference + 4 :])
 
 
+def many_types(path: Path) -> None:
+    """Numbers that look like the types of texts, each of which would be looked at."""
+    with layer_file(path, [LAYER], []) as file:
+        file.attrs["keras_version"] = "3"
+        file["model_weights"][LAYER]["k:0"] = np.frombuffer(b"\0\x10\0\0\0\0\0\0" * 3_000_000, "f4")
+
+
 def long_text(path: Path) -> None:
     """One text that takes four bytes a character, for the sake of the first."""
     with layer_file(path, [LAYER], []) as file:
@@ -257,6 +264,7 @@ BOMBS: dict[str, dict[str, tuple[Callable[[Path], None], str]]] = {
         "config": (long_config, "a text such as"),
         "shared text": (shared_text, "the attribute layer_names has"),
         "long text": (long_text, "a text such as"),
+        "many types": (many_types, "far too many texts"),
         "long reference": (long_reference, "the attribute layer_names has"),
         "numbers for names": (many_numbers, "is not text"),
     },
