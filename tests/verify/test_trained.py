@@ -62,8 +62,9 @@ def test_pytorch_names_give_the_same_arrays_as_keras_roles(tmp_path: Path) -> No
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("network", ["resnet50", "senet50"])
 def test_a_large_network_in_float16_is_read_by_convert_and_by_name_alike(network: str, tmp_path: Path) -> None:
-    """Step counters of PyTorch stay whole numbers, and what is read is float32 again."""
+    """Step counters stay whole numbers, a variance beyond float16 is exact, and what is read is float32 again."""
     given = seeded_checkpoint(network, steps=70_000)
+    given.arrays["conv1_7x7_s2_bn"]["moving_variance"][0] = 1e6
     write(given, tmp_path / "best.safetensors")
     _halve(tmp_path / "best.safetensors", tmp_path / "model.safetensors")
     found = read_checkpoint(tmp_path / "model.safetensors")
@@ -72,7 +73,7 @@ def test_a_large_network_in_float16_is_read_by_convert_and_by_name_alike(network
     assert found.provenance.num_batches_tracked == 70_000
     for layer, roles in given.arrays.items():
         for role, array in roles.items():
-            wanted = array.astype(np.float16).astype(np.float32)
+            wanted = array.astype(np.float16).astype(np.float32) if role == "kernel" else array
             np.testing.assert_array_equal(found.arrays[layer][role], wanted, err_msg=f"{layer} {role}")
             np.testing.assert_array_equal(named[layer][role], wanted, err_msg=f"{layer} {role}")
             assert found.arrays[layer][role].dtype == named[layer][role].dtype == np.float32
