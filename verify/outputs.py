@@ -17,6 +17,7 @@ from convert.checkpoint import Checkpoint
 from ferplus_keras.engines.engine import LOGITS, PROBABILITIES, Engine
 from ferplus_keras.engines.record import Record
 from ferplus_keras.networks.emotions import softmax
+from ferplus_keras.wording import counted
 from verify.images import Images
 from verify.metrics import Difference, difference
 from verify.runs import TOLERANCES
@@ -73,7 +74,8 @@ class OutputComparison:
             return [(self.near, first)]
         decisions = (
             f"decisions: {self.changed} of {self.count} changed, {100 * self.changed / self.count:.1f} % (allowed "
-            f"{self.max_changed:g} %); the source decides for {self.classes} classes on these"
+            f"{self.max_changed:g} %); the source decides for "
+            f"{counted(self.classes, 'class', 'classes')} on these"
         )
         return [(self.near, f"{first}, a probability by {self.probability:.1e}"), (self.decided_alike, decisions)]
 

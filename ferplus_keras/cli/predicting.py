@@ -199,6 +199,7 @@ def _check(options: argparse.Namespace) -> None:
     need_file(options.model, folder=True)
     for target in filter(None, (options.csv, options.parquet)):
         need_another_place(target, options.model, *options.inputs)
+        need_place_for(target.parent)
         if target.suffix.lower() in (*IMAGE_SUFFIXES, *FILM_SUFFIXES, *NETWORK_SUFFIXES):
             raise BadInputError(f"{target} is named as an image, a film or a network, and results are a table: .csv.")
     if options.annotate:

@@ -94,8 +94,12 @@ def need_another_place(target: Path, *sources: str | None) -> None:
 
 
 def need_page(target: Path, *sources: str | None) -> None:
-    """Raise :class:`BadInputError` unless ``target`` is named as a web page, so that it replaces no network or data."""
+    """Raise :class:`BadInputError` unless ``target`` is named as a web page, so that it replaces no network or data.
+
+    Raises :class:`OutputError` when its folder cannot be there.
+    """
     need_another_place(target, *sources)
+    need_place_for(target.parent)
     if target.suffix.lower() not in (".html", ".htm"):
         raise BadInputError(f"{target} would be a web page: give it a name that ends in .html.")
 

@@ -80,7 +80,7 @@ def test_wrong_words(words: str, usage: str, told: str) -> None:
     ],
 )
 def test_what_can_be_seen_at_once_is_said_before_anything_large_is_imported(
-    words: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int = 2
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
@@ -89,8 +89,24 @@ def test_what_can_be_seen_at_once_is_said_before_anything_large_is_imported(
     for name in ("keras", "tensorflow", "torch", "jax", "onnxruntime"):
         monkeypatch.setitem(sys.modules, name, None)  # its import would be an error
     run = typed(*words.split())
-    assert run.returncode == 2 and told in run.stderr, run.stderr
+    assert run.returncode == code and told in run.stderr, run.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "net.h5", "net.onnx"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "predict net.h5 empty --csv net.h5/x.csv",
+        "predict net.h5 empty --csv x.csv --parquet net.h5/x.parquet",
+        "report net.h5 --out net.h5/x.html",
+        "webpage net.onnx --out net.h5/x.html",
+        "export net.h5 net.h5/x.onnx --to onnx",
+    ],
+)
+def test_a_place_that_cannot_be_is_said_as_early(words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    test_what_can_be_seen_at_once_is_said_before_anything_large_is_imported(
+        words, "net.h5 is a file. Choose another place", tmp_path, monkeypatch, code=3
+    )
 
 
 def test_files_that_are_broken_are_told_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
