@@ -144,9 +144,9 @@ def _measured(
     crops: list[np.ndarray] = []
     found: list[Pasted] = []
     for image, pasted in made:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         faces = find(image)
-        seconds += time.perf_counter() - begun
+        seconds += time.perf_counter() - start
         left = list(pasted)
         for face in faces:
             best = max(left, key=lambda each: shared(each.box, face.box)[1], default=None)

@@ -75,9 +75,9 @@ def measure(data: str = "", frames: int = 60) -> dict[str, list[Row]]:
         make(path, data, frames)
         for _round in range(2):
             for name, way in (("plain loop", plain_loop), ("ferplus predict", streamed)):
-                begun = time.perf_counter()
+                start = time.perf_counter()
                 faces = way(path, classifier, find)
-                rows[name] = {"way": name, "frames/s": frames / (time.perf_counter() - begun), "faces": faces}
+                rows[name] = {"way": name, "frames/s": frames / (time.perf_counter() - start), "faces": faces}
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     return {f"film of {frames} frames, {memory} MiB at most": [*rows.values()]}
 

@@ -114,7 +114,7 @@ def load(part: Part, progress: Progress, timeout: float) -> None:
     if (part.total or 0) > MAX_BYTES:
         raise RefusedError(f"it would send {part.total:,} bytes, more than any of these networks has")
     done = before = part.size
-    begun = time.monotonic()
+    window = time.monotonic()
     with part.path.open("ab") as stream:
         while chunk := _chunk(response, part, done, timeout):
             if not done and looks_like_html(chunk):
@@ -124,10 +124,10 @@ def load(part: Part, progress: Progress, timeout: float) -> None:
             if done > MAX_BYTES:
                 raise RefusedError(f"it sent more than {MAX_BYTES:,} bytes, more than any of these networks has")
             progress(done, part.total)
-            if (now := time.monotonic()) - begun > timeout:
+            if (now := time.monotonic()) - window > timeout:
                 if done - before < LEAST_RATE * timeout:
                     raise _broken_off(part, done, "became too slow")
-                begun, before = now, done
+                window, before = now, done
     response.close()
     if part.total is not None and done < part.total:
         raise _broken_off(part, done)

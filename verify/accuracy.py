@@ -161,7 +161,7 @@ def evaluate(
         resize: a name of :data:`ferplus_keras.networks.resizing.RESIZERS`.
         compare_resize: run once for each of the other resizers too.
         versus: a second network to run on the same images.
-        limit: the first so many images of each split only.
+        limit: the first this many images of each split only.
         progress: called after every batch.
 
     Raises:

@@ -47,7 +47,7 @@ def compare(
     command: str = "",
     progress: Progress = lambda _step: None,
 ) -> Result:
-    """``predictors`` on one ``split`` of ``dataset``, as plain data; ``limit``: on its first so many images.
+    """``predictors`` on one ``split`` of ``dataset``, as plain data; ``limit``: only this many of its images.
 
     Raises :class:`BadInputError` when there are no images.
     """
@@ -122,9 +122,9 @@ def _paces(
     shown = rows[:SHOWN]
     for _ in range(ROUNDS):
         for seconds, predictor in zip(taken, predictors, strict=True):
-            begun = clock()
+            start = clock()
             predict(predictor, images, shown, resize, lambda _step: None, "")
-            seconds.append(max(clock() - begun, 1e-9))
+            seconds.append(max(clock() - start, 1e-9))
     return [len(shown) / statistics.median(seconds) for seconds in taken]
 
 

@@ -18,7 +18,7 @@ from verify.faults import Case
 from verify.metrics import Difference, difference
 from verify.references.torch_reference import as_torch, reference_module
 
-#: Layers that depart are looked at one after the other; behind so many there is nothing new.
+#: How many departing layers are looked at, one after the other; later ones tell nothing new.
 MOST = 120
 
 

@@ -22,10 +22,10 @@ from verify.faults import Case, Fault, faults, output, pairs, parts_of
 #: that of float64, or of float32 where a file keeps the wrong number in it; a wrong one explains next to nothing.
 UNEXPLAINED = 1e-5
 
-#: A fault is acted out on so many channels first: most do not fit, and that shows on a few.
+#: On how many channels a fault is tried first: most do not fit, and a few channels show that.
 PROBED = slice(0, 4)
 
-#: On so many layers behind the first all faults are tried, on the others those that were found before.
+#: On how many layers after the first all faults are tried; on the rest, those found before.
 FULLY = 3
 
 #: Kernels that have less than this in common (the cosine of their angle) are not one network, trained further.

@@ -1,4 +1,4 @@
-"""The Keras side: the *file*, opened by Keras as a stranger would open it; only its precision is changed.
+"""The Keras side: the *file*, opened by Keras as anyone would open it; only its precision is changed.
 
 A file of ours names its layers as the checkpoint does. In anyone else's, each layer's counterpart is looked for
 (:mod:`verify.pairing`), and the arrays are taken from the counterparts.
@@ -210,7 +210,7 @@ def _traced(path: Path, model: Any, dtype: str, side: int) -> tuple[WatchedModel
     try:
         watched = WatchedModel(model, dtype)
         return watched, watched.trace(np.zeros((1, side, side, 3), dtype))
-    except Exception as error:  # whatever a stranger's graph raises
+    except Exception as error:  # whatever an unknown graph raises
         raise BadInputError(
             f"{path} cannot be run on an image of {side} x {side} x 3: {first_line(error, 300)}"
         ) from None

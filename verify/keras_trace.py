@@ -1,6 +1,6 @@
 """A Keras model run with every operation watched: the calls in order, what went in and what came out.
 
-This is how a stranger's model is looked at without knowing its names: nested models, shared layers and bare
+This is how a model from elsewhere is looked at without knowing its names: nested models, shared layers and bare
 operations (``x + y``) come out as one row of calls. Nothing of the model changes but its floating-point type.
 """
 

@@ -1,4 +1,4 @@
-"""The ONNX side: the *file*, run by ONNX Runtime as a stranger would run it; only more of its outputs are looked at."""
+"""The ONNX side: the *file*, run by ONNX Runtime as anyone would run it; only more of its outputs are looked at."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def _show(model: ModelProto, names: set[str], side: int) -> None:
 
 
 def _needed(nodes: Sequence[NodeProto], names: set[str]) -> list[NodeProto]:
-    """Those of ``nodes`` on which the tensors ``names`` depend, so that nothing else in a stranger's file is run.
+    """Those of ``nodes`` on which the tensors ``names`` depend, so that nothing else in a file from elsewhere is run.
 
     Raises :class:`BadInputError` when one of them does what no layer of these networks does.
     """

@@ -134,7 +134,7 @@ def reference_outputs(checkpoint: Checkpoint, inputs: np.ndarray) -> np.ndarray:
 
 
 def _kind_of_output(record: Record | None, wanted: np.ndarray, found: np.ndarray, classes: bool) -> str:
-    """What the export yields: as it says, or in a stranger's the likelier of logits and probabilities."""
+    """What the export yields: as it says, or in others' files the likelier of logits and probabilities."""
     if record is not None and record.get("output") in OUTPUTS:
         return str(record["output"])
     flat = found.reshape(len(found), -1)

@@ -1,4 +1,4 @@
-"""Which layer of a stranger's live Keras model is which layer of ours, and how sure that is.
+"""Which layer of someone else's live Keras model is which layer of ours, and how sure that is.
 
 The calls that the model makes become a graph (:func:`graph_of`), and the matcher of :mod:`ferplus_keras.graph` holds
 it against the table's, as it does for files.

@@ -1,6 +1,6 @@
 """Is a Keras file the same function as its source? Five levels of proof, and where they part, why.
 
-1. *tensors*: every array of the file is the checkpoint's, bit for bit or so many ulps off;
+1. *tensors*: every array of the file is the checkpoint's, bit for bit or a stated number of ulps off;
 2. *preprocessing*: pixels become network input as published, measured apart from the network;
 3. *layers*: every layer's output on the same images, in float64 (the proof: rounding is 1e-16 there, and a mistake in
    the mapping has nowhere to hide) and in float32 (rounding, beside a bound of what rounding can do);
@@ -144,7 +144,7 @@ def _as_folded_as(model: Path, source: Checkpoint) -> Checkpoint:
     """The source, folded where the model says that it is: only then do the two have the same layers."""
     try:
         folded = read_checkpoint(model, check_graph=False).architecture.folded
-    except BadInputError:  # a stranger's file, or none: who opens it will say
+    except BadInputError:  # not a file of ours, or none: whoever opens it will say
         return source
     if folded == source.architecture.folded:
         return source

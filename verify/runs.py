@@ -198,7 +198,7 @@ class _Found:
         self.seconds += time.perf_counter() - start
 
     def hold_against(self, layer: str, output: np.ndarray) -> None:
-        if layer in self._kept:  # a stranger's module may not show every layer
+        if layer in self._kept:  # a module from elsewhere may not show every layer
             start = time.perf_counter()
             apart = difference(layer, self._kept.pop(layer), output)
             self.furthest[layer] = worst([self.furthest.get(layer, apart), apart])

@@ -46,10 +46,10 @@ class Total:
         of = f" of {self.images:,}" if self.images else ""
         if self._first is None:
             self._first = (done, now)
-        before, begun = self._first
+        before, since = self._first
         if done == before:
             return f"{done:,}{of} images"
-        pace = (done - before) / max(now - begun, 1e-9)
+        pace = (done - before) / max(now - since, 1e-9)
         left = f", {duration(max(0, self.images - done) / pace)} left" if self.images else ""
         return f"{done:,}{of} images, {pace:.1f} images/s{left}"
 

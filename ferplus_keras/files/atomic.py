@@ -77,7 +77,7 @@ def atomic_path(target: str | Path, size: int = 0) -> Iterator[Path]:
     """A path beside ``target`` to write to; becomes ``target`` when the block ends well, and is removed otherwise.
 
     The temporary name keeps the target's suffixes, because Keras chooses the format by them. ``size`` is about how
-    many bytes will be written: without room for them nothing is begun, for HDF5 does not survive a disk that fills
+    many bytes will be written: without room for them nothing is written, for HDF5 does not survive a disk that fills
     up under it. Raises :class:`OutputError` where :func:`writable_target` does, when another process writes the same
     file, on a full disk, or without permission.
     """

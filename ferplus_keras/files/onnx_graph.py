@@ -25,7 +25,7 @@ DTYPES = {
 #: TensorProto's typed fields: number -> (numpy type, data types kept there). Most exporters use raw_data (9) instead.
 TYPED_FIELDS = {4: ("<f4", (1,)), 10: ("<f8", (11,))}
 
-#: The fields for small integers, each a varint; no weight is kept there, and more than so many are not read.
+#: The fields for small integers, each a varint; no weight is kept there, so more than this many are not read.
 INTEGER_FIELDS = {5: (2, 3, 6, 9), 7: (7,)}
 MAX_INTEGERS = 64
 

@@ -111,19 +111,19 @@ class ScheduleSettings:
 
     epochs: int = within(1, 100_000, 100)
     kind: str = one_of("constant", "cosine", "step", "plateau", default="cosine")
-    #: The rate climbs to its full value over so many epochs; not for "plateau".
+    #: Epochs over which the rate climbs to its full value; not for "plateau".
     warmup_epochs: float = within(0.0, 1000.0, 0.0)
     #: Of "cosine": the rate ends at this share of its full value.
     final_factor: float = within(0.0, 1.0, 0.0)
     #: Of "step": after each of these epochs the rate is multiplied by ``step_factor``.
     step_epochs: tuple[int, ...] = ()
     step_factor: float = within(0.0, 1.0, 0.1)
-    #: Of "plateau": by ``plateau_factor`` after so many epochs without a better figure on Valid.
+    #: Of "plateau": by ``plateau_factor`` after this many epochs without a better figure on Valid.
     plateau_factor: float = within(0.0, 1.0, 0.5)
     plateau_patience: int = within(1, 100_000, 3)
     #: The figure that the plateau watches, where that is not ``monitor``. Empty: the same.
     plateau_monitor: str = one_of("", "accuracy", "loss", default="")
-    #: Training ends after so many epochs without a better figure on Valid; 0: never.
+    #: Training ends after this many epochs without a better figure on Valid; 0: never.
     early_stop: int = within(0, 100_000, 0)
     #: The figure on Valid by which the best epoch is chosen, and which the early stop watches.
     monitor: str = one_of("accuracy", "loss", default="accuracy")
@@ -149,11 +149,11 @@ class AugmentationSettings:
     flip: float = within(0.0, 1.0, 0.0)
     #: Share of the images that ``zoom``, ``shift``, ``rotation`` and ``skew`` are for.
     warped: float = within(0.0, 1.0, 1.0)
-    #: From, to: enlarged so many times, about a random place.
+    #: From, to: the factor of enlargement, about a random place.
     zoom: tuple[float, float] = rising((1.0, 1.0))
     #: Moved by up to that share of its side, either way, on each axis; edges are repeated.
     shift: float = within(0.0, 1.0, 0.0)
-    #: Degrees, counter-clockwise, one of these; or ``rotation_range``: any angle up to so many, either way.
+    #: Degrees, counter-clockwise, one of these; or ``rotation_range``: any angle up to this, either way.
     rotation: tuple[float, ...] = ()
     rotation_range: float = within(0.0, 360.0, 0.0)
     #: Shear, one of these on each axis; or ``skew_range``: any up to that, either way.

@@ -90,7 +90,7 @@ def make(
     Args:
         votes: n x 10 counts in the order of :data:`VOTE_COLUMNS`; n x 8 where unknown and NF were not voted for; or n
             class indices, of a data set that has labels and no votes (FER2013): then every image counts.
-        classes: how many there are. Of votes, the first so many emotions: 7 leaves contempt out.
+        classes: how many there are. Of votes, the first ``classes`` emotions: 7 leaves contempt out.
         class_weights: one a class. An image weighs what its class does, or the mean over its target's classes.
         label_smoothing: the share of every target that is spread over all classes.
         protocol: decides which images and votes count (:data:`PROTOCOLS`); None: the kind's own.

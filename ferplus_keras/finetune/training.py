@@ -142,7 +142,7 @@ class Run:
         return self.recipe.legs[-1].recipe.network.size
 
     def steps_after(self, epochs: int) -> int:
-        """The steps of the first so many epochs."""
+        """How many steps the first ``epochs`` epochs have."""
         return sum(
             max(0, min(leg.epochs, epochs - leg.first_epoch)) * (len(self.examples.train) // self._batch(leg))
             for leg in self.recipe.legs

@@ -100,7 +100,7 @@ class Builder:
         self, key: str, name: str, kind: str, source: str, arrays: Mapping[str, Any], channels: int,
         window: Window = PIXEL,
     ) -> None:  # fmt: skip
-        """A convolution of a map into so many ``channels``, or a dense layer, which is one of 1 x 1."""
+        """A convolution of a map into ``channels`` channels, or a dense layer, which is one of 1 x 1."""
         value, strides = self._value(source), window.strides
         # A single pixel has no neighbours to be apart from.
         high, wide = (1 if size == 1 else apart for size, apart in zip(window.size, window.dilation))  # noqa: B905

@@ -136,7 +136,7 @@ class _Walk:
 
     def _evaluate(self, level: _Level, wanted: Tensor, depth: int) -> str:
         """The key of what a tensor of the model is, all that it depends on added before."""
-        begun: set[tuple[str, int]] = set()
+        entered: set[tuple[str, int]] = set()
         stack = [wanted[:2]]
         while stack:
             name, number = stack[-1]
@@ -146,9 +146,9 @@ class _Walk:
             layer, node = self._call(level, name, number)
             waiting = [each[:2] for each in node.tensors if each[:2] not in level.done]
             if waiting:
-                if (name, number) in begun:
+                if (name, number) in entered:
                     raise GraphError(f"it runs in a circle at {name[:80]}")
-                begun.add((name, number))
+                entered.add((name, number))
                 stack += waiting
                 continue
             sources = [_output(level, each) for each in node.tensors]

@@ -51,7 +51,7 @@ def tensorflow(images: np.ndarray, size: int = INPUT_SIZE) -> np.ndarray:
 
 
 def _interpolated(images: np.ndarray, places: Callable[[int], np.ndarray]) -> np.ndarray:
-    """In float32, rows last, not rounded; ``places`` says where in a row of so many pixels each new one lies."""
+    """In float32, rows last, not rounded; ``places``: where each new pixel lies in a row of the old ones."""
 
     def between(length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         where = places(length)

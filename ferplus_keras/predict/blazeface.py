@@ -55,7 +55,7 @@ NEAR = Model(
     128, ((8, 2), (16, 6)),
 )  # fmt: skip
 
-#: A face takes this share of a side of the first network's view at least; and has so many pixels a side.
+#: A face takes this share of a side of the first network's view at least; and has this many pixels a side.
 LEAST_SHARE, SMALLEST = 0.125, 24
 
 #: A candidate has this score at least from the first network, and a face from the second.
@@ -67,7 +67,7 @@ NEAR_VIEW = 2.0
 #: Tiles overlap by this share, so that what is cut by one and too small for the next larger is whole in another.
 OVERLAP = 0.25
 
-#: A box that comes within so many of the network's pixels of a tile's edge may be half a face.
+#: A box that comes within this many of the network's pixels of a tile's edge may be half a face.
 EDGE = 2
 
 #: Boxes of one face overlap by this share of the smaller one.

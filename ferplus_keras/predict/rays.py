@@ -24,7 +24,7 @@ from ferplus_keras.predict.sources import RowGroup, Source, find_places, rows_of
 #: Images in a piece of work: what is done again when a worker dies.
 PIECE = 64
 
-#: Pieces in one run of Ray Data. The names of so many are in memory at a time.
+#: Pieces in one run of Ray Data. The names of this many are in memory at a time.
 WINDOW = 512
 
 #: Shared memory for a Ray that is started here; names and probabilities need little.

@@ -21,7 +21,7 @@ DECODING, HELD = 12, 3
 PATIENCE = 30.0
 
 
-#: From so many bytes on, what others have let go is given back to the system first.
+#: From this many bytes on, freed memory is returned to the system first.
 LARGE = 64 << 20
 
 

@@ -83,6 +83,7 @@ def test_named_weights_are_found_or_the_message_says_how_to_get_them(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("FERPLUS_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr("ferplus_keras.compat.vggface.shipped", dict)
     with pytest.raises(BadInputError, match="make convert"):
         VGGFace(model="resnet50", weights="ferplus")
     with pytest.raises(BadInputError, match="ferplus fetch senet50_vggface2"):
@@ -96,6 +97,7 @@ def test_a_stand_in_is_named_as_one(standin_h5: Path, monkeypatch: pytest.Monkey
     (tmp_path / "output").mkdir()
     (tmp_path / "output" / "resnet50_ferplus-standin.h5").symlink_to(standin_h5)
     monkeypatch.setenv("FERPLUS_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr("ferplus_keras.compat.vggface.shipped", dict)  # with trained ones, those are taken
     with pytest.warns(UserWarning, match="STAND-IN"):
         VGGFace(model="resnet50", weights="ferplus", include_top=False)
 

@@ -162,7 +162,7 @@ def panels(result: Result) -> list[plots.Panel]:
 
 
 def _panel(dtype: str, runs: Sequence[dict[str, Any]], own: dict[str, str]) -> plots.Panel:
-    axis = max(runs, key=lambda run: len(run["layers"]))["layers"]  # a stranger's module may not show every layer
+    axis = max(runs, key=lambda run: len(run["layers"]))["layers"]  # a module from elsewhere may not show every layer
     bound = [each["bound"] for each in axis]
     first = next((run["first_over"] for run in runs if not run["passed"] and run["first_over"]), None)
     names = [each["layer"] for each in axis]
