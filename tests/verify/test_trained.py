@@ -26,7 +26,6 @@ from verify.predictors import open_predictor
 from verify.shipping import _halve, _halving, ship
 from verify.trained import TOLERANCE, as_toml, measure, repeat, table
 
-
 #: The smallest network, for tests that run one or change its file.
 COMPACT = shipped()["compact"]
 
