@@ -18,7 +18,6 @@ from ferplus_keras.graph.keras_layers import BEFORE_ACTIVATION, Call, add_layer
 from ferplus_keras.graph.matcher import match
 from ferplus_keras.graph.table import table_graph
 from ferplus_keras.networks.architecture import Architecture
-from ferplus_keras.wording import only_output
 from verify.keras_trace import Step, Trace
 
 #: How a counterpart was found, the surest first. Only ``order`` is a guess: one of several that look alike.
@@ -96,9 +95,7 @@ def pair(table: Architecture, trace: Trace, side: int) -> Pairing:
         name = _own_name(step)
         if name in table.by_name and name not in pairs and str(step.index) not in pairs.values() and _fits(step, table):
             pairs[name], by[name] = str(step.index), "name"
-    found = Pairing(returned=matched.place)
-    if matched.beside:
-        found.beside = only_output(matched.output, matched.beside)
+    found = Pairing(returned=matched.place, beside=matched.note)
     for layer in ours.nodes:
         if layer in ours.inputs:
             continue

@@ -64,7 +64,7 @@ def compare_preprocessing(
     """Our function against the published formula on the images' pixels, and the file's own words against both.
 
     Where the file has its preprocessing ``inside``, that takes our function's place.
-    A file not written here (``provenance`` None) says nothing: it is fed as published, and its first layer tells the rest.
+    A file not written here (``provenance`` None) says nothing: it is fed as published; its first layer tells the rest.
     """
     exact = np.stack([images.pixels[..., channel] - PUBLISHED.mean[channel] for channel in range(3)], axis=-1)
     apart = float(np.abs((inside or preprocess_input)(images.pixels) - exact).max())

@@ -13,7 +13,7 @@ from ferplus_keras.graph.keras_config import vggface_graph
 from ferplus_keras.graph.matcher import Match, match
 from ferplus_keras.graph.recognise import recognised
 from ferplus_keras.networks.architecture import BATCHNORM_EPSILON, Architecture
-from ferplus_keras.wording import counted, only_output
+from ferplus_keras.wording import counted
 
 #: A graph with a smaller share of a network's layers is another network, unless the names of its arrays fit.
 LEAST_SHARED = 0.5
@@ -35,8 +35,8 @@ def by_graph(found: NamedArrays, *, dialect: bool) -> NamedArrays:
     problem = str(departure or "") or ("" if len(owners) == len(table.parameters) else "some layers are used twice")
     if matched.preprocessed and not (found.provenance or {}).get("preprocessing_inside"):
         found.notes.append("its graph subtracts the published mean; converted files do not")
-    if matched.beside:
-        found.notes.append(only_output(matched.output, matched.beside))
+    if matched.note:
+        found.notes.append(matched.note)
     akin = len(owners) >= LEAST_SHARED * len(table.parameters)
     return replace(found, departure=problem, akin=akin, preprocessed=matched.preprocessed)
 

@@ -16,7 +16,6 @@ from ferplus_keras.graph.form import GraphError
 from ferplus_keras.graph.onnx_graph import onnx_graph
 from ferplus_keras.graph.recognise import recognised
 from ferplus_keras.networks.architecture import Architecture, BatchNorm, architecture, torch_name
-from ferplus_keras.wording import only_output
 
 FORMAT = "onnx"
 
@@ -90,10 +89,9 @@ def paired_layers(graph: OnnxFile, file: MappedFile) -> Paired:
             f"{file.path} is an ONNX model ({graph.producer[:40] or 'of unknown origin'}), but not one of Albanie's "
             f"networks: {problem[:400]}."
         )
-    others = [name for name in graph.outputs if name != matched.output]
     paired = Paired(
         table, probabilities=matched.probabilities, preprocessed=matched.preprocessed, output=matched.output,
-        beside=only_output(matched.output, others) if others else "",
+        beside=matched.note,
     )  # fmt: skip
     for layer, key in matched.pairs.items():
         paired.outputs[layer] = key

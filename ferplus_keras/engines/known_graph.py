@@ -15,7 +15,6 @@ from ferplus_keras.graph.form import GraphError
 from ferplus_keras.graph.keras_config import all_layers, keras_graph
 from ferplus_keras.graph.recognise import recognised
 from ferplus_keras.networks.architecture import NETWORKS, NO_HEAD, Architecture, architecture, classifier
-from ferplus_keras.wording import only_output
 
 #: Our layer -> role -> array.
 Arrays = dict[str, dict[str, StoredArray]]
@@ -59,8 +58,8 @@ def _by_graph(file: KerasFile) -> Known | None:
     table, matched = recognised(graph)
     if matched.departures or matched.preprocessed or graph.input_shape[2] != 3 or table.head.kind != "classifier":
         return None
-    notes = (only_output(matched.output, matched.beside),) if matched.beside else ()
-    return Known(table, {layer: file.layers[matched.owner(layer)] for layer in table.parameters}, notes)
+    return Known(table, {layer: file.layers[matched.owner(layer)] for layer in table.parameters},
+                 (matched.note,) if matched.note else ())  # fmt: skip
 
 
 def _is_float32(dtype: object) -> bool:

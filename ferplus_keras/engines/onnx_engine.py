@@ -23,7 +23,6 @@ from ferplus_keras.files.provenance import provenance_of
 from ferplus_keras.graph.form import GraphError
 from ferplus_keras.graph.onnx_graph import onnx_graph
 from ferplus_keras.graph.recognise import recognised
-from ferplus_keras.wording import only_output
 
 #: TensorProto.DataType of an input: floats, or bytes where the preprocessing is inside.
 INPUTS = {1: "float32", 2: "uint8"}
@@ -94,8 +93,7 @@ def _output(facts: FileFacts, graph: OnnxFile, shapes: list[Shape]) -> tuple[int
         with suppress(GraphError):
             _, matched = recognised(onnx_graph(graph).graph)
             if matched.departure is None:
-                others = [name for name in graph.outputs if name != matched.output]
-                return graph.outputs.index(matched.output), (only_output(matched.output, others),)
+                return graph.outputs.index(matched.output), (matched.note,)
     return facts.output_of(list(zip(graph.outputs, shapes, strict=True)))
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from ferplus_keras.graph.form import Graph, Node
 from ferplus_keras.networks.preprocessing import PUBLISHED
+from ferplus_keras.wording import only_output
 
 #: float32's rounding of an epsilon or a mean: some versions of Keras write 1.0000000474974513e-05.
 ROUNDING = 1e-6
@@ -71,10 +72,11 @@ class Match:
         return self.theirs.names[self.place]
 
     @property
-    def beside(self) -> tuple[str, ...]:
-        """What it calls those that yield something else."""
+    def note(self) -> str:
+        """What to say where the file has outputs that yield something else; empty where it has none."""
         ours, named = self.theirs.outputs[self.place], dict(zip(self.theirs.names, self.theirs.outputs))  # noqa: B905
-        return tuple(name for name, key in named.items() if key != ours)
+        others = [name for name, key in named.items() if key != ours]
+        return only_output(self.output, others) if others else ""
 
     @property
     def departure(self) -> Departure | None:

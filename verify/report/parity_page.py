@@ -56,7 +56,7 @@ def parity_page(result: Result) -> Page:
         lead = "The file is not one of ours. Its layers were found by their places in the graph, or by their names."
         sections.insert(2, Section("pairing", "Which layer is which", _pairing(result), lead))
     if not result["passed"]:
-        sections.insert(0, Section("cause", "Where they part, and why", _cause(result), tone="fail"))
+        sections.insert(0, Section("cause", "Where they differ, and why", _cause(result), tone="fail"))
     return Page(
         kind="Parity",
         subject=f"{result['model']['name']} against {result['source']['name']}",
@@ -129,7 +129,7 @@ def _cause(result: Result) -> Markup:
                 html(
                     "<p>{}<code>{}</code> is the first layer that differs, by {} in {} ({:.0e} is allowed{}). {}</p>",
                     before, found["layer"], numbers.of_entry(entry), run["dtype"], run["tolerance"], bound,
-                    "Behind it more is wrong:" if further else "Later differences follow from that.",
+                    "After it, more is wrong:" if further else "Later differences follow from that.",
                 )
             )  # fmt: skip
         if further:
@@ -187,7 +187,7 @@ def _panel(dtype: str, runs: Sequence[dict[str, Any]], own: dict[str, str]) -> p
         limit=runs[0]["tolerance"],
         limit_name=f"allowed{'' if dtype == 'float64' else ' at the logits'}: {runs[0]['tolerance']:.0e}",
         bands=plots.bands([_stage(name) for name in names]),
-        flag=(names.index(first), "they part here") if first in names else None,
+        flag=(names.index(first), "first difference") if first in names else None,
         unit="relative error",
     )  # fmt: skip
 
