@@ -59,12 +59,13 @@ PLACE = re.compile(r"{{ (\w+) }}")
 NPM_SECONDS = 300
 
 
-def write_webpage(network: Path | None, target: Path, runtime: Path | None = None) -> Path:
+def write_webpage(network: Path | None, target: Path, runtime: Path | None = None) -> tuple[str, ...]:
     """Write the page of ``network``: an ONNX file, or a trained network of this package, by default the smallest that
     is within a point of the best one's accuracy.
 
-    ``runtime`` is npm's package, by default :func:`vendored`'s. Raises :class:`BadInputError` for another kind of
-    network, :class:`DownloadError` when npm has no package, :class:`OutputError` when ``target`` cannot be written.
+    ``runtime`` is npm's package, by default :func:`vendored`'s. Returns notes on the network. Raises
+    :class:`BadInputError` for another kind of network, :class:`DownloadError` when npm has no package,
+    :class:`OutputError` when ``target`` cannot be written.
     """
     found = lightest_shipped() if network is None else shipped_at(network)
     if found is None and network is not None:
@@ -74,7 +75,7 @@ def write_webpage(network: Path | None, target: Path, runtime: Path | None = Non
         return _write(onnx_of(found, Path(aside) / f"{found.name}.onnx"), target, runtime)
 
 
-def _write(network: Path, target: Path, runtime: Path | None) -> Path:
+def _write(network: Path, target: Path, runtime: Path | None) -> tuple[str, ...]:
     file = MappedFile(network)
     if not is_onnx(bytes(file.view[:512])) and network.suffix.lower() != ".onnx":
         raise BadInputError(
@@ -86,7 +87,8 @@ def _write(network: Path, target: Path, runtime: Path | None) -> Path:
     values = {"title": escape(f"Emotions by {network.name}"), "facts": _in_script(facts(engine))}
     values |= {name: base64.b64encode(gzip.compress(data, 6, mtime=0)).decode() for name, data in parts.items()}
     page = PLACE.sub(lambda found: values[found[1]], TEMPLATE.read_text(encoding="utf-8"))
-    return write_text(target, page)
+    write_text(target, page)
+    return engine.notes
 
 
 def onnx_of(found: Shipped, target: Path) -> Path:
@@ -110,7 +112,7 @@ def facts(engine: Engine) -> dict[str, Any]:
         "name": engine.path.name, "standin": engine.standin, "labels": labels, "gives": engine.gives,
         "rounding": ROUNDING[engine.numbers], "side": takes.side, "mean": takes.mean, "std": takes.std,
         "order": takes.order, "range": takes.range, "dtype": takes.dtype, "first": takes.channels_first,
-        "fixed": takes.fixed or 1,
+        "fixed": takes.fixed or 1, "output": engine.output,
     }  # fmt: skip
 
 

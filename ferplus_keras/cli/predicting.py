@@ -248,11 +248,12 @@ def _drawing(
 
 
 def _with_ray(options: argparse.Namespace, start: float) -> int:
-    from ferplus_keras.predict.rays import predict_with_ray, ready
+    from ferplus_keras.predict.rays import need_ray, predict_with_ray
 
-    _need_keras_for(options.model)
-    labels, standin = ready(options.model)
-    outcome = Outcome(options, labels, standin, start)
+    need_ray()
+    classifier = open_classifier(options.model)
+    outcome = Outcome(options, classifier.labels, classifier.standin, start)
+    del classifier  # each worker opens its own
     with outcome:
         for answers in predict_with_ray(
             options.model, options.inputs, workers=options.workers or 2, batch=options.batch, done=outcome.done

@@ -73,7 +73,7 @@ def _report(options: argparse.Namespace) -> int:
     found = {"page": str(target), "images": len(looks.rows), "correct": right, "shown": shown,
              "standin": network.standin}  # fmt: skip
     return finish(options.json, found, news=(
-        f"{target}{replaced}",
+        *(f"note: {note}" for note in network.provenance.notes), f"{target}{replaced}",
         f"{right:,} of {counted(len(looks.rows), 'image')} right{standin}; {shown} shown, "
         f"in {duration(time.perf_counter() - start)} altogether",
     ))  # fmt: skip

@@ -32,7 +32,11 @@ def _webpage(options: argparse.Namespace) -> int:
 
     target: Path = options.out
     replaced = in_the_way(target)
-    write_webpage(Path(options.model) if options.model else None, target, options.runtime)
+    notes = write_webpage(Path(options.model) if options.model else None, target, options.runtime)
     size = target.stat().st_size
-    news = f"{target}{replaced}", f"{size / 1e6:.1f} MB; open it in a browser, no server is needed"
+    news = (
+        *(f"note: {note}" for note in notes),
+        f"{target}{replaced}",
+        f"{size / 1e6:.1f} MB; open it in a browser, no server is needed",
+    )
     return finish(options.json, {"page": str(target), "bytes": size}, news=news)

@@ -104,6 +104,7 @@ class Engine:
     batch: int = BATCH
     record: dict[str, Any] | None = None  #: what the file says of how it was made
     notes: tuple[str, ...] = ()  #: what its user should know
+    output: str = ""  #: what an ONNX file calls the output that is used
     close: Callable[[], None] = lambda: None
 
     def run(self, pixels: np.ndarray) -> np.ndarray:

@@ -83,7 +83,7 @@ def open_onnx(file: MappedFile, threads: int | None = None, card: Card = NO_CARD
     numbers = "int8" if any(node.kind == "QuantizeLinear" for node in graph.nodes) else numbers
     return facts.engine(
         by, call, output[1] if len(output) == 2 else None, side=side, fixed=fixed, channels_first=first,
-        order=layout.order, dtype=INPUTS[kind], numbers=numbers, notes=notes,
+        order=layout.order, dtype=INPUTS[kind], numbers=numbers, notes=notes, output=graph.outputs[place],
     )  # fmt: skip
 
 

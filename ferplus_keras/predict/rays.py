@@ -55,18 +55,14 @@ class Piece:
                 yield source
 
 
-def ready(model: str) -> tuple[tuple[str, ...], bool]:
-    """Labels of the network in ``model``, and whether it is a stand-in. Raises :class:`BadInputError`."""
+def need_ray() -> None:
+    """Raise :class:`BadInputError` when Ray is not installed."""
     try:
         import ray.data  # noqa: F401
     except ImportError:
         raise BadInputError(
             "--engine ray needs Ray, which is not installed: pip install 'ferplus-keras[ray]'."
         ) from None
-    from ferplus_keras.predict.classifier import EmotionClassifier
-
-    classifier = EmotionClassifier(model)
-    return classifier.labels, classifier.standin
 
 
 def predict_with_ray(

@@ -26,8 +26,8 @@ from ferplus_keras.networks.emotions import EMOTIONS
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-def write_onnx(path: Path, side: int, *, first: bool, softmax: bool) -> Path:
-    """A network of one convolution, which tells images apart by where they are bright."""
+def write_onnx(path: Path, side: int, *, first: bool, softmax: bool, features: bool = False) -> Path:
+    """A network of one convolution, which tells images apart by where they are bright; it may yield features too."""
     onnx = pytest.importorskip("onnx")
     rng = np.random.default_rng(1)
     image = [None, 3, side, side] if first else [None, side, side, 3]
@@ -45,7 +45,10 @@ def write_onnx(path: Path, side: int, *, first: bool, softmax: bool) -> Path:
     graph = onnx.helper.make_graph(
         nodes, "small",
         [onnx.helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, image)],
-        [onnx.helper.make_tensor_value_info(nodes[-1].output[0], onnx.TensorProto.FLOAT, [None, 8])],
+        [
+            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None, count])
+            for name, count in (*[("flat", 16)] * features, (nodes[-1].output[0], 8))
+        ],
         [onnx.numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()],
     )  # fmt: skip
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
@@ -83,7 +86,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.mark.parametrize("kind", [
-    "logits, channels first", "probabilities, channels last", pytest.param("shipped", marks=pytest.mark.slow),
+    "features and logits, channels first", "probabilities, channels last",
+    pytest.param("shipped", marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_the_browser_says_what_python_says_and_loads_nothing(
     kind: str, package: Path, pictures: list[Path], tmp_path: Path
@@ -94,10 +98,14 @@ def test_the_browser_says_what_python_says_and_loads_nothing(
     network = None
     if kind != "shipped":
         last = kind.endswith("last")
-        network = write_onnx(tmp_path / "small.onnx", 48 if last else 64, first=not last, softmax=last)
+        network = write_onnx(
+            tmp_path / "small.onnx", 48 if last else 64, first=not last, softmax=last, features=not last
+        )
     elif not shipped():
         pytest.skip("no trained network comes with this checkout")
-    page = write_webpage(network, tmp_path / "page.html", package)
+    page = tmp_path / "page.html"
+    notes = write_webpage(network, page, package)
+    assert len(notes) == kind.startswith("features")
     inside = network or lightest_shipped().path
     wanted = [each.probabilities for each in EmotionClassifier(inside).predict(pictures)]
     assert np.ptp([list(each.values()) for each in wanted], axis=0).max() > 0.1, "one answer to all would prove nothing"
