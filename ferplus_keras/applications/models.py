@@ -110,7 +110,7 @@ def build(
     trained_here = _shipped(network) if weights == FERPLUS else None
     if weights is not None and not trained_here and not is_file(weights):
         raise ValueError(
-            f"weights is None or the path of a converted file, and there is no file {str(weights)!r}; "
+            f"weights is 'ferplus', None or the path of a converted file, and there is no file {str(weights)!r}; "
             "`ferplus convert` makes one from a PyTorch checkpoint"
         )
     if embedding_size is not None and not include_top:
