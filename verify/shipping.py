@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ from verify.predictors import Predictor
 from verify.trained import as_toml, count, look
 
 FILE = "model.safetensors"
+
+#: A file's full path, of which the last name is published: the rest is about the machine that it lay on.
+PLACE = re.compile(r"(?<![\w.:/])/(?:[^/\s\"',<>]+/)+([^/\s\"',<>]+)")
 
 TITLE_OF = {"val": "Valid", "test": "Test"}
 
@@ -91,11 +94,10 @@ def ship(run: Path, out: Path, dataset: Dataset, progress: Progress = lambda _st
     original = Shipped(out.name, network, best, sha256_of(best), size)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for path in (folder.recipe, folder.run, folder.history, folder.curves):
+        # Of the accuracy report the figures alone: its page shows FERPlus's faces, which are not ours to publish.
+        for path in (folder.recipe, folder.run, folder.history, folder.curves, folder.accuracy / "accuracy.json"):
             if path.exists():
-                shutil.copyfile(path, out / path.name)
-        if folder.accuracy.is_dir():
-            shutil.copytree(folder.accuracy, out / folder.accuracy.name, dirs_exist_ok=True)
+                write_text(out / path.name, PLACE.sub(r"\1", path.read_text(encoding="utf-8")))
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror}.") from None
     _halve(best, out / FILE)

@@ -175,13 +175,24 @@ def test_what_is_measured_can_be_written_into_the_manifest() -> None:
 def test_a_finished_run_becomes_a_network_that_the_manifest_can_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import shutil
     import tomllib
 
-    out = tmp_path / "trained" / "again"
-    made = ship(COMPACT.path.parents[1], out, painted([0, 1, 2, 3] * 2, [1] * 4 + [2] * 4))
+    run, out = tmp_path / "run", tmp_path / "trained" / "again"
+    shutil.copytree(COMPACT.path.parents[1], run)
+    (run / "accuracy").mkdir()
+    (run / "accuracy" / "report.html").write_text("shows faces")
+    (run / "accuracy" / "accuracy.json").write_text(
+        '{"by": "ferplus x /home/me/a.h5 --data /data", "see": "http://a.org/b"}'
+    )
+    made = ship(run, out, painted([0, 1, 2, 3] * 2, [1] * 4 + [2] * 4))
     assert {path.name for path in out.iterdir()} == {
-        "model.safetensors", "README.md", "recipe.toml", "run.json", "history.csv", "curves.svg"
+        "model.safetensors", "README.md", "recipe.toml", "run.json", "history.csv", "curves.svg", "accuracy.json"
     }  # fmt: skip
+    assert json.loads((out / "accuracy.json").read_text()) == {
+        "by": "ferplus x a.h5 --data /data", "see": "http://a.org/b"
+    }  # fmt: skip
+    assert (out / "curves.svg").read_bytes() == (run / "curves.svg").read_bytes()
     assert made.original == made.shipped.accuracy  # it was float16 before
     assert [(each.split, each.images, each.decisions, each.probability) for each in made.halving] == [
         ("val", 4, 0, 0.0), ("test", 4, 0, 0.0)
