@@ -35,7 +35,7 @@ def measure(rounds: int = 9) -> dict[str, list[Row]]:
             )  # fmt: skip
     commands = {"--help": ("--help",), "inspect": ("inspect", harness.standin("resnet50"))}
     times = {
-        name: harness.median([harness.run("-m", "ferplus_keras.cli", *words) for _ in range(rounds)]).seconds
+        name: harness.median([harness.run("-m", "ferplus_keras", *words) for _ in range(rounds)]).seconds
         for name, words in commands.items()
     }
     return {"medians, in turn": rows, "commands": [{"ferplus": name, "s": taken} for name, taken in times.items()]}

@@ -19,7 +19,7 @@ from PIL import Image
 
 from benchmarks import harness
 from benchmarks.harness import Row
-from ferplus_keras.cli.filming import FRAMES, SMALLEST
+from ferplus_keras.cli.filming import FRAMES, SMALLEST, pixels_of
 from ferplus_keras.dataset import load_ferplus
 from ferplus_keras.predict.classifier import EmotionClassifier, decoding_threads
 from ferplus_keras.predict.faces import Face, face_finder
@@ -40,12 +40,6 @@ def make(path: Path, data: str, frames: int) -> None:
             image.paste(face, (60 + 280 * place + number % 100, 150))
         writer.write(image, [], [], [])
     writer.close()
-
-
-def pixels_of(frame: Frame) -> Image.Image:
-    """The frame as an image; one that was just read has it."""
-    assert frame.image is not None
-    return frame.image
 
 
 def plain_loop(path: Path, classifier: EmotionClassifier, find: Find) -> int:

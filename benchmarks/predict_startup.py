@@ -45,7 +45,7 @@ def measure(rounds: int = 5) -> dict[str, list[Row]]:
         harness.run("-m", "convert", source, model)
         ways: dict[str, tuple[object, ...]] = {
             "bare import, s": ("-c", imports),
-            "ferplus predict, s": ("-m", "ferplus_keras.cli", "predict", model, face),
+            "ferplus predict, s": ("-m", "ferplus_keras", "predict", model, face),
             "plain script, s": ("-c", SCRIPTS[suffix], model, face),
         }  # fmt: skip
         costs: dict[str, list[Cost]] = {name: [] for name in ways}

@@ -76,11 +76,8 @@ def choose(
 
 
 def _prefixes(items: Mapping[str, Any]) -> list[str]:
-    return [name.removesuffix(first) for name in map(str, items) for first in FIRST_KERNELS if _ends(name, first)]
-
-
-def _ends(name: str, first: str) -> bool:
-    return name == first or name.endswith(f".{first}")
+    return [name.removesuffix(first) for name in map(str, items) for first in FIRST_KERNELS
+            if name == first or name.endswith(f".{first}")]  # fmt: skip
 
 
 def _of(items: Mapping[str, Any], prefix: str, all_prefixes: list[str]) -> dict[str, Any]:

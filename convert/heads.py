@@ -61,6 +61,3 @@ def _is_classifier(found: NamedArrays, layer: str, features: int) -> bool:
     if found.layout == "torch":
         return kernel.shape in ((bias.size, features), (bias.size, features, 1, 1))
     return kernel.shape == (features, bias.size)
-
-
-__all__ = ["HEAD_NAMES", "adopt_head", "head_note"]

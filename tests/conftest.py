@@ -80,17 +80,21 @@ def networks_folder(session_folder: Path) -> Path:
 SECOND_SLOW = ["resnet50", pytest.param("senet50", marks=pytest.mark.slow)]
 
 
-@pytest.fixture(scope="module")
-def standin_pth(network: str, networks_folder: Path) -> Path:
-    """A stand-in checkpoint in the old torch.save format: sane activations, made-up weights."""
+def standin_of(network: str, folder: Path) -> Path:
+    """A stand-in checkpoint in the old torch.save format, made once: sane activations, made-up weights."""
     from convert.manifest import read_manifest
     from convert.standin import standin_path, write_standin
 
     known = read_manifest()[f"{network}_ferplus"]
-    path = standin_path(known, networks_folder)
+    path = standin_path(known, folder)
     if not path.exists():
         write_standin(known, path)
     return path
+
+
+@pytest.fixture(scope="module")
+def standin_pth(network: str, networks_folder: Path) -> Path:
+    return standin_of(network, networks_folder)
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +177,7 @@ def run_ferplus(*arguments: object, cwd: Path | None = None, **environment: str)
     small = _in_the_size_in_use()
     command = ["-c", f"{small}import sys\nfrom ferplus_keras.cli import main\nsys.exit(main())"]
     return subprocess.run(
-        [sys.executable, *(command if small else ["-m", "ferplus_keras.cli"]), *map(str, arguments)],
+        [sys.executable, *(command if small else ["-m", "ferplus_keras"]), *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, cwd=cwd or ROOT, capture_output=True, text=True,
     )  # fmt: skip
 

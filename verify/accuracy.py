@@ -169,7 +169,7 @@ def evaluate(
     """
     targets = protocol.apply(dataset.votes)
     duplicates = find_duplicates(dataset)
-    chosen = {split: _chosen(dataset, targets, split) for split in splits}
+    chosen = {split: chosen_rows(dataset, targets, split) for split in splits}
     result = Evaluation(predictor, dataset, protocol, resize, [], duplicates=duplicates)
     for split, rows in chosen.items():
         taken = rows[:limit]
@@ -198,7 +198,8 @@ def evaluate(
     return result
 
 
-def _chosen(dataset: Dataset, targets: Targets, split: str) -> np.ndarray:
+def chosen_rows(dataset: Dataset, targets: Targets, split: str) -> np.ndarray:
+    """The images of ``split`` that count. Raises :class:`BadInputError` when there are none."""
     rows: np.ndarray = dataset.rows_of(split)
     rows = rows[targets.kept[rows]]
     if not len(rows):
@@ -238,6 +239,3 @@ def agreement(ours: Predictions, theirs: Predictions) -> Agreement:
     different = mine != other
     near = different & (np.maximum(*margins) < NEAR_TIE) & (apart < NEAR_TIE)
     return Agreement(int((~different).sum()), int(near.sum()), len(mine))
-
-
-__all__ = ["Agreement", "Evaluation", "Predictions", "SplitEvaluation", "Step", "agreement", "evaluate", "predict"]

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import platform
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
-from ferplus_keras import __version__
 from ferplus_keras.dataset.records import SPLITS
 from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.networks.preprocessing import PUBLISHED
 from ferplus_keras.networks.resizing import RESIZERS
 from verify.accuracy import Evaluation, Predictions, SplitEvaluation
 from verify.accuracy_gate import Expectation, compared, judged
-from verify.result import Result, peak_bytes, versions
+from verify.result import Result, stamp
 from verify.scores import Rate, better_order, calibration, guesswork, log_loss, macro, mcnemar, per_class
 
 SCHEMA = 1
@@ -34,13 +31,7 @@ def as_result(evaluation: Evaluation, expected: list[Expectation], command: str,
         "kind": "accuracy",
         "schema": SCHEMA,
         "passed": all(each["passed"] for each in verdicts) and (versus is None or versus["passed"]),
-        "tool": f"ferplus-keras {__version__}",
-        "command": command,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": seconds,
-        "peak_bytes": peak_bytes(),
-        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "versions": versions(),
+        **stamp(command, seconds),
         "model": evaluation.predictor.as_dict(),
         "standin": evaluation.predictor.standin,
         "data": _data(evaluation),
@@ -228,6 +219,3 @@ def _levels(result: Result) -> list[dict[str, Any]]:
             for each in versus["splits"]
         ]
     return levels
-
-
-__all__ = ["SCHEMA", "as_result"]

@@ -107,6 +107,3 @@ def _split(split: dict[str, Any], protocol: str) -> list[str]:
         for row in split["classes"]
     ]
     return lines
-
-
-__all__ = ["as_text", "compared_text", "interval", "percent"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import combinations
@@ -113,18 +113,15 @@ def _pairs(networks: list[dict[str, Any]], hits: list[np.ndarray]) -> list[dict[
     ]
 
 
-def _paces(
-    predictors: Sequence[Predictor], images: np.ndarray, rows: np.ndarray, resize: str,
-    clock: Callable[[], float] = time.perf_counter,
-) -> list[float]:  # fmt: skip
+def _paces(predictors: Sequence[Predictor], images: np.ndarray, rows: np.ndarray, resize: str) -> list[float]:
     """Images per second of each network, taking turns, so that whatever else the machine does falls on all of them."""
     taken: list[list[float]] = [[] for _ in predictors]
     shown = rows[:SHOWN]
     for _ in range(ROUNDS):
         for seconds, predictor in zip(taken, predictors, strict=True):
-            start = clock()
+            start = time.perf_counter()
             predict(predictor, images, shown, resize, lambda _step: None, "")
-            seconds.append(max(clock() - start, 1e-9))
+            seconds.append(max(time.perf_counter() - start, 1e-9))
     return [len(shown) / statistics.median(seconds) for seconds in taken]
 
 
@@ -132,6 +129,3 @@ def different(networks: Sequence[Path]) -> None:
     """Raises :class:`BadInputError` where fewer than two networks are named, or one of them twice."""
     if len(networks) < 2 or len({os.path.realpath(each) for each in networks}) < len(networks):
         raise BadInputError("Name two or more different networks to compare.")
-
-
-__all__ = ["COMPARED", "compare", "different"]

@@ -87,7 +87,8 @@ def diagnose(case: Case, only: Collection[str] | None = None) -> Diagnosis:
     if only is None and (loaded := _half_loaded(case)):
         return loaded
     parts = parts_of(case)
-    singles = [each for each in faults(case) if only is None or each.word in only or _in_a_pair(each.word, only)]
+    known = None if only is None else {*only, *(word for pair in only for word in pair.split("-and-"))}
+    singles = [each for each in faults(case) if known is None or each.word in known]
     tried = 0
     for fault in (*singles, *pairs(singles)):
         tried += 1
@@ -97,10 +98,6 @@ def diagnose(case: Case, only: Collection[str] | None = None) -> Diagnosis:
             evidence = f"simulated in float64, {both} all but {left:.0e} of the difference"
             return Diagnosis(case.layer.name, fault.word, fault.cause, "certain", tried, evidence)
     return _unknown(case, tried)
-
-
-def _in_a_pair(word: str, pairs: Collection[str]) -> bool:
-    return any(word in pair.split("-and-") for pair in pairs)
 
 
 def _left_by(fault: Fault, case: Case, parts: dict[str, Any]) -> float:

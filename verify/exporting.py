@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -206,7 +206,8 @@ def export_checked(
             )
             export_seconds = time.perf_counter() - began
             progress(f"{path.name}: exported in {export_seconds:.0f} s; comparing it with {source.name}")
-            outputs = _compared(temporary, checkpoint, chosen, checks.max_changed)
+            with closing(open_engine(temporary)) as engine:
+                outputs = compare_outputs(engine, checkpoint, chosen, max_changed=checks.max_changed)
             outcome = ExportResult(source, path, recipe, written, outputs, export_seconds=export_seconds)
             outcome.calibration = calibration.origin if calibration else ""
             if recipe.folded and not checkpoint.architecture.folded:
@@ -274,14 +275,6 @@ def draw_calibration_images(
     grey = RESIZERS[DEFAULT_RESIZER].run(dataset.images[rows], size)
     pixels = np.repeat(grey[..., None], 3, axis=-1)
     return Images(pixels, f"{len(rows)} of FERPlus's {split} images, seed {seed}")
-
-
-def _compared(exported: Path, checkpoint: Checkpoint, images: Images, max_changed: float | None) -> OutputComparison:
-    engine = open_engine(exported)
-    try:
-        return compare_outputs(engine, checkpoint, images, max_changed=max_changed)
-    finally:
-        engine.close()
 
 
 def _on_data(

@@ -27,7 +27,7 @@ from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.networks.emotions import EMOTIONS, softmax
 from ferplus_keras.networks.resizing import DEFAULT_RESIZER, RESIZERS
 from ferplus_keras.quiet import import_keras
-from verify.accuracy import Step
+from verify.accuracy import Step, chosen_rows
 
 if TYPE_CHECKING:
     from ferplus_keras.engines.forward import Forward
@@ -124,10 +124,7 @@ def look(
 ) -> Looks:  # fmt: skip
     """``network`` on the images of ``split`` that ``protocol`` keeps, or the first ``limit`` of them."""
     targets = protocol.apply(dataset.votes)
-    rows = dataset.rows_of(split)
-    rows = rows[targets.kept[rows]][:limit]
-    if not len(rows):
-        raise BadInputError(f"{dataset.origin} has no {split} images that the protocol {protocol.name} keeps.")
+    rows = chosen_rows(dataset, targets, split)[:limit]
     from ferplus_keras.engines.forward import place_logits  # imports Keras
 
     kernel, bias = network.forward.head

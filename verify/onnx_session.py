@@ -66,8 +66,5 @@ class OnnxSession:
             results: list[Any] = self.session.run(self.outputs, {self.input: batch, **self.tensors})
         except Exception as error:
             raise BadInputError(f"ONNX Runtime could not run the graph: {first_line(error, 300)}") from None
-        return {name: _as_keras(array) for name, array in zip(self.outputs, results, strict=True)}
-
-
-def _as_keras(array: np.ndarray) -> np.ndarray:
-    return array[:, None, None] if array.ndim == 2 else array.transpose(0, 2, 3, 1)
+        return {name: array[:, None, None] if array.ndim == 2 else array.transpose(0, 2, 3, 1)
+                for name, array in zip(self.outputs, results, strict=True)}  # fmt: skip

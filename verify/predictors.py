@@ -277,5 +277,3 @@ KINDS = (
     Kind("torchscript", lambda path, _head: is_torchscript(MappedFile(path)), _open_engine),
     Kind("torch", lambda _path, _head: True, _open_torch),
 )
-
-__all__ = ["KINDS", "Kind", "Predictor", "open_predictor"]

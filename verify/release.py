@@ -212,6 +212,3 @@ def _card(run: Run, outcome: FinishedRun, folder: RunFolder, made: dict[str, Any
     ]
     lines += [f"| {Path(each['path']).name} | {each['size']:,} | `{each['sha256']}` |" for each in made["files"]]
     return "\n".join(lines) + "\n"
-
-
-__all__ = ["release", "versions"]

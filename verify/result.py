@@ -27,13 +27,7 @@ def as_result(parity: Parity, source: Path, command: str) -> Result:
     result: Result = {
         "schema": SCHEMA,
         "passed": parity.passed,
-        "tool": f"ferplus-keras {__version__}",
-        "command": command,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": parity.seconds,
-        "peak_bytes": peak_bytes(),
-        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "versions": versions(),
+        **stamp(command, parity.seconds),
         "model": _file(parity.model, parity.model_provenance.source if parity.model_provenance else None),
         "source": _file(source, checkpoint.provenance.source),
         "network": checkpoint.provenance.network,
@@ -49,6 +43,16 @@ def as_result(parity: Parity, source: Path, command: str) -> Result:
         "diagnosis": parity.diagnosis.as_dict() if parity.diagnosis else None,
     }
     return _judged(result)
+
+
+def stamp(command: str, seconds: float) -> Result:
+    """What made a result, when, where, and what it took."""
+    return {
+        "tool": f"ferplus-keras {__version__}", "command": command,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": seconds, "peak_bytes": peak_bytes(),
+        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "versions": versions(),
+    }  # fmt: skip
 
 
 def merged(results: list[Result]) -> Result:

@@ -9,6 +9,7 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -159,10 +160,16 @@ class _Walk:
         self.returned: dict[tuple[str, str], Leg] = {}
         self.stem = f"x-{STANDIN}" if origin.provenance.standin else "x"
 
-    def step(self, checkpoint: Checkpoint, format: Format, folder: Path) -> _Step:
+    @contextmanager
+    def step(self, checkpoint: Checkpoint, format: Format, folder: Path) -> Iterator[Checkpoint]:
         """Write ``checkpoint`` as ``format`` and read it; the file goes when the block ends."""
         self.files += 1
-        return _Step(checkpoint, folder / f"{self.stem}{format.suffix}")
+        path = folder / f"{self.stem}{format.suffix}"
+        write(checkpoint, path, logits=checkpoint.provenance.output == "logits")
+        try:
+            yield read_checkpoint(path)
+        finally:
+            path.unlink()
 
     def leg(self, checkpoint: Checkpoint) -> Leg:
         found = compare_tensors(self.origin.arrays, checkpoint.arrays)
@@ -180,19 +187,6 @@ class _Walk:
             with self.step(checkpoint, self.home, folder) as home:
                 self.returned[key] = self.leg(home)
         return self.returned[key]
-
-
-class _Step:
-    def __init__(self, checkpoint: Checkpoint, path: Path) -> None:
-        self.checkpoint, self.path = checkpoint, path
-
-    def __enter__(self) -> Checkpoint:
-        logits = self.checkpoint.provenance.output == "logits"
-        write(self.checkpoint, self.path, logits=logits)
-        return read_checkpoint(self.path)
-
-    def __exit__(self, *_: object) -> None:
-        self.path.unlink()
 
 
 def _fingerprint(checkpoint: Checkpoint) -> str:

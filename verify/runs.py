@@ -233,6 +233,3 @@ def _closest_margin(logits: np.ndarray) -> float:
         return float("inf")
     highest = np.sort(logits, axis=1)
     return float((highest[:, -1] - highest[:, -2]).min() / (np.abs(logits).max() or 1.0))
-
-
-__all__ = ["TOLERANCES", "Observe", "Progress", "Reference", "Run", "Side", "compare"]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from convert.checkpoint import Checkpoint
-from convert.folding import fold
+from convert.folding import fold, normalisation_of
 from convert.readers import read_checkpoint
 from ferplus_keras.networks.architecture import BATCHNORM_EPSILON, Architecture, BatchNorm, Conv
 from ferplus_keras.wording import counted
@@ -38,7 +38,6 @@ class Same:
     one: Checkpoint
     other: Checkpoint
     tensors: TensorComparison | None  #: None where the networks are of different shapes
-    tolerance: float = TOLERANCE
     layers: list[Difference] = field(default_factory=list)
     compared: frozenset[str] = frozenset()  #: the layers that decide
     furthest_map: Difference | None = None  #: the layer whose arrays, normalisation included, are furthest apart
@@ -60,7 +59,7 @@ class Same:
     @property
     def maps_alike(self) -> bool:
         """Whether every layer that owns arrays is the same map of any input, not of the images alone."""
-        return self.furthest_map is not None and self.furthest_map.relative <= self.tolerance
+        return self.furthest_map is not None and self.furthest_map.relative <= TOLERANCE
 
     @property
     def first_departure(self) -> Difference | None:
@@ -72,7 +71,7 @@ class Same:
         return next((each for each in self.layers if each.layer not in self.compared and self._over(each)), None)
 
     def _over(self, each: Difference) -> bool:
-        return not each.finite or each.relative > self.tolerance
+        return not each.finite or each.relative > TOLERANCE
 
     @property
     def summary(self) -> str:
@@ -84,20 +83,17 @@ class Same:
             return f"the same network: {self.tensors.summary}"
         if parts := self.first_departure:
             what = f"off by {parts.relative:.2g} of its largest value" if parts.finite else parts.problem
-            return (
-                f"different networks: they first differ at {parts.layer}, which is {what} (allowed "
-                f"{self.tolerance:.0e})"
-            )
+            return f"different networks: they first differ at {parts.layer}, which is {what} (allowed {TOLERANCE:.0e})"
         if (map_apart := self.furthest_map) is not None and not self.maps_alike:
             return (
                 "different networks: the images that were run do not tell them apart, but "
                 f"{map_apart.layer} is another map, off by "
-                f"{map_apart.relative:.2g} of its largest number (allowed {self.tolerance:.0e})"
+                f"{map_apart.relative:.2g} of its largest number (allowed {TOLERANCE:.0e})"
             )
         furthest = worst([each for each in self.layers if each.layer in self.compared])
         verdict = (
             f"the same function up to rounding: in {PRECISION} the worst layer, {furthest.layer}, is off by "
-            f"{furthest.relative:.2g} of its largest value (allowed {self.tolerance:.0e})"
+            f"{furthest.relative:.2g} of its largest value (allowed {TOLERANCE:.0e})"
         )
         if self.moved:
             verdict += (
@@ -121,7 +117,7 @@ class Same:
             "b": file(self.b, self.other),
             "tensors": self.tensors and {"passed": self.tensors.passed, "summary": self.tensors.summary}
             | self.tensors.figures(),
-            "tolerance": self.tolerance,
+            "tolerance": TOLERANCE,
             "dtype": PRECISION,
             "images": self.images,
             "notes": self.notes,
@@ -137,7 +133,6 @@ def check_same(
     *,
     images: int = 2,
     seed: int = 0,
-    tolerance: float = TOLERANCE,
     progress: Callable[[str], None] = lambda _line: None,
 ) -> Same:
     """Hold two files of any formats that are read against each other.
@@ -146,7 +141,6 @@ def check_same(
         a, b: the files.
         images: how many seeded images to run when the numbers differ.
         seed: of the images.
-        tolerance: how far a layer may be off, relative to its largest value in ``a``.
         progress: called with a line when a step begins.
 
     Raises:
@@ -160,7 +154,7 @@ def check_same(
         one, other = fold(one), fold(other)
     alike = (one.architecture.network, one.architecture.head) == (other.architecture.network, other.architecture.head)
     tensors = compare_tensors(one.arrays, other.arrays) if alike else None
-    result = Same(a, b, one, other, tensors, tolerance)
+    result = Same(a, b, one, other, tensors)
     if tensors is not None and not tensors.passed:
         progress(f"the numbers differ; running both on {counted(images, 'image')} in {PRECISION}")
         _run(result, Images.of(images, seed=seed, size=max(one.provenance.side, other.provenance.side)).inputs)
@@ -190,23 +184,17 @@ def _maps(checkpoint: Checkpoint) -> Iterator[tuple[str, np.ndarray]]:
 
     Images decide nothing about a channel that is silent on all of them; these numbers do.
     """
+    before = {norm: convolution for convolution, norm in normalisation_of(checkpoint.architecture).items()}
     for layer in checkpoint.architecture.layers:
         roles = {role: array.astype(np.float64) for role, array in checkpoint.arrays.get(layer.name, {}).items()}
         if isinstance(layer, BatchNorm):
             (source,) = layer.inputs
             scale = roles["gamma"] / np.sqrt(roles["moving_variance"] + BATCHNORM_EPSILON)
-            yield f"{source} with {layer.name}", checkpoint.arrays[_owner(checkpoint, source)]["kernel"] * scale
+            yield f"{source} with {layer.name}", checkpoint.arrays[before[layer.name]]["kernel"] * scale
             yield layer.name, roles["beta"] - roles["moving_mean"] * scale
         elif roles and layer.name in deciding(checkpoint.architecture):
             for role, array in roles.items():
                 yield f"{layer.name} ({role})", array
-
-
-def _owner(checkpoint: Checkpoint, name: str) -> str:
-    """The convolution behind ``name``, which may be a dropout after it."""
-    while name not in checkpoint.arrays:
-        (name,) = checkpoint.architecture.by_name[name].inputs
-    return name
 
 
 def deciding(table: Architecture) -> frozenset[str]:

@@ -160,6 +160,3 @@ def _card(made: Release) -> str:
         "Raters chose the labels by looking: the answer is what they would call an expression, not what somebody "
         "feels. Rare expressions have few examples. Do not decide about people by it.", "",
     ])  # fmt: skip
-
-
-__all__ = ["Release", "ship"]

@@ -136,6 +136,3 @@ def table(repeated: Sequence[Repeated]) -> str:
 
 def _shown(each: Recorded) -> str:
     return f"{each.percent:.2f} % of {each.n:,}"
-
-
-__all__ = ["TOLERANCE", "Looked", "Repeated", "as_toml", "count", "look", "measure", "repeat", "table"]

@@ -145,6 +145,3 @@ def export_path(source: str | Path, recipe: Recipe, out: str | Path | None, *, s
     if standin:
         check_standin_name(source.name, path, path.suffix)
     return path
-
-
-__all__ = ["QUANTIZATIONS", "TARGETS", "Quiet", "Recipe", "Target", "checked", "export", "export_path"]

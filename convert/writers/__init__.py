@@ -194,6 +194,3 @@ def _model_name(checkpoint: Checkpoint) -> str:
                "embedding": f"{checkpoint.provenance.units}d", "none": "notop"}[checkpoint.provenance.head]  # fmt: skip
     suffix = f"_{STANDIN}" if checkpoint.provenance.standin else ""
     return f"{checkpoint.architecture.network}_{purpose}{suffix}"
-
-
-__all__ = ["FOREIGN", "FORMATS", "WITH_PIXELS", "Format", "Written", "compare", "format_of", "write"]

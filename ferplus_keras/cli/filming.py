@@ -67,7 +67,7 @@ def watch(options: argparse.Namespace, source: str | int, start: float) -> int:
     first = tracker.recall(outcome.file.rows()) if outcome.file and options.resume else 0
     step = options.step or 1
     outcome.total.images = None if film.live else max(0, film.count - first) // step
-    ready = Preparation["Frame"](_pixels, find, options.annotate is not None, classifier.side)
+    ready = Preparation["Frame"](pixels_of, find, options.annotate is not None, classifier.side)
 
     def prepare(frame: Frame) -> Prepared[Frame]:
         """Faces cut out, the frame's own pixels let go: many frames without a face wait for one batch of faces."""
@@ -92,7 +92,8 @@ def watch(options: argparse.Namespace, source: str | int, start: float) -> int:
     return outcome.finish()
 
 
-def _pixels(frame: Frame) -> Image:
+def pixels_of(frame: Frame) -> Image:
+    """The frame as an image; one that was just read has it."""
     assert frame.image is not None
     return frame.image
 

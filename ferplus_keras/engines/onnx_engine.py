@@ -120,6 +120,3 @@ def _session(file: MappedFile, ends: tuple[str, str], _runtime: str, threads: in
         return np.asarray(session.run([ends[1]], {ends[0]: batch})[0])
 
     return run, f"ONNX Runtime {onnxruntime.__version__}"
-
-
-__all__ = ["RUNTIMES", "check_runtime", "open_onnx"]

@@ -48,6 +48,3 @@ def compiled(file: MappedFile, ends: tuple[str, str], runtime: str, threads: int
         return np.array(request.get_tensor(place).data)  # a copy: the next run writes into the same memory
 
     return run, f"OpenVINO {version}{', bfloat16' if precision == 'bf16' else ''}"
-
-
-__all__ = ["PRECISIONS", "compiled"]

@@ -16,18 +16,12 @@ from ferplus_keras.engines.record import FileFacts
 from ferplus_keras.engines.tflite_engine import LiteProcess
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
-from ferplus_keras.files.zips import ZIP_MAGIC, open_zip
+from ferplus_keras.files.zips import names_in
 
 
 def is_torchscript(file: MappedFile) -> bool:
     """Whether ``file`` is an archive that torch.jit.save wrote: one with code in it."""
-    if file.view[:4] != ZIP_MAGIC:
-        return False
-    try:
-        with open_zip(file) as archive:
-            return any("/code/" in name for name in archive.namelist())
-    except BadInputError:  # damaged, which its reader says
-        return False
+    return any("/code/" in name for name in names_in(file))
 
 
 def open_torchscript(path: Path, threads: int | None = None, card: Card = NO_CARD) -> Engine:

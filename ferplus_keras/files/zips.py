@@ -38,15 +38,19 @@ def open_zip(file: MappedFile) -> zipfile.ZipFile:
 
 
 def is_keras_zip(source: Path | MappedFile) -> bool:
-    """Whether ``source`` is an archive with Keras's weights in it. A damaged one is for its reader to complain of."""
-    file = source if isinstance(source, MappedFile) else MappedFile(source)
+    """Whether ``source`` is an archive with Keras's weights in it."""
+    return "model.weights.h5" in names_in(source if isinstance(source, MappedFile) else MappedFile(source))
+
+
+def names_in(file: MappedFile) -> list[str]:
+    """The members of an archive; none where ``file`` is none, or a damaged one, which its reader says."""
     if file.view[:4] != ZIP_MAGIC:
-        return False
+        return []
     try:
         with open_zip(file) as archive:
-            return "model.weights.h5" in archive.namelist()
+            return archive.namelist()
     except BadInputError:
-        return False
+        return []
 
 
 class _TooLongError(Exception):

@@ -97,13 +97,13 @@ class Film:
         import cv2
         from PIL import Image
 
-        number, seconds, start = 0, 0.0, time.monotonic()
+        number, seconds, opened = 0, 0.0, time.monotonic()
         while self._capture.grab():
             if number % step == 0 and number >= start:
                 there, pixels = self._capture.retrieve()
                 if there:
                     position = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000 or number / self.frames_per_second
-                    seconds = max(seconds, time.monotonic() - start if self.live else position)
+                    seconds = max(seconds, time.monotonic() - opened if self.live else position)
                     rgb = np.ascontiguousarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
                     image = Image.fromarray(rgb)
                     yield Frame(number, round(seconds, 3), image.size, image)

@@ -127,7 +127,7 @@ class Runner:
         (workspace / "ferplus-keras").symlink_to(ROOT)
         tools = workspace / "bin"
         tools.mkdir()
-        (tools / "ferplus").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ferplus_keras.cli "$@"\n')
+        (tools / "ferplus").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ferplus_keras "$@"\n')
         (tools / "ferplus").chmod(0o755)
 
     def run(self, steps: list[dict[str, Any]]) -> Runner:

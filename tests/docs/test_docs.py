@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT, run_ferplus, run_python
+from tests.conftest import ROOT, run_ferplus, run_python, standin_of
 from tests.ferplus_files import Small, write_pair
 from tests.verify.oracles import painted
 
@@ -36,17 +36,12 @@ def desk(tmp_path_factory: pytest.TempPathFactory, networks_folder: Path) -> Pat
     from PIL import Image
 
     from convert.conversion import convert
-    from convert.manifest import read_manifest
-    from convert.standin import standin_path, write_standin
 
     folder = tmp_path_factory.mktemp("desk")
     output = folder / "weights" / "output"
     output.mkdir(parents=True)
     for network in ("resnet50", "senet50"):
-        known = read_manifest()[f"{network}_ferplus"]
-        source = standin_path(known, networks_folder)
-        if not source.exists():
-            write_standin(known, source)
+        source = standin_of(network, networks_folder)
         made = source.with_suffix(".h5")
         if not made.exists():
             convert(source, [made])

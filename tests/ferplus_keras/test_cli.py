@@ -173,7 +173,7 @@ def test_inspect_says_what_is_wrong_with_its_exit_code(tmp_path: Path, seeded_pt
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
-    command = f"{sys.executable} -m ferplus_keras.cli finetune --help | head -n 1; exit ${{PIPESTATUS[0]}}"
+    command = f"{sys.executable} -m ferplus_keras finetune --help | head -n 1; exit ${{PIPESTATUS[0]}}"
     run = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0 and run.stderr == ""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, standin_of
 from tests.matrix.running import ENVIRONMENTS, Environment, failures, make_files, run
 
 pytestmark = pytest.mark.slow
@@ -18,14 +18,8 @@ ELSEWHERE = ("newest Keras 3, JAX", "newest Keras 3, PyTorch")
 
 @pytest.fixture(scope="module")
 def folder(session_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from convert.manifest import read_manifest
-    from convert.standin import standin_path, write_standin
-
-    source = standin_path(read_manifest()["senet50_ferplus"], session_folder)
-    if not source.exists():
-        write_standin(read_manifest()["senet50_ferplus"], source)
     made = tmp_path_factory.mktemp("matrix")
-    make_files(source, made)
+    make_files(standin_of("senet50", session_folder), made)
     return made
 
 

@@ -18,7 +18,7 @@ from convert.readers import read_checkpoint
 from ferplus_keras.cli.exporting import QUANTIZATION_NAMES, TARGET_NAMES
 from ferplus_keras.engines import open_engine
 from ferplus_keras.errors import BadInputError
-from tests.conftest import run_ferplus, run_python
+from tests.conftest import run_ferplus, run_python, standin_of
 from tests.ferplus_files import Small, write_pair
 from tests.verify.oracles import painted
 from verify.exporting import Checks, draw_calibration_images, export_checked
@@ -30,14 +30,7 @@ from verify.predictors import open_predictor
 @pytest.fixture(scope="module")
 def resnet_pth(networks_folder: Path) -> Path:
     """The stand-in ResNet50 alone: most of what is exported is the same for both networks."""
-    from convert.manifest import read_manifest
-    from convert.standin import standin_path, write_standin
-
-    known = read_manifest()["resnet50_ferplus"]
-    path = standin_path(known, networks_folder)
-    if not path.exists():
-        write_standin(known, path)
-    return path
+    return standin_of("resnet50", networks_folder)
 
 
 @pytest.fixture(scope="module")
@@ -237,13 +230,7 @@ def test_int8_calibrated_on_zeros_is_reported_with_what_it_changes(resnet_pth: P
 
 @pytest.mark.slow
 def test_se_net_in_float16_is_near_and_said_to_be_off(session_folder: Path, tmp_path: Path) -> None:
-    from convert.manifest import read_manifest
-    from convert.standin import standin_path, write_standin
-
-    known = read_manifest()["senet50_ferplus"]
-    source = standin_path(known, session_folder)
-    if not source.exists():
-        write_standin(known, source)
+    source = standin_of("senet50", session_folder)
     path = tmp_path / "half-standin.tflite"
     outcome = export_checked(source, Recipe("tflite", "float16", folded=True), path, Checks(images=4))
     assert outcome.passed and outcome.outputs.kind == "float16"

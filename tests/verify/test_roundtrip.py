@@ -13,7 +13,7 @@ import pytest
 import verify.roundtrip
 from convert.checkpoint import Checkpoint
 from convert.writers import FORMATS, write
-from tests.conftest import run_ferplus, typed
+from tests.conftest import run_ferplus, standin_of, typed
 from tests.seeded import save_state, seeded_checkpoint, seeded_state
 from verify.roundtrip import Leg, Way, _Walk, roundtrip
 
@@ -24,13 +24,7 @@ QUICK = ("safetensors", "onnx")
 
 @pytest.mark.slow
 def test_every_pair_of_formats_brings_the_standin_home(session_folder: Path, tmp_path: Path) -> None:
-    from convert.manifest import read_manifest
-    from convert.standin import standin_path, write_standin
-
-    known = read_manifest()["resnet50_ferplus"]
-    path = standin_path(known, session_folder)
-    if not path.exists():
-        write_standin(known, path)
+    path = standin_of("resnet50", session_folder)
     run = run_ferplus("roundtrip", path, "--json", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     result = json.loads(run.stdout)

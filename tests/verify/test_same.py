@@ -11,7 +11,7 @@ import pytest
 from convert.readers import read_checkpoint
 from convert.writers import write
 from ferplus_keras.networks.architecture import FERPLUS_HEAD, BatchNorm, architecture, classifier
-from tests.conftest import typed
+from tests.conftest import standin_of, typed
 from tests.seeded import seeded_checkpoint
 from verify.same import check_same, deciding
 
@@ -20,14 +20,7 @@ pytestmark = pytest.mark.usefixtures("small")
 
 @pytest.fixture(scope="module")
 def standin(networks_folder: Path) -> Path:
-    from convert.manifest import read_manifest
-    from convert.standin import standin_path, write_standin
-
-    known = read_manifest()["resnet50_ferplus"]
-    path = standin_path(known, networks_folder)
-    if not path.exists():
-        write_standin(known, path)
-    return path
+    return standin_of("resnet50", networks_folder)
 
 
 def changed(path: Path, target: Path, layer: str, role: str, values: object) -> Path:

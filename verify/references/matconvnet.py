@@ -6,6 +6,7 @@ layers to compare with which of ours. :mod:`verify.references.matconvnet_layers`
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,6 @@ class MatConvNetReference:
         "strides, padding, order and connections are the file's own, not this project's; the arithmetic shares no code "
         "with Keras or PyTorch"
     )
-    dtypes = ("float64", "float32")
 
     def __init__(self, checkpoint: Checkpoint, dtype: str, path: Path) -> None:
         self.path, self.dtype = path, np.dtype(dtype)
@@ -43,7 +43,10 @@ class MatConvNetReference:
         self.table = checkpoint.architecture
         self.arrays = checkpoint.arrays
         self.order = self._order()
-        self.params = {name: self._single(array) for name, array in self._used_params().items()}
+        self.params = {
+            name: self.net.params[name].astype(np.float32).astype(self.dtype)
+            for layer in self.order for name in layer.params if name in self.net.params
+        }  # fmt: skip
         self.filters: dict[str, np.ndarray] = {}
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -111,12 +114,6 @@ class MatConvNetReference:
             )
         return order
 
-    def _used_params(self) -> dict[str, np.ndarray]:
-        return {name: self.net.params[name] for layer in self.order for name in layer.params if name in self.net.params}
-
-    def _single(self, array: np.ndarray) -> np.ndarray:
-        return array.astype(np.float32).astype(self.dtype)
-
     def _param(self, layer: DagLayer, place: int) -> np.ndarray | None:
         return self.params.get(layer.params[place]) if place < len(layer.params) else None
 
@@ -125,8 +122,7 @@ class MatConvNetReference:
     def _apply(self, layer: DagLayer, inputs: list[np.ndarray]) -> np.ndarray:
         if not inputs:
             raise ValueError("it has no input")
-        result: np.ndarray = getattr(self, RULES[layer.type])(layer, inputs)
-        return result
+        return RULES[layer.type](self, layer, inputs)
 
     def _conv(self, layer: DagLayer, inputs: list[np.ndarray]) -> np.ndarray:
         filters, bias = self._param(layer, 0), self._param(layer, 1)
@@ -180,15 +176,6 @@ class MatConvNetReference:
         result: np.ndarray = reduced(axis=(1, 2), keepdims=True)
         return result
 
-    def _relu(self, layer: DagLayer, inputs: list[np.ndarray]) -> np.ndarray:
-        return layers.rectify(inputs[0], leak_of(layer))
-
-    def _sigmoid(self, _: DagLayer, inputs: list[np.ndarray]) -> np.ndarray:
-        return layers.sigmoid(inputs[0])
-
-    def _softmax(self, _: DagLayer, inputs: list[np.ndarray]) -> np.ndarray:
-        return layers.softmax(inputs[0])
-
     def _sum(self, _: DagLayer, inputs: list[np.ndarray]) -> np.ndarray:
         total = inputs[0]
         for each in inputs[1:]:
@@ -223,26 +210,23 @@ class MatConvNetReference:
     def _flatten(self, layer: DagLayer, inputs: list[np.ndarray]) -> np.ndarray:
         return layers.flatten(inputs[0], {1.0: 1, 2.0: 2, 3.0: 3}[number(layer.block.get("axis"), 3.0)])
 
-    def _same(self, _: DagLayer, inputs: list[np.ndarray]) -> np.ndarray:
-        return inputs[0]
 
-
-#: Kind of layer -> the method that runs it.
-RULES = {
-    "Conv": "_conv",
-    "BatchNorm": "_batch_norm",
-    "ReLU": "_relu",
-    "Sigmoid": "_sigmoid",
-    "Pooling": "_pooling",
-    "GlobalPooling": "_global_pooling",
-    "Sum": "_sum",
-    "Axpy": "_axpy",
-    "Scale": "_scale",
-    "Concat": "_concat",
-    "Reshape": "_reshape",
-    "Flatten": "_flatten",
-    "SoftMax": "_softmax",
-    "DropOut": "_same",
+#: Kind of layer -> what runs it.
+RULES: dict[str, Callable[[MatConvNetReference, DagLayer, list[np.ndarray]], np.ndarray]] = {
+    "Conv": MatConvNetReference._conv,
+    "BatchNorm": MatConvNetReference._batch_norm,
+    "ReLU": lambda _, layer, inputs: layers.rectify(inputs[0], leak_of(layer)),
+    "Sigmoid": lambda _, _layer, inputs: layers.sigmoid(inputs[0]),
+    "Pooling": MatConvNetReference._pooling,
+    "GlobalPooling": MatConvNetReference._global_pooling,
+    "Sum": MatConvNetReference._sum,
+    "Axpy": MatConvNetReference._axpy,
+    "Scale": MatConvNetReference._scale,
+    "Concat": MatConvNetReference._concat,
+    "Reshape": MatConvNetReference._reshape,
+    "Flatten": MatConvNetReference._flatten,
+    "SoftMax": lambda _, _layer, inputs: layers.softmax(inputs[0]),
+    "DropOut": lambda _, _layer, inputs: inputs[0],
 }
 
 

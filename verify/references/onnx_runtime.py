@@ -19,7 +19,6 @@ class OnnxRuntimeReference:
         "kernels that neither Keras nor PyTorch has (in float64 matrix products and formulas, for ONNX Runtime has no "
         "convolution there); but the graph comes from this project's architecture table and shares its understanding"
     )
-    dtypes = ("float64", "float32")
 
     def __init__(self, checkpoint: Checkpoint, dtype: str = "float32") -> None:
         table = checkpoint.architecture

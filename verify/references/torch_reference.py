@@ -22,7 +22,6 @@ class TorchReference:
         "PyTorch's own layers and kernels; independent of Keras, of the readers and the writers, and not of this "
         "project's understanding of the architecture"
     )
-    dtypes = ("float64", "float32")
 
     def __init__(self, checkpoint: Checkpoint, dtype: str) -> None:
         self.module = reference_module(checkpoint, dtype)

@@ -38,7 +38,6 @@ class UserCodeReference:
 
     name = "code"
     independent = True
-    dtypes = ("float64", "float32")
 
     def __init__(self, checkpoint: Checkpoint, dtype: str, path: Path) -> None:
         import torch

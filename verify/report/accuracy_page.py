@@ -295,6 +295,3 @@ def _pace(result: Result) -> str:
 def _share(timing: dict[str, Any]) -> str:
     total = timing["data_seconds"] + timing["network_seconds"]
     return percent(timing["data_seconds"] / total if total else None, 1)
-
-
-__all__ = ["accuracy_page"]

@@ -113,6 +113,3 @@ def _card(network: dict[str, Any]) -> parts.File:
         *(("Note", note) for note in network["notes"]),
     ]  # fmt: skip
     return parts.File("Network", network["name"], found, network["sha256"], network["standin"])
-
-
-__all__ = ["comparison_page"]

@@ -57,11 +57,12 @@ def gallery_page(
 def _verdict(looks: Looks, network: Network, protocol: Protocol, split: str) -> Verdict:
     right, wrong = looks.correct, ~looks.correct
     share = float(right.mean())
+    overlap = float(np.minimum(looks.probabilities, looks.distribution).sum(axis=1).mean())
     facts = [
         Fact("Right", percent(share), f"{int(right.sum()):,} of {len(right):,} images"),
         Fact("Sure when right", _mean(looks.confidence[right]), "mean probability of its decision"),
         Fact("Sure when wrong", _mean(looks.confidence[wrong]), "the lower the better"),
-        Fact("Agrees with the votes", percent(_overlap(looks), 1), "shared part of the two distributions, on average"),
+        Fact("Agrees with the votes", percent(overlap, 1), "shared part of the two distributions, on average"),
     ]
     sentence = html(
         "What <code>{}</code> sees in {} images of the {} split, protocol <strong>{}</strong>: its probabilities "
@@ -71,16 +72,12 @@ def _verdict(looks: Looks, network: Network, protocol: Protocol, split: str) -> 
     return Verdict(None, f"{percent(share, 1)} right, face by face", sentence, facts)
 
 
-def _mean(values: np.ndarray) -> str:
-    return percent(float(values.mean()), 1) if len(values) else "-"
-
-
-def _overlap(looks: Looks) -> float:
-    return float(np.minimum(looks.probabilities, looks.distribution).sum(axis=1).mean())
-
-
 def _cards(looks: Looks, dataset: Dataset, indices: Any, *, legend: bool) -> Markup:
     return render("gallery.html.j2", cards=[_card(looks, dataset, index) for index in indices], legend=legend)
+
+
+def _mean(values: np.ndarray) -> str:
+    return percent(float(values.mean()), 1) if len(values) else "-"
 
 
 def _card(looks: Looks, dataset: Dataset, index: int) -> dict[str, Any]:

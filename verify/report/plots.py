@@ -135,7 +135,8 @@ def log_plot(panel: Panel) -> Markup:
     return render(
         "plot.html.j2", panel=panel, positions=positions, scale=scale, width=100 / max(count, 1),
         limit=None if panel.limit is None else scale.at(panel.limit),
-        bound=_line(panel.bound, scale), bands=[_band(band, count) for band in panel.bands],
+        bound=_line(panel.bound, scale),
+        bands=[(one.name, 100 * one.first / count, 100 * (one.last - one.first + 1) / count) for one in panel.bands],
         flag=None if panel.flag is None else (_place(panel.flag[0], count), panel.flag[1]),
         zero=any(mark.kind == "zero" for position in positions for mark in position.marks),
         beyond=any(mark.beyond for position in positions for mark in position.marks),
@@ -156,11 +157,6 @@ def bands(names: Sequence[str]) -> list[Band]:
 
 def _place(index: int, count: int) -> float:
     return 100 * (index + 0.5) / max(count, 1)
-
-
-def _band(band: Band, count: int) -> tuple[str, float, float]:
-    """Name, left edge and width in percent."""
-    return band.name, 100 * band.first / count, 100 * (band.last - band.first + 1) / count
 
 
 def _line(values: Sequence[float | None], scale: Scale) -> list[list[tuple[float, float]]]:

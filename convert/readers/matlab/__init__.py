@@ -23,6 +23,3 @@ def read_variables(file: MappedFile) -> tuple[str, dict[str, Value]]:
     if file.size < 128:
         raise BadInputError(f"{file.path} was cut short inside its header. Copy or download it again.")
     return "5", read_level5(file)
-
-
-__all__ = ["read_variables"]

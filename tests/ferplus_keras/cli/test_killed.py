@@ -91,7 +91,7 @@ def test_killed_at_any_moment_nothing_is_half_there(
     empty(folder)
     for _ in range(times):
         process = subprocess.Popen(
-            [sys.executable, "-m", "ferplus_keras.cli", *map(str, next_command())],
+            [sys.executable, "-m", "ferplus_keras", *map(str, next_command())],
             env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
         with suppress(subprocess.TimeoutExpired):

@@ -127,7 +127,7 @@ def test_a_result_that_cannot_be_written_is_an_error_and_news_go_elsewhere(
 )
 def test_streams_that_are_closed_or_full(tmp_path: Path, words: str, redirection: str, code: int, told: str) -> None:
     (tmp_path / "x.onnx").write_text("not looked at")
-    command = f"{sys.executable} -m ferplus_keras.cli {words.format(file=tmp_path / 'x.onnx')} {redirection}"
+    command = f"{sys.executable} -m ferplus_keras {words.format(file=tmp_path / 'x.onnx')} {redirection}"
     run = subprocess.run(
         ["bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}"], cwd=ROOT, capture_output=True, text=True
     )

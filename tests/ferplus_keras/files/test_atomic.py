@@ -143,7 +143,7 @@ def limited(kilobytes: int, *arguments: object) -> subprocess.CompletedProcess[s
     """The command in a shell that may write files of so many KiB only: a real disk-full, from the kernel."""
     line = f"trap '' XFSZ; ulimit -f {kilobytes}; exec \"$@\""
     return subprocess.run(
-        ["bash", "-c", line, "bash", sys.executable, "-m", "ferplus_keras.cli", *map(str, arguments)],
+        ["bash", "-c", line, "bash", sys.executable, "-m", "ferplus_keras", *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
     )  # fmt: skip
 
@@ -168,7 +168,7 @@ def test_a_stopped_process_leaves_the_old_file(seeded_pth: Path, tmp_path: Path,
     target.write_bytes(b"old")
     for _ in range(20):  # the window is short: until the signal falls into it
         process = subprocess.Popen(
-            [sys.executable, "-m", "ferplus_keras.cli", "convert", str(seeded_pth), str(target)],
+            [sys.executable, "-m", "ferplus_keras", "convert", str(seeded_pth), str(target)],
             env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                 preexec_fn=hears_interrupts,
         )  # fmt: skip

@@ -13,19 +13,15 @@ from PIL import Image
 
 from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.predict.records import Prediction
+from tests.conftest import standin_of
 
 
 @pytest.fixture(scope="module")
 def standin(networks_folder: Path) -> dict[str, Path]:
     """One ResNet50 with made-up weights, as .h5, .keras and .onnx."""
     from convert.conversion import convert
-    from convert.manifest import read_manifest
-    from convert.standin import standin_path, write_standin
 
-    known = read_manifest()["resnet50_ferplus"]
-    source = standin_path(known, networks_folder)
-    if not source.exists():
-        write_standin(known, source)
+    source = standin_of("resnet50", networks_folder)
     made = {format: source.with_suffix(f".{format}") for format in ("h5", "keras", "onnx")}
     if missing := [path for path in made.values() if not path.exists()]:
         convert(source, missing)

@@ -180,7 +180,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(standin: dict[str, 
     for _ in range(2):
         arguments = [*command, "--csv", str(out), *(["--resume"] if before else [])]
         process = subprocess.Popen(
-            [sys.executable, "-m", "ferplus_keras.cli", *arguments], env={**os.environ, "PYTHONPATH": str(ROOT)},
+            [sys.executable, "-m", "ferplus_keras", *arguments], env={**os.environ, "PYTHONPATH": str(ROOT)},
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
         deadline = time.monotonic() + 120

@@ -1,7 +1,0 @@
-"""``python -m ferplus_keras.cli`` is ``ferplus``."""
-
-import sys
-
-from ferplus_keras.cli import main
-
-sys.exit(main())
