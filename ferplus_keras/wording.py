@@ -27,7 +27,7 @@ def all_printable(value: Any) -> Any:
     """Plain data with every text in it made printable, names of fields included."""
     if isinstance(value, dict):
         return {all_printable(key): all_printable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, (list, tuple)):
         return type(value)(all_printable(item) for item in value)
     return printable(value) if isinstance(value, str) else value
 
