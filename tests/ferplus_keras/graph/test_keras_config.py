@@ -75,7 +75,8 @@ def test_further_outputs_are_named(style: str, beside: list[str], names: tuple[s
     model = copy.deepcopy(saved[style])
     model["config"]["output_layers"] = [[each, 0, 0] for each in [*beside, "prob"]]
     found = held(model, RESNET)
-    assert not found.departures and (found.output, found.beside) == ("prob", names)
+    said = f"of its {len(names) + 1} outputs only prob is used, not {' and '.join(names)}" if names else ""
+    assert not found.departures and (found.output, found.note) == ("prob", said)
     assert found.theirs.outputs[found.place] == "prob"
 
 
