@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT, run_ferplus, run_python, standin_of
+from tests.conftest import ROOT, run_ferplus, run_python
 from tests.ferplus_files import Small, write_pair
 from tests.verify.oracles import painted
 
@@ -31,21 +31,15 @@ def commands() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory, networks_folder: Path) -> Path:
-    """A folder with the files that the docs speak of: stand-ins under the real names."""
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a face and the file that `make convert` makes of the trained weights."""
     from PIL import Image
 
     from convert.conversion import convert
+    from ferplus_keras.files.shipped import shipped
 
     folder = tmp_path_factory.mktemp("desk")
-    output = folder / "weights" / "output"
-    output.mkdir(parents=True)
-    for network in ("resnet50", "senet50"):
-        source = standin_of(network, networks_folder)
-        made = source.with_suffix(".h5")
-        if not made.exists():
-            convert(source, [made])
-        shutil.copy(made, output / f"{network}_ferplus.h5")
+    convert(shipped()["resnet50_ferplus"].path, [folder / "weights" / "output" / "resnet50_ferplus-trained.h5"])
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 48), np.uint8)).save(folder / "face.png")
     return folder
 
@@ -79,10 +73,7 @@ def test_the_two_ways_in_the_readme_agree(desk: Path) -> None:
     """Plain Keras with the mean by hand, and the package: one image, one answer."""
     answers = [
         run_python(f"import os, sys\nos.chdir(sys.argv[1])\n{code}", desk, KERAS_BACKEND="tensorflow")
-        for code in (
-            blocks(ROOT / "README.md", "python")[0].replace("resnet50", "senet50"),
-            blocks(ROOT / "README.md", "python")[1],
-        )
+        for code in blocks(ROOT / "README.md", "python")[:2]
     ]
     emotions = [re.search(r"(neutral|happiness|surprise|sadness|anger|disgust|fear|contempt)", a) for a in answers]
     assert emotions[0] and emotions[1] and emotions[0].group(1) == emotions[1].group(1)
@@ -113,7 +104,7 @@ def work(desk: Path, session_folder: Path) -> Path:
     from tests.seeded import save_state, seeded_state
 
     save_state(seeded_state("resnet50"), folder / "resnet50_ferplus_dag.pth", legacy=True)
-    targets = ("a.h5", "weights/output/resnet50_ferplus.h5", "tuned.keras", "resnet50-ferplus.mat")
+    targets = ("a.h5", "weights/output/resnet50_ferplus-trained.h5", "tuned.keras", "resnet50-ferplus.mat")
     made = run_ferplus("convert", "resnet50_ferplus_dag.pth", *targets, cwd=folder)
     assert made.returncode == 0
     old = run_ferplus("convert", "resnet50_ferplus_dag.pth", "tuned_compat.h5", "--layout", "keras-vggface", cwd=folder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +43,7 @@ print(json.dumps(said))
 def said(desk: Path) -> Any:  # noqa: F811
     made = desk / "weights" / "output"
     for name, options in (("vggface_resnet50", {"layout": "keras-vggface"}), ("pixels", {"pixels": True})):
-        convert(made / "resnet50_ferplus.h5", [desk / f"{name}-standin.h5"], **options)
-        shutil.move(desk / f"{name}-standin.h5", desk / f"{name}.h5")
+        convert(made / "resnet50_ferplus-trained.h5", [desk / f"{name}.h5"], **options)
     (desk / "recipes.json").write_text(json.dumps(RECIPES))
     out = run_python(ALL, desk, FERPLUS_WEIGHTS=str(desk / "weights"), KERAS_BACKEND="tensorflow")
     return json.loads(out.splitlines()[-1])
@@ -64,7 +62,7 @@ def test_what_was_tuned_goes_back_to_pytorch(said: list[str], desk: Path) -> Non
     run = run_ferplus("convert", "tuned_compat.h5", "tuned_compat.pth", cwd=desk)
     assert run.returncode == 0, run.stderr
     tuned = read_checkpoint(desk / "tuned_compat.pth")
-    base = read_checkpoint(desk / "weights" / "output" / "resnet50_ferplus.h5")
+    base = read_checkpoint(desk / "weights" / "output" / "resnet50_ferplus-trained.h5")
     assert tuned.architecture.head.units == 7
     for layer in ("conv1_7x7_s2", "conv4_6_3x3"):  # frozen: RGB, and bit for bit what it was
         np.testing.assert_array_equal(tuned.arrays[layer]["kernel"], base.arrays[layer]["kernel"])
