@@ -19,7 +19,6 @@ from PIL import Image
 
 from ferplus_keras.cli import main
 from ferplus_keras.cli.shared import EXIT_CODES, SKIPPED
-from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.predict import classifier
 from ferplus_keras.predict.faces import Face
 from ferplus_keras.predict.records import Prediction
@@ -310,7 +309,7 @@ def test_ray_writes_through_the_same_file(
             asked.extend(piece.names)
             yield Worker(model, batch).answer(piece)
 
-    monkeypatch.setattr("ferplus_keras.predict.rays.ready", lambda _model: (EMOTIONS, False))
+    monkeypatch.setattr("ferplus_keras.predict.rays.need_ray", lambda: None)
     monkeypatch.setattr("ferplus_keras.predict.rays.predict_with_ray", predict_with_ray)
     out = tmp_path / "o.csv"
     command = ["predict", str(quick), str(faces), "--engine", "ray", "--workers", "3", "--csv", str(out)]
