@@ -14,7 +14,7 @@ from convert.readers import read_checkpoint
 from ferplus_keras.networks.architecture import NETWORKS, architecture
 from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.networks.keras_vggface import keras3_name, their_name
-from tests.conftest import ROOT, run_ferplus, run_python
+from tests.conftest import ROOT, run_ferplus, run_python, standin_of
 from tests.docs.test_docs import blocks, desk  # noqa: F401  (the fixture)
 
 PAGE = ROOT / "docs" / "swap-in.md"
@@ -40,8 +40,9 @@ print(json.dumps(said))
 
 
 @pytest.fixture(scope="module")
-def said(desk: Path) -> Any:  # noqa: F811
+def said(desk: Path, networks_folder: Path) -> Any:  # noqa: F811
     made = desk / "weights" / "output"
+    convert(standin_of("senet50", networks_folder), [made / "senet50_ferplus-standin.h5"])
     for name, options in (("vggface_resnet50", {"layout": "keras-vggface"}), ("pixels", {"pixels": True})):
         convert(made / "resnet50_ferplus-trained.h5", [desk / f"{name}.h5"], **options)
     (desk / "recipes.json").write_text(json.dumps(RECIPES))
