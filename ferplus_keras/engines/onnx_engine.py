@@ -93,7 +93,7 @@ def _output(facts: FileFacts, graph: OnnxFile, shapes: list[Shape]) -> tuple[int
         with suppress(GraphError):
             _, matched = recognised(onnx_graph(graph).graph)
             if matched.departure is None:
-                return graph.outputs.index(matched.output), (matched.note,)
+                return graph.outputs.index(matched.output), (matched.note,) if matched.note else ()
     return facts.output_of(list(zip(graph.outputs, shapes, strict=True)))
 
 

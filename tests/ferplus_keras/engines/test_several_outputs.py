@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, load, save
 
+from convert.writers import write
 from ferplus_keras.engines import open_engine
 from ferplus_keras.engines.card import Card, Input
 from ferplus_keras.errors import BadInputError
 from tests.ferplus_keras.engines.small_onnx import small_onnx
+from tests.seeded import seeded_checkpoint
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
 
@@ -100,3 +102,17 @@ def test_where_none_or_several_could_be_they_are_listed(make: Callable[..., Path
         opened(make(tmp_path, "classes", "twin"))
     with pytest.raises(BadInputError, match=r"2 outputs, .*\(3 numbers\), .*\(3 numbers\), of which none is its 8"):
         opened(make(tmp_path, "features", "features"))
+
+
+@pytest.mark.usefixtures("small")
+def test_a_copy_of_the_classes_is_no_further_output(tmp_path: Path) -> None:
+    path = tmp_path / "x.onnx"
+    write(seeded_checkpoint("resnet50"), path)
+    proto = load(path)
+    (classes,) = proto.graph.output
+    proto.graph.node.append(helper.make_node("Identity", [classes.name], ["copy"]))
+    proto.graph.output.append(helper.make_tensor_value_info("copy", TensorProto.FLOAT, ["N", 8]))
+    save(proto, path)
+    engine = open_engine(path)
+    assert (engine.notes, engine.output) == ((), classes.name)
+    engine.close()
