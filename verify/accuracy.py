@@ -161,7 +161,7 @@ def evaluate(
         resize: a name of :data:`ferplus_keras.networks.resizing.RESIZERS`.
         compare_resize: run once for each of the other resizers too.
         versus: a second network to run on the same images.
-        limit: the first this many images of each split only.
+        limit: at most this many images of each split, the first.
         progress: called after every batch.
 
     Raises:

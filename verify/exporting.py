@@ -154,7 +154,7 @@ class Checks:
     max_changed: float | None = None  #: percentage of decisions that may change; None: by the kind of numbers
     data: str | Path | None = None  #: FERPlus, for accuracy and decisions on its images
     split: str = "val"  #: of the data
-    limit: int | None = None  #: only the first this many of its images
+    limit: int | None = None  #: at most this many of its images, the first
 
 
 def export_checked(

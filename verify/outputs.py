@@ -74,8 +74,7 @@ class OutputComparison:
             return [(self.near, first)]
         decisions = (
             f"decisions: {self.changed} of {self.count} changed, {100 * self.changed / self.count:.1f} % (allowed "
-            f"{self.max_changed:g} %); the source decides for "
-            f"{counted(self.classes, 'class', 'classes')} on these"
+            f"{self.max_changed:g} %); the source decides for {counted(self.classes, 'class', 'classes')} on these"
         )
         return [(self.near, f"{first}, a probability by {self.probability:.1e}"), (self.decided_alike, decisions)]
 

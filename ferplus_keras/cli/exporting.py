@@ -118,8 +118,8 @@ def verify_outputs(options: argparse.Namespace) -> int:
     wrong = f"{options.model} does not compute what {options.against} computes, or not closely enough."
     return finish(
         options.json, {"model": str(options.model), "source": str(options.against)} | found.as_dict(), lines,
-        news=[f"note: {note}" for note in engine.notes]
-        + [f"the same output, {found.kind}, checked in {found.seconds:.0f} s"] * found.passed,
+        notes=engine.notes,
+        news=[f"the same output, {found.kind}, checked in {found.seconds:.0f} s"] * found.passed,
         failed=None if found.passed else wrong,
     )  # fmt: skip
 

@@ -72,8 +72,8 @@ def _report(options: argparse.Namespace) -> int:
     standin = "; STAND-IN weights, which mean nothing" if network.standin else ""
     found = {"page": str(target), "images": len(looks.rows), "correct": right, "shown": shown,
              "standin": network.standin}  # fmt: skip
-    return finish(options.json, found, news=(
-        *(f"note: {note}" for note in network.provenance.notes), f"{target}{replaced}",
+    return finish(options.json, found, notes=network.provenance.notes, news=(
+        f"{target}{replaced}",
         f"{right:,} of {counted(len(looks.rows), 'image')} right{standin}; {shown} shown, "
         f"in {duration(time.perf_counter() - start)} altogether",
     ))  # fmt: skip

@@ -151,9 +151,10 @@ def report(made: list[Made], as_json: bool) -> int:
 
 
 def finish(
-    as_json: bool, data: Any, lines: Iterable[str] = (), *, news: Iterable[str] = (), failed: str | None = None
-) -> int:
-    """The end of a command: its result as JSON, or else the ``lines`` that were asked for and the ``news`` of it.
+    as_json: bool, data: Any, lines: Iterable[str] = (), *, notes: Iterable[str] = (), news: Iterable[str] = (),
+    failed: str | None = None,
+) -> int:  # fmt: skip
+    """The end of a command: its result as JSON, or else the ``lines`` that were asked for, then ``notes`` and ``news``.
 
     Where it ``failed``, which says why, the exit code is 1: for JSON it is returned, else :class:`CheckFailedError`.
     """
@@ -162,7 +163,7 @@ def finish(
         return CheckFailedError.exit_code if failed else 0
     if shown := tuple(lines):
         screen.result(*shown)
-    screen.news(*news)
+    screen.news(*(f"note: {note}" for note in notes), *news)
     if failed:
         raise CheckFailedError(failed)
     return 0

@@ -140,7 +140,7 @@ def _verify_same(options: argparse.Namespace) -> int:
     numbers = [f"numbers   {result.tensors.summary}"] if result.tensors and not result.tensors.passed else []
     return finish(
         options.json, result.as_dict(), [*numbers, f"verdict   {result.summary}"],
-        news=[f"note: {note}" for note in result.notes] + [f"checked in {result.seconds:.1f} s"] * result.passed,
+        notes=result.notes, news=[f"checked in {result.seconds:.1f} s"] * result.passed,
         failed=None if result.passed else f"{result.a.name} and {result.b.name} are not the same network.",
     )  # fmt: skip
 

@@ -34,9 +34,5 @@ def _webpage(options: argparse.Namespace) -> int:
     replaced = in_the_way(target)
     notes = write_webpage(Path(options.model) if options.model else None, target, options.runtime)
     size = target.stat().st_size
-    news = (
-        *(f"note: {note}" for note in notes),
-        f"{target}{replaced}",
-        f"{size / 1e6:.1f} MB; open it in a browser, no server is needed",
-    )
-    return finish(options.json, {"page": str(target), "bytes": size}, news=news)
+    news = f"{target}{replaced}", f"{size / 1e6:.1f} MB; open it in a browser, no server is needed"
+    return finish(options.json, {"page": str(target), "bytes": size}, notes=notes, news=news)

@@ -62,7 +62,7 @@ def make_examples(
         settings: the recipe's [data].
         labels: one class for each row, in place of the votes (FER2013).
         classes: their names.
-        limit: the first this many images of each split only, as `verify accuracy --limit` takes them.
+        limit: at most this many images of each split, the first, as `verify accuracy --limit` takes them.
 
     Raises:
         BadInputError: a split is empty, or the recipe does not go with the classes.

@@ -80,8 +80,12 @@ def test_wrong_words(words: str, usage: str, told: str) -> None:
     ],
 )
 def test_what_can_be_seen_at_once_is_said_before_anything_large_is_imported(
-    words: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int = 2
+    words: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    said_at_once(words, 2, told, tmp_path, monkeypatch)
+
+
+def said_at_once(words: str, code: int, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     for name in ("net.onnx", "net.h5"):
@@ -104,9 +108,7 @@ def test_what_can_be_seen_at_once_is_said_before_anything_large_is_imported(
     ],
 )
 def test_a_place_that_cannot_be_is_said_as_early(words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    test_what_can_be_seen_at_once_is_said_before_anything_large_is_imported(
-        words, "net.h5 is a file. Choose another place", tmp_path, monkeypatch, code=3
-    )
+    said_at_once(words, 3, "net.h5 is a file. Choose another place", tmp_path, monkeypatch)
 
 
 def test_files_that_are_broken_are_told_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
