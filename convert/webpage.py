@@ -107,7 +107,9 @@ def facts(engine: Engine) -> dict[str, Any]:
     """What the page must know about the network: its input and its output."""
     takes, labels = engine.takes, engine.labels or EMOTIONS
     if engine.classes not in (None, len(labels)):
-        raise BadInputError(f"{engine.path} has {engine.classes} classes and names {len(labels)}: it needs a card.")
+        raise BadInputError(
+            f"{engine.path} has {engine.classes} classes and names {len(labels)}: describe it first (docs/field.md)."
+        )
     return {
         "name": engine.path.name, "standin": engine.standin, "labels": labels, "gives": engine.gives,
         "rounding": ROUNDING[engine.numbers], "side": takes.side, "mean": takes.mean, "std": takes.std,

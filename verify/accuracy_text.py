@@ -49,7 +49,7 @@ def compared_text(result: Result) -> str:
     networks = result["networks"]
     width = max(len(network["name"]) for network in networks) + 2
     heads = [*result["protocols"], "no copies", "its classes", "macro", "calibr.", "MB", "images/s"]
-    lines = [f"{result['split']}, accuracy by protocol; what follows under {first}", ""]
+    lines = [f"{result['split']}, accuracy by protocol; all other figures under {first}", ""]
     lines.append(" " * width + "".join(f"{head:>12}" for head in heads))
     for network in networks:
         scored = network["protocols"]
@@ -90,9 +90,9 @@ def _split(split: dict[str, Any], protocol: str) -> list[str]:
         )
     if ties["tied"]["n"]:
         lines.append(
-            f"  two emotions voted equal on {ties['tied']['n']:,}: {percent(ties['tied']['accuracy'])} of these are "
-            f"right, {percent(ties['tied_either']['accuracy'])} if either counts; "
-            f"{percent(ties['untied']['accuracy'])} of the others"
+            f"  two emotions tie on {ties['tied']['n']:,} images: accuracy "
+            f"{percent(ties['tied']['accuracy'])}, or {percent(ties['tied_either']['accuracy'])} if either counts; "
+            f"{percent(ties['untied']['accuracy'])} on the others"
         )
     lines += [
         f"  macro recall {percent(split['macro']['recall'])}, F1 {percent(split['macro']['f1'])}; always the commonest "

@@ -17,6 +17,7 @@ def opening(title: str, classes: Sequence[str], side: int, file: str | None) -> 
     return [
         "---", "library_name: keras", "pipeline_tag: image-classification", "tags:", "- facial-expression-recognition",
         "- ferplus", "---", "", f"# {title[0].upper()}{title[1:]}", "",
-        f"Says which of {len(classes)} expressions a cropped face of {side} x {side} shows: {', '.join(classes)}.", "",
+        f"Classifies a cropped face of {side} x {side} pixels as one of {len(classes)} expressions: "
+        f"{', '.join(classes)}.", "",
         *(snippet if file else ()),
     ]  # fmt: skip

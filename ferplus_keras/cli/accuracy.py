@@ -139,7 +139,7 @@ def _accuracy(options: argparse.Namespace) -> int:
         start_keras()
     predictor = open_predictor(options.model, card) if card else open_predictor(options.model)
     if card and (kept := card.over(Card.beside(predictor.path)).keep(predictor.path)):
-        say.line(f"what it takes is kept in {kept}")
+        say.line(f"the description of its input was saved in {kept}")
     expected = expectations(options.expect, options.tolerance, predictor, dataset, protocol, splits, options.limit)
     other = open_predictor(options.versus) if options.versus else None
     evaluation = evaluate(

@@ -92,7 +92,7 @@ def add(commands: Commands) -> None:
     commands.add(
         "fetch", _fetch, "Download published checkpoints to weights/downloads.",
         "ferplus fetch resnet50_ferplus",
-        option("names* NAME", "from weights/manifest.toml (default: the FERPlus two)"),
+        option("names* NAME", "from weights/manifest.toml (default: both FERPlus networks)"),
     )  # fmt: skip
 
 
@@ -185,13 +185,13 @@ def _roundtrip(options: argparse.Namespace) -> int:
     result = roundtrip(options.source, formats=options.to or None, progress=Progress(quiet=options.json).line)
     off = [way for way in result.ways if not way.passed]
     done = (
-        f"{counted(len(result.ways), 'way')} home to {result.home}, {counted(result.files, 'temporary file')} written "
+        f"{counted(len(result.ways), 'path')} back to {result.home}, {counted(result.files, 'temporary file')} written "
         f"and read in {result.seconds:.0f} s"
     )
     wrong = None
     if off:
         wrong = (
-            f"{len(off)} of {len(result.ways)} ways end with other numbers than {result.source.name}, the first by "
+            f"{len(off)} of {counted(len(result.ways), 'path')} changed values of {result.source.name}, the first by "
             f"{off[0].first} and {off[0].second}: {off[0].verdict}."
         )
     return finish(options.json, result.as_dict(), result.as_text().split("\n"), news=[done] * (not off), failed=wrong)

@@ -64,14 +64,14 @@ def ending_of(error: BaseException, words: Sequence[str]) -> Ending:
 def _unexpected(error: BaseException, words: Sequence[str]) -> str:
     import tempfile
 
-    what = f"This is a fault of ferplus itself: {type(error).__name__}, {first_line(error, 200).rstrip('.')}."
+    what = f"This is a bug in ferplus: {type(error).__name__}, {first_line(error, 200).rstrip('.')}."
     try:
         descriptor, path = tempfile.mkstemp(prefix="ferplus-crash-", suffix=".txt")
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(crash_report(error, words))
     except OSError as unwritable:
         return f"{what} No report could be written ({unwritable.strerror})."
-    return f"{what} Please send {path}, which says what happened (CONTRIBUTING.md says where to)."
+    return f"{what} Please open an issue and attach {path} (see CONTRIBUTING.md)."
 
 
 def crash_report(error: BaseException, words: Sequence[str]) -> str:

@@ -201,7 +201,7 @@ def _check(options: argparse.Namespace) -> None:
         need_another_place(target, options.model, *options.inputs)
         need_place_for(target.parent)
         if target.suffix.lower() in (*IMAGE_SUFFIXES, *FILM_SUFFIXES, *NETWORK_SUFFIXES):
-            raise BadInputError(f"{target} is named as an image, a film or a network, and results are a table: .csv.")
+            raise BadInputError(f"{target} has the suffix of an image, a film or a network: name the results .csv.")
     if options.annotate:
         need_place_for(options.annotate)
         need_another_place(options.annotate, *options.inputs)  # a second run would read the first one's images

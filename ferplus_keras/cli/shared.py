@@ -28,7 +28,7 @@ exit codes:
   3    a result could not be written; what was there before is unchanged
   4    a download failed
   5    done, but for some images that could not be read: they were named and skipped
-  70   a fault of ferplus itself; a report that can be sent was written
+  70   a bug in ferplus; a crash report was written
   130  interrupted (143: terminated)"""
 
 #: The exit code of a command that left out what it could not read.

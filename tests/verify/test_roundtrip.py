@@ -129,7 +129,7 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     source = write(seeded_checkpoint("senet50"), tmp_path / "mine.safetensors").path
     run = typed("roundtrip", source, "--to", "onnx")
     assert run.returncode == 0, run.stderr
-    assert "-> onnx" in run.stdout and "equal" in run.stdout and "1 way home to safetensors" in run.stdout
+    assert "-> onnx" in run.stdout and "equal" in run.stdout and "1 path back to safetensors" in run.stdout
     (tmp_path / "x.pth").write_bytes(b"nothing")
     run = typed("roundtrip", tmp_path / "x.pth")
     assert run.returncode == 2 and "not a checkpoint" in run.stderr and "Traceback" not in run.stderr

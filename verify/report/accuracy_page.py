@@ -34,7 +34,7 @@ def accuracy_page(result: Result, images: np.ndarray) -> Page:
             Section(f"on-{split['split']}", f"On {split['split']}", _split(split, result, images), _lead(split, result))
         )
     if result["versus"]:
-        sections.append(Section("versus", "Beside the other network", _versus(result)))
+        sections.append(Section("versus", "Compared with the other network", _versus(result)))
     if result["resizers"]:
         sections.append(
             Section(
@@ -86,7 +86,7 @@ def _verdict(result: Result) -> Verdict:
             Fact(f"Accuracy, {where}", percent(split["accuracy"]), note, expected["passed"] if expected else None)
         )
         left_out = f"{split['copies']['n']:,} {where} images left out"
-        facts.append(Fact("without copies of train", percent(clean["accuracy"]), left_out))
+        facts.append(Fact("without duplicates", percent(clean["accuracy"]), left_out))
         if len(result["splits"]) == 1:
             average, loss = split["macro"], split["calibration"]
             facts.append(Fact("Macro recall", percent(average["recall"]), "every class counts the same"))
@@ -244,7 +244,7 @@ def _protocol(result: Result) -> Markup:
     return parts.facts(
         [
             ("Protocol", f"{protocol['name']}: {protocol['title']}"), ("Source", protocol["source"]),
-            ("Rule", protocol["rule"]), ("Ties", "go to the emotion that stands first"),
+            ("Rule", protocol["rule"]), ("Ties", "go to the emotion listed first"),
             ("Keeps", f"{kept}; drops {protocol['dropped']:,} of the published label file's rows"),
         ]
     )  # fmt: skip
@@ -253,7 +253,7 @@ def _protocol(result: Result) -> Markup:
 def _data(result: Result) -> Markup:
     data, resize = result["data"], result["preprocessing"]["resize"]
     copies = "; ".join(
-        f"{each['rows']:,} {each['split']} rows ({each['images']:,} distinct images) stand in {each['also_in']} too"
+        f"{each['rows']:,} {each['split']} rows ({each['images']:,} distinct images) are also in {each['also_in']}"
         for each in data["copies"]
     )
     return parts.facts(

@@ -103,7 +103,7 @@ def _pairs(result: Result) -> Markup:
         ]
         for pair in result["pairs"]
     ]  # fmt: skip
-    return parts.table(parts.Table("Each two networks", columns, rows))
+    return parts.table(parts.Table("Every pair of networks", columns, rows))
 
 
 def _card(network: dict[str, Any]) -> parts.File:

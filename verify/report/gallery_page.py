@@ -60,9 +60,9 @@ def _verdict(looks: Looks, network: Network, protocol: Protocol, split: str) -> 
     overlap = float(np.minimum(looks.probabilities, looks.distribution).sum(axis=1).mean())
     facts = [
         Fact("Right", percent(share), f"{int(right.sum()):,} of {len(right):,} images"),
-        Fact("Sure when right", _mean(looks.confidence[right]), "mean probability of its decision"),
-        Fact("Sure when wrong", _mean(looks.confidence[wrong]), "the lower the better"),
-        Fact("Agrees with the votes", percent(overlap, 1), "shared part of the two distributions, on average"),
+        Fact("Confidence when right", _mean(looks.confidence[right]), "mean probability of its decision"),
+        Fact("Confidence when wrong", _mean(looks.confidence[wrong]), "the lower the better"),
+        Fact("Agrees with the votes", percent(overlap, 1), "overlap of the two distributions, on average"),
     ]
     sentence = html(
         "What <code>{}</code> sees in {} images of the {} split, protocol <strong>{}</strong>: its probabilities "

@@ -274,7 +274,7 @@ def _files(result: Result) -> Markup:
     return parts.file_cards(
         [
             parts.File(role, file["name"], list(_of_file(file, result)), file["sha256"], result["standin"])
-            for role, file in (("The Keras file", result["model"]), ("Its source", result["source"]))
+            for role, file in (("The converted file", result["model"]), ("Its source", result["source"]))
         ]
     )
 

@@ -68,7 +68,7 @@ def test_what_is_left_is_a_fault_of_ours_with_a_report(raising: object, error: E
     run = raising(error)  # type: ignore[operator]
     assert run.returncode == UNEXPECTED and run.stdout == "" and "Traceback" not in run.stderr
     (line,) = run.stderr.splitlines()
-    assert line.startswith(f"error: This is a fault of ferplus itself: {type(error).__name__}") and "\x1b" not in line
+    assert line.startswith(f"error: This is a bug in ferplus: {type(error).__name__}") and "\x1b" not in line
     (report,) = tmp_path.glob("ferplus-crash-*.txt")
     assert str(report) in line
     text = report.read_text()
