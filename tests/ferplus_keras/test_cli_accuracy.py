@@ -56,7 +56,7 @@ def test_a_measurement(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_a_strangers_network_takes_is_kept_beside_it(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["--data", str(data), "--input", "rgb 0..1", "--classes", "angry, sad"]
     assert main(["verify", "accuracy", "right.h5", *given]) == 0
-    assert "kept in right.h5.toml" in capsys.readouterr().err
+    assert "saved in right.h5.toml" in capsys.readouterr().err
     assert Path("right.h5.toml").read_text() == 'input = "rgb 0..1"\nclasses = ["angry", "sad"]\n'
     assert main(["verify", "accuracy", "right.h5", *given[:2], "--input", "purple"]) == 2
 
