@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ferplus_keras.cli.parsing import number, option
 from ferplus_keras.cli.progress import Progress
-from ferplus_keras.cli.requirements import need_file, need_page
+from ferplus_keras.cli.requirements import need_file, need_folder, need_page
 from ferplus_keras.cli.shared import (
     DATA,
     Commands,
@@ -87,10 +87,6 @@ def _compare(options: argparse.Namespace) -> int:
     from verify.predictors import open_predictor
 
     different([Path(name) for name in options.models])
-    if options.html:
-        from verify.report import ready_folder
-
-        ready_folder(options.html.parent)
     say = Steps(quiet=options.json)
     dataset = load_ferplus(options.data, progress=say.passing)
     if with_keras:
@@ -130,9 +126,7 @@ def _accuracy(options: argparse.Namespace) -> int:
     check_expect(options.expect, splits, protocol, options.limit)
     card = Card.of(options.input, options.classes)
     if options.report:
-        from verify.report import ready_folder
-
-        ready_folder(Path(options.report))
+        need_folder(Path(options.report))
     say = Steps(quiet=options.json)
     dataset = load_ferplus(options.data, progress=say.passing)
     if with_keras:

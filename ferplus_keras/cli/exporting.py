@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ferplus_keras.cli.accuracy import Steps
 from ferplus_keras.cli.parsing import number, option
-from ferplus_keras.cli.requirements import need_file, need_network_before, need_place_for
+from ferplus_keras.cli.requirements import need_file, need_network_before, need_place
 from ferplus_keras.cli.shared import CHANNELS, Commands, count, finish, in_the_way, seed, standin_sentence, start_keras
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.quiet import silent_stderr
@@ -65,7 +65,7 @@ def _export(options: argparse.Namespace) -> int:
     for path in filter(None, (options.images, options.calibrate, options.data)):
         need_file(path, folder=True)
     target = export_path(options.model, recipe, options.out, standin=False)
-    need_place_for(target.parent)
+    need_place(target)
     replaced = in_the_way(target)
     from verify.exporting import Checks, export_checked
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ferplus_keras.cli.outcome import Outcome
-from ferplus_keras.cli.requirements import FILM_SUFFIXES, need_another_place
+from ferplus_keras.cli.requirements import FILM_SUFFIXES, need_place
 from ferplus_keras.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def watch(options: argparse.Namespace, source: str | int, start: float) -> int:
     film = Film(source)
     name = f"{Path(film.name).stem}.mp4"
     if options.annotate:
-        need_another_place(options.annotate / name, film.name)
+        need_place(options.annotate / name, film.name)
     find = face_finder(options.faces, options.margin or 0.0, SMALLEST) if options.faces != "none" else None
     classifier = open_classifier(options.model, options.runtime)
     outcome = Outcome(options, classifier.labels, classifier.standin, start, film=True)

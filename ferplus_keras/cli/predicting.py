@@ -22,10 +22,10 @@ from ferplus_keras.cli.requirements import (
     NETWORK_SUFFIXES,
     may_be_network,
     need,
-    need_another_place,
     need_file,
+    need_folder,
     need_network_before,
-    need_place_for,
+    need_place,
 )
 from ferplus_keras.cli.shared import SKIPPED, Commands, count, keras_settings
 from ferplus_keras.errors import BadInputError
@@ -198,13 +198,12 @@ def _check(options: argparse.Namespace) -> None:
     """Check what the command line and the disk show. Raises :class:`BadInputError`."""
     need_file(options.model, folder=True)
     for target in filter(None, (options.csv, options.parquet)):
-        need_another_place(target, options.model, *options.inputs)
-        need_place_for(target.parent)
+        need_place(target, options.model, *options.inputs)
         if target.suffix.lower() in (*IMAGE_SUFFIXES, *FILM_SUFFIXES, *NETWORK_SUFFIXES):
             raise BadInputError(f"{target} has the suffix of an image, a film or a network: name the results .csv.")
     if options.annotate:
-        need_place_for(options.annotate)
-        need_another_place(options.annotate, *options.inputs)  # a second run would read the first one's images
+        need_folder(options.annotate)
+        need_place(options.annotate, *options.inputs)  # a second run would read the first one's images
     ray, listed = options.engine == "ray", "-" in options.inputs
     for wrong, sentence in (
         (options.resume and not options.csv, "--resume continues a file of results: name it with --csv FILE."),
@@ -248,9 +247,9 @@ def _drawing(
 
 
 def _with_ray(options: argparse.Namespace, start: float) -> int:
-    from ferplus_keras.predict.rays import need_ray, predict_with_ray
+    need("ray")
+    from ferplus_keras.predict.rays import predict_with_ray
 
-    need_ray()
     classifier = open_classifier(options.model)
     outcome = Outcome(options, classifier.labels, classifier.standin, start)
     del classifier  # each worker opens its own

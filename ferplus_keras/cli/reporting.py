@@ -41,10 +41,8 @@ def _report(options: argparse.Namespace) -> int:
     need("PIL", "jinja2")
 
     from ferplus_keras.dataset import find, load_ferplus
-    from verify.report.files import ready_folder
 
-    find(options.data)  # missing data and a target that cannot be written are reported before Keras is imported
-    ready_folder(target.parent)
+    find(options.data)  # missing data are reported before Keras is imported
     replaced = in_the_way(target)
     start_keras()
 

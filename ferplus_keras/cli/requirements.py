@@ -85,29 +85,31 @@ def need_file(path: str, *, folder: bool = False) -> None:
         raise BadInputError(f"{path} is a folder; name a checkpoint file in it.")
 
 
-def need_another_place(target: Path, *sources: str | None) -> None:
-    """Raise :class:`BadInputError` when writing ``target`` would replace one of the files that are to be read."""
+def need_place(target: Path, *sources: str | None) -> None:
+    """Raise :class:`BadInputError` when writing ``target`` would replace one of the ``sources``, which are to be read.
+
+    Raises :class:`OutputError` when its folder cannot be there (:func:`need_folder`).
+    """
     for source in filter(None, sources):
         with suppress(OSError, ValueError):
             if target.samefile(source):
                 raise BadInputError(f"{target} is to be read, and writing would replace it. Choose another place.")
+    need_folder(target.parent)
 
 
 def need_page(target: Path, *sources: str | None) -> None:
-    """Raise :class:`BadInputError` unless ``target`` is named as a web page, so that it replaces no network or data.
-
-    Raises :class:`OutputError` when its folder cannot be there.
-    """
-    need_another_place(target, *sources)
-    need_place_for(target.parent)
+    """As :func:`need_place`, of a web page; what is not named as one is refused, for it may be a network or data."""
+    need_place(target, *sources)
     if target.suffix.lower() not in (".html", ".htm"):
         raise BadInputError(f"{target} would be a web page: give it a name that ends in .html.")
 
 
-def need_place_for(folder: Path) -> None:
-    """Raise :class:`OutputError` when ``folder`` is no folder and cannot be made one: a file is in the way."""
+def need_folder(folder: Path) -> None:
+    """Raise :class:`OutputError` unless ``folder`` is one that can be written to, or can be made. Nothing is made."""
     for path in (folder, *folder.parents):
         if is_folder(path):
+            if not os.access(path, os.W_OK | os.X_OK):
+                raise OutputError(f"{path} cannot be written to: permission denied. Choose another place.")
             return
         if os.path.lexists(path):
             raise OutputError(f"{folder} cannot be a folder: {path} is a file. Choose another place.")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ferplus_keras.cli import screen
 from ferplus_keras.cli.parsing import Option, Parser, number, option
-from ferplus_keras.cli.requirements import backend_of_environment, need
+from ferplus_keras.cli.requirements import backend_of_environment, need, need_folder
 from ferplus_keras.errors import CheckFailedError
 from ferplus_keras.quiet import import_keras
 
@@ -135,11 +135,12 @@ def start_keras(backend: str | None = None) -> None:
 
 
 def reports_folder_of(options: argparse.Namespace) -> Path:
-    """The folder that ``--report`` names, made if need be. Raises :class:`OutputError`."""
+    """The folder that ``--report`` names, or the usual one. Raises :class:`OutputError` when it cannot be one."""
     from convert.manifest import reports_folder
-    from verify.report import ready_folder
 
-    return ready_folder(options.report or reports_folder())
+    folder: Path = options.report or reports_folder()
+    need_folder(folder)
+    return folder
 
 
 def report(made: list[Made], as_json: bool) -> int:

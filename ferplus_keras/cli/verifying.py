@@ -14,7 +14,7 @@ from typing import Any
 from ferplus_keras.cli import screen
 from ferplus_keras.cli.parsing import option, repeated
 from ferplus_keras.cli.progress import Progress
-from ferplus_keras.cli.requirements import BACKENDS, backend_of_environment, need, need_file
+from ferplus_keras.cli.requirements import BACKENDS, backend_of_environment, need, need_file, need_folder
 from ferplus_keras.cli.shared import (
     DATA,
     KEY,
@@ -166,9 +166,7 @@ def _verify_parity(options: argparse.Namespace) -> int:
     from verify.text import as_text
 
     if options.report:
-        from verify.report import ready_folder
-
-        ready_folder(Path(options.report))  # before minutes of work, not after
+        need_folder(Path(options.report))  # before minutes of work, not after
     onnx = Path(options.model).suffix.lower() == ".onnx"
     backends = backends[:1] if onnx else backends  # ONNX Runtime runs it, whatever Keras is on
     engine = ["onnx", "onnxruntime"] if onnx else ["keras", *backends]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from ferplus_keras.errors import BadInputError, CheckFailedError, StandInWarning
+from ferplus_keras.errors import CheckFailedError, StandInWarning
 from ferplus_keras.predict.records import Answer
 from ferplus_keras.predict.seen import Seen
 from ferplus_keras.predict.sources import RowGroup, Source, find_places, rows_of
@@ -53,16 +53,6 @@ class Piece:
         for row, source in enumerate(rows_of(self.group), self.group.first):
             if row in self.rows:
                 yield source
-
-
-def need_ray() -> None:
-    """Raise :class:`BadInputError` when Ray is not installed."""
-    try:
-        import ray.data  # noqa: F401
-    except ImportError:
-        raise BadInputError(
-            "--engine ray needs Ray, which is not installed: pip install 'ferplus-keras[ray]'."
-        ) from None
 
 
 def predict_with_ray(

@@ -12,13 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ferplus_keras.files.atomic import write_text
-from verify.report.files import ready_folder
 from verify.result import Result
 
 if TYPE_CHECKING:
     import numpy as np
-
-__all__ = ["ready_folder", "write_report"]
 
 
 def write_report(result: Result, folder: Path, images: np.ndarray | None = None) -> list[Path]:
@@ -42,5 +39,4 @@ def write_report(result: Result, folder: Path, images: np.ndarray | None = None)
         "report.md": texts.summary(result),
         "report.html": render_page(page),
     }  # fmt: skip
-    ready_folder(folder)
     return [write_text(folder / name, text) for name, text in written.items()]

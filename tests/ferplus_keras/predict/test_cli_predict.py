@@ -309,7 +309,7 @@ def test_ray_writes_through_the_same_file(
             asked.extend(piece.names)
             yield Worker(model, batch).answer(piece)
 
-    monkeypatch.setattr("ferplus_keras.predict.rays.need_ray", lambda: None)
+    monkeypatch.setattr("ferplus_keras.cli.predicting.need", lambda *_: None)
     monkeypatch.setattr("ferplus_keras.predict.rays.predict_with_ray", predict_with_ray)
     out = tmp_path / "o.csv"
     command = ["predict", str(quick), str(faces), "--engine", "ray", "--workers", "3", "--csv", str(out)]

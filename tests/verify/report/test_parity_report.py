@@ -172,7 +172,8 @@ def test_the_command_line_says_so_before_any_work(command: tuple[str, ...], tmp_
     (tmp_path / "taken").write_text("")
     run = run_ferplus("verify", *command, "--report", tmp_path / "taken", FERPLUS_WEIGHTS=str(tmp_path))
     assert run.returncode == 3, run.stderr
-    assert run.stderr.strip() == f"error: {tmp_path / 'taken'} is a file; give the name of a folder for the report."
+    taken = tmp_path / "taken"
+    assert run.stderr.strip() == f"error: {taken} cannot be a folder: {taken} is a file. Choose another place."
 
 
 def test_the_command_repeats_the_check_in_any_shell() -> None:
