@@ -35,6 +35,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.fixture(scope="session", autouse=True)
+def unflushed() -> Iterator[None]:
+    """Nothing that a test writes need survive a power cut, and each flush waits for the disk for ten milliseconds."""
+    with patch.object(os, "fsync", lambda _descriptor: None):
+        yield
+
+
 @pytest.fixture(scope="session")
 def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("session")

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from convert.manifest import read_manifest
 from convert.readers import read_checkpoint
 from convert.standin import standin_path, write_standin
 from ferplus_keras.networks.architecture import BatchNorm, architecture
+from tests.conftest import SECOND_SLOW
 
 
 def test_it_is_as_large_as_the_published_file_and_in_its_format(standin_pth: Path, network: str) -> None:
@@ -49,6 +51,7 @@ def test_the_statistics_are_those_of_a_real_forward_pass(standin_pth: Path, netw
     assert 0.3 < float(logits.std()) < 10 and len(set(logits.argmax(1).tolist())) > 1
 
 
+@pytest.mark.parametrize("network", SECOND_SLOW, indirect=True)
 def test_the_same_seed_gives_the_same_kernels(standin_pth: Path, network: str, tmp_path: Path) -> None:
     known = read_manifest()[f"{network}_ferplus"]
     path = standin_path(known, tmp_path)

@@ -212,7 +212,7 @@ def test_verify_parity(standin_h5: Path, standin_pth: Path, network: str) -> Non
 @pytest.mark.parametrize("network", SECOND_SLOW, indirect=True)
 def test_verify_parity_fails_with_exit_code_1(standin_h5: Path, standin_pth: Path) -> None:
     few = ("--n", 1, "--no-onnx")
-    run = run_ferplus("verify", "parity", standin_h5, "--against", standin_pth, *few, "--float64", 1e-30)
+    run = typed("verify", "parity", standin_h5, "--against", standin_pth, *few, "--float64", 1e-30)
     assert run.returncode == 1 and "FAIL  Every layer" in run.stdout
     assert f"error: {standin_h5.name} is not the same function as {standin_pth.name}." in run.stderr
 

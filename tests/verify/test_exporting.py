@@ -26,6 +26,8 @@ from verify.images import Images, natural_pixels
 from verify.outputs import compare_outputs, reference_outputs
 from verify.predictors import open_predictor
 
+pytestmark = pytest.mark.usefixtures("small")
+
 
 @pytest.fixture(scope="module")
 def resnet_pth(networks_folder: Path) -> Path:

@@ -19,6 +19,8 @@ from tests.verify.oracles import painted
 from verify.gallery import Looks, groups, look, open_network
 from verify.images import natural_images
 
+pytestmark = pytest.mark.usefixtures("small")
+
 
 @pytest.fixture(scope="module")
 def opened(standin_pth: Path) -> Any:

@@ -23,6 +23,8 @@ from verify.references.onnx_runtime import OnnxRuntimeReference
 from verify.references.torch_reference import TorchReference
 from verify.runs import TOLERANCES
 
+pytestmark = pytest.mark.usefixtures("small")
+
 
 @pytest.fixture(scope="module")
 def image() -> np.ndarray:

@@ -21,6 +21,8 @@ from tests.verify.oracles import painted, seer
 from verify.accuracy import agreement, evaluate
 from verify.predictors import open_predictor
 
+pytestmark = pytest.mark.usefixtures("small")
+
 ALBANIE = PROTOCOLS["albanie"]
 
 

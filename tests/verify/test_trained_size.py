@@ -28,6 +28,8 @@ from verify.parity import check_parity
 from verify.predictors import open_predictor
 from verify.preprocessing_check import compare_preprocessing
 
+pytestmark = pytest.mark.usefixtures("small")
+
 
 def trained(size: int) -> Provenance:
     told = seeded_checkpoint("resnet50").provenance

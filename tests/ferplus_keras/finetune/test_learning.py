@@ -13,6 +13,8 @@ from ferplus_keras.networks.emotions import EMOTIONS
 from tests.conftest import run_ferplus
 from tests.ferplus_keras.finetune.conftest import Learned
 
+pytestmark = pytest.mark.slow  # a run of the command takes a minute; test_stages.py trains in the small
+
 
 def test_it_tells_real_faces_apart_far_better_than_the_commonest_class_would(learned: Learned) -> None:
     """Eight standard errors beyond always saying the commonest class: no luck reaches that."""
@@ -81,7 +83,7 @@ def test_frozen_layers_are_the_starts(learned: Learned) -> None:
             assert (found[layer][role] == array).all(), (layer, role)
 
 
-@pytest.mark.parametrize("name", [pytest.param("best.h5", marks=pytest.mark.slow), "best.safetensors"])
+@pytest.mark.parametrize("name", ["best.h5", "best.safetensors"])
 def test_the_accuracy_check_takes_the_files_at_the_size_that_they_were_trained_on(
     name: str, learned: Learned, ferplus_data: Path
 ) -> None:
@@ -93,7 +95,6 @@ def test_the_accuracy_check_takes_the_files_at_the_size_that_they_were_trained_o
     assert result["splits"][0]["accuracy"] > result["splits"][0]["always_the_commonest"] + 0.04
 
 
-@pytest.mark.slow
 def test_the_parity_check_takes_them(learned: Learned) -> None:
     run = run_ferplus("verify", "parity", learned.folder / "best.h5", "--against", learned.folder / "best.safetensors",
                       "--n", 1, "--json")  # fmt: skip
@@ -101,7 +102,6 @@ def test_the_parity_check_takes_them(learned: Learned) -> None:
     assert json.loads(run.stdout)["passed"]
 
 
-@pytest.mark.slow
 def test_a_finished_run_is_refused_and_can_be_a_start(learned: Learned, ferplus_data: Path) -> None:
     common = ("finetune", "--data", ferplus_data, "--limit", 16, "--size", 32)
     again = run_ferplus(*common, "--out", learned.folder)

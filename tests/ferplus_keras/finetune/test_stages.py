@@ -76,6 +76,8 @@ def test_a_run_resumed_within_or_between_stages_ends_with_the_same_bits(
 
     with pytest.raises(EndedError):
         Run("compact", recipe, examples, hooks=Hooks(epoch=end), teachers=(teacher,)).train(broken)
+    with pytest.raises(BadInputError, match="another run"):  # without its teacher it is one
+        Run("compact", recipe, examples).train(broken, resume=True)
     Run("compact", recipe, examples, teachers=(teacher,)).train(broken, resume=True)
 
     first, second = load_arrays(whole.state), load_arrays(broken.state)
@@ -88,18 +90,7 @@ def test_a_run_resumed_within_or_between_stages_ends_with_the_same_bits(
     assert outcome.best_epoch == 3  # the best of the last stage, whatever the others had
 
 
-def test_another_teacher_is_another_run(recipe: Recipe, examples: Examples, teacher: Teacher, tmp_path: Path) -> None:
-    folder = folder_of(tmp_path / "run")
-
-    def end(_row: dict[str, object]) -> None:
-        raise EndedError
-
-    with pytest.raises(EndedError):
-        Run("compact", recipe, examples, hooks=Hooks(epoch=end), teachers=(teacher,)).train(folder)
-    with pytest.raises(BadInputError, match="another run"):
-        Run("compact", recipe, examples).train(folder, resume=True)
-
-
+@pytest.mark.slow
 def test_a_rehearsal_tells_each_stage_and_writes_nothing(recipe: Recipe, examples: Examples) -> None:
     found = Run("compact", recipe, examples).rehearse()
     assert [(stage.size, stage.epochs, stage.batch, stage.steps_per_epoch) for stage in found.stages] == [
@@ -116,6 +107,7 @@ def test_a_teacher_with_other_classes_is_refused(tmp_path: Path) -> None:
         load_teacher(tmp_path, 8)
 
 
+@pytest.mark.slow
 def test_the_shipped_teacher_has_the_accuracy_that_its_card_says(ferplus: Dataset, teacher: Teacher) -> None:
     valid = make_examples(ferplus, load_recipe("compact").data).valid
     images = np.asarray(Augmentation(None, teacher.size)(valid.images))

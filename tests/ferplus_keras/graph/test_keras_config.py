@@ -28,6 +28,7 @@ from ferplus_keras.networks.architecture import (
 )
 from ferplus_keras.networks.keras_plan import keras_plan
 from ferplus_keras.networks.keras_vggface import same_name, vggface_plan
+from tests.conftest import SECOND_SLOW
 from tests.ferplus_keras.graph.configs import (
     Model,
     appended,
@@ -98,6 +99,7 @@ def test_the_plan_is_the_table(network: str, folded: bool) -> None:
     assert matched.pairs.keys() == table_graph(table).nodes.keys() and set(matched.by.values()) <= {"name", "structure"}
 
 
+@pytest.mark.parametrize("network", SECOND_SLOW, indirect=True)
 def test_what_keras_3_saves_passes(network: str) -> None:
     full, bare = architecture(network), architecture(network, NO_HEAD)
     assert departure(keras3(network), full) == ""

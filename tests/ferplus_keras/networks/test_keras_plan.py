@@ -82,6 +82,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_the_plan_is_keras_2s_own_list_of_layers(keras2: Path, tmp_path: Path) -> None:
     expected: dict[str, tuple[KerasLayer, ...]] = {}
     for network in NETWORKS:

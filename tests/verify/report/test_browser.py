@@ -70,8 +70,7 @@ class Visit:
 
 
 @pytest.mark.parametrize("name", ["pass", "fail", "backends", "long", "hostile"])
-@pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
 def test_the_page_fits_and_loads_nothing(
     name: str, width: int, scheme: str, browser: Any, reports: dict[str, Path]
 ) -> None:

@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 
 from ferplus_keras.errors import OutputError
-from tests.conftest import ROOT, run_ferplus
+from tests.conftest import ROOT, run_ferplus, typed
 from tests.verify.report.results import difference, made_up, of_other_hands, several_backends
 from verify.report import parity_page, write_report
 from verify.result import SCHEMA, levels, merged
@@ -203,7 +203,7 @@ def test_a_real_check_leaves_its_report(standin_h5: Path, standin_pth: Path, tmp
     model, report = standin_h5, tmp_path / "report"
     if fault:
         model = damaged(standin_h5, tmp_path / "damaged-standin.h5", FAULTS[fault].plant)
-    run = run_ferplus("verify", "parity", model, "--against", standin_pth, "--n", 1, "--no-onnx", "--report", report)
+    run = typed("verify", "parity", model, "--against", standin_pth, "--n", 1, "--no-onnx", "--report", report)
     assert run.returncode == (1 if fault else 0), run.stderr
     for name in FILES:
         assert str(report / name) in run.stdout
