@@ -15,13 +15,22 @@ from tests.conftest import SECOND_SLOW
 
 
 def test_it_is_as_large_as_the_published_file_and_in_its_format(standin_pth: Path, network: str) -> None:
+    """The format before PyTorch 1.6 (a bare pickle, no zip), float32, and step counters at zero."""
     import torch
 
+    from ferplus_keras.networks.torch_module import ReferenceNetwork
+
+    assert standin_pth.read_bytes()[:2] == b"\x80\x02"
     assert abs(standin_pth.stat().st_size - {"resnet50": 94.3e6, "senet50": 104.4e6}[network]) < 0.3e6
     checkpoint = read_checkpoint(standin_pth)
     assert checkpoint.provenance.source.format == "torch-legacy"
     assert checkpoint.architecture == architecture(network)
-    assert len(torch.load(standin_pth, weights_only=True)) == {"resnet50": 320, "senet50": 384}[network]
+    state = torch.load(standin_pth, weights_only=True)
+    assert len(state) == {"resnet50": 320, "senet50": 384}[network]
+    assert {tensor.dtype for key, tensor in state.items() if "tracked" not in key} == {torch.float32}
+    assert {int(tensor) for key, tensor in state.items() if "tracked" in key} == {0}
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in state.values())
+    ReferenceNetwork(architecture(network)).load_state_dict(state, strict=True)
 
 
 def test_it_says_what_it_is_under_any_name(standin_pth: Path, tmp_path: Path) -> None:
@@ -31,6 +40,7 @@ def test_it_says_what_it_is_under_any_name(standin_pth: Path, tmp_path: Path) ->
     assert read_checkpoint(renamed).provenance.standin
 
 
+@pytest.mark.parametrize("network", SECOND_SLOW, indirect=True)
 def test_the_statistics_are_those_of_a_real_forward_pass(standin_pth: Path, network: str) -> None:
     """Every BatchNorm sees normalised maps: mean near 0, deviation near 1 over other images of the same kind."""
     import torch

@@ -249,6 +249,7 @@ def test_the_shell_variant_runs(standin_pth: Path, tmp_path: Path) -> None:
     assert (tmp_path / "report" / "junit.xml").exists()
 
 
+@pytest.mark.slow
 def test_an_installed_copy_has_all_that_reports_are_made_of(tmp_path: Path) -> None:
     """The job installs the project, it does not run it from its folder."""
     source = tmp_path / "source"

@@ -70,6 +70,7 @@ def test_the_readmes_python_runs(number: int, said_by_the_readme: Callable[[int]
         assert any(emotion in said for emotion in EMOTIONS)
 
 
+@pytest.mark.slow
 def test_the_python_of_the_page_on_predict_runs(work: Path) -> None:
     (code,) = blocks(ROOT / "docs" / "predict.md", "python")
     said = run_python(f"import os, sys\nos.chdir(sys.argv[1])\n{code}", work, KERAS_BACKEND="tensorflow")
@@ -171,20 +172,12 @@ def test_a_finetune_command_of_the_docs_runs(work: Path) -> None:
     assert (work / words[words.index("--out") + 1] / "model.safetensors").exists()
 
 
-def ferplus_commands() -> list[object]:
-    """Those that run a network, and those that wait for TensorFlow's converter, are slow; but for one of each kind."""
+def ferplus_commands() -> list[str]:
     lines = [line for line in commands() if line.startswith("ferplus ") and "[" not in line]
-    lines = [line for line in lines if not line.startswith(("ferplus finetune ", "ferplus release "))]  # tested above
-    quick = "ferplus predict a.h5 face.png"
-    waiting = (".tflite", ".saved_model", "verify", "export", "predict", "report", "roundtrip")
-    return [
-        pytest.param(line, marks=pytest.mark.slow)
-        if any(name in line for name in waiting) and not line.startswith(quick)
-        else line
-        for line in lines
-    ]
+    return [line for line in lines if not line.startswith(("ferplus finetune ", "ferplus release "))]  # tested above
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", ferplus_commands())
 def test_every_ferplus_command_runs(line: str, work: Path) -> None:
     run = run_ferplus(*line.split()[1:], cwd=work)

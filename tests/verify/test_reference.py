@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -17,7 +15,6 @@ from ferplus_keras.networks.architecture import (
     architecture,
     classifier,
     embedding,
-    torch_name,
 )
 from ferplus_keras.networks.torch_module import ReferenceNetwork
 
@@ -48,30 +45,6 @@ def test_dropout_adds_no_entry(name: str) -> None:
     with_dropout, without = (ReferenceNetwork(architecture(name, dropout=rate)) for rate in (0.5, 0.0))
     assert with_dropout.state_dict().keys() == without.state_dict().keys()
     assert sum(isinstance(each, torch.nn.Dropout) for each in with_dropout.modules()) == 2
-
-
-def test_a_standin_loads_strictly(standin_pth: Path) -> None:
-    name = standin_pth.name.split("_")[0]
-    state = torch.load(standin_pth, weights_only=True)
-    module = ReferenceNetwork(architecture(name))
-
-    outcome = module.load_state_dict(state, strict=True)
-
-    assert (outcome.missing_keys, outcome.unexpected_keys) == ([], [])
-    key = torch_name("conv4_2_3x3", "kernel")
-    assert torch.equal(module.state_dict()[key], state[key])
-    del state[key]
-    with pytest.raises(RuntimeError, match=key):
-        module.load_state_dict(state, strict=True)
-
-
-def test_the_standin_looks_like_a_published_file(standin_pth: Path) -> None:
-    # The format before PyTorch 1.6 (a bare pickle, no zip), float32, and step counters at zero.
-    assert standin_pth.read_bytes()[:2] == b"\x80\x02"
-    state = torch.load(standin_pth, weights_only=True)
-    assert {tensor.dtype for key, tensor in state.items() if "tracked" not in key} == {torch.float32}
-    assert {int(tensor) for key, tensor in state.items() if "tracked" in key} == {0}
-    assert all(bool(torch.isfinite(tensor).all()) for tensor in state.values())
 
 
 @pytest.mark.parametrize("name", NETWORKS)

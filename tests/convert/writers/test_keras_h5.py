@@ -65,7 +65,7 @@ def reference_logits(pth: Path, images: np.ndarray) -> np.ndarray:
         return module(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
 
 
-@pytest.mark.parametrize("version", ["2.15", "3"])
+@pytest.mark.parametrize("version", ["2.15", pytest.param("3", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("network", SECOND_SLOW, indirect=True)
 def test_every_road_leads_to_pytorchs_logits(
     version: str, network: str, standin_pth: Path, standin_h5: Path, tmp_path: Path, request: pytest.FixtureRequest

@@ -49,7 +49,9 @@ def bits(model: keras.Model) -> dict[str, bytes]:
     return {name: np.array(keras.ops.convert_to_numpy(value)).tobytes() for name, value in variables_of(model).items()}
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["plain", "loss-scaled"])
+@pytest.fixture(
+    scope="module", params=[False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "loss-scaled"]
+)
 def saved(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[bool, Path, dict[str, bytes]]:
