@@ -235,25 +235,23 @@ def _images(checks: Checks, side: int) -> tuple[Images, Images | None]:
 
     int8 is right for images like those that it was calibrated on: on others of these it is to be judged.
     """
-    if checks.calibrate is None:
-        return Images.of(checks.images, seed=checks.seed, folder=checks.folder, size=side), None
-    calibration = draw_calibration_images(
-        checks.calibrate, checks.calibration_images, checks.seed, checked=checks.images, size=side
-    )
-    if checks.folder is not None:
-        return Images.of(checks.images, seed=checks.seed, folder=checks.folder, size=side), calibration
-    return draw_calibration_images(
-        checks.calibrate, checks.images, checks.seed, checked=checks.images, split="val", size=side
-    ), calibration
+    chosen = calibration = None
+    if checks.calibrate is not None:
+        chosen, calibration = draw_calibration_images(
+            checks.calibrate, checks.images, checks.calibration_images, checks.seed, side
+        )
+    if chosen is None or checks.folder is not None:
+        chosen = Images.of(checks.images, seed=checks.seed, folder=checks.folder, size=side)
+    return chosen, calibration
 
 
 def draw_calibration_images(
-    path: str | Path, count: int, seed: int, *, checked: int = 0, split: str = "train", size: int = INPUT_SIZE
-) -> Images:
-    """``count`` images: to calibrate on, or for the split "val" to check on; never the same ones, if there are two.
+    path: str | Path, checked: int, calibrated: int, seed: int = 0, size: int = INPUT_SIZE
+) -> tuple[Images, Images]:
+    """``checked`` images to check on and ``calibrated`` others to calibrate on, of ``size`` x ``size``.
 
-    They are of FERPlus's train and validation splits where ``path`` is FERPlus. Of a folder, ``checked`` images are
-    kept for the check, but half of them at most. Raises :class:`BadInputError` when there is neither.
+    They are of FERPlus's validation and train splits where ``path`` is FERPlus. Of a folder, at most half are kept for
+    the check; a single image is used for both. Raises :class:`BadInputError` when there is none.
     """
     try:
         find(path)
@@ -262,19 +260,25 @@ def draw_calibration_images(
         if not folder.is_dir():
             raise BadInputError(f"--calibrate takes a folder of images or FERPlus: {first_line(error)}") from None
         kept = min(checked, len(image_paths(folder)) // 2)
-        count, skip = (max(kept, 1), 0) if split == "val" else (count, kept)
-        return Images.of(count, seed=seed, folder=folder, size=size, skip=skip)
-    dataset = load_ferplus(path)
-    rows = dataset.rows_of(split)
-    rows = rows[PROTOCOLS[PUBLISHED_PROTOCOL].apply(dataset.votes).kept[rows]]
-    if not len(rows):
-        raise BadInputError(
-            f"{dataset.origin} has no {split} images to calibrate or check on. Give --calibrate a folder."
+        return (
+            Images.of(max(kept, 1), seed=seed, folder=folder, size=size),
+            Images.of(calibrated, seed=seed, folder=folder, size=size, skip=kept),
         )
-    rows = np.sort(np.random.default_rng(seed).permutation(rows)[:count])
-    grey = RESIZERS[DEFAULT_RESIZER].run(dataset.images[rows], size)
-    pixels = np.repeat(grey[..., None], 3, axis=-1)
-    return Images(pixels, f"{len(rows)} of FERPlus's {split} images, seed {seed}")
+    dataset = load_ferplus(path)
+    usable = PROTOCOLS[PUBLISHED_PROTOCOL].apply(dataset.votes).kept
+
+    def some(split: str, count: int) -> Images:
+        rows = dataset.rows_of(split)
+        rows = rows[usable[rows]]
+        if not len(rows):
+            raise BadInputError(
+                f"{dataset.origin} has no {split} images to calibrate or check on. Give --calibrate a folder."
+            )
+        rows = np.sort(np.random.default_rng(seed).permutation(rows)[:count])
+        grey = RESIZERS[DEFAULT_RESIZER].run(dataset.images[rows], size)
+        return Images(np.repeat(grey[..., None], 3, axis=-1), f"{len(rows)} of FERPlus's {split} images, seed {seed}")
+
+    return some("val", checked), some("train", calibrated)
 
 
 def _on_data(

@@ -85,14 +85,15 @@ def test_names_say_what_the_export_is() -> None:
 def test_calibration_takes_ferplus_train_images_or_a_folder(tmp_path: Path, faces: Path) -> None:
     data = painted([0, 1, 2, 3], [0, 1, 2, 2])
     write_pair(Small(data.images, data.votes, data.split, list(data.names)), tmp_path / "fer2013")
-    found = draw_calibration_images(tmp_path / "fer2013", 100, 0)
-    assert "train" in found.origin and found.pixels.dtype == np.uint8 and found.pixels.shape[1:] == (224, 224, 3)
+    checks, found = draw_calibration_images(tmp_path / "fer2013", 16, 100)
+    assert "val" in checks.origin and "train" in found.origin
+    assert found.pixels.dtype == np.uint8 and found.pixels.shape[1:] == (224, 224, 3)
     assert 1 <= found.count < len(data.images)
-    assert draw_calibration_images(faces, 5, 0).count == 5
+    assert draw_calibration_images(faces, 1, 5)[1].count == 5
     with pytest.raises(BadInputError, match="no image"):
-        draw_calibration_images(tmp_path_empty(tmp_path), 5, 0)
+        draw_calibration_images(tmp_path_empty(tmp_path), 1, 5)
     with pytest.raises(BadInputError, match="a folder of images or FERPlus"):
-        draw_calibration_images(tmp_path / "nothing", 5, 0)
+        draw_calibration_images(tmp_path / "nothing", 1, 5)
 
 
 @pytest.mark.parametrize(("checked", "both"), [(2, (2, 3)), (16, (2, 3)), (1, (1, 4))])
@@ -101,9 +102,7 @@ def test_what_is_calibrated_on_is_not_checked_on(checked: int, both: tuple[int, 
 
     for level in range(5):
         Image.new("L", (8, 8), 50 * level).save(tmp_path / f"{level}.png")
-    checks, calibration = (
-        draw_calibration_images(tmp_path, 100, 0, checked=checked, split=split, size=32) for split in ("val", "train")
-    )
+    checks, calibration = draw_calibration_images(tmp_path, checked, 100, size=32)
     assert (checks.count, calibration.count) == both
     assert not {int(each.mean()) for each in checks.pixels} & {int(each.mean()) for each in calibration.pixels}
 
