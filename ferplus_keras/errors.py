@@ -48,7 +48,11 @@ class ShortageError(FerplusError):
     exit_code = 3
 
 
-class StandInWarning(UserWarning):
+class NetworkWarning(UserWarning):
+    """What to know of a network's file before its predictions are believed."""
+
+
+class StandInWarning(NetworkWarning):
     """The weights are made up, of the right names and shapes: the model's predictions mean nothing."""
 
 

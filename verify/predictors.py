@@ -172,7 +172,8 @@ def _open_keras(path: Path, card: Card) -> Predictor:
 
     model, mine = open_model(path)
     assert mine is not None
-    return _predictor(engine_of_model(FileFacts(path), model), mine.provenance.source, mine.provenance)
+    facts = FileFacts.of(path, asdict(mine.provenance))
+    return _predictor(engine_of_model(facts, model), mine.provenance.source, mine.provenance)
 
 
 def _refuse_card(path: Path, card: Card) -> None:
@@ -242,10 +243,7 @@ def _of_checkpoint(
 def _predictor(engine: Engine, source: Source, provenance: Provenance | None, more: tuple[str, ...] = ()) -> Predictor:
     """Raises :class:`BadInputError` when the network has another head than a classifier of eight classes."""
     if provenance is None:
-        notes = []
-        if not (engine.record or {}).get("labels") and engine.labels is EMOTIONS:  # named by nobody
-            notes = ["the file does not name its classes; FERPlus's order is assumed"]
-        return Predictor(engine, source, notes=(*notes, *engine.notes, *more))
+        return Predictor(engine, source, notes=(*engine.notes, *more))
     if provenance.head != "classifier" or provenance.units != len(EMOTIONS):
         what = {"none": "no head"}.get(provenance.head, f"a {provenance.head} of {provenance.units}")
         raise BadInputError(

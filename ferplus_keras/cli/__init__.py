@@ -19,7 +19,7 @@ from ferplus_keras.cli import screen
 from ferplus_keras.cli.endings import Terminated, ending_of
 from ferplus_keras.cli.parsing import Parser
 from ferplus_keras.cli.shared import EXIT_CODES, Commands
-from ferplus_keras.errors import OutputError, StandInWarning
+from ferplus_keras.errors import NetworkWarning, OutputError
 
 #: Which module declares which command, in the order of ``--help``.
 MODULES = {
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line ``arguments`` (default: the process's) and return the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     screen.prepare()
-    warnings.simplefilter("ignore", StandInWarning)  # each command says it in its own words
+    warnings.simplefilter("ignore", NetworkWarning)  # each command says it in its own words
     try:
         options = parsed(words)
         signal.signal(signal.SIGTERM, _terminated)

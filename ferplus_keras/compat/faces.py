@@ -40,6 +40,9 @@ THEIR_NAMES = {"anger": "angry", "happiness": "happy", "sadness": "sad"}
 #: deepface's detectors that stand for one of ours; its others are all younger, and BlazeFace stands for them.
 OPENCV, SKIP = "opencv", "skip"
 
+#: FER+'s classes that are no emotions. What a network gives to them is left out, as contempt is.
+NO_EMOTION = ("unknown", "nf", "not-a-face", "no face")
+
 
 class NoFaceError(BadInputError, ValueError):
     """There is no face in an image. A ``ValueError``, as in deepface."""
@@ -77,26 +80,29 @@ class FER:
             img: a path, an image in BGR or grey, an image file's bytes, or these as a data URL in base64.
             face_rectangles: (left, top, width, height) of faces that are known; they are not looked for then.
         """
-        image = image_of(img)
-        if face_rectangles is None:
-            faces = self._faces(image)
-            boxes = [_corner_and_size(face) for face in faces]
-        else:
-            boxes = [_four(each) for each in face_rectangles]
-            faces = [_square(box, image.size) for box in boxes]
-        answers = asked(self._classifier, image, faces, self.contempt)
         return [
             {"box": list(box), "emotions": {name: round(value, 2) for name, value in answer.items()}}
-            for box, answer in zip(boxes, answers, strict=True)
+            for box, answer in self._seen(image_of(img), face_rectangles)
         ]
 
     def top_emotion(self, img: Any) -> tuple[str | None, float | None]:
         """The largest face's first emotion and its probability; (None, None) where there is no face."""
-        for face in self.detect_emotions(img):
-            emotions: dict[str, float] = face["emotions"]
-            best = max(emotions, key=emotions.__getitem__)
-            return best, emotions[best]
+        for _, emotions in self._seen(image_of(img)):
+            best = max(emotions, key=emotions.__getitem__)  # before they are rounded to the same number
+            return best, round(emotions[best], 2)
         return None, None
+
+    def _seen(
+        self, image: Image, rectangles: Iterable[Sequence[int]] | None = None
+    ) -> list[tuple[tuple[int, int, int, int], dict[str, float]]]:
+        """Each face's box and emotions."""
+        if rectangles is None:
+            faces = self._faces(image)
+            boxes = [_corner_and_size(face) for face in faces]
+        else:
+            boxes = [_four(each) for each in rectangles]
+            faces = [_square(box, image.size) for box in boxes]
+        return list(zip(boxes, asked(self._classifier, image, faces, self.contempt), strict=True))
 
     def _faces(self, image: Image) -> list[Face]:
         return [face for face in self._find(image) if min(_corner_and_size(face)[2:]) >= self.min_face_size]
@@ -158,9 +164,32 @@ class DeepFace:
 
 
 @lru_cache(maxsize=2)
+def _loaded(path: Path | None, _state: tuple[int, int]) -> EmotionClassifier:
+    classifier = EmotionClassifier(path)
+    labels = [label for label in classifier.labels if label.strip().lower() not in NO_EMOTION]
+    meant = [emotion_of(label) for label in labels]
+    if None in meant or len(set(meant)) < len(meant):
+        strange = labels[meant.index(None)][:40] if None in meant else ""
+        problem = f"{strange} is no emotion that FER and DeepFace know" if strange else "two are the same emotion"
+        raise BadInputError(
+            f"{classifier.path} has the classes {', '.join(classifier.labels)[:200]}, of which {problem}: they return "
+            f"{', '.join(SEVEN)}. Name its classes in a card (docs/field.md), or use EmotionClassifier."
+        )
+    return classifier
+
+
 def classifier_of(model: str | Path | None) -> EmotionClassifier:
-    """The network, loaded once."""
-    return EmotionClassifier(model)
+    """The network, loaded once, and again when its file has changed. Raises :class:`BadInputError` when its classes
+    are not emotions.
+    """
+    if model is None:
+        return _loaded(None, (0, 0))
+    path = Path(model).absolute()
+    try:
+        state = path.stat()
+    except OSError:  # the classifier says what is wrong
+        return EmotionClassifier(path)
+    return _loaded(path, (state.st_size, state.st_mtime_ns))
 
 
 def image_of(given: Any, number: int = 1) -> Image:

@@ -32,11 +32,15 @@ WORDS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 NUMBER = r"[-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?"
-SIZE, RANGE = re.compile(r"(\d{1,4})x(\d{1,4})"), re.compile(rf"({NUMBER})\.\.({NUMBER})")
+BOUND = r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?"  # without a last dot: "0...5" would be 0 to 5
+SIZE, RANGE = re.compile(r"(\d{1,4})x(\d{1,4})"), re.compile(rf"({BOUND})\.\.({BOUND})")
 NUMBERS = re.compile(rf"{NUMBER}(?:,{NUMBER})*")
 
 #: Sides of images that somebody's network may take.
 MIN_SIDE, MAX_SIDE = 8, 1024
+
+#: How far from 0 pixels are that were divided by a std: in whitened images by some 3, so that more is a mistake.
+WHITENED = 30.0
 
 #: A card has two lines.
 MAX_CARD, MAX_CLASSES = 1 << 16, 100
@@ -52,9 +56,9 @@ class Input:
     text: str
     order: str | None = None  #: "gray", "RGB" or "BGR"
     side: int | None = None
-    range: tuple[float, float] = (0.0, 255.0)
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
+    range: tuple[float, float] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
     first: bool | None = None  #: whether the channels come before height and width
     gives: str | None = None
 
@@ -84,9 +88,26 @@ class Input:
                 raise _wrong(text, f"it says the {'layout' if twice == {'first'} else twice.pop()} twice")
             found |= said
         made = cls(text, **found)
-        if made.order == GRAY and max(len(made.mean), len(made.std)) > 1:
+        low, high, mean, std = *made.scale[0], *made.scale[1:]
+        if made.order == GRAY and max(len(mean), len(std)) > 1:
             raise _wrong(text, "gray images have one channel, so mean and std are one number each")
+        if outside := [each for each in mean if each and not low <= each <= high]:
+            raise _wrong(text, f"pixels of {low:g}..{high:g} do not have a mean of {outside[0]:g}")
+        ends = [abs(end - each) / by for end in (low, high) for each in mean for by in std]
+        if set(std) != {1.0} and max(ends) > WHITENED:
+            reached = f"pixels of {low:g}..{high:g} would reach {max(ends):.0f}"
+            raise _wrong(text, f"divided by that std, {reached}: give the range too")
         return made
+
+    @property
+    def scale(self) -> tuple[tuple[float, float], tuple[float, ...], tuple[float, ...]]:
+        """Range, mean and std; where only one of them is said, the others change nothing."""
+        return self.range or (0.0, 255.0), self.mean or (0.0,), self.std or (1.0,)
+
+    @property
+    def scaled(self) -> bool:
+        """Whether anything is said of how pixels are scaled."""
+        return any(each is not None for each in (self.range, self.mean, self.std))
 
 
 @dataclass(frozen=True)

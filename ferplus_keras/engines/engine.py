@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,16 @@ from ferplus_keras.engines.interruptible import interruptible
 from ferplus_keras.errors import BadInputError, CheckFailedError, FerplusError, first_line
 from ferplus_keras.networks.architecture import INPUT_SIZE
 from ferplus_keras.networks.emotions import softmax
+from ferplus_keras.networks.natural import natural_pixels
 from ferplus_keras.networks.preprocessing import PUBLISHED
 from ferplus_keras.wording import counted
 
 Run = Callable[[np.ndarray], np.ndarray]
 
 LOGITS, PROBABILITIES = "logits", "probabilities"
+
+#: Images on which it is seen whether a network gives logits or probabilities, where its file does not say.
+PROBES = 4
 
 #: Images at a time, unless the file has a fixed number of its own.
 BATCH = 32
@@ -68,8 +73,11 @@ class Takes:
     @property
     def text(self) -> str:
         """In words: "gray 48 x 48, 0..1", "RGB 224 x 224, 0..255 less (131.0912, 103.8827, 91.4953)"."""
+        shown = f"{self.order} {self.side} x {self.side}"
+        if self.dtype == "uint8":
+            return f"{shown}, bytes"
         low, high = self.range
-        words = [f"{self.order} {self.side} x {self.side}, {low:g}..{high:g}"]
+        words = [f"{shown}, {low:g}..{high:g}"]
         for lead, values, nothing in (("less", self.mean, 0), ("divided by", self.std, 1)):
             if any(each != nothing for each in values):
                 shown = ", ".join(f"{each:g}" for each in dict.fromkeys(values))
@@ -141,12 +149,25 @@ class Engine:
         rows: np.ndarray = found.reshape(len(batch), -1)[:count]
         return rows
 
-    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        """n x classes float64, rows that sum to 1: by softmax where the network gives logits.
+    @cached_property
+    def output_kind(self) -> str:
+        """ "logits" or "probabilities": what the file says of itself, or else what the numbers for some images are.
 
-        Which of the two it gives is what the file says of itself, and where it says nothing the numbers do. Raises
-        :class:`BadInputError` when it has a softmax and its numbers are no probabilities, or are not as many as it has
-        classes; :class:`CheckFailedError` on NaN.
+        Decided once: were it by the images at hand, an image's answer could depend on those beside it.
+        """
+        if self.gives is not None:
+            return self.gives
+        rows = self.run(natural_pixels(PROBES, size=self.takes.side)).astype(np.float64)
+        return PROBABILITIES if self._sums_to_1(rows) else LOGITS
+
+    def _sums_to_1(self, rows: np.ndarray) -> bool:
+        return bool((rows >= 0).all() and np.abs(rows.sum(axis=1) - 1).max(initial=0) < ROUNDING[self.numbers])
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        """n x classes float64, rows that sum to 1: by softmax where the network gives logits (:attr:`output_kind`).
+
+        Raises :class:`BadInputError` when it gives probabilities and these do not sum to 1, or are not as many as it
+        has classes; :class:`CheckFailedError` on NaN.
         """
         rows = self.run(pixels).astype(np.float64)
         if self.labels is not None and rows.shape[1] != len(self.labels):
@@ -156,13 +177,11 @@ class Engine:
             )
         if not np.isfinite(rows).all():
             raise CheckFailedError(f"{self.path} returned numbers that are not finite for some of these images.")
-        sums = rows.sum(axis=1, keepdims=True)
-        alike = bool((rows >= 0).all() and np.abs(sums - 1).max(initial=0) < ROUNDING[self.numbers])
-        if self.gives == LOGITS or (self.gives is None and not alike):
+        if self.output_kind == LOGITS:
             return softmax(rows)
-        if not alike:
+        if not self._sums_to_1(rows):
             raise BadInputError(f"{self.path} has a softmax, but its numbers are not probabilities that sum to 1.")
-        result: np.ndarray = rows / sums
+        result: np.ndarray = rows / rows.sum(axis=1, keepdims=True)
         return result
 
 

@@ -70,7 +70,8 @@ def engine_of_shipped(found: Shipped) -> Engine:
     """The engine of a trained network, in the manifest or not yet. Raises :class:`BadInputError`."""
     arrays = found.arrays()
     imported_for(found.path)
-    facts = FileFacts(found.path, {"network": found.network, "labels": list(EMOTIONS)}, EMOTIONS, side=found.size)
+    record = {"network": found.network, "labels": list(EMOTIONS)}
+    facts = FileFacts(found.path, record, EMOTIONS, side=found.size, prepared=True)
     return _engine_of_arrays(facts, found.table, arrays, found.size)
 
 

@@ -41,31 +41,36 @@ class FileFacts:
     side: int | None = None  #: of the images that it was trained on; None where nothing is said
     gives: str | None = None
     card: Card = NO_CARD  #: what is known besides; it goes before the record
+    prepared: bool = False  #: whether the record says how images are prepared
 
     @classmethod
     def of(cls, path: Path, record: Record | None, card: Card = NO_CARD) -> FileFacts:
         """Raises :class:`BadInputError` when the network wants its images in a way that is not given here."""
-        if card.input is not None:
-            said = card.input
-            labels = card.classes or _labels((record or {}).get("labels"))
-            return cls(path, record, labels, said.mean, said.side, said.gives, card)
-        fields = record or {}
+        fields, said = record or {}, card.input
         wanted = fields.get("preprocessing")
         wanted = wanted if isinstance(wanted, dict) else {}
-        for key, published in (("channel_order", PUBLISHED.channel_order), ("std", list(PUBLISHED.std))):
+        inside = fields.get("preprocessing_inside") is True
+        scaled, ordered = bool(said and said.scaled), bool(said and said.order)
+        for key, published, given in (
+            ("channel_order", PUBLISHED.channel_order, ordered), ("std", list(PUBLISHED.std), scaled)
+        ):  # fmt: skip
             asked = wanted.get(key, published)
-            if (list(asked) if isinstance(asked, tuple) else asked) != published:
+            if not given and (list(asked) if isinstance(asked, tuple) else asked) != published:
                 raise BadInputError(
                     f"{path} asks for {key} {str(asked)[:60]}, and would be given RGB, 0..255, minus a mean. "
                     f"`ferplus convert {path} new.h5` makes a file in this project's own layout first."
                 )
-        inside = fields.get("preprocessing_inside") is True
-        gives = fields.get("output")
+        if said and (scaled or not (inside or wanted)):
+            mean = said.scale[1]
+        else:
+            mean = (0.0,) * 3 if inside else _mean(path, wanted.get("mean"))
+        side = said.side if said else None
+        gives = (said.gives if said else None) or fields.get("output")
         return cls(
-            path, record, card.classes or _labels(fields.get("labels")),
-            (0.0,) * 3 if inside else _mean(path, wanted.get("mean")),
-            trained_side(wanted["size"]) if "size" in wanted else None,
+            path, record, card.classes or _labels(fields.get("labels")), mean,
+            side or (trained_side(wanted["size"]) if "size" in wanted else None),
             gives if isinstance(gives, str) and gives in (LOGITS, PROBABILITIES) else None, card,
+            inside or bool(wanted),
         )  # fmt: skip
 
     def side_for(self, *graph: int | None) -> int:
@@ -149,16 +154,26 @@ class FileFacts:
         """The engine of the file; ``more`` are fields of :class:`Engine`, or of :class:`Takes`."""
         takes: Record = {name: more.pop(name) for name in ("dtype", "channels_first", "fixed", "order") if name in more}
         if (said := self.card.input) is not None:
-            takes |= {"order": said.order or takes.get("order", RGB), "range": said.range, "std": said.std}
+            span, _, std = said.scale
+            takes |= {"order": said.order or takes.get("order", RGB), "range": span, "std": std}
             gives = said.gives or gives
-        labels = self.labels
+            if takes.get("dtype") == "uint8" and (span, set(self.mean), set(std)) != ((0.0, 255.0), {0.0}, {1.0}):
+                raise BadInputError(
+                    f"{self.path} takes bytes, which are not scaled: leave range, mean and std out of --input and of "
+                    "its card."
+                )
+        takes_in, labels, notes = Takes(side, self.mean, **takes), self.labels, []
         if labels is None and classes in (len(EMOTIONS), None):
             labels = EMOTIONS
+            notes.append(f"the file does not name its classes; FERPlus's order is assumed: {', '.join(labels)}")
+        if said is None and not self.prepared and takes_in.dtype != "uint8":
+            notes.append(f"the file does not say how images are prepared; {takes_in.text} is assumed")
         record = self.record or {}
         standin = "standin" in self.path.name.lower() or bool(record.get("standin"))
         return Engine(
-            self.path, by, call, Takes(side, self.mean, **takes), gives or self.gives, labels, classes,
-            network or str(record.get("network") or ""), standin, record=self.record, **more,
+            self.path, by, call, takes_in, gives or self.gives, labels, classes,
+            network or str(record.get("network") or ""), standin, record=self.record,
+            notes=(*notes, *more.pop("notes", ())), **more,
         )  # fmt: skip
 
 

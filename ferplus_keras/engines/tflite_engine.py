@@ -60,7 +60,7 @@ def open_tflite(file: MappedFile, threads: int | None = None, card: Card = NO_CA
         process.by, process.run, signature[-1] if signature and signature[-1] > 0 else None,
         side=facts.side_for(*layout.extents), fixed=shape[0], channels_first=layout.first, order=layout.order,
         dtype="uint8" if taken.dtype == "uint8" and not process.quantized else "float32",
-        numbers="int8" if "int8" in dtypes else "float16" if "float16" in dtypes else "float32",
+        numbers="int8" if dtypes & {"int8", "uint8"} else "float16" if "float16" in dtypes else "float32",
         batch=8, close=process.end, notes=notes,
     )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from ferplus_keras.engines import open_engine
 from ferplus_keras.engines.engine import BATCH
-from ferplus_keras.errors import BadInputError, warn_of_standin
+from ferplus_keras.errors import BadInputError, NetworkWarning, warn_of_standin
 from ferplus_keras.files.shipped import best_shipped
 from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.predict.given import is_one, items, name_of, opened
@@ -30,9 +31,10 @@ class EmotionClassifier:
     >>> [each.probabilities["happiness"] for each in classifier.predict(["a.png", image, pixels])]
 
     ``labels`` are its classes in order, ``side`` is that of the square images it takes, ``by`` what runs it, ``notes``
-    what to know of the file, ``standin`` whether its weights are made up, which is warned of. ``threads`` bounds the
-    processor threads of ONNX Runtime, OpenVINO and LiteRT. ``runtime`` says what runs a ``.onnx`` file:
-    ``onnxruntime``, or ``openvino`` or ``openvino-bf16``, which computes in bfloat16 where the processor does.
+    what to know of the file, such as what had to be assumed, ``standin`` whether its weights are made up; Python warns
+    of both. ``threads`` bounds the processor threads of ONNX Runtime, OpenVINO and LiteRT. ``runtime`` says what runs a
+    ``.onnx`` file: ``onnxruntime``, or ``openvino`` or ``openvino-bf16``, which computes in bfloat16 where the
+    processor does.
     Raises :class:`ferplus_keras.errors.BadInputError` when the file is not such a network.
     """
 
@@ -55,6 +57,8 @@ class EmotionClassifier:
         self.standin, self.network, self.side = engine.standin, engine.network, engine.takes.side
         if self.standin:
             warn_of_standin(self.path)
+        for note in self.notes:
+            warnings.warn(f"{self.path.name}: {note}", NetworkWarning, stacklevel=2)
 
     def __repr__(self) -> str:
         made_up = ", STAND-IN: made-up weights" if self.standin else ""

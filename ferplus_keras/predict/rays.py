@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from ferplus_keras.errors import CheckFailedError, StandInWarning
+from ferplus_keras.errors import CheckFailedError, NetworkWarning
 from ferplus_keras.predict.records import Answer
 from ferplus_keras.predict.seen import Seen
 from ferplus_keras.predict.sources import RowGroup, Source, find_places, rows_of
@@ -146,7 +146,7 @@ class Worker:
         os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
         from ferplus_keras.predict.classifier import EmotionClassifier
 
-        warnings.simplefilter("ignore", StandInWarning)  # the command says it once, not each worker
+        warnings.simplefilter("ignore", NetworkWarning)  # the command says it once, not each worker
         self.classifier, self.batch = EmotionClassifier(model, threads=1), batch
 
     def __call__(self, pieces: dict[str, Any]) -> dict[str, Any]:

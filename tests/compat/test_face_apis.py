@@ -16,7 +16,7 @@ from PIL import Image
 from ferplus_keras import compat
 from ferplus_keras.compat import faces
 from ferplus_keras.dataset import Dataset
-from ferplus_keras.errors import BadInputError
+from ferplus_keras.errors import BadInputError, NetworkWarning
 from ferplus_keras.files.shipped import shipped
 from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.predict.faces import Face
@@ -28,7 +28,7 @@ SEVEN = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
 class Redness:
     """A network of one thought: red is anger, blue is sadness, and a fifth of it all is contempt."""
 
-    side = 8
+    side, labels = 8, EMOTIONS
 
     def predict_pixels(self, pixels: np.ndarray) -> list[Prediction]:
         red, blue = (pixels[..., channel].mean(axis=(1, 2)) / 255 for channel in (0, 2))
@@ -48,9 +48,9 @@ def found(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Face]]:
     monkeypatch.setattr(faces, "EmotionClassifier", lambda model: Redness())
     for finder in ("BlazeFinder", "HaarFinder"):
         monkeypatch.setattr(faces, finder, lambda *_arguments, **_options: lambda image: there)
-    faces.classifier_of.cache_clear()
+    faces._loaded.cache_clear()
     yield there
-    faces.classifier_of.cache_clear()
+    faces._loaded.cache_clear()
 
 
 def red(height: int = 100, width: int = 120) -> np.ndarray:
@@ -155,3 +155,72 @@ def test_real_faces_with_the_network_that_comes_with_the_package(ferplus: object
     for backend in ("retinaface", "opencv"):
         (face,) = compat.DeepFace.analyze(pixels, detector_backend=backend)
         assert face["dominant_emotion"] == "happy" and abs(face["region"]["x"] - 100) < 30
+
+
+def answering(path: Path, scores: list[float], classes: str = "") -> Path:
+    """An ONNX network that gives every image the same ``scores``, with a card that names its ``classes``."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["images"], ["means"]), helper.make_node("Flatten", ["means"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "kernel", "bias"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]  # fmt: skip
+    arrays = {"kernel": np.zeros((3, len(scores))), "bias": np.array(scores)}
+    graph = helper.make_graph(
+        nodes, "same", [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3, 32, 32])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", len(scores)])],
+        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()],
+    )  # fmt: skip
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    if classes:
+        path.with_name(f"{path.name}.toml").write_text(f'input = "rgb 0..1"\nclasses = {classes.split()}\n')
+    return path
+
+
+@pytest.mark.parametrize(
+    ("classes", "problem"),
+    [("positive negative neutral", "positive is no emotion"), ("Wut Freude neutral", "Wut is no emotion"),
+     ("0 1 2", "0 is no emotion"), ("happy joy sad", "two are the same emotion")],
+)  # fmt: skip
+def test_classes_that_are_not_emotions_are_refused_and_not_dropped(classes: str, problem: str, tmp_path: Path) -> None:
+    model = answering(tmp_path / "a.onnx", [4, 0, -2], classes)
+    with pytest.raises(BadInputError, match=problem):
+        compat.FER(model=model)
+    with pytest.raises(BadInputError, match=problem):
+        compat.DeepFace.analyze(red(), detector_backend="skip", model=model)
+
+
+def test_what_is_no_face_and_what_is_missing_leave_the_other_emotions(tmp_path: Path) -> None:
+    model = answering(tmp_path / "a.onnx", [1, 0, 3], "happy sad unknown")
+    (face,) = compat.DeepFace.analyze(red(), detector_backend="skip", model=model)
+    assert face["dominant_emotion"] == "happy" and face["emotion"]["angry"] == 0
+    assert sum(face["emotion"].values()) == pytest.approx(100)
+
+
+def test_a_file_that_has_changed_is_loaded_again(tmp_path: Path) -> None:
+    def dominant() -> str:
+        (face,) = compat.DeepFace.analyze(red(), detector_backend="skip", model=tmp_path / "a.onnx")
+        return str(face["dominant_emotion"])
+
+    answering(tmp_path / "a.onnx", [9, 0, 0], "happy sad neutral")
+    assert dominant() == "happy"
+    answering(tmp_path / "a.onnx", [0, 9, 0], "happy sad neutral")
+    assert dominant() == "sad"
+
+
+def test_the_first_emotion_is_chosen_before_rounding(tmp_path: Path) -> None:
+    model = answering(tmp_path / "a.onnx", [2.000, 1.995, 0], "neutral angry sad")
+    fer = compat.FER(model=model)
+    (face,) = fer.detect_emotions(red(), [(0, 0, 50, 50)])
+    assert face["emotions"]["angry"] == face["emotions"]["neutral"]
+    fer._find = lambda image: [Face((0, 0, 50, 50))]
+    assert fer.top_emotion(red())[0] == "neutral"
+
+
+def test_what_is_assumed_of_a_strangers_network_is_warned_of(tmp_path: Path) -> None:
+    """Eight classes in another order than FERPlus's (AffectNet's, say) give wrong names: nothing in the file tells."""
+    model = answering(tmp_path / "a.onnx", [0, 0, 0, 0, 6, 0, 0, 0])
+    with pytest.warns(NetworkWarning, match=r"a\.onnx: the file does not name its classes; FERPlus's order is assumed"):
+        compat.DeepFace.analyze(red(), detector_backend="skip", model=model)

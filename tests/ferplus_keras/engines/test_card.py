@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 
 from ferplus_keras.engines import open_engine
-from ferplus_keras.engines.card import Card, Input
-from ferplus_keras.engines.engine import Takes
+from ferplus_keras.engines.card import NO_CARD, Card, Input
+from ferplus_keras.engines.engine import PROBABILITIES, Engine, Takes
+from ferplus_keras.engines.record import FileFacts
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.networks.emotions import EMOTIONS, SYNONYMS, emotion_of
 
@@ -36,7 +38,9 @@ def test_a_line_says_what_goes_in(text: str, fields: dict[str, Any]) -> None:
     ("text", "problem"),
     [("48x40", "not a square"), ("4x4", "not a square"), ("1..0", "not a range"), ("blue", '"blue" is not understood'),
      ("gray rgb", "says the order twice"), ("nchw channels-last", "says the layout twice"), ("std 0", "behind std"),
-     ("mean 1, 2, 3", "behind mean"), ("mean", "behind mean"), ("gray mean 1,2,3", "one number each")],
+     ("mean 1, 2, 3", "behind mean"), ("mean", "behind mean"), ("gray mean 1,2,3", "one number each"),
+     ("mean 0.485,0.456,0.406 std 0.229,0.224,0.225", "would reach 1137: give the range"),
+     ("0..1 mean 131.09", "do not have a mean of 131.09"), ("0...5", '"0...5" is not understood')],
 )  # fmt: skip
 def test_a_line_that_makes_no_sense_is_a_sentence(text: str, problem: str) -> None:
     with pytest.raises(BadInputError, match=problem):
@@ -109,6 +113,52 @@ def test_emotions_have_other_names() -> None:
     assert emotion_of(" Contempt ") == "contempt" and emotion_of("NF") is None
     names = [name for each in SYNONYMS.values() for name in each]
     assert len(set(names)) == len(names) and tuple(SYNONYMS) == EMOTIONS
+
+
+def test_what_a_card_leaves_open_is_what_the_record_says(tmp_path: Path) -> None:
+    record = {
+        "labels": list(EMOTIONS), "output": "logits", "preprocessing": {"mean": [131.0, 103.0, 91.0], "size": [48, 48]}
+    }  # fmt: skip
+    for line, mean, side, gives in (
+        ("channels-last", (131.0, 103.0, 91.0), 48, "logits"),
+        ("probabilities", (131.0, 103.0, 91.0), 48, PROBABILITIES),
+        ("rgb 0..1", (0.0,), 48, "logits"), ("64x64", (131.0, 103.0, 91.0), 64, "logits"),
+    ):  # fmt: skip
+        facts = FileFacts.of(tmp_path / "a.onnx", record, Card.of(line, None))
+        assert (facts.mean, facts.side, facts.gives, facts.labels) == (mean, side, gives, EMOTIONS), line
+
+
+def test_what_nobody_says_is_assumed_and_said(tmp_path: Path) -> None:
+    def notes(card: Card = NO_CARD, record: dict[str, Any] | None = None, **more: Any) -> str:
+        engine = FileFacts.of(tmp_path / "a.onnx", record, card).engine("x", lambda x: x, 8, side=48, **more)
+        return "; ".join(engine.notes)
+
+    assert "FERPlus's order is assumed: neutral" in notes()
+    assert "images are prepared; RGB 48 x 48, 0..255 less (131.091, 103.883, 91.4953) is assumed" in notes()
+    assert "prepared" not in notes(Card.of("rgb 0..1", None)) and "order" in notes(Card.of("rgb 0..1", None))
+    assert not notes(Card.of("rgb 0..1", ",".join(EMOTIONS)))
+    assert not notes(record={"labels": list(EMOTIONS), "preprocessing": {"mean": [1, 2, 3]}})
+    assert "prepared" not in notes(dtype="uint8")
+    with pytest.raises(BadInputError, match="takes bytes, which are not scaled"):
+        notes(Card.of("0..1", None), dtype="uint8")
+
+
+def test_an_answer_does_not_depend_on_the_images_beside_it(tmp_path: Path) -> None:
+    """Softmax in steps of 1/256, as old quantised files give it: many rows miss 1, some by chance do not."""
+    rng = np.random.default_rng(0)
+    scores = np.exp(rng.normal(0, 2.5, (256, 8)))
+    rows = np.rint(scores / scores.sum(axis=1, keepdims=True) * 256) / 256
+    engine = Engine(
+        tmp_path / "a.tflite", "x", lambda images: rows[images[:, 0, 0, 0].astype(int)], Takes(8, (0.0,)),
+        numbers="int8", labels=EMOTIONS,
+    )  # fmt: skip
+    pixels = np.broadcast_to(np.arange(64, dtype=np.uint8)[:, None, None, None], (64, 8, 8, 3))
+    together = engine.probabilities(pixels)
+    for number in range(64):
+        np.testing.assert_array_equal(engine.probabilities(pixels[number : number + 1])[0], together[number])
+    wrong = replace(engine, numbers="float32")
+    first = [wrong.probabilities(pixels[number : number + 1])[0] for number in range(64)]
+    np.testing.assert_array_equal(first, wrong.probabilities(pixels))
 
 
 def test_a_torchscript_file_is_run_in_a_process_of_its_own(tmp_path: Path) -> None:
