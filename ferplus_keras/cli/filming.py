@@ -64,7 +64,7 @@ def watch(options: argparse.Namespace, source: str | int, start: float) -> int:
     classifier = open_classifier(options.model, options.runtime)
     outcome = Outcome(options, classifier.labels, classifier.standin, start, film=True)
     tracker = Tracker(classifier.labels, 0.5 if options.smooth is None else options.smooth)
-    first = tracker.recall(outcome.file.rows()) if outcome.file and options.resume else 0
+    first = tracker.recall(outcome.file.rows(), film.name) if outcome.file and options.resume else 0
     step = options.step or 1
     outcome.total.images = None if film.live else max(0, film.count - first) // step
     ready = Preparation["Frame"](pixels_of, find, options.annotate is not None, classifier.side)

@@ -20,7 +20,7 @@ import numpy as np
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.opening import open_regular
 from ferplus_keras.predict.blazeface import shared
-from ferplus_keras.predict.records import Box, Prediction
+from ferplus_keras.predict.records import Box, Prediction, unformulated
 from ferplus_keras.wording import printable
 
 if TYPE_CHECKING:
@@ -198,11 +198,17 @@ class Tracker:
             track.box, track.seconds, track.probabilities = box, seconds, old * track.probabilities + (1 - old) * now
         return track.number, Prediction.of(self.labels, track.probabilities)
 
-    def recall(self, rows: Iterable[dict[str, str]]) -> int:
-        """Take up what the rows of a run's file say, and give the number of the next frame to look at."""
-        last = -1
+    def recall(self, rows: Iterable[dict[str, str]], film: str) -> int:
+        """Take up what the rows of a run's file say of ``film``, and give the number of the next frame to look at.
+
+        Other films' rows are passed over: each film begins at its first frame, with track 1.
+        """
+        last, place = -1, os.path.abspath(film)  # noqa: PTH100
         for row in rows:
             try:
+                name = unformulated(row["input"]).rpartition("#")[0]
+                if name != film and os.path.abspath(name) != place:  # noqa: PTH100
+                    continue
                 last = int(row["frame"])
                 if not row["left"]:  # no face, or none was looked for
                     continue

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import shutil
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -85,6 +87,23 @@ def test_a_cut_run_goes_on_with_the_same_faces(quick: Path, film: Path, tmp_path
     assert [float(row["confidence"]) for row in again] == pytest.approx([float(row["confidence"]) for row in whole])
 
 
+def test_a_second_film_in_a_table_begins_at_its_first_frame(quick: Path, film: Path, tmp_path: Path) -> None:
+    """And goes on after a kill as if it had a table of its own."""
+    out, other = tmp_path / "o.csv", tmp_path / "=other.mp4"
+    shutil.copyfile(film, other)
+    for each in (film, other):
+        assert main(["predict", str(quick), str(each), "--csv", str(out), "--resume"]) == 0
+    assert main(["predict", str(quick), str(other), "--csv", str(tmp_path / "alone.csv")]) == 0
+    assert rows(out)[-len(rows(tmp_path / "alone.csv")) :] == rows(tmp_path / "alone.csv")
+    whole = out.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    out.with_name("o.csv.partial").write_bytes(b"".join(lines[: len(lines) * 3 // 4]))
+    assert main(["predict", str(quick), str(other), "--csv", str(out), "--resume"]) == 0
+    assert [list(row.values())[:10] for row in rows(out)] == [
+        list(row.values())[:10] for row in csv.DictReader(whole.decode().splitlines())
+    ]
+
+
 def test_few_frames_are_in_memory_where_none_has_a_face(
     quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,10 +143,11 @@ def test_a_cut_run_without_faces_goes_on(quick: Path, film: Path, tmp_path: Path
 
 @pytest.mark.parametrize(("column", "value"), [("frame", "\u00b2"), ("left", "9" * 5000), ("track", "x"), ("yes", "")])
 def test_a_row_that_is_none_is_told(column: str, value: str) -> None:
-    row = {"frame": "0", "seconds": "0", "track": "1", "left": "0", "top": "0", "right": "1", "bottom": "1",
-           "yes": "1", "no": "0"}  # fmt: skip
+    row = {"input": "a.mp4#0", "face": "1", "frame": "0", "seconds": "0", "track": "1", "left": "0", "top": "0",
+           "right": "1", "bottom": "1", "yes": "1", "no": "0"}  # fmt: skip
+    assert Tracker(("yes", "no")).recall([row], "a.mp4") == 1
     with pytest.raises(BadInputError, match="it is damaged"):
-        Tracker(("yes", "no")).recall([row | {column: value}])
+        Tracker(("yes", "no")).recall([row | {column: value}], "a.mp4")
 
 
 def test_a_name_that_is_no_utf8_is_opened_and_written(quick: Path, film: Path, tmp_path: Path) -> None:
