@@ -101,13 +101,14 @@ def pixels_of(frame: Frame) -> Image:
 def _answer(
     name: str, tracker: Tracker, prepared: Prepared[Frame], predictions: tuple[Any, ...], writer: FilmWriter | None
 ) -> Answer:
+    from ferplus_keras.predict.film import WHOLE_FRAME
     from ferplus_keras.predict.streaming import answer
 
     frame = prepared.item
-    boxes = prepared.boxes if prepared.boxes is not None else ((0, 0, *frame.size),)
-    followed = tracker.follow(frame.seconds, boxes, predictions)
+    followed = tracker.follow(frame.seconds, (WHOLE_FRAME,) if prepared.boxes is None else prepared.boxes, predictions)
     numbers, smoothed = tuple(number for number, _ in followed), tuple(seen for _, seen in followed)
     if writer and prepared.shown:
+        boxes = ((0, 0, *frame.size),) if prepared.boxes is None else prepared.boxes
         scaled = [[side * prepared.scale for side in box] for box in boxes]
         texts = [f" {number}: {seen.emotion} {100 * seen.confidence:.0f} % " for number, seen in followed]
         writer.write(prepared.shown, scaled, texts, numbers)

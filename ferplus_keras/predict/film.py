@@ -39,6 +39,9 @@ WHOLE = 0.9
 #: Boxes of one face in two frames overlap by this share at least (intersection over union).
 FOLLOWED = 0.3
 
+#: What is followed where no faces are looked for: each frame's box, whatever its size, is the same.
+WHOLE_FRAME: Box = (0, 0, 1, 1)
+
 #: Seconds for which a face that is not seen is remembered.
 REMEMBERED = 1.0
 
@@ -210,10 +213,11 @@ class Tracker:
                 if name != film and os.path.abspath(name) != place:  # noqa: PTH100
                     continue
                 last = int(row["frame"])
-                if not row["left"]:  # no face, or none was looked for
+                if row["face"] == "0":
                     continue
                 number, seconds = int(row["track"]), float(row["seconds"])
-                box = (int(row["left"]), int(row["top"]), int(row["right"]), int(row["bottom"]))
+                left, top, right, bottom = (row[side] for side in ("left", "top", "right", "bottom"))
+                box = (int(left), int(top), int(right), int(bottom)) if left else WHOLE_FRAME
                 seen = np.array([float(row[printable(label)]) for label in self.labels])
             except (ValueError, KeyError):
                 raise BadInputError(
