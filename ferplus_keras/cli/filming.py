@@ -25,6 +25,9 @@ FRAMES = 8
 #: Faces in films are looked for from this many pixels on: half the tiles of photographs and less.
 SMALLEST = 48
 
+#: Seconds over which a face's emotions are averaged, unless said otherwise.
+SMOOTH = 0.5
+
 
 def film_of(options: argparse.Namespace) -> str | int | None:
     """The film or the number of the camera that the command is about, if it is about one.
@@ -56,6 +59,7 @@ def watch(options: argparse.Namespace, source: str | int, start: float) -> int:
     from ferplus_keras.predict.records import Answer
     from ferplus_keras.predict.streaming import Preparation, stream
 
+    options.step, options.smooth = options.step or 1, SMOOTH if options.smooth is None else options.smooth
     film = Film(source)
     name = f"{Path(film.name).stem}.mp4"
     if options.annotate:
@@ -63,10 +67,9 @@ def watch(options: argparse.Namespace, source: str | int, start: float) -> int:
     find = face_finder(options.faces, options.margin or 0.0, SMALLEST) if options.faces != "none" else None
     classifier = open_classifier(options.model, options.runtime)
     outcome = Outcome(options, classifier.labels, classifier.standin, start, film=True)
-    tracker = Tracker(classifier.labels, 0.5 if options.smooth is None else options.smooth)
+    tracker = Tracker(classifier.labels, options.smooth)
     first = tracker.recall(outcome.file.rows(), film.name) if outcome.file and options.resume else 0
-    step = options.step or 1
-    outcome.total.images = None if film.live else max(0, film.count - first) // step
+    outcome.total.images = None if film.live else max(0, film.count - first) // options.step
     ready = Preparation["Frame"](pixels_of, find, options.annotate is not None, classifier.side)
 
     def prepare(frame: Frame) -> Prepared[Frame]:
@@ -78,11 +81,11 @@ def watch(options: argparse.Namespace, source: str | int, start: float) -> int:
         writer: FilmWriter | None = None
         if options.annotate:
             path = ending.enter_context(atomic_path(options.annotate / name))
-            writer = FilmWriter(path, film.frames_per_second / step)
+            writer = FilmWriter(path, film.frames_per_second / options.step)
             ending.callback(writer.close)
         with suppress(*[KeyboardInterrupt] * film.live):
             for answers in stream(
-                film.frames(step, first), prepare, classifier, batch=1 if film.live else FRAMES,
+                film.frames(options.step, first), prepare, classifier, batch=1 if film.live else FRAMES,
                 threads=1 if film.live else options.threads or decoding_threads(),
             ):  # fmt: skip
                 outcome.take([_answer(film.name, tracker, prepared, found, writer) for prepared, found in answers])

@@ -69,12 +69,14 @@ class Outcome:
         self.model = Path(options.model).name
         self.file: CsvFile | None = None
         if options.csv:
-            self.file = CsvFile(options.csv, labels, _identity(options), resume=options.resume, film=film)
+            self.file = CsvFile(options.csv, labels, _made(options, film), resume=options.resume, film=film)
         self.done = self.file.done if self.file else None
         self.before = len(self.done) if self.done is not None else 0
         self.images = self.faces = self.skipped = self.without = 0
         self.headed = False
-        self.replaced = in_the_way(options.csv) if options.csv else ""
+        self.replaced = ""
+        if self.file:
+            self.replaced = "; the rows that were there are kept" if self.file.kept else in_the_way(options.csv)
 
     def __enter__(self) -> Outcome:
         return self
@@ -152,9 +154,26 @@ class Outcome:
         return SKIPPED if self.skipped or errors else 0
 
 
-def _identity(options: argparse.Namespace) -> str:
-    """The model's name, the beginning of its SHA-256, and what was said to run it: what ``--resume`` knows it by."""
-    from ferplus_keras.files.hashing import sha256_of
+def _made(options: argparse.Namespace, film: bool) -> str:
+    """What the rows are made by and with, by which ``--resume`` knows whether it may continue them.
 
-    path = Path(options.model)
-    return f"{path.name}@{sha256_of(path)[:12]}{f' {options.runtime}' if options.runtime else ''}"
+    The model's name, the beginning of its SHA-256 and of its card's, and every option that changes the rows. Images
+    that are not searched for faces, the usual case, have no options.
+    """
+    from ferplus_keras.engines.card import card_of
+    from ferplus_keras.files.hashing import sha256_of
+    from ferplus_keras.files.opening import is_file
+    from ferplus_keras.predict.origin import CARD, origin_text
+
+    path, settings = Path(options.model), dict[str, object]()
+    if is_file(card := card_of(path)):
+        settings[CARD] = sha256_of(card)[:12]
+    if film or options.faces != "none":
+        settings["faces"] = options.faces
+    if options.faces != "none":
+        settings["margin"] = options.margin or 0.0
+    if film:
+        settings |= {"step": options.step, "smooth": options.smooth}
+    return origin_text(
+        f"{path.name}@{sha256_of(path)[:12]}{f' {options.runtime}' if options.runtime else ''}", settings
+    )

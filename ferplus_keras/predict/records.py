@@ -21,6 +21,7 @@ from ferplus_keras.errors import BadInputError, OutputError
 from ferplus_keras.files.atomic import writable_target
 from ferplus_keras.files.locks import sole_writer
 from ferplus_keras.files.opening import kind_of_entry
+from ferplus_keras.predict.origin import Origin
 from ferplus_keras.predict.seen import Seen
 from ferplus_keras.wording import printable
 
@@ -145,17 +146,19 @@ class CsvFile:
 
     An image's rows are written at once, so that a kill leaves whole rows but for the last image's, which
     ``resume`` cuts off. ``done`` are the images that need not be looked at again, ``errors`` how many of these could
-    not be read.
+    not be read, and ``kept`` says whether all that was in ``path`` before will be in it again. ``model`` is
+    :func:`origin_text`'s.
     """
 
     def __init__(
         self, path: Path, labels: Sequence[str], model: str, *, resume: bool = False, film: bool = False
     ) -> None:
-        self.path, self.labels, self.model = path, labels, model
+        self.path, self.labels = path, labels
         self._columns = columns(labels, film)
         self._target = writable_target(path)  # where ``path`` is a link: the file that it leads to
+        self._origin = Origin(model, self._target)
         self.partial = self._target.with_name(self._target.name + ".partial")
-        self.done, self.errors = Seen(), 0
+        self.done, self.errors, self.kept = Seen(), 0, False
         with ExitStack() as claim, self._said():
             self._target.parent.mkdir(parents=True, exist_ok=True)
             claim.enter_context(sole_writer(self._target))
@@ -170,16 +173,29 @@ class CsvFile:
                 f"{self.partial} holds the results of a run that was cut short: add --resume to continue it, or "
                 "remove it to start again."
             )
-        if resume and not self._stream.tell() and self._target.exists():
-            shutil.copyfile(self._target, self.partial)
         end = 0
         if resume:
-            with self.partial.open("rb") as stream:
-                end = self._take_up(stream, header)
+            end = self._resume(header)
         self._stream.truncate(end)
         self._stream.seek(end)
         if not end:
             self._append(header)
+
+    def _resume(self, header: bytes) -> int:
+        """Take up the run that was cut short or, where there is none, the finished file; the place to go on at."""
+        finished = not self._stream.tell() and self._target.exists()
+        source = self._target if finished else self.partial
+        try:
+            with source.open("rb") as stream:
+                end = self._take_up(stream, source, header)
+        except BadInputError:
+            if finished:
+                self.partial.unlink()  # nothing is in it
+            raise
+        if finished:
+            shutil.copyfile(self._target, self.partial)
+        self.kept = finished or (self._target.exists() and _begins_with(self.partial, self._target))
+        return end
 
     def rows(self) -> Iterator[dict[str, str]]:
         """The rows of the run that is resumed, by column."""
@@ -189,7 +205,11 @@ class CsvFile:
     def write(self, answers: Iterable[Answer]) -> None:
         """Append the rows of ``answers``, and see to it that a kill does not take them back."""
         with self._said():
-            self._append(csv_bytes(cells(row, self.labels) for answer in answers for row in answer.rows(self.model)))
+            self._append(csv_bytes(
+                cells(row, self.labels)
+                for answer in answers
+                for row in answer.rows(self._origin.of(answer.input))
+            ))  # fmt: skip
 
     def finish(self) -> Path:
         """All was written: the file takes its name."""
@@ -221,26 +241,26 @@ class CsvFile:
                 f"is in {self.partial.name}; --resume continues from there."
             ) from None
 
-    def _take_up(self, stream: BinaryIO, header: bytes) -> int:
+    def _take_up(self, stream: BinaryIO, path: Path, header: bytes) -> int:
         """Note what is done; the place behind the last image whose rows are all there."""
         start = stream.read(len(header))
         if header.startswith(start) and len(start) < len(header):  # killed before the header was written
             return 0
         if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF8)):
             raise BadInputError(
-                f"{self.partial} begins with a byte order mark: another program, such as a spreadsheet, saved it in "
+                f"{path} begins with a byte order mark: another program, such as a spreadsheet, saved it in "
                 "another encoding. Save it in UTF-8 without the mark, choose another name, or leave --resume out."
             )
         if start != header:
             raise BadInputError(
-                f"{self.partial} has other columns than this run would write: it is another network's or another "
+                f"{path} has other columns than this run would write: it is another network's or another "
                 "program's. Choose another name, or leave --resume out."
             )
         end, missing = len(header), 0
-        for number, (fields, place) in enumerate(_records(stream, self.partial, len(header)), 2):
+        for number, (fields, place) in enumerate(_records(stream, path, len(header)), 2):
             problem = self._problem(fields, missing)
             if problem:
-                raise BadInputError(f"{self.partial}, record {number}: {problem}.")
+                raise BadInputError(f"{path}, record {number}: {problem}.")
             face, faces = int(fields[1]), int(fields[2])
             missing = faces - face
             if not missing:
@@ -252,8 +272,9 @@ class CsvFile:
     def _problem(self, fields: list[str], missing: int) -> str:
         if len(fields) != len(self._columns) or not all(COUNT.fullmatch(each) for each in fields[1:3]):
             return "it is not a row of results. The file is damaged; leave --resume out"
-        if unformulated(fields[-1]) != printable(self.model):
-            return f"it was made by {fields[-1][:120]}, and this run would be by {self.model}. Choose another name"
+        name, made = unformulated(fields[0]), unformulated(fields[-1])
+        if problem := self._origin.problem(name, made, boxes=bool(fields[3])):
+            return problem
         if int(fields[1]) > int(fields[2]) or (missing and int(fields[2]) - int(fields[1]) != missing - 1):
             return "a face is missing before it. The file is damaged; leave --resume out"
         return ""
@@ -283,6 +304,15 @@ def _records(stream: BinaryIO, path: Path, start: int) -> Iterator[tuple[list[st
         if not whole:
             return
         yield fields, place
+
+
+def _begins_with(path: Path, start: Path) -> bool:
+    """Whether the file at ``path`` begins with all that is in the one at ``start``."""
+    with path.open("rb") as whole, start.open("rb") as part:
+        while piece := part.read(1 << 20):
+            if whole.read(len(piece)) != piece:
+                return False
+    return True
 
 
 def _open(partial: Path) -> int:

@@ -18,7 +18,7 @@ from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.predict.records import Answer, CsvFile, Prediction, columns, csv_bytes
 from tests.conftest import run_python
 
-MODEL = "net.h5@0123456789ab"
+MODEL = "net.h5@0123456789ab faces=blazeface margin=0.0"
 
 
 def prediction(seed: int) -> Prediction:
@@ -115,8 +115,8 @@ def test_nothing_is_left_of_a_run_without_results(tmp_path: Path) -> None:
         (csv_bytes([columns(EMOTIONS)]) + b"a.png,1,1\nb.png,1,1\n", "record 2: it is not a row"),
         (csv_bytes([columns(EMOTIONS), ["a.png", "\xb2", 1, *[""] * 15, MODEL]]), "record 2: it is not a row"),
         (csv_bytes([columns(EMOTIONS), ["a.png", "9" * 5000, 1, *[""] * 15, MODEL]]), "record 2: it is not a row"),
-        (csv_bytes([columns(EMOTIONS), ["a.png", 1, 1, *[""] * 15, "other.h5@ffffffffffff"]]), "made by other.h5"),
-        (csv_bytes([columns(EMOTIONS), ["a.png", 1, 3, *[""] * 15, MODEL], ["a.png", 3, 3, *[""] * 15, MODEL]]),
+        (csv_bytes([columns(EMOTIONS), ["/a.png", 1, 1, *[""] * 15, "other.h5@ffffffffffff"]]), "made by other.h5"),
+        (csv_bytes([columns(EMOTIONS), ["/a.png", 1, 3, *[""] * 15, MODEL], ["/a.png", 3, 3, *[""] * 15, MODEL]]),
          "face is missing"),
     ],
 )  # fmt: skip
