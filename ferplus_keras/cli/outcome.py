@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -175,5 +176,18 @@ def _made(options: argparse.Namespace, film: bool) -> str:
     if film:
         settings |= {"step": options.step, "smooth": options.smooth}
     return origin_text(
-        f"{path.name}@{sha256_of(path)[:12]}{f' {options.runtime}' if options.runtime else ''}", settings
+        f"{path.name}@{_sha256_of(path)[:12]}{f' {options.runtime}' if options.runtime else ''}", settings
     )
+
+
+def _sha256_of(model: Path) -> str:
+    """SHA-256 of the file that is run; of a SavedModel, that of its graph's and its variables' files'."""
+    from ferplus_keras.engines.opening import BEST, is_saved_model
+    from ferplus_keras.files.hashing import sha256_of
+
+    if not model.is_dir():
+        return sha256_of(model)
+    if not is_saved_model(model):
+        return sha256_of(model / BEST)
+    files = [model / "saved_model.pb", *sorted((model / "variables").glob("variables.*"))]
+    return sha256("".join(map(sha256_of, files)).encode()).hexdigest()

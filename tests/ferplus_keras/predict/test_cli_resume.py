@@ -101,6 +101,21 @@ def test_another_card_beside_the_network_is_refused(
     assert "the card beside the network (net.h5.toml) is not the one it was made with" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("files", [["best.h5"], ["saved_model.pb", "variables/variables.data-00000-of-00001"]])
+def test_a_network_in_a_folder_has_a_table_too(
+    files: list[str], quick: Path, faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A training run's folder or a SavedModel; another network in it is another network."""
+    folder = tmp_path / "network"
+    for each in files:
+        (folder / each).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(quick, folder / each)
+    command = ["predict", str(folder), str(faces), "--csv", str(tmp_path / "o.csv"), "--resume"]
+    assert main(command) == 0 and main(command) == 0
+    (folder / files[-1]).write_bytes(b"another network")
+    assert main(command) == 2 and "it was made by network@" in capsys.readouterr().err
+
+
 @pytest.fixture
 def folders(quick: Path, tmp_path: Path) -> Path:
     """Two folders, in each of which ``faces/0.png`` is another image."""
