@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,13 @@ from ferplus_keras.networks.emotions import EMOTIONS
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-def write_onnx(path: Path, side: int, *, first: bool, softmax: bool, features: bool = False) -> Path:
-    """A network of one convolution, which tells images apart by where they are bright; it may yield features too."""
+def write_onnx(
+    path: Path, side: int, *, first: bool, softmax: bool, features: bool = False, total: float | None = None
+) -> Path:
+    """A network of one convolution, which tells images apart by where they are bright; it may yield features too.
+
+    What comes out of its softmax adds up to ``total``, if that is given.
+    """
     onnx = pytest.importorskip("onnx")
     rng = np.random.default_rng(1)
     image = [None, 3, side, side] if first else [None, side, side, 3]
@@ -41,7 +47,11 @@ def write_onnx(path: Path, side: int, *, first: bool, softmax: bool, features: b
     ]
     if softmax:
         nodes.append(onnx.helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1))
+    if total is not None:
+        nodes.append(onnx.helper.make_node("Mul", ["probabilities", "total"], ["scaled"]))
     arrays = {"kernel": rng.normal(0, 0.02, (16, 3, 8, 8)), "matrix": rng.normal(0, 0.1, (16, 8))}
+    if total is not None:
+        arrays["total"] = np.array(total)
     graph = onnx.helper.make_graph(
         nodes, "small",
         [onnx.helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, image)],
@@ -85,16 +95,24 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return sorted(folder.iterdir())
 
 
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on PATH")
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
 @pytest.mark.parametrize("kind", [
     "features and logits, channels first", "probabilities, channels last",
     pytest.param("shipped", marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_the_browser_says_what_python_says_and_loads_nothing(
-    kind: str, package: Path, pictures: list[Path], tmp_path: Path
+    kind: str, package: Path, pictures: list[Path], browser: Any, tmp_path: Path
 ) -> None:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on PATH")
     network = None
     if kind != "shipped":
         last = kind.endswith("last")
@@ -109,10 +127,9 @@ def test_the_browser_says_what_python_says_and_loads_nothing(
     inside = network or lightest_shipped().path
     wanted = [each.probabilities for each in EmotionClassifier(inside).predict(pictures)]
     assert np.ptp([list(each.values()) for each in wanted], axis=0).max() > 0.1, "one answer to all would prove nothing"
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        told, asked = _ask(browser.new_page(), page, pictures)
-        browser.close()
+    shown = browser.new_page()
+    told, asked = _ask(shown, page, pictures)
+    assert not shown.locator("#standin").is_visible()
     assert [each for each in asked if not each.startswith(("blob:", "data:"))] == [page.as_uri()]
     for path, found, right in zip(pictures, told, wanted, strict=True):
         assert list(found) == list(EMOTIONS) == list(right)
@@ -136,6 +153,33 @@ def _ask(page: Any, path: Path, pictures: list[Path]) -> tuple[list[dict[str, fl
         )
         told.append(dict(rows))
     return told, asked
+
+
+def test_a_standin_says_so_beside_every_image(
+    package: Path, pictures: list[Path], browser: Any, tmp_path: Path
+) -> None:
+    network, page = tmp_path / "small-standin.onnx", browser.new_page()
+    write_webpage(write_onnx(network, 48, first=False, softmax=True), tmp_path / "page.html", package)
+    _ask(page, tmp_path / "page.html", pictures[:1])
+    assert page.get_by_text("STAND-IN: the weights are made up").is_visible()
+
+
+@pytest.mark.parametrize("said", [False, True], ids=["by the numbers", "by the card"])
+def test_probabilities_add_up_to_1_as_in_python(
+    said: bool, package: Path, pictures: list[Path], browser: Any, tmp_path: Path
+) -> None:
+    network = write_onnx(tmp_path / "small.onnx", 48, first=False, softmax=True, total=1.0008)
+    if said:
+        network.with_name("small.onnx.toml").write_text('input = "rgb 0..1 probabilities"\n')
+    page, shown = tmp_path / "page.html", browser.new_page()
+    write_webpage(network, page, package)
+    (wanted,) = EmotionClassifier(network).predict(pictures[:1])
+    ((found,), _) = _ask(shown, page, pictures[:1])
+    assert found == pytest.approx(wanted.probabilities, abs=2e-3)
+    assert sum(found.values()) == pytest.approx(1, abs=1e-6)
+    if said:
+        with pytest.raises(Exception, match="its numbers are not probabilities that sum to 1"):
+            shown.evaluate("probabilities([0.9, 0.9])")
 
 
 def test_the_command_writes_the_same_page_twice(package: Path, tmp_path: Path) -> None:
