@@ -111,7 +111,7 @@ def facts(engine: Engine) -> dict[str, Any]:
             f"{engine.path} has {engine.classes} classes and names {len(labels)}: describe it first (docs/field.md)."
         )
     return {
-        "name": engine.path.name, "standin": engine.standin, "labels": labels, "gives": engine.gives,
+        "name": engine.path.name, "standin": engine.standin, "labels": labels, "gives": engine.output_kind,
         "rounding": ROUNDING[engine.numbers], "side": takes.side, "mean": takes.mean, "std": takes.std,
         "order": takes.order, "range": takes.range, "dtype": takes.dtype, "first": takes.channels_first,
         "fixed": takes.fixed or 1, "output": engine.output,

@@ -123,7 +123,7 @@ def test_the_browser_says_what_python_says_and_loads_nothing(
         pytest.skip("no trained network comes with this checkout")
     page = tmp_path / "page.html"
     notes = write_webpage(network, page, package)
-    assert len(notes) == kind.startswith("features")
+    assert any("of its 2 outputs only" in note for note in notes) == kind.startswith("features")
     inside = network or lightest_shipped().path
     wanted = [each.probabilities for each in EmotionClassifier(inside).predict(pictures)]
     assert np.ptp([list(each.values()) for each in wanted], axis=0).max() > 0.1, "one answer to all would prove nothing"
