@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from ferplus_keras.networks.architecture import INPUT_SIZE
+from ferplus_keras.networks.pixel_range import range_problem
 
 
 @dataclass(frozen=True)
@@ -46,15 +46,12 @@ def trained_side(size: Any) -> int:
     return size[0] if isinstance(size[0], int) and MIN_SIZE <= size[0] <= MAX_SIZE else INPUT_SIZE
 
 
-#: Resizing with a wider kernel than bilinear overshoots by some grey levels; taking the mean off does by 91 and more.
-OVERSHOOT = 32.0
-
-
 def preprocess_input(images: Any) -> np.ndarray:
     """``images`` (height x width x 3, or a batch of them; RGB; 0..255, any dtype) as float32 less the mean.
 
-    Raises ``ValueError`` on what cannot be such images: another shape, channels first, NaN, floats from 0 to 1, or
-    pixels that were preprocessed before. Does not change its argument.
+    Raises ``ValueError`` on what cannot be such images: another shape, channels first, NaN, and numbers of another
+    range (0..1, -1..1, 16 bits, pixels that were preprocessed before). Floats may lie beyond 0..255 as far as bicubic
+    resizing takes them. Does not change its argument.
     """
     return checked_pixels(images).astype(np.float32) - np.asarray(PUBLISHED.mean, np.float32)
 
@@ -69,21 +66,6 @@ def checked_pixels(images: Any) -> np.ndarray:
             f"it was given the shape {pixels.shape}"
             + (": the channels come first, move them to the end (numpy.moveaxis(images, -3, -1))" if first else "")
         )
-    if pixels.dtype.kind not in "fiub":
-        raise ValueError(f"preprocess_input takes pixels as numbers; it was given {pixels.dtype}")
-    if pixels.dtype.kind != "f" or not pixels.size:
-        return pixels
-    low, high = float(pixels.min()), float(pixels.max())
-    if not math.isfinite(low) or not math.isfinite(high):
-        raise ValueError("preprocess_input was given NaN or infinity among the pixels")
-    if low < -OVERSHOOT or high > 255.0 + OVERSHOOT:
-        raise ValueError(
-            f"preprocess_input takes pixels from 0 to 255; it was given {low:.4g} to {high:.4g}. "
-            "Was the mean taken off before?"
-        )
-    if low >= 0.0 and 0.0 < high <= 1.0:
-        raise ValueError(
-            f"preprocess_input takes pixels from 0 to 255; it was given floats from {low:.4g} to {high:.4g}, which "
-            "look like pixels from 0 to 1. Multiply them by 255 (an image that is as dark as that: give it as bytes)"
-        )
+    if problem := range_problem(pixels, overshoot=True):
+        raise ValueError(f"preprocess_input takes pixels from 0 to 255: {problem}")
     return pixels

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ferplus_keras.errors import BadInputError, first_line
+from ferplus_keras.networks.pixel_range import range_problem
 from ferplus_keras.predict.decoding import MAX_FILE_BYTES, as_rgb, decode, read_image, to_8_bits
 from ferplus_keras.wording import counted
 
@@ -29,9 +30,6 @@ LONGEST = 16
 
 #: 16-bit numbers up to here are what a camera of 12 bits gives, or bytes in a wider type: read as 16 bits, near black.
 TWELVE_BITS = 4095
-
-#: Fractions up to here lie in 0..1 but for brightness or contrast that went beyond it: read as 0..255, near black.
-ALMOST_ONE = 2.0
 
 
 def is_one(images: Any) -> bool:
@@ -136,26 +134,16 @@ def _bytes(pixels: np.ndarray) -> np.ndarray:
     """The pixels as 0..255, or :class:`BadInputError` where their range is doubtful."""
     if pixels.dtype == np.uint8:
         return pixels
-    if pixels.dtype == np.bool_ or pixels.dtype.kind not in "uif":
-        raise BadInputError(f"an array of {pixels.dtype} is not an image: give numbers from 0 to 255")
-    if not np.isfinite(pixels).all():
-        raise BadInputError("the array has NaN or infinity among its numbers, and pixels in 0..255 are expected")
-    low, high = float(pixels.min()), float(pixels.max())
     if pixels.dtype == np.uint16:
+        high = int(pixels.max())
         if 0 < high <= TWELVE_BITS:
             raise BadInputError(
-                f"the array has 16 bits and no number above {high:.0f}, which would be almost black: give bytes "
+                f"the array has 16 bits and no number above {high}, which would be almost black: give bytes "
                 "(array.astype('uint8')), or numbers up to 65535"
             )
         return to_8_bits(pixels)
-    if low < 0 or high > 255:
-        raise BadInputError(
-            f"the array has numbers outside 0..255 ({low:g} to {high:g}): pixels are wanted, with no mean subtracted"
-        )
-    if 0 < high <= (1 if pixels.dtype.kind in "ui" else ALMOST_ONE):
-        raise BadInputError(
-            f"the array has no number above {high:g}, and pixels lie in 0..255: if it holds 0..1, multiply it by 255"
-        )
+    if problem := range_problem(pixels):
+        raise BadInputError(problem)
     whole: np.ndarray = np.rint(pixels).astype(np.uint8)
     return whole
 

@@ -144,7 +144,7 @@ def test_preprocessing_is_keras_vggfaces(pixels: np.ndarray) -> None:
     for arguments in ({"version": 3}, {"version": 2, "data_format": "channels_first"}):
         with pytest.raises(ValueError, match="not"):
             utils.preprocess_input(pixels, **arguments)
-    with pytest.raises(ValueError, match="0 to 1"):
+    with pytest.raises(ValueError, match="multiply it by 255"):
         utils.preprocess_input(pixels / 255.0, version=2)
 
 

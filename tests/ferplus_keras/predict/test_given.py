@@ -49,7 +49,7 @@ def test_arrays_of_pixels_are_images(shape: tuple[int, ...], dtype: type) -> Non
         (PIXELS / 255.0, "multiply it by 255"),
         (PIXELS / 200.0, "no number above 1.2"),
         (PIXELS // 128 * np.int64(1), "multiply it by 255"),
-        (PIXELS.astype(np.float32) - 131.0, "no mean subtracted"),
+        (PIXELS.astype(np.float32) - 131.0, "nor less a mean"),
         (PIXELS.astype(np.uint16), "16 bits and no number above 255"),
         (PIXELS.astype(np.uint16) * 16, "16 bits and no number above 4080"),
         (np.array(7), "a single number"),
