@@ -12,6 +12,7 @@ import errno
 import io
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -20,6 +21,7 @@ import numpy as np
 from ferplus_keras.errors import BadInputError, ShortageError, first_line
 from ferplus_keras.networks.architecture import INPUT_SIZE
 from ferplus_keras.predict.room import room
+from ferplus_keras.predict.sixteen_bits import had_16_bits, is_wide, need_all_bits, need_bright_colours, to_8_bits
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -123,9 +125,14 @@ def as_rgb(image: Image) -> Image:
     from PIL import Image
 
     _check_size(image)
+    were_16_bits = had_16_bits(image)
     image.load()
     if image.mode == "F":
         raise BadInputError("floating-point pixels of unknown range; save it with 8 or 16 bits")
+    if were_16_bits:
+        need_bright_colours(image)
+    if is_wide(image):
+        need_all_bits(np.asarray(image.crop(box)) for box in _strips(image))
     turn = TURNS.get(_orientation(image))
     upright = _converted(image)
     return upright if turn is None else upright.transpose(Image.Transpose[turn])
@@ -157,17 +164,21 @@ def _converted(image: Image) -> Image:
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
     whole = Image.new("RGB", image.size)
-    rows = max(1, STRIP // image.width)
-    for top in range(0, image.height, rows):
-        box = (0, top, image.width, min(top + rows, image.height))
+    for box in _strips(image):
         whole.paste(_strip_as_rgb(image.crop(box)), box)
     return whole
+
+
+def _strips(image: Image) -> Iterator[tuple[int, int, int, int]]:
+    rows = max(1, STRIP // image.width)
+    for top in range(0, image.height, rows):
+        yield 0, top, image.width, min(top + rows, image.height)
 
 
 def _strip_as_rgb(strip: Image) -> Image:
     from PIL import Image
 
-    if strip.mode == "I" or strip.mode.startswith("I;16"):
+    if is_wide(strip):
         strip = Image.fromarray(to_8_bits(np.asarray(strip)))
     if strip.mode in ("La", "RGBa"):  # colours that were multiplied by their opacity
         strip = strip.convert({"La": "LA", "RGBa": "RGBA"}[strip.mode])
@@ -187,15 +198,6 @@ def as_input(image: Image, box: tuple[int, int, int, int] | None = None, side: i
 
     part = image if box is None else image.crop(box)
     return np.array(part.resize((side, side), Image.Resampling.BILINEAR))
-
-
-def to_8_bits(pixels: np.ndarray) -> np.ndarray:
-    """0..65535 as 0..255, rounded. Pillow hands 16-bit PGM and PNG over as 32-bit integers or as they are."""
-    wide = pixels.astype(np.int64)
-    if wide.min() < 0 or wide.max() > 65535:
-        raise BadInputError("32-bit pixels of unknown range; save it with 8 or 16 bits")
-    result: np.ndarray = ((wide * 255 + 32767) // 65535).astype(np.uint8)
-    return result
 
 
 def _short(name: str, what: str) -> ShortageError:

@@ -14,7 +14,8 @@ import numpy as np
 
 from ferplus_keras.errors import BadInputError, first_line
 from ferplus_keras.networks.pixel_range import range_problem
-from ferplus_keras.predict.decoding import MAX_FILE_BYTES, as_rgb, decode, read_image, to_8_bits
+from ferplus_keras.predict.decoding import MAX_FILE_BYTES, as_rgb, decode, read_image
+from ferplus_keras.predict.sixteen_bits import need_all_bits, to_8_bits
 from ferplus_keras.wording import counted
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ ROWS = (48 * 48, 48 * 48 * 3, 224 * 224, 224 * 224 * 3)
 
 #: A longer strip is not an image of a face.
 LONGEST = 16
-
-#: 16-bit numbers up to here are what a camera of 12 bits gives, or bytes in a wider type: read as 16 bits, near black.
-TWELVE_BITS = 4095
 
 
 def is_one(images: Any) -> bool:
@@ -82,8 +80,9 @@ def name_of(image: Any, number: int) -> str:
 def from_array(array: Any) -> Image:
     """An array or a tensor as an RGB image: height x width (grey), or height x width x 1, 3 (RGB) or 4 (RGBA).
 
-    Bytes are taken as they are, 16-bit integers divided by 257, other numbers must lie in 0..255. Raises
-    :class:`BadInputError` on other shapes and on numbers that are no pixels, 0..1 among them.
+    Bytes are taken as they are, unsigned integers of 16 bits divided by 257 (their brightest must be above 16383),
+    other numbers must lie in 0..255. Raises :class:`BadInputError` on other shapes and on numbers that are no pixels,
+    0..1 among them.
     """
     from PIL import Image
 
@@ -134,13 +133,8 @@ def _bytes(pixels: np.ndarray) -> np.ndarray:
     """The pixels as 0..255, or :class:`BadInputError` where their range is doubtful."""
     if pixels.dtype == np.uint8:
         return pixels
-    if pixels.dtype == np.uint16:
-        high = int(pixels.max())
-        if 0 < high <= TWELVE_BITS:
-            raise BadInputError(
-                f"the array has 16 bits and no number above {high}, which would be almost black: give bytes "
-                "(array.astype('uint8')), or numbers up to 65535"
-            )
+    if pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:
+        need_all_bits([pixels])
         return to_8_bits(pixels)
     if problem := range_problem(pixels):
         raise BadInputError(problem)

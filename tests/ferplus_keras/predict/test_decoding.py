@@ -17,8 +17,9 @@ from PIL import Image
 
 from ferplus_keras import load_image
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.predict import decoding
 from ferplus_keras.predict.decoding import MAX_PIXELS, as_input, decode, read_image
-from ferplus_keras.predict.given import from_array
+from ferplus_keras.predict.given import from_array, opened
 
 
 def encoded(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
@@ -61,6 +62,47 @@ def test_16_bits_are_divided_and_not_clipped() -> None:
         found = np.asarray(image).astype(int)
         np.testing.assert_array_equal(found[..., 0], expected)
         assert (found[..., 0] == found[..., 2]).all()
+
+
+@pytest.mark.parametrize("brightest", [255, 1023, 4095, 16383])
+def test_fewer_bits_in_16_or_32_are_refused(brightest: int) -> None:
+    """Read as 16 bits they are almost black: 255 becomes 1."""
+    grey = np.linspace(0, brightest, 600).astype(np.uint16).reshape(20, 30)
+    wide = Image.fromarray(grey.astype(np.int32))
+    files = (
+        encoded(Image.fromarray(grey)), encoded(Image.fromarray(grey), "TIFF"), encoded(wide, "TIFF"),
+        b"P5 30 20 65535\n" + grey.astype(">u2").tobytes(), colour_png(grey),
+    )  # fmt: skip
+    for image in (*files, Image.fromarray(grey), wide, grey, grey.astype(">u2")):
+        with pytest.raises(BadInputError, match=f"no number above {brightest}, which would be almost black"):
+            opened(image)
+
+
+def test_the_whole_image_says_how_many_bits_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "STRIP", 60)  # two rows
+    grey = np.full((20, 30), 200, np.uint16)
+    grey[-1, -1] = 40_000
+    for data in (encoded(Image.fromarray(grey)), colour_png(grey)):
+        found = np.asarray(decode(data))
+        assert found[0, 0].max() <= 1 and found[-1, -1].tolist() == [156] * 3
+    stated = b"P5 30 20 4095\n" + np.linspace(0, 4095, 600).astype(">u2").tobytes()
+    assert np.asarray(decode(stated)).max() == 255  # this format says how many
+    grey[...] = 0
+    for image in (Image.fromarray(grey), Image.fromarray(grey.astype(np.int32)), grey):
+        assert not np.asarray(opened(image)).any()  # black is black in any number of bits
+
+
+def test_16_bits_for_all_three_colours_are_few_and_no_matter() -> None:
+    """A BMP of 5, 6 and 5 bits; dark ones are images too."""
+    head = struct.pack("<IIIHHIIIIII", 40, 4, 2, 1, 16, 3, 16, 0, 0, 0, 0) + struct.pack("<III", 0xF800, 0x7E0, 0x1F)
+    data = b"BM" + struct.pack("<IHHI", 14 + len(head) + 16, 0, 0, 14 + len(head)) + head + b"\x21\x08" * 8
+    assert np.asarray(decode(data)).max() == 8
+
+
+def colour_png(grey: np.ndarray) -> bytes:
+    """A PNG of 16 bits in each of three channels, which Pillow does not write."""
+    rows = b"".join(b"\0" + np.repeat(row, 3).astype(">u2").tobytes() for row in grey)
+    return png(grey.shape[1], grey.shape[0], 16, rows)
 
 
 def test_pixels_of_unknown_range_are_refused() -> None:
@@ -143,14 +185,15 @@ def test_a_box_is_what_is_resized() -> None:
 
 def header_bomb(width: int, height: int) -> bytes:
     """A PNG of a few bytes that says it is that large."""
+    return png(width, height, 8, b"\0" * 1000)
 
+
+def png(width: int, height: int, bits: int, rows: bytes) -> bytes:
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
-    )
+    head = struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0)  # 2: RGB
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize(("width", "height"), [(50_000, 50_000), (MAX_PIXELS + 1, 1), (10_000, 9_000), (2**31 - 1, 2)])
