@@ -12,14 +12,11 @@ from ferplus_keras.networks.preprocessing import PUBLISHED
 from ferplus_keras.networks.resizing import RESIZERS
 from verify.accuracy import Evaluation, Predictions, SplitEvaluation
 from verify.accuracy_gate import Expectation, compared, judged
+from verify.cautions import of_decisions, of_images, standing
 from verify.result import Result, stamp
-from verify.scores import Rate, better_order, calibration, guesswork, log_loss, macro, mcnemar, per_class
+from verify.scores import Rate, calibration, log_loss, mcnemar
 
 SCHEMA = 1
-
-#: Another order of the classes is mentioned when it is right this often, and so much more often than the file's own.
-#: (The best of 40,320 orders always looks good: a network that guesses reaches 30 % or so with it.)
-SENSIBLE, CLEARLY = 0.6, 0.1
 
 
 def as_result(evaluation: Evaluation, expected: list[Expectation], command: str, seconds: float) -> Result:
@@ -42,7 +39,11 @@ def as_result(evaluation: Evaluation, expected: list[Expectation], command: str,
         "expectations": verdicts,
         "versus": versus,
         "resizers": _resizers(evaluation),
-        "notes": [*evaluation.predictor.notes, *evaluation.dataset.notes, *_cautions(splits)],
+        "notes": [
+            *evaluation.predictor.notes,
+            *evaluation.dataset.notes,
+            *(note for each in splits for note in (*of_images(each, evaluation.protocol.name), *of_decisions(each))),
+        ],
     }
     return result | {"levels": _levels(result)}
 
@@ -99,15 +100,8 @@ def _split(each: SplitEvaluation, evaluation: Evaluation) -> dict[str, Any]:
     probabilities, decisions = each.predictions.probabilities, each.predictions.decisions
     several = each.most_voted.sum(axis=1) > 1
     either = each.most_voted[np.arange(len(decisions)), decisions]
-    classes = per_class(each.confusion)
-    official = evaluation.protocol.kept[SPLITS.index(each.split)]
     seconds = each.predictions.data_seconds + each.predictions.network_seconds
-    return each.rate.as_dict() | {
-        "split": each.split,
-        "of_split": each.of_split,
-        "official": official,
-        "complete": each.complete and each.of_split == official,
-        "always_the_commonest": max(row["support"] for row in classes) / len(decisions),
+    return standing(each, evaluation.protocol) | {
         "ties": {
             "tied": Rate.of(each.correct[several]).as_dict(),
             "tied_either": Rate.of(either[several]).as_dict(),
@@ -117,12 +111,9 @@ def _split(each: SplitEvaluation, evaluation: Evaluation) -> dict[str, Any]:
         "without_copies": Rate.of(each.correct[~each.copied]).as_dict(),
         "missing": list(evaluation.predictor.missing),
         "without_missing": Rate.of(each.correct[~each.among(evaluation.predictor.missing)]).as_dict(),
-        "classes": [{"name": name} | row for name, row in zip(EMOTIONS, classes, strict=True)],
-        "macro": macro(classes),
         "confusion": each.confusion.tolist(),
         "calibration": calibration(probabilities, each.correct),
         "log_loss": log_loss(probabilities, each.distribution),
-        "order": _order(each),
         "mistakes": [_mistake(each, int(place), evaluation) for place in each.most_confident_mistakes()],
         "timing": {
             "data_seconds": each.predictions.data_seconds,
@@ -130,14 +121,6 @@ def _split(each: SplitEvaluation, evaluation: Evaluation) -> dict[str, Any]:
             "per_second": len(decisions) / seconds if seconds else None,
         },
     }
-
-
-def _order(each: SplitEvaluation) -> dict[str, Any] | None:
-    """Another order of the classes under which the network would do clearly better: a head that was permuted."""
-    found = better_order(each.confusion)
-    if found is None or found[1] < max(SENSIBLE, (each.rate.accuracy or 0.0) + CLEARLY):
-        return None
-    return {"classes": [EMOTIONS[label] for label in found[0]], "accuracy": found[1]}
 
 
 def _mistake(each: SplitEvaluation, place: int, evaluation: Evaluation) -> dict[str, Any]:
@@ -173,26 +156,6 @@ def _resized(each: SplitEvaluation, predictions: Predictions) -> dict[str, Any]:
     changed = int((predictions.decisions != each.predictions.decisions).sum())
     test = mcnemar(each.correct, right)
     return Rate.of(right).as_dict() | {"split": each.split, "changed": changed, "mcnemar": test}
-
-
-def _cautions(splits: list[dict[str, Any]]) -> list[str]:
-    notes = []
-    for split in splits:
-        where = split["split"]
-        if not split["complete"]:
-            notes.append(
-                f"{split['n']:,} {where} images, where the protocol keeps {split['official']:,} of the published "
-                "data: the figure is not comparable with others"
-            )
-        if split["order"]:
-            notes.append(
-                f"with the classes in the order {', '.join(split['order']['classes'])}, "
-                f"{split['order']['accuracy']:.1%} of {where} would be right: the head may be permuted"
-            )
-        notes += guesswork(split)
-        if sum(bool(row["decided"]) for row in split["classes"]) == 1:
-            notes.append(f"every {where} image gets the same decision")
-    return notes
 
 
 def _levels(result: Result) -> list[dict[str, Any]]:

@@ -70,6 +70,7 @@ def compared_text(result: Result) -> str:
         f"{pair['only_second']:,}: p {pair['p']:.2g} (McNemar)"
         for pair in result["pairs"]
     ]
+    lines += [f"note: {note}" for note in result["notes"]]
     lines += [f"note: {network['name']}: {note}" for network in networks for note in network["notes"]]
     return "\n".join(lines)
 

@@ -23,12 +23,12 @@ from ferplus_keras.dataset import Dataset
 from ferplus_keras.dataset.duplicates import find_duplicates
 from ferplus_keras.dataset.protocols import PROTOCOLS
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.networks.resizing import DEFAULT_RESIZER
 from verify.accuracy import Progress, SplitEvaluation, predict
+from verify.cautions import of_decisions, of_images, standing
 from verify.predictors import Predictor
 from verify.result import Result, versions
-from verify.scores import Rate, calibration, macro, mcnemar, per_class
+from verify.scores import Rate, calibration, mcnemar
 
 #: The protocols that people publish figures under; what is of one protocol alone is of the first.
 COMPARED = ("albanie", "majority", "wtomin")
@@ -52,12 +52,14 @@ def compare(
     Raises :class:`BadInputError` when there are no images.
     """
     targets = {name: PROTOCOLS[name].apply(dataset.votes) for name in COMPARED}
-    rows = dataset.rows_of(split)
-    rows = rows[np.any([each.kept[rows] for each in targets.values()], axis=0)][:limit]
+    whole = dataset.rows_of(split)
+    rows = whole[np.any([each.kept[whole] for each in targets.values()], axis=0)][:limit]
     if not len(rows):
         raise BadInputError(f"{dataset.origin} has no {split} images that these protocols keep.")
     copied = find_duplicates(dataset).seen(split)
-    networks, hits = [], []
+    networks: list[dict[str, Any]] = []
+    hits: list[np.ndarray] = []
+    notes = list(dataset.notes)
     for predictor in predictors:
         found = predict(predictor, dataset.images, rows, resize, progress, predictor.path.name)
         scored = {}
@@ -65,18 +67,22 @@ def compare(
             kept = each.kept[rows]
             mine = rows[kept]
             of_protocol = SplitEvaluation(
-                split, mine, len(mine), replace(found, probabilities=found.probabilities[kept]), each.labels[mine],
-                each.distribution[mine], each.most_voted[mine], copied[mine],
+                split, mine, int(each.kept[whole].sum()),
+                replace(found, probabilities=found.probabilities[kept]), each.labels[mine], each.distribution[mine],
+                each.most_voted[mine], copied[mine],
             )  # fmt: skip
+            judged = standing(of_protocol, PROTOCOLS[name])
             scored[name] = _scored(of_protocol, predictor.missing)
+            if not networks:  # the images are the same for all
+                notes += of_images(judged, name)
             if name == COMPARED[0]:
                 hits.append(of_protocol.correct)
-                details = _details(of_protocol)
+                first, ece = judged, calibration(of_protocol.predictions.probabilities, of_protocol.correct)["ece"]
         networks.append(
             predictor.as_dict()
-            | {"takes": predictor.engine.takes.text, "missing": list(predictor.missing), "notes": list(predictor.notes)}
-            | {"protocols": scored}
-            | details
+            | {"takes": predictor.engine.takes.text, "missing": list(predictor.missing)}
+            | {"notes": [*predictor.notes, *of_decisions(first)], "protocols": scored}
+            | {"classes": first["classes"], "macro": first["macro"], "ece": ece}
         )
     for network, pace in zip(networks, _paces(predictors, dataset.images, rows, resize), strict=True):
         network["per_second"] = pace
@@ -84,7 +90,7 @@ def compare(
         "kind": "comparison", "schema": 1, "tool": f"ferplus-keras {__version__}", "command": command,
         "created": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions(), "split": split,
         "data": dataset.origin, "images": len(rows), "resize": resize, "protocols": list(COMPARED),
-        "networks": networks, "pairs": _pairs(networks, hits),
+        "networks": networks, "pairs": _pairs(networks, hits), "notes": notes,
     }  # fmt: skip
 
 
@@ -93,15 +99,6 @@ def _scored(found: SplitEvaluation, missing: Sequence[str]) -> dict[str, Any]:
         "all": found.rate.as_dict(),
         "without_copies": Rate.of(found.correct[~found.copied]).as_dict(),
         "without_missing": Rate.of(found.correct[~found.among(missing)]).as_dict(),
-    }
-
-
-def _details(found: SplitEvaluation) -> dict[str, Any]:
-    classes = per_class(found.confusion)
-    return {
-        "classes": [{"name": name} | row for name, row in zip(EMOTIONS, classes, strict=True)],
-        "macro": macro(classes),
-        "ece": calibration(found.predictions.probabilities, found.correct)["ece"],
     }
 
 

@@ -72,7 +72,7 @@ def _with_images(labels: Labels, found: Found, notes: list[str]) -> Labels:
     here = np.isin(labels.split, list(found.folders))
     kept = np.flatnonzero(named & here)
     if absent := [name for code, name in enumerate(SPLITS) if code not in found.folders]:
-        notes.append(f"there is no folder for {' and '.join(absent)}")
+        notes.append(f"there is no folder for {' and '.join(absent)}, so exact copies of their images are not known")
     if not kept.size:
         raise BadInputError(f"{found}: no row of the label file has an image there.")
     return replace(

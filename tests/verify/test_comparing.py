@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ferplus_keras.cli import main
+from ferplus_keras.dataset import load_ferplus
 from ferplus_keras.dataset.protocols import PROTOCOLS
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.networks.emotions import EMOTIONS
-from tests.ferplus_files import Small, write_pair
+from tests.ferplus_files import Small, write_files, write_pair
 from tests.verify.oracles import painted, seer, swapped
 from verify.accuracy import evaluate
+from verify.accuracy_result import as_result
 from verify.accuracy_text import compared_text
 from verify.comparing import COMPARED, compare, different
 from verify.predictors import Predictor
@@ -50,6 +54,44 @@ def test_each_network_has_the_figures_that_it_has_alone() -> None:
     assert "a.h5 alone is right on 7, b.h5 alone on 0" in text and "no class for contempt" not in text
     for name in ("a.h5", "b.h5", "c.h5", "McNemar", "Calibration error"):
         assert name in page
+
+
+def test_what_makes_a_figure_worthless_is_said_as_of_a_single_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FERPLUS_CACHE", "off")
+    data = painted([*range(8)] * 3)
+    files = Small(data.images, data.votes, data.split, list(data.names)).files()
+    dataset = load_ferplus(write_files({name: files[name] for name in files if "FER2013Test" in name}, tmp_path))
+    guess = seer(call=lambda images: np.eye(8)[np.full(len(images), 7)])
+    networks = [named("a.h5", seer(swapped("sadness", "anger"))), named("b<i>.h5", guess)]
+    plain = json.loads(json.dumps(compare(networks, dataset, limit=20)))
+
+    alone = [as_result(evaluate(each, dataset, PROTOCOLS["albanie"], limit=20), [], "", 0.0) for each in networks]
+    assert {*alone[0]["notes"], *alone[1]["notes"]} <= {
+        *plain["notes"], *plain["networks"][0]["notes"], *plain["networks"][1]["notes"]
+    }  # fmt: skip
+    text, page = compared_text(plain), render_page(comparison_page(plain))
+    assert "Read this first" in page
+    for note in (
+        "which are not fer2013new.csv&#39;s", "is no folder for train and val, so exact",
+        "20 test images, where the protocol albanie keeps 3,294", "the protocol majority keeps 3,153",
+        "<code>a.h5</code>: with the classes in the order", "<code>b&lt;i&gt;.h5</code>: every test image gets",
+        "<code>b&lt;i&gt;.h5</code>: 10.00% on test is no better than always",
+    ):  # fmt: skip
+        assert note in page, note
+        assert unescape(note.replace("<code>", "note: ").replace("</code>", "")) in text, note
+
+
+def test_a_whole_split_needs_no_caution(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in COMPARED:
+        monkeypatch.setitem(PROTOCOLS, name, replace(PROTOCOLS[name], kept=(0, 0, 16)))
+    dataset = painted([*range(8)] * 2)
+    networks = [named("a.h5", seer()), named("b.h5", seer())]
+    result = compare(networks, dataset)
+    assert not result["notes"] and "Read this first" not in render_page(comparison_page(result))
+    assert len(compare(networks, dataset, limit=15)["notes"]) == len(COMPARED)
+    assert "1 test" in compare(networks, dataset, limit=1)["notes"][0]
 
 
 @pytest.mark.parametrize("names", [["a.h5"], ["a.h5", "a.h5"], ["a.h5", "./a.h5"]])

@@ -28,7 +28,7 @@ def accuracy_page(result: Result, images: np.ndarray) -> Page:
     if result["levels"]:
         sections.append(Section("asked", "What was asked", parts.levels(result["levels"])))
     if result["notes"]:
-        sections.append(Section("notes", "Read this first", _notes(result)))
+        sections.append(Section("notes", "Read this first", parts.notes(result["notes"])))
     for split in result["splits"]:
         sections.append(
             Section(f"on-{split['split']}", f"On {split['split']}", _split(split, result, images), _lead(split, result))
@@ -99,11 +99,6 @@ def _verdict(result: Result) -> Verdict:
         )
     missed = any(not each["passed"] for each in result["expectations"])
     return Verdict(False, f"{accuracies}: not as expected" if missed else "Not the same decisions", sentence, facts)
-
-
-def _notes(result: Result) -> Markup:
-    items = html("").join(html("<li>{}.</li>", note[:1].upper() + note[1:]) for note in result["notes"])
-    return html('<div class="prose"><ul class="notes">{}</ul></div>', items)
 
 
 def _lead(split: dict[str, Any], result: Result) -> str:

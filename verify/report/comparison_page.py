@@ -19,7 +19,11 @@ def comparison_page(result: Result) -> Page:
     networks = result["networks"]
     best = max(networks, key=lambda network: network["protocols"][first]["all"]["accuracy"] or 0.0)
     rate = best["protocols"][first]["all"]
-    sections = [
+    notes = [(network["name"], note) for network in networks for note in network["notes"]]
+    sections = []
+    if result["notes"] or notes:
+        sections.append(Section("notes", "Read this first", parts.notes(result["notes"], notes)))
+    sections += [
         Section(
             "table", "Accuracy, size and pace", _table(result),
             f"FERPlus {result['split']}. Figures under different protocols cannot be compared: read down, not across.",
@@ -110,6 +114,5 @@ def _card(network: dict[str, Any]) -> parts.File:
     found = [
         ("Size", f"{numbers.size(network['size'])} ({network['size']:,} bytes)"), ("Run by", network["run_by"]),
         ("Takes", network["takes"]), ("Classes", ", ".join(network["labels"])),
-        *(("Note", note) for note in network["notes"]),
     ]  # fmt: skip
     return parts.File("Network", network["name"], found, network["sha256"], network["standin"])

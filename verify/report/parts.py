@@ -73,6 +73,13 @@ def remarks(content: Sequence[Remark]) -> Markup:
     return render("remarks.html.j2", remarks=content)
 
 
+def notes(content: Sequence[str], of: Sequence[tuple[str, str]] = ()) -> Markup:
+    """What to know before reading on: sentences, and others ``of`` a file each, which is named."""
+    items = [html("<li>{}.</li>", note[:1].upper() + note[1:]) for note in content]
+    items += [html("<li><code>{}</code>: {}.</li>", name, note) for name, note in of]
+    return html('<div class="prose"><ul class="notes">{}</ul></div>', html("").join(items))
+
+
 def fold(summary: str, body: Markup, *, open: bool = False) -> Markup:
     """``body`` under a line that opens and closes it."""
     return render("fold.html.j2", summary=summary, body=body, open=open)

@@ -92,7 +92,7 @@ def test_one_split_alone(tmp_path: Path) -> None:
     for path in (tmp_path / "data" / "FER2013Test", tmp_path / "data" / "FER2013Test" / "label.csv"):
         found = load_ferplus(path)
         assert set(found.split) == {2} and found.labels == "fer2013new.csv"
-        assert "no folder for train and val" in found.notes[0]
+        assert "no folder for train and val, so exact copies of their images are not known" in found.notes[0]
 
 
 def test_the_variable_names_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
