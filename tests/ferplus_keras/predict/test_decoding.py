@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ferplus_keras import load_image
 from ferplus_keras.errors import BadInputError
@@ -147,6 +147,17 @@ def test_every_exif_orientation_is_turned_upright(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     np.testing.assert_array_equal(np.asarray(decode(encoded(stored, exif=exif))), upright)
+
+
+def test_what_was_turned_or_cut_in_pillow_is_turned_again_unless_transposed_first() -> None:
+    """As docs/predict.md says; whether somebody's image is upright already cannot be seen from it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    with Image.open(io.BytesIO(encoded(Image.new("RGB", (60, 40)), "JPEG", exif=exif.tobytes()))) as image:
+        assert opened(image.rotate(-90, expand=True)).size == (60, 40)
+        assert opened(image.crop((0, 0, 30, 20))).size == (20, 30)
+        upright = ImageOps.exif_transpose(image)
+        assert opened(upright).size == (40, 60) and opened(upright.crop((0, 0, 30, 20))).size == (30, 20)
 
 
 def test_damaged_orientation_does_not_cost_the_image() -> None:
