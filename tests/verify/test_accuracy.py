@@ -69,7 +69,7 @@ def test_images_reach_the_network_as_published(resize: str) -> None:
         seen.append(images)
         return look(np.zeros((len(images), 8)))
 
-    evaluate(seer(call=run), painted([3] * 7), ALBANIE, resize=resize)
+    evaluate(seer(call=run, gives="logits"), painted([3] * 7), ALBANIE, resize=resize)
     grey = seen[0] + np.array(PUBLISHED.mean, np.float32)
     np.testing.assert_allclose(grey[:, 40:-40, 40:-40], 110, atol=1.01)
     np.testing.assert_allclose(grey[..., 0], grey[..., 2], atol=1e-4)
