@@ -48,7 +48,7 @@ def add(commands: Commands) -> None:
                None, [], action="append", dest="overrides"),
         option("--size N", "train on N x N images (short for --set network.size=N)", count),
         option("--seed N", "random seed (short for --set training.seed=N)", seed),
-        option("--weights START", "a checkpoint of any format, or a run's folder (default: random weights)"),
+        option("--weights START", "a checkpoint, or the folder of a run or a released network (default: random weights)"),
         option("--teacher DIR", "learn from a finished run's network too (may be repeated: they are averaged)",
                action="append"),
         option("--out DIR", "folder for checkpoints, curves and results", Path),
@@ -202,7 +202,7 @@ def _examples(options: argparse.Namespace, recipe: Recipe, say: _Progress) -> tu
 
 
 def _start(options: argparse.Namespace, classes: tuple[str, ...]) -> Start:
-    """The checkpoint or the run that ``--weights`` names; its head is left out unless it has the same classes."""
+    """The checkpoint, run or released folder that ``--weights`` names, without its head if that has other classes."""
     from dataclasses import asdict
 
     from ferplus_keras.finetune.network import Start
@@ -214,6 +214,8 @@ def _start(options: argparse.Namespace, classes: tuple[str, ...]) -> Start:
     from ferplus_keras.files.hashing import sha256_of
 
     path = Path(options.weights)
+    if (released := path / "model.safetensors").is_file():
+        path = released
     if path.is_dir():
         from ferplus_keras.finetune.state import arrays_by_layer, best_of
 
@@ -222,7 +224,8 @@ def _start(options: argparse.Namespace, classes: tuple[str, ...]) -> Start:
         if "classifier" in arrays and arrays["classifier"]["bias"].shape != (len(classes),):
             del arrays["classifier"]
         return Start(arrays, {"name": best.name, "sha256": sha256_of(best), "format": "a run of this program"})
-    checkpoint = read_checkpoint(path, network=options.arch)
+    # SE-ResNet50 may start from either network: `with_gates` adds the gates that ResNet50 lacks.
+    checkpoint = read_checkpoint(path, network="auto" if options.arch == "senet50" else options.arch)
     refuse_folded(checkpoint, "Give the file that it was folded from.")
     provenance = checkpoint.provenance
     kept = {layer: roles for layer, roles in checkpoint.arrays.items() if layer != "feat_extract"}

@@ -140,6 +140,23 @@ def test_a_folded_start_is_refused(tmp_path: Path) -> None:
         _start(options, EMOTIONS)
 
 
+@pytest.mark.usefixtures("small")
+def test_a_gated_network_starts_from_any_file_of_the_one_without_gates(tmp_path: Path) -> None:
+    """A checkpoint, or the folder of a released network; the other way round is refused."""
+    for network in ("resnet50", "senet50"):
+        write(seeded_checkpoint(network), tmp_path / network / "model.safetensors")
+    arrays = {
+        (name, source): _start(Namespace(weights=tmp_path / source, arch=name), EMOTIONS).arrays
+        for name, source in (("senet50", "resnet50"), ("senet50", "senet50"), ("resnet50", "resnet50"))
+    }
+    assert set(arrays["senet50", "resnet50"]) == set(arrays["resnet50", "resnet50"])
+    assert "conv2_1_1x1_down" in arrays["senet50", "senet50"]
+    as_file = Namespace(weights=tmp_path / "resnet50" / "model.safetensors", arch="senet50")
+    assert set(_start(as_file, EMOTIONS).arrays) == set(arrays["senet50", "resnet50"])
+    with pytest.raises(BadInputError, match="not a complete resnet50"):
+        _start(Namespace(weights=tmp_path / "senet50", arch="resnet50"), EMOTIONS)
+
+
 def test_a_gated_network_begins_where_the_one_without_gates_ended() -> None:
     """SE-ResNet50 started from ResNet50 computes the same, and every gate moves in the first step."""
     recipe, arrays = small("scratch", "dropout=0", network="senet50"), seeded_arrays("resnet50")
