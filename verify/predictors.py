@@ -22,6 +22,7 @@ from ferplus_keras.engines import Engine, open_engine
 from ferplus_keras.engines.card import NO_CARD, Card
 from ferplus_keras.engines.engine import LOGITS, Run
 from ferplus_keras.engines.keras_engine import engine_of_model
+from ferplus_keras.engines.opening import network_file
 from ferplus_keras.engines.record import FileFacts
 from ferplus_keras.engines.torchscript import is_torchscript
 from ferplus_keras.errors import BadInputError
@@ -108,12 +109,12 @@ def _meant(labels: tuple[str, ...]) -> list[str | None]:
 
 
 def open_predictor(path: str | Path, card: Card = NO_CARD) -> Predictor:
-    """The network in the file at ``path``, whatever its format.
+    """The network in the file or the folder at ``path``, whatever its format.
 
     ``card`` says what its file does not, before what the card beside it says. Raises :class:`BadInputError` when there
     is no such file, no such format, or no emotions in it.
     """
-    path = Path(path)
+    path = network_file(Path(path))
     card = card.over(Card.beside(path))
     head = b"" if path.is_dir() and is_export(path) else bytes(MappedFile(path).view[:512])
     predictor = next(kind for kind in KINDS if kind.recognises(path, head)).open(path, card)

@@ -182,12 +182,10 @@ def _made(options: argparse.Namespace, film: bool) -> str:
 
 def _sha256_of(model: Path) -> str:
     """SHA-256 of the file that is run; of a SavedModel, that of its graph's and its variables' files'."""
-    from ferplus_keras.engines.opening import BEST, is_saved_model
+    from ferplus_keras.engines.opening import is_saved_model, network_file
     from ferplus_keras.files.hashing import sha256_of
 
-    if not model.is_dir():
-        return sha256_of(model)
     if not is_saved_model(model):
-        return sha256_of(model / BEST)
+        return sha256_of(network_file(model))
     files = [model / "saved_model.pb", *sorted((model / "variables").glob("variables.*"))]
     return sha256("".join(map(sha256_of, files)).encode()).hexdigest()

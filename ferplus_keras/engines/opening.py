@@ -12,42 +12,52 @@ from ferplus_keras.engines.engine import Engine
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.files.opening import is_file, is_folder
+from ferplus_keras.files.shipped import shipped_at
 from ferplus_keras.files.signatures import is_onnx, is_safetensors
 from ferplus_keras.files.tflite_file import is_tflite
 from ferplus_keras.files.zips import is_keras_zip
-
-#: The network of a folder in which `ferplus finetune` worked.
-BEST = "best.h5"
 
 
 def is_saved_model(path: Path) -> bool:
     return is_file(path / "saved_model.pb")
 
 
+def network_file(path: Path) -> Path:
+    """``path`` itself, or, if it is the folder of a finished training or of a network trained here, its network's file.
+
+    Raises :class:`BadInputError` when it is another folder; a SavedModel, which is one, is returned as it is.
+    """
+    if not is_folder(path) or is_saved_model(path):
+        return path
+    for name in ("best.h5", "model.safetensors"):
+        if is_file(path / name):
+            return path / name
+    for each in sorted(path.glob("state/best-*.safetensors")):  # the compact network's; a training's is not runnable
+        if shipped_at(each):
+            return each
+    raise BadInputError(f"{path} is a folder, neither a SavedModel nor a finished training. Name a file in it.")
+
+
 def open_engine(
     path: str | Path, threads: int | None = None, card: Card | None = None, runtime: str | None = None
 ) -> Engine:
-    """The network in the file, the SavedModel or the folder of a finished training at ``path``.
+    """The network in the file, the SavedModel or the folder at ``path`` (:func:`network_file`).
 
     ``threads`` bounds the processor threads of one run where that can be set; ``card`` is what is known of it besides,
     instead of what the card beside it says; ``runtime`` is one of ``onnx_engine.RUNTIMES`` for an ONNX file. Raises
     :class:`BadInputError` when there is no network, when it does something that these networks do not, or when what
     runs it is not installed.
     """
-    path = Path(path)
+    path = network_file(Path(path))
     card = Card.beside(path) if card is None else card
     if runtime is not None:
         from ferplus_keras.engines.onnx_engine import check_runtime
 
         check_runtime(path, runtime)
     if is_folder(path):
-        if is_saved_model(path):
-            from ferplus_keras.engines.saved_model import open_saved_model
+        from ferplus_keras.engines.saved_model import open_saved_model
 
-            return open_saved_model(path, card)
-        if not is_file(path / BEST):
-            raise BadInputError(f"{path} is a folder, neither a SavedModel nor a finished training. Name a file in it.")
-        path = path / BEST
+        return open_saved_model(path, card)
     file = MappedFile(path)
     head = bytes(file.view[:512])
     if head.startswith(HDF5_MAGIC) or (head.startswith(b"PK\x03\x04") and is_keras_zip(path)):

@@ -11,6 +11,7 @@ import pytest
 from ferplus_keras.dataset import Dataset
 from ferplus_keras.engines.card import Card
 from ferplus_keras.networks.emotions import EMOTIONS
+from tests.conftest import ROOT
 from verify.comparing import compare
 from verify.predictors import open_predictor
 
@@ -47,12 +48,8 @@ def test_other_peoples_networks_have_their_figures(
 
 
 @pytest.mark.slow
-def test_our_teacher_has_its_figure_on_valid(ferplus: Dataset, tmp_path: Path) -> None:
-    from ferplus_keras.finetune.teacher import load_teacher
-    from tests.conftest import ROOT
-
-    path = tmp_path / "compact.keras"
-    load_teacher(ROOT / "weights" / "trained" / "compact", 8).model().save(path)
-    predictor = open_predictor(path, Card.of("rgb 48x48 mean 131.0912,103.8827,91.4953 logits", EMOTIONS))
-    found = compare([predictor], ferplus, split="val")["networks"][0]["protocols"]["albanie"]["all"]
-    assert (found["n"], found["correct"]) == (3318, pytest.approx(2878, abs=2))
+@pytest.mark.parametrize("folder", ["compact", "resnet50_ferplus"])
+def test_the_folder_of_a_network_trained_here_is_a_network(folder: str, ferplus: Dataset) -> None:
+    predictor = open_predictor(ROOT / "weights" / "trained" / folder)
+    found = compare([predictor], ferplus, split="val", limit=64)["networks"][0]["protocols"]["albanie"]["all"]
+    assert found["n"] == 64 and found["correct"] >= 48  # 86.7 and 85.2 % on all of Valid: `ferplus verify trained`
