@@ -146,8 +146,6 @@ def evaluate(
     *,
     splits: Sequence[str] = ("test",),
     resize: str = DEFAULT_RESIZER,
-    compare_resize: bool = False,
-    versus: Predictor | None = None,
     limit: int | None = None,
     progress: Progress = lambda _step: None,
 ) -> Evaluation:
@@ -159,8 +157,6 @@ def evaluate(
         protocol: which images count, and what is right.
         splits: of "train", "val" and "test".
         resize: a name of :data:`ferplus_keras.networks.resizing.RESIZERS`.
-        compare_resize: run once for each of the other resizers too.
-        versus: a second network to run on the same images.
         limit: at most this many images of each split, the first.
         progress: called after every batch.
 
@@ -180,22 +176,32 @@ def evaluate(
                 targets.most_voted[taken], duplicates.seen(split)[taken],
             )
         )  # fmt: skip
-    if compare_resize:
-        for name in (name for name in RESIZERS if name != resize):
-            result.resized[name] = {
-                each.split: predict(
-                    predictor, dataset.images, each.rows, name, progress, f"{predictor.path.name}, {each.split}, {name}"
-                )
-                for each in result.splits
-            }
-    if versus is not None:
-        result.versus = versus, {
-            each.split: predict(
-                versus, dataset.images, each.rows, resize, progress, f"{versus.path.name}, {each.split}"
-            )
-            for each in result.splits
-        }  # fmt: skip
     return result
+
+
+def run_other_resizers(evaluation: Evaluation, progress: Progress = lambda _step: None) -> None:
+    """Run the network on the same images again, resized in each of the other ways."""
+    for name in (name for name in RESIZERS if name != evaluation.resize):
+        evaluation.resized[name] = _run_again(evaluation, evaluation.predictor, name, f", {name}", progress)
+
+
+def run_second_network(
+    evaluation: Evaluation, other: Predictor, progress: Progress = lambda _step: None
+) -> dict[str, Predictions]:
+    """Run ``other`` on the same images, for a comparison of the two. Returns its predictions for each split."""
+    predictions = _run_again(evaluation, other, evaluation.resize, "", progress)
+    evaluation.versus = other, predictions
+    return predictions
+
+
+def _run_again(
+    evaluation: Evaluation, predictor: Predictor, resize: str, said: str, progress: Progress
+) -> dict[str, Predictions]:
+    images, name = evaluation.dataset.images, predictor.path.name
+    return {
+        each.split: predict(predictor, images, each.rows, resize, progress, f"{name}, {each.split}{said}")
+        for each in evaluation.splits
+    }
 
 
 def chosen_rows(dataset: Dataset, targets: Targets, split: str) -> np.ndarray:

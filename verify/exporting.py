@@ -30,11 +30,11 @@ from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.networks.architecture import INPUT_SIZE
 from ferplus_keras.networks.resizing import DEFAULT_RESIZER, RESIZERS
 from verify.accuracy import Progress as Steps
-from verify.accuracy import agreement, evaluate
+from verify.accuracy import agreement, evaluate, run_second_network
 from verify.folding_check import FoldingComparison, check_folding
 from verify.images import Images, image_paths
 from verify.outputs import MAX_CHANGED, OutputComparison, compare_outputs
-from verify.parity import FOLDING_IMAGES, Parity, check_parity
+from verify.parity import FOLDING_IMAGES, Parity, ParityOptions, check_parity
 from verify.predictors import Predictor, open_predictor
 from verify.result import peak_bytes
 
@@ -215,7 +215,7 @@ def export_checked(
                 outcome.folding = check_folding(checkpoint, chosen.inputs[:FOLDING_IMAGES])
             if recipe.target == "onnx" and not recipe.pixels and recipe.batch is None:
                 progress(f"{path.name}: every layer, in float64 and float32")
-                outcome.layers = check_parity(temporary, source, images=LAYER_IMAGES, seed=checks.seed)
+                outcome.layers = check_parity(temporary, source, ParityOptions(images=LAYER_IMAGES, seed=checks.seed))
             if reference is not None:
                 opened = open_predictor(temporary)
                 predictor = replace(opened, engine=replace(opened.engine, path=path))
@@ -286,12 +286,11 @@ def _on_data(
 ) -> DataComparison:
     split = checks.split
     found = evaluate(
-        predictor, load_ferplus(checks.data), PROTOCOLS[PUBLISHED_PROTOCOL], splits=(split,), versus=reference,
-        limit=checks.limit, progress=steps,
+        predictor, load_ferplus(checks.data), PROTOCOLS[PUBLISHED_PROTOCOL], splits=(split,), limit=checks.limit,
+        progress=steps,
     )  # fmt: skip
     (ours,) = found.splits
-    assert found.versus is not None
-    theirs = found.versus[1][split]
+    theirs = run_second_network(found, reference, steps)[split]
     same = agreement(ours.predictions, theirs)
     right = float((theirs.decisions == ours.labels).mean())
     changed = same.n - same.same - same.near_ties  # which of two equals comes first is rounding's choice

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -69,18 +70,24 @@ class Parity:
         )
 
 
+@dataclass(frozen=True)
+class ParityOptions:
+    """On what two files are compared, how exactly, and with which references beside the checkpoint's."""
+
+    images: int = 4  #: how many
+    folder: Path | None = None  #: where they are; None for seeded images with natural statistics
+    seed: int = 0  #: of the images
+    dtypes: tuple[str, ...] | None = None  #: "float64", "float32" or both; None: all that the backend has
+    tolerances: Mapping[str, float] = field(default_factory=dict)  #: dtype -> largest relative difference allowed
+    reference_code: Path | None = None  #: the network's own code, such as a ``*_dag.py``. It is executed.
+    key: str | None = None  #: which network of the source is meant where it holds several
+    onnx: bool = False  #: whether ONNX Runtime is a further reference
+
+
 def check_parity(
     model: str | Path,
     source: str | Path,
-    *,
-    images: int = 4,
-    folder: Path | None = None,
-    seed: int = 0,
-    dtypes: tuple[str, ...] | None = None,
-    tolerances: dict[str, float] | None = None,
-    reference_code: Path | None = None,
-    key: str | None = None,
-    onnx: bool = False,
+    options: ParityOptions | None = None,
     progress: Progress = lambda _line: None,
 ) -> Parity:
     """Run ``model`` (a Keras or an ONNX file) and ``source`` (a checkpoint) on the same images and compare every layer.
@@ -88,29 +95,23 @@ def check_parity(
     Args:
         model: ``.h5``, ``.keras``, ``.weights.h5`` or ``.onnx``: ours, or anyone's whole model of the same network.
         source: the checkpoint that it should be.
-        images: how many images.
-        folder: images to take them from; None for seeded images with natural statistics.
-        seed: of the images.
-        dtypes: "float64", "float32" or both; default: all that the backend has.
-        tolerances: dtype -> largest relative difference allowed.
-        reference_code: the network's own code, such as a ``*_dag.py``, to run as a further reference. It is executed.
-        key: which network of ``source`` is meant where it holds several.
-        onnx: whether ONNX Runtime is a further reference.
+        options: images, precision and references.
         progress: called with a line when a step begins.
 
     Raises:
         BadInputError: a file cannot be read, or the two are different networks.
     """
     start = time.perf_counter()
-    model, source = Path(model), Path(source)
+    options = options or ParityOptions()
+    model, source, code = Path(model), Path(source), options.reference_code
     # Under torchvision's names the geometry is a claim, and the code is there to test it.
-    original = read_checkpoint(source, key=key, geometry="published" if reference_code else None)
+    original = read_checkpoint(source, key=options.key, geometry="published" if code else None)
     checkpoint = _as_folded_as(model, original)
     side = _open(model, checkpoint)
     apart = explained(checkpoint, side.arrays, side.provenance)
     folded, checkpoint = checkpoint is not original, apart.checkpoint
-    dtypes = _dtypes(dtypes, side)
-    chosen = Images.of(images, seed=seed, folder=folder, size=checkpoint.provenance.side)
+    dtypes, size = _dtypes(options.dtypes, side), checkpoint.provenance.side
+    chosen = Images.of(options.images, seed=options.seed, folder=options.folder, size=size)
     result = Parity(
         model, checkpoint, side.provenance, side.backend, chosen, side.pairing,
         compare_tensors(checkpoint.arrays, side.arrays),
@@ -125,9 +126,9 @@ def check_parity(
     rounding = _rounding(checkpoint, chosen.inputs[:1])
     for dtype in dtypes:
         bounds = {layer: units * UNIT_ROUNDOFF[dtype] for layer, units in rounding.items()}
-        tolerance = (tolerances or {}).get(dtype, TOLERANCES[dtype])
+        tolerance = options.tolerances.get(dtype, TOLERANCES[dtype])
         # ONNX Runtime against itself would testify to nothing.
-        references = _references(checkpoint, source, dtype, reference_code, onnx and side.backend != "onnxruntime")
+        references = _references(checkpoint, source, dtype, code, options.onnx and side.backend != "onnxruntime")
         result.runs += compare(side, checkpoint, references, chosen.inputs, dtype, tolerance, bounds, progress)
         for reference in references:
             known = {"name": reference.title, "independent": reference.independent, "note": reference.note}

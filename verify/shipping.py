@@ -42,9 +42,9 @@ class Halving:
     probability: float
 
     def __str__(self) -> str:
-        decided = counted(self.decisions, "image")
-        return (f"On {TITLE_OF[self.split]} float16 decides {decided} of {self.images:,} differently "
-                f"from float32, and moves a probability by at most {self.probability:.1g}.")  # fmt: skip
+        changed = f"changes {counted(self.decisions, 'decision')}" if self.decisions else "changes no decision"
+        return (f"On the {self.images:,} images of {TITLE_OF[self.split]} that a protocol counts, float16 {changed}, "
+                f"and no probability by more than {self.probability:.1g}.")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def add(commands: Commands) -> None:
     checks.add(
         "accuracy", _accuracy, "Measure a network's accuracy on FERPlus, under a named protocol.",
         "ferplus verify accuracy senet50_ferplus.h5 --data fer2013/ --split both --expect published",
-        option("model MODEL", "a checkpoint, a Keras or ONNX model, .tflite, TorchScript or a SavedModel"),
+        option("model MODEL", "a checkpoint, Keras, ONNX, .tflite or TorchScript file, SavedModel or a run's folder"),
         option("--input LINE", 'the input of a network from elsewhere, such as "gray 48x48 0..1" or "bgr 224x224 mean '
                '103.9,116.8,123.7"; kept in MODEL.toml (docs/field.md)'),
         option("--classes NAMES", 'its classes in order: "angry,disgust,fear,happy,sad,surprise,neutral"'),
@@ -115,7 +115,7 @@ def _accuracy(options: argparse.Namespace) -> int:
     from ferplus_keras.dataset import load_ferplus
     from ferplus_keras.dataset.protocols import PROTOCOLS
     from ferplus_keras.engines.card import Card
-    from verify.accuracy import evaluate
+    from verify.accuracy import evaluate, run_other_resizers, run_second_network
     from verify.accuracy_gate import check_expect, expectations
     from verify.accuracy_result import as_result
     from verify.accuracy_text import as_text
@@ -137,9 +137,12 @@ def _accuracy(options: argparse.Namespace) -> int:
     expected = expectations(options.expect, options.tolerance, predictor, dataset, protocol, splits, options.limit)
     other = open_predictor(options.versus) if options.versus else None
     evaluation = evaluate(
-        predictor, dataset, protocol, splits=splits, resize=options.resize, compare_resize=options.compare_resize,
-        versus=other, limit=options.limit, progress=say.step,
-    )  # fmt: skip
+        predictor, dataset, protocol, splits=splits, resize=options.resize, limit=options.limit, progress=say.step
+    )
+    if options.compare_resize:
+        run_other_resizers(evaluation, say.step)
+    if other is not None:
+        run_second_network(evaluation, other, say.step)
     result = as_result(
         evaluation, expected, typed_again("verify accuracy", options, "report"), time.perf_counter() - start
     )

@@ -193,13 +193,11 @@ def _parity_here(options: argparse.Namespace, backend: str) -> dict[str, Any]:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with suppress(ImportError):  # an ONNX file needs none
         import_keras()
-    from verify.parity import check_parity
+    from verify.parity import ParityOptions, check_parity
     from verify.result import as_result
 
     chosen = (("float64", options.float64), ("float32", options.float32))
-    parity = check_parity(
-        options.model,
-        options.against,
+    asked = ParityOptions(
         images=options.n,
         folder=Path(options.images) if options.images else None,
         seed=options.seed,
@@ -207,8 +205,8 @@ def _parity_here(options: argparse.Namespace, backend: str) -> dict[str, Any]:
         reference_code=Path(options.reference_code) if options.reference_code else None,
         key=options.key,
         onnx=not options.no_onnx and find_spec("onnxruntime") is not None and find_spec("onnx") is not None,
-        progress=Progress(quiet=options.json).line,
     )
+    parity = check_parity(options.model, options.against, asked, Progress(quiet=options.json).line)
     return as_result(parity, Path(options.against), _command(options))
 
 

@@ -17,7 +17,7 @@ from ferplus_keras.errors import BadInputError
 from tests.conftest import run_ferplus
 from tests.mutations.test_parity_mutations import damaged
 from tests.verify.handmade import port
-from verify.parity import Parity, check_parity
+from verify.parity import Parity, ParityOptions, check_parity
 from verify.predictors import open_predictor
 from verify.result import as_result
 from verify.same import check_same
@@ -29,7 +29,7 @@ ONE = pytest.mark.parametrize("network", ["resnet50"], indirect=True)
 
 
 def checked(path: Path, source: Path) -> Parity:
-    return check_parity(path, source, images=1, dtypes=("float64",))
+    return check_parity(path, source, ParityOptions(images=1, dtypes=("float64",)))
 
 
 ENDS: dict[str, Callable[[Any, Any], Any]] = {
@@ -159,4 +159,4 @@ def test_reference_code_cannot_end_the_check(when: str, standin_h5: Path, standi
             "    def forward(self, x):\n        sys.exit(0)\n"
         )
     with pytest.raises(BadInputError, match="SystemExit"):
-        check_parity(standin_h5, standin_pth, images=1, dtypes=("float32",), reference_code=code)
+        check_parity(standin_h5, standin_pth, ParityOptions(images=1, dtypes=("float32",), reference_code=code))

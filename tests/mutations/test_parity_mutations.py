@@ -20,7 +20,7 @@ import pytest
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.networks.preprocessing import PUBLISHED
 from verify.faults import IMAGENET_MEAN
-from verify.parity import check_parity
+from verify.parity import ParityOptions, check_parity
 
 pytestmark = pytest.mark.usefixtures("small")
 
@@ -307,7 +307,7 @@ def damaged(source: Path, target: Path, plant: Callable[[Converted], None]) -> P
 def test_a_planted_fault_turns_the_check_red(fault: Fault, standin_h5: Path, standin_pth: Path, tmp_path: Path) -> None:
     path = damaged(standin_h5, tmp_path / "damaged-standin.h5", fault.plant)
 
-    result = check_parity(path, standin_pth, images=1, dtypes=("float64",))
+    result = check_parity(path, standin_pth, ParityOptions(images=1, dtypes=("float64",)))
 
     path.unlink()
     float64 = result.runs[0]
@@ -334,7 +334,7 @@ IN_FLOAT32 = (*(name for name in FAULTS if FAULTS[name].hidden_in_float32), "poo
 )
 def test_float32_sees_the_gross_faults_only(fault: Fault, standin_h5: Path, standin_pth: Path, tmp_path: Path) -> None:
     path = damaged(standin_h5, tmp_path / "damaged-standin.h5", fault.plant)
-    result = check_parity(path, standin_pth, images=1, dtypes=("float32",))
+    result = check_parity(path, standin_pth, ParityOptions(images=1, dtypes=("float32",)))
     path.unlink()
     assert result.runs[0].passed == fault.hidden_in_float32
     # Whatever float32's rounding hides of the arrays, the first level of proof holds them bit for bit.
@@ -345,7 +345,7 @@ def test_float32_sees_the_gross_faults_only(fault: Fault, standin_h5: Path, stan
 def test_no_fault_no_red(standin_h5: Path, standin_pth: Path, tmp_path: Path) -> None:
     # The tool of these tests changes nothing by itself: a file that was opened, rewritten and closed passes.
     path = damaged(standin_h5, tmp_path / "rewritten-standin.h5", lambda _: None)
-    result = check_parity(path, standin_pth, images=1, dtypes=("float64",))
+    result = check_parity(path, standin_pth, ParityOptions(images=1, dtypes=("float64",)))
     path.unlink()
     assert result.passed
 
@@ -378,7 +378,7 @@ def test_a_source_that_was_changed_is_seen_too(standin_h5: Path, standin_pth: Pa
     state["conv5_3_1x1_increase_bn.running_mean"][17] += 1e-4
     torch.save(state, tmp_path / "other-standin.pth")
 
-    result = check_parity(standin_h5, tmp_path / "other-standin.pth", images=1, dtypes=("float64",))
+    result = check_parity(standin_h5, tmp_path / "other-standin.pth", ParityOptions(images=1, dtypes=("float64",)))
 
     assert not result.passed
     assert result.runs[0].first_over == "conv5_3_1x1_increase_bn"

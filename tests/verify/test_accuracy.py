@@ -20,7 +20,7 @@ from ferplus_keras.networks.preprocessing import PUBLISHED
 from ferplus_keras.networks.resizing import RESIZERS
 from tests.conftest import ROOT
 from tests.verify.oracles import brightness, painted, seer, swapped
-from verify.accuracy import Predictions, Step, agreement, evaluate
+from verify.accuracy import Predictions, Step, agreement, evaluate, run_other_resizers, run_second_network
 from verify.accuracy_gate import expectations
 from verify.accuracy_result import as_result
 from verify.accuracy_text import as_text
@@ -30,10 +30,16 @@ SCHEMA = json.loads((ROOT / "verify/report/accuracy.schema.json").read_text())
 
 
 def result_of(predictor: Any, dataset: Dataset, expect: str | None = None, **options: Any) -> dict[str, Any]:
-    protocol = options.pop("protocol", ALBANIE)
+    protocol, versus, resizers = (
+        options.pop(name, default) for name, default in (("protocol", ALBANIE), ("versus", None), ("resizers", False))
+    )
     splits = list(options.get("splits", ("test",)))
     expected = expectations(expect, 0.1, predictor, dataset, protocol, splits, options.get("limit"))
     evaluation = evaluate(predictor, dataset, protocol, **options)
+    if resizers:
+        run_other_resizers(evaluation)
+    if versus:
+        run_second_network(evaluation, versus)
     result = as_result(evaluation, expected, "ferplus verify accuracy", 1.0)
     plain = json.loads(json.dumps(result, allow_nan=False))
     jsonschema.validate(plain, SCHEMA)
@@ -178,7 +184,7 @@ def test_memory_does_not_grow_with_the_number_of_images() -> None:
 
 
 def test_what_resizing_changes_is_shown_when_asked() -> None:
-    result = result_of(seer(), painted([0, 1, 2] * 3), compare_resize=True)
+    result = result_of(seer(), painted([0, 1, 2] * 3), resizers=True)
     assert result["resizers"][0]["name"] == "pillow" and len(result["resizers"]) == 4
     assert [each["used"] for each in result["resizers"]] == [True, False, False, False]
     assert all(each["splits"][0]["accuracy"] == 1.0 for each in result["resizers"])
@@ -190,7 +196,7 @@ def test_what_resizing_changes_is_shown_when_asked() -> None:
     dataset = painted([0] * 6)
     dataset.images[:, :, 0], dataset.images[:, :, 1] = 0, 96
     changed = {each["name"]: each["splits"][0]["changed"] for each in
-               result_of(seer(call=corner), dataset, compare_resize=True)["resizers"]}  # fmt: skip
+               result_of(seer(call=corner), dataset, resizers=True)["resizers"]}  # fmt: skip
     assert changed["pillow"] == changed["opencv"] == 0 and changed["align-corners"] == 6
 
 

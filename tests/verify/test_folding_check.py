@@ -18,7 +18,7 @@ from tests.conftest import SECOND_SLOW
 from verify import folding_check
 from verify.folding_check import check_folding
 from verify.images import natural_inputs
-from verify.parity import check_parity
+from verify.parity import ParityOptions, check_parity
 
 pytestmark = pytest.mark.usefixtures("small")
 
@@ -61,13 +61,13 @@ def test_a_wrong_fold_is_caught(
 def test_parity_of_a_folded_file_and_of_one_with_a_wrong_sign(standin_pth: Path, tmp_path: Path) -> None:
     good, bad = tmp_path / "good-standin.h5", tmp_path / "bad-standin.h5"
     convert(standin_pth, [good], folded=True)
-    found = check_parity(good, standin_pth, images=1)
+    found = check_parity(good, standin_pth, ParityOptions(images=1))
     assert found.passed and found.tensors.folding and found.tensors.folding.passed
     assert {run.dtype for run in found.runs} == {"float64", "float32"}
     shutil.copy(good, bad)
     with h5py.File(bad, "r+") as file:
         bias = file["model_weights/conv4_2_3x3/conv4_2_3x3/bias:0"]
         bias[...] = -bias[...]
-    wrong = check_parity(bad, standin_pth, images=1, dtypes=("float64",))
+    wrong = check_parity(bad, standin_pth, ParityOptions(images=1, dtypes=("float64",)))
     assert not wrong.passed and not wrong.tensors.passed
     assert wrong.diagnosis and wrong.diagnosis.layer == "conv4_2_3x3"

@@ -21,7 +21,7 @@ from tests.mat_files import Builder, Rows, imported, row, save_level5, save_leve
 from tests.seeded import seeded_arrays, seeded_checkpoint
 from verify.images import natural_images
 from verify.metrics import difference
-from verify.parity import check_parity
+from verify.parity import ParityOptions, check_parity
 from verify.references.matconvnet import RULES, MatConvNetReference
 from verify.references.torch_reference import TorchReference
 
@@ -300,7 +300,7 @@ def test_both_references_are_brought_and_it_is_told_who_disagrees(
     )
     # Should the reader ever overlook such a graph, the reference that runs it does not.
     monkeypatch.setattr("convert.readers.graph_problem", lambda _found: "")
-    result = check_parity(model, mat, images=1)
+    result = check_parity(model, mat, ParityOptions(images=1))
     assert not result.passed and result.diagnosis is not None
     assert {"matconvnet", "torch"} <= {run.reference for run in result.runs}
     assert "at conv1_7x7_s2, the reference matconvnet computes something else" in result.diagnosis.cause

@@ -15,7 +15,7 @@ from tests.conftest import run_python
 from tests.seeded import save_state, seeded_state
 from tests.verify.handmade import KERAS2_VGGFACE, as_npz, port
 from verify.keras_side import open_side
-from verify.parity import check_parity
+from verify.parity import ParityOptions, check_parity
 from verify.result import as_result
 from verify.text import as_text
 
@@ -36,7 +36,7 @@ def test_a_hand_made_port_is_paired_without_a_guess_and_passes(standin_pth: Path
     # Keras 3 writes `x + y` into a .h5 in a way that it cannot read again.
     model = port(read_checkpoint(standin_pth), operators=suffix == ".keras")
     path = saved(model, tmp_path / f"by-hand-standin{suffix}")
-    result = check_parity(path, standin_pth, images=1, dtypes=("float64",))
+    result = check_parity(path, standin_pth, ParityOptions(images=1, dtypes=("float64",)))
     assert result.passed, as_text(as_result(result, standin_pth, ""))
     told = result.pairing.as_dict()
     assert told["sure"] and set(told["by"]) == {"structure"}
@@ -62,7 +62,7 @@ def test_a_hand_made_port_is_paired_without_a_guess_and_passes(standin_pth: Path
 )
 def test_however_it_is_written(standin_pth: Path, tmp_path: Path, options: dict[str, Any]) -> None:
     path = saved(port(read_checkpoint(standin_pth), **options), tmp_path / "by-hand-standin.keras")
-    result = check_parity(path, standin_pth, images=1, dtypes=("float64",))
+    result = check_parity(path, standin_pth, ParityOptions(images=1, dtypes=("float64",)))
     assert result.passed and result.pairing.as_dict()["sure"], result.pairing.summary
 
 
@@ -80,7 +80,7 @@ def test_the_usual_mistakes_of_a_port_are_named(
     standin_pth: Path, tmp_path: Path, options: dict[str, Any], layer: str, fault: str
 ) -> None:
     path = saved(port(read_checkpoint(standin_pth), **options), tmp_path / "by-hand-standin.keras")
-    result = check_parity(path, standin_pth, images=1, dtypes=("float64",))
+    result = check_parity(path, standin_pth, ParityOptions(images=1, dtypes=("float64",)))
     assert not result.passed and result.tensors.passed and result.runs[0].first_over == layer
     assert result.diagnosis is not None
     assert (result.diagnosis.fault, result.diagnosis.confidence) == (fault, "certain")
@@ -95,7 +95,9 @@ def test_kernels_in_each_others_place_are_found_by_the_place(standin_pth: Path, 
     kernels = first.get_weights(), second.get_weights()
     first.set_weights(kernels[1])
     second.set_weights(kernels[0])
-    result = check_parity(saved(model, tmp_path / "p-standin.keras"), standin_pth, images=1, dtypes=("float64",))
+    result = check_parity(
+        saved(model, tmp_path / "p-standin.keras"), standin_pth, ParityOptions(images=1, dtypes=("float64",))
+    )
     assert result.diagnosis is not None
     assert (result.diagnosis.layer, result.diagnosis.fault) == ("conv2_2_3x3", "layers-exchanged")
     assert result.pairing.as_dict()["sure"]
@@ -115,7 +117,9 @@ def test_a_bias_that_ours_has_not_is_seen_unless_it_is_zero(standin_pth: Path, t
     assert compare_tensors(source.arrays, open_side(path, source).arrays).passed
     biased = next(layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D) and layer.use_bias)
     biased.set_weights([biased.get_weights()[0], np.full(4, 1e-3, np.float32)])
-    result = check_parity(saved(model, tmp_path / "one-standin.keras"), standin_pth, images=1, dtypes=("float64",))
+    result = check_parity(
+        saved(model, tmp_path / "one-standin.keras"), standin_pth, ParityOptions(images=1, dtypes=("float64",))
+    )
     assert result.tensors.extra == ["conv2_1_3x3/bias"] and not result.passed
 
 
@@ -126,10 +130,10 @@ def test_a_model_of_keras_2_with_slashes_in_its_names(standin_pth: Path, tmp_pat
     right, wrong = tmp_path / "right-standin.h5", tmp_path / "wrong-standin.h5"
     run_python(KERAS2_VGGFACE, arrays, right, "1e-5", python=keras2)
     run_python(KERAS2_VGGFACE, arrays, wrong, "1e-3", python=keras2)
-    result = check_parity(right, standin_pth, images=1, dtypes=("float64",))
+    result = check_parity(right, standin_pth, ParityOptions(images=1, dtypes=("float64",)))
     assert result.passed and result.pairing.as_dict()["sure"]
     assert result.pairing.names["conv1_7x7_s2"] == "conv1_7x7_s2"  # by the name, the slash replaced
-    result = check_parity(wrong, standin_pth, images=1, dtypes=("float64",))
+    result = check_parity(wrong, standin_pth, ParityOptions(images=1, dtypes=("float64",)))
     assert not result.passed
     assert result.diagnosis is not None and result.diagnosis.fault == "batchnorm-epsilon"
 
@@ -153,7 +157,9 @@ def test_resnet50_of_keras_applications_is_red_and_not_taken_for_ours(tmp_path: 
     # Its shapes are nearly the same: the stride and the biases are where it is another network.
     model = keras.applications.ResNet50(weights=None, classes=8)
     source = save_state(seeded_state("resnet50"), tmp_path / "ours.pth")
-    result = check_parity(saved(model, tmp_path / "applications.keras"), source, images=1, dtypes=("float64",))
+    result = check_parity(
+        saved(model, tmp_path / "applications.keras"), source, ParityOptions(images=1, dtypes=("float64",))
+    )
     assert not result.passed and not result.tensors.passed
 
 

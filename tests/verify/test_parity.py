@@ -26,7 +26,7 @@ from verify import runs
 from verify.images import Images
 from verify.metrics import Difference, difference
 from verify.pairing import Pairing
-from verify.parity import Parity, check_parity
+from verify.parity import Parity, ParityOptions, check_parity
 from verify.preprocessing_check import compare_preprocessing
 from verify.references.torch_reference import reference_module
 from verify.result import as_result
@@ -58,7 +58,7 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 def test_the_converted_file_is_the_same_function(standin_h5: Path, standin_pth: Path, compared: list[str]) -> None:
     steps: list[str] = []
 
-    result = check_parity(standin_h5, standin_pth, images=2, progress=steps.append)
+    result = check_parity(standin_h5, standin_pth, ParityOptions(images=2), steps.append)
 
     assert [each.dtype for each in result.runs] == ["float64", "float32"]
     assert result.passed
@@ -104,7 +104,9 @@ def test_the_converted_file_is_the_same_function(standin_h5: Path, standin_pth: 
 @pytest.mark.slow
 @pytest.mark.parametrize("network", ["resnet50"], indirect=True)
 def test_a_tolerance_below_rounding_fails(standin_h5: Path, standin_pth: Path) -> None:
-    result = check_parity(standin_h5, standin_pth, images=1, dtypes=("float64",), tolerances={"float64": 1e-17})
+    result = check_parity(
+        standin_h5, standin_pth, ParityOptions(images=1, dtypes=("float64",), tolerances={"float64": 1e-17})
+    )
     assert not result.passed
     assert result.runs[0].first_over == "conv1_7x7_s2"
 
@@ -147,7 +149,7 @@ def test_keras_own_formats_are_the_same_function(
     path = tmp_path / f"model-standin{suffix}"
     convert(standin_pth, [path], dropout=dropout)
 
-    result = check_parity(path, standin_pth, images=1, dtypes=("float64",))
+    result = check_parity(path, standin_pth, ParityOptions(images=1, dtypes=("float64",)))
 
     path.unlink()
     assert result.passed
@@ -161,7 +163,7 @@ def test_a_network_without_head_is_compared_by_its_features(
     paths = [tmp_path / "features-standin.h5", tmp_path / "features-standin.pth"]
     convert(standin_pth, paths, top=False)
 
-    result = check_parity(*paths, images=1, dtypes=("float64",))
+    result = check_parity(*paths, ParityOptions(images=1, dtypes=("float64",)))
 
     assert result.passed
     assert compared[-2:] == ["conv5_3_relu", RETURNED]
@@ -174,7 +176,7 @@ def test_an_embedding_is_compared_by_its_vector(tmp_path: Path) -> None:
     source = save_state(seeded_state("senet50", head), tmp_path / "senet50_128.pth")
     write(seeded_checkpoint("senet50", head), tmp_path / "senet50_128.h5")
 
-    result = check_parity(tmp_path / "senet50_128.h5", source, images=1, dtypes=("float64",))
+    result = check_parity(tmp_path / "senet50_128.h5", source, ParityOptions(images=1, dtypes=("float64",)))
 
     assert result.passed
     assert result.runs[0].logits.layer == "feat_extract"
@@ -215,7 +217,7 @@ FLOAT64 = """
 import sys
 import keras, numpy as np
 from ferplus_keras.errors import BadInputError
-from verify.parity import check_parity
+from verify.parity import ParityOptions, check_parity
 generator = np.random.default_rng(0)
 x, gamma, beta, mean, variance = generator.uniform(0.5, 1.5, (5, 1, 1, 1, 64))
 layer = keras.layers.BatchNormalization(dtype="float64", epsilon=1e-5)
@@ -225,7 +227,7 @@ result = keras.ops.convert_to_numpy(layer(x))
 print(np.abs(result - ((x - mean) / np.sqrt(variance + 1e-5) * gamma + beta)).max())
 print(result.dtype)
 try:
-    check_parity(sys.argv[1], sys.argv[2], dtypes=("float64",))
+    check_parity(sys.argv[1], sys.argv[2], ParityOptions(dtypes=("float64",)))
 except BadInputError as error:
     print(error)
 """
@@ -269,7 +271,7 @@ def test_files_that_are_none_are_refused(seeded_pth: Path, tmp_path: Path) -> No
 
 def test_a_checkpoint_is_no_model(seeded_pth: Path) -> None:
     with pytest.raises(BadInputError):
-        check_parity(seeded_pth, seeded_pth, images=1, dtypes=("float32",))
+        check_parity(seeded_pth, seeded_pth, ParityOptions(images=1, dtypes=("float32",)))
 
 
 # --- the reference --------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from ferplus_keras.networks.architecture import classifier, embedding
 from ferplus_keras.networks.preprocessing import preprocess_input
 from tests.seeded import save_state, seeded_state
 from tests.verify.oracles import painted, seer
-from verify.accuracy import agreement, evaluate
+from verify.accuracy import agreement, evaluate, run_second_network
 from verify.predictors import open_predictor
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -326,11 +326,8 @@ def test_real_faces_get_the_same_decisions_from_keras_and_pytorch(
     standin_pth: Path, standin_h5: Path, ferplus: Dataset
 ) -> None:
     """ "The same accuracy" means the same decisions: a stand-in and its conversion, on real faces."""
-    evaluation = evaluate(
-        open_predictor(standin_h5), ferplus, ALBANIE, splits=("val",), versus=open_predictor(standin_pth), limit=24
-    )
-    assert evaluation.versus is not None
-    theirs = evaluation.versus[1]["val"]
+    evaluation = evaluate(open_predictor(standin_h5), ferplus, ALBANIE, splits=("val",), limit=24)
+    theirs = run_second_network(evaluation, open_predictor(standin_pth))["val"]
     found = agreement(evaluation.splits[0].predictions, theirs)
     assert (found.n, found.passed) == (24, True)
     np.testing.assert_allclose(evaluation.splits[0].predictions.probabilities, theirs.probabilities, atol=1e-4)

@@ -208,7 +208,8 @@ def test_what_float16_changed_is_counted_and_said() -> None:
     whole = Predictions(np.array([[0.6, 0.4], [0.5001, 0.4999], [0.2, 0.8]]), 0.0, 0.0)
     half = replace(whole, probabilities=np.array([[0.6, 0.4], [0.4999, 0.5001], [0.21, 0.79]]))
     assert str(_halving("test", half, whole)) == (
-        "On Test float16 decides 1 image of 3 differently from float32, and moves a probability by at most 0.01."
+        "On the 3 images of Test that a protocol counts, float16 changes 1 decision, "
+        "and no probability by more than 0.01."
     )
 
 

@@ -24,7 +24,7 @@ from tests.verify.oracles import painted
 from verify.exporting import Checks, export_checked
 from verify.gallery import look, open_network
 from verify.images import Images
-from verify.parity import check_parity
+from verify.parity import ParityOptions, check_parity
 from verify.predictors import open_predictor
 from verify.preprocessing_check import compare_preprocessing
 
@@ -115,7 +115,7 @@ def test_a_small_networks_file_is_opened_at_its_own_size(tmp_path: Path) -> None
 def test_parity_is_measured_at_the_networks_size(name: str, tmp_path: Path) -> None:
     write(replace(seeded_checkpoint("resnet50"), provenance=trained(48)), tmp_path / "small.safetensors")
     write(read_checkpoint(tmp_path / "small.safetensors"), tmp_path / name)
-    found = check_parity(tmp_path / name, tmp_path / "small.safetensors", images=1)
+    found = check_parity(tmp_path / name, tmp_path / "small.safetensors", ParityOptions(images=1))
     assert found.images.pixels.shape[1] == 48 and all(run.passed for run in found.runs)
 
 

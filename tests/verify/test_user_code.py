@@ -13,7 +13,7 @@ from ferplus_keras.networks import architecture as arch
 from ferplus_keras.networks.architecture import architecture
 from tests.conftest import SECOND_SLOW, run_ferplus
 from tests.convert.test_foreign_names import TORCHVISION
-from verify.parity import check_parity
+from verify.parity import ParityOptions, check_parity
 from verify.references.torch_reference import TorchReference
 from verify.references.user_code import UserCodeReference
 
@@ -70,7 +70,7 @@ def test_the_published_kind_of_file_is_the_same_function(
 ) -> None:
     code = tmp_path / f"{network}_dag.py"
     code.write_text(dag_code(network))
-    result = check_parity(standin_h5, standin_pth, images=1, dtypes=("float64",), reference_code=code)
+    result = check_parity(standin_h5, standin_pth, ParityOptions(images=1, dtypes=("float64",), reference_code=code))
     assert result.passed and [run.reference for run in result.runs] == ["torch", "code"]
     theirs = result.runs[1]
     compared = [each.layer for each in theirs.layers]

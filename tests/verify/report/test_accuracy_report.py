@@ -19,7 +19,7 @@ from PIL import Image
 from ferplus_keras.dataset.protocols import PROTOCOLS
 from tests.conftest import ROOT
 from tests.verify.oracles import painted, seer, swapped
-from verify.accuracy import evaluate
+from verify.accuracy import evaluate, run_other_resizers, run_second_network
 from verify.accuracy_gate import Expectation
 from verify.accuracy_result import SCHEMA, as_result
 from verify.report import write_report
@@ -35,10 +35,11 @@ def result_of(
 ) -> dict[str, Any]:
     network = seer(swapped("sadness", "anger"), path=Path(name))
     network = replace(network, source=replace(network.source, name=name))
-    evaluation = evaluate(
-        network, DATASET, PROTOCOLS["albanie"], splits=("val", "test"), compare_resize=resize,
-        versus=seer(path=Path("b.h5")) if versus else None,
-    )  # fmt: skip
+    evaluation = evaluate(network, DATASET, PROTOCOLS["albanie"], splits=("val", "test"))
+    if resize:
+        run_other_resizers(evaluation)
+    if versus:
+        run_second_network(evaluation, seer(path=Path("b.h5")))
     expected = [] if expect is None else [Expectation("test", expect, 0.1, "the test")]
     return as_result(evaluation, expected, f"ferplus verify accuracy '{name}'", 2.0)
 
