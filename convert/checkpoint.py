@@ -15,14 +15,11 @@ from typing import Any
 import numpy as np
 
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.files.provenance import Provenance, Source
+from ferplus_keras.files.provenance import STANDIN, Provenance, Source, named_standin
 from ferplus_keras.networks.architecture import Architecture, Head
 from ferplus_keras.networks.emotions import EMOTIONS
 
 Arrays = dict[str, dict[str, np.ndarray]]
-
-#: What every file with made-up weights has in its name and its provenance.
-STANDIN = "standin"
 
 
 @dataclass
@@ -56,7 +53,7 @@ def check_standin_name(source: str, path: Path, suffix: str) -> None:
 
     ``source`` is the stand-in's name, ``suffix`` the target's suffix, before which the proposed name has the word.
     """
-    if STANDIN not in path.name.lower():
+    if not named_standin(path.name):
         better = path.name[: len(path.name) - len(suffix)] + f"-{STANDIN}{suffix}"
         raise BadInputError(
             f"{source} is a stand-in with made-up weights, and the name of every file made from it must say so: call "

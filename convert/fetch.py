@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convert import seen
-from convert.checkpoint import STANDIN
 from convert.download import BrokenOffError, NoAnswerError, Part, Progress, RefusedError, load
 from convert.manifest import Known, weights_folder
 from convert.readers import read_named
@@ -23,6 +22,7 @@ from ferplus_keras.files.atomic import flush, flush_folder, writable_target
 from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.files.locks import sole_writer
 from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.files.provenance import named_standin
 
 BY_HAND = "placed by hand"
 
@@ -98,7 +98,7 @@ def _the_known_one(known: Known, path: Path, shown: Path, record: Path, url: str
     """Size and hash of the file at ``path`` (in messages: ``shown``), checked against the manifest and the record."""
     found = Seen(path.stat().st_size, sha256_of(path))
     published = known.size in (None, found.size) and known.sha256 in (None, found.sha256)
-    if STANDIN in shown.name.lower() and published:
+    if named_standin(shown.name) and published:
         return found  # made-up weights; recorded, they would rule out the real file
     # Processes for other checkpoints share the record.
     with sole_writer(record, lock=shown.with_name(".seen.lock"), wait=True):

@@ -17,6 +17,7 @@ from convert.readers import graph_problem, read_named, valid_provenance, with_he
 from convert.readers.exports import inspect_export
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.files.provenance import named_standin
 from ferplus_keras.networks.keras_vggface import KERAS_VGGFACE, PADDING_NOTE
 from ferplus_keras.wording import counted, printable
 
@@ -54,7 +55,7 @@ def inspect(path: str | Path, *, key: str | None = None) -> dict[str, Any]:
         "folded": None,
         "parameters": None,
         "output": found.output or (earlier.output if earlier else None),
-        "standin": found.standin or "standin" in file.path.name.lower() or bool(earlier and earlier.standin),
+        "standin": found.standin or named_standin(file.path.name) or bool(earlier and earlier.standin),
         "networks": networks,
         "input_size": _input_size(found, earlier),
         "notes": found.notes,
@@ -87,8 +88,7 @@ def _input_size(found: NamedArrays, earlier: Provenance | None) -> list[int] | N
     """Height and width of the images that the network was trained on, or that its graph takes; None if unknown."""
     if earlier:
         return list(earlier.preprocessing["size"])
-    size = list(found.graph.input_shape[:2]) if found.graph else []
-    return [extent for extent in size if extent is not None] if size and None not in size else None
+    return list(found.size) if found.size else None
 
 
 def as_text(result: dict[str, Any]) -> str:

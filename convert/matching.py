@@ -67,10 +67,22 @@ class NamedArrays:
     listed: tuple[str, ...] = ()  # all layers that a Keras file names, including those without arrays
     adopted: str | None = None  # the layer of another name that was taken as the classifier
     labels: tuple[str, ...] | None = None  # the classes in order, if the format has a place for them
+    size: tuple[int, int] | None = None  # height and width of the images, where the file's graph fixes them
 
     def renamed(self, name: Callable[[str], str], note: str) -> NamedArrays:
-        """The same arrays with names mapped by ``name``, and a ``note`` that says so."""
-        arrays = {name(old): array for old, array in self.arrays.items()}
+        """The same arrays with names mapped by ``name``, and a ``note`` that says so.
+
+        Raises :class:`BadInputError` when two of them would have one name.
+        """
+        arrays: dict[str, np.ndarray] = {}
+        for old, array in self.arrays.items():
+            if (new := name(old)) in arrays:
+                former = next(each for each in self.arrays if name(each) == new)
+                raise BadInputError(
+                    f"Two of the tensors, {printable(former)} and {printable(old)}, are what the network calls "
+                    f"{printable(new)}: save the network with one of them only."
+                )
+            arrays[new] = array
         dtypes = {name(old): dtype for old, dtype in self.dtypes.items()}
         return replace(self, arrays=arrays, dtypes=dtypes, notes=[*self.notes, note])
 

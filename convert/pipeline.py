@@ -23,6 +23,7 @@ from convert.writers import FORMATS, Written
 from ferplus_keras import __version__
 from ferplus_keras.errors import BadInputError, CheckFailedError, DownloadError, OutputError
 from ferplus_keras.files.hashing import sha256_of
+from ferplus_keras.files.provenance import named_standin
 from ferplus_keras.files.shipped import Shipped, shipped
 from ferplus_keras.wording import in_columns
 
@@ -74,7 +75,7 @@ def convert_all(
                 continue
             source = _source(known, offline, say)
             digest = sha256_of(source)
-            kind = STANDIN if STANDIN in source.name else TRAINED if shipped_as(source) else ""
+            kind = STANDIN if named_standin(source.name) else TRAINED if shipped_as(source) else ""
             name = f"{known.name}-{kind}" if kind else known.name
             todo = []
             for target in (output_folder() / f"{name}{FORMATS[format].suffix}" for format in formats):
@@ -140,7 +141,7 @@ def _finished(target: Path, source: Path, digest: str, reports: Path | None) -> 
 
 def _verified(written: Written, target: Path, source: Path, reports: Path | None, say: Callable[[str], None]) -> Made:
     """Check a file in the staging folder; it and its report are moved into place only if it passes."""
-    final, standin = replace(written, path=target), STANDIN in source.name
+    final, standin = replace(written, path=target), named_standin(source.name)
     if not target.name.endswith(CHECKED):
         written.path.replace(target)
         return Made(final, source, standin, {})

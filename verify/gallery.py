@@ -24,6 +24,7 @@ from ferplus_keras.engines.engine import Takes
 from ferplus_keras.engines.record import FileFacts
 from ferplus_keras.errors import BadInputError, CheckFailedError
 from ferplus_keras.files.hashing import sha256_of
+from ferplus_keras.files.provenance import named_standin
 from ferplus_keras.networks.emotions import EMOTIONS, softmax
 from ferplus_keras.networks.resizing import DEFAULT_RESIZER, RESIZERS
 from ferplus_keras.quiet import import_keras
@@ -51,7 +52,7 @@ class Network:
 
     @property
     def standin(self) -> bool:
-        return self.provenance.standin or "standin" in self.path.name.lower()
+        return self.provenance.standin or named_standin(self.path.name)
 
 
 @dataclass(frozen=True)

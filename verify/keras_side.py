@@ -6,6 +6,7 @@ A file of ours names its layers as the checkpoint does. In anyone else's, each l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -224,7 +225,8 @@ def _neutral(roles: dict[str, arch.Shape], operation: Any) -> dict[str, np.ndarr
         gamma = next(values) if operation.scale else np.ones(shape, np.float32)
         beta = next(values) if operation.center else np.zeros(shape, np.float32)
         return {"gamma": gamma, "beta": beta, "moving_mean": next(values), "moving_variance": next(values)}
-    arrays = {"kernel": next(values).reshape(roles["kernel"])}
+    kernel, shape = next(values), roles["kernel"]
+    arrays = {"kernel": kernel.reshape(shape) if kernel.size == math.prod(shape) else kernel}
     bias = next(values, None)
     if bias is not None:
         arrays["bias"] = bias

@@ -28,6 +28,7 @@ from ferplus_keras.engines.torchscript import is_torchscript
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.keras_files import open_keras_file
 from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.files.provenance import named_standin
 from ferplus_keras.files.shipped import shipped_at
 from ferplus_keras.files.signatures import is_mat_file, is_onnx, is_safetensors
 from ferplus_keras.files.zips import is_keras_zip
@@ -66,7 +67,7 @@ class Predictor:
 
     @property
     def standin(self) -> bool:
-        named = "standin" in self.path.name.lower()
+        named = named_standin(self.path.name)
         return named or self.engine.standin or bool(self.provenance and self.provenance.standin)
 
     @property

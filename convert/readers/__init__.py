@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from convert.checkpoint import STANDIN, Checkpoint, Provenance, Source, labels_for, with_output
 from convert.choice import choose
 from convert.heads import adopt_head
+from convert.match_report import by
 from convert.matching import Match, NamedArrays, match, without_prefix
 from convert.readers.keras_vggface import in_our_terms
 from convert.readers.torch_file import is_torch_file, read_torch_file
@@ -15,13 +18,13 @@ from convert.torchvision_names import MARKER, NOTE, published_name
 from ferplus_keras import HDF5_MAGIC, PROVENANCE_KEY
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
-from ferplus_keras.files.provenance import provenance_of
+from ferplus_keras.files.provenance import named_standin, provenance_of
 from ferplus_keras.files.safetensors_file import read_tensors
 from ferplus_keras.files.signatures import is_mat_file, is_onnx, is_safetensors
 from ferplus_keras.files.zips import is_keras_zip
 from ferplus_keras.networks.architecture import Head, architecture
 from ferplus_keras.networks.keras_vggface import KERAS_VGGFACE
-from ferplus_keras.networks.preprocessing import PUBLISHED
+from ferplus_keras.networks.preprocessing import PUBLISHED, trained_side
 
 
 def read_named(file: MappedFile, key: str | None = None) -> NamedArrays:
@@ -109,6 +112,7 @@ def read_checkpoint(
     head = result.architecture.head
     folded = result.architecture.folded
     dropout = 0.0 if folded else found.dropout or (earlier.dropout if earlier else 0.0)
+    ours = earlier is not None and earlier.layout == "albanie"
     provenance = Provenance(
         source=described,
         origin=earlier.origin if earlier else described,
@@ -117,8 +121,8 @@ def read_checkpoint(
         units=head.units,
         dropout=dropout,
         labels=_labels(found, head, earlier),
-        preprocessing=earlier.preprocessing if earlier and earlier.layout == "albanie" else PUBLISHED.as_dict(),
-        standin=found.standin or STANDIN in file.path.name.lower() or bool(earlier and earlier.standin),
+        preprocessing=earlier.preprocessing if ours else _preprocessing(found, result.notes),
+        standin=found.standin or named_standin(file.path.name) or bool(earlier and earlier.standin),
         num_batches_tracked=_step_counters(found, result, earlier),
         torch_head=earlier.torch_head if earlier and not _is_state_dict(found) else result.torch_head,
         folded=folded,
@@ -175,6 +179,19 @@ def graph_problem(found: NamedArrays) -> str:
     if found.graph and inside and not found.preprocessed:
         return "it says that it subtracts the mean itself, but the layer data does something else"
     return ""
+
+
+def _preprocessing(found: NamedArrays, notes: list[str]) -> dict[str, Any]:
+    """The published preprocessing, to the size that the file's graph takes; ``notes`` gets that, if it is another."""
+    if found.size is None or found.size == PUBLISHED.size:
+        return PUBLISHED.as_dict()
+    side = trained_side(found.size)
+    given = f"its graph takes images of {by(found.size)}"
+    if side != found.size[0]:
+        notes.append(f"{given}, which no file made here can: they take {side} x {side}")
+    else:
+        notes.append(f"{given}, and nothing says that the network was trained on others: that size was kept")
+    return replace(PUBLISHED, size=(side, side)).as_dict()
 
 
 def _labels(found: NamedArrays, head: Head, earlier: Provenance | None) -> tuple[str, ...] | None:

@@ -21,7 +21,7 @@ from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.files.opening import is_folder
-from ferplus_keras.files.provenance import provenance_of
+from ferplus_keras.files.provenance import named_standin, provenance_of
 from ferplus_keras.files.tflite_file import is_tflite, read_tflite, shown
 
 MAX_FILES = 1000  #: in a SavedModel's folder; TensorFlow writes five
@@ -112,7 +112,7 @@ def inspect_export(path: str | Path) -> dict[str, Any] | None:
         "network": record.network if record else None, "head": f"{record.units} {record.head}" if record else None,
         "folded": record.folded if record else None, "parameters": None, "output": record.output if record else None,
         "inputs": found.inputs, "outputs": found.outputs,
-        "standin": "standin" in Path(path).name.lower() or bool(record and record.standin), "notes": found.notes,
+        "standin": named_standin(Path(path).name) or bool(record and record.standin), "notes": found.notes,
         "provenance": json.loads(record.to_json()) if record else None, "problems": "",
     }  # fmt: skip
     if found.problem:

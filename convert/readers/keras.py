@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from convert.heads import head_note
 from convert.layouts import layer_of
 from convert.matching import NamedArrays
 from ferplus_keras.files.keras_files import KerasFile, counted_names, open_keras_file
@@ -18,6 +19,9 @@ from ferplus_keras.networks.keras_vggface import KERAS_VGGFACE, ZEROS, speaks, t
 
 #: A layer that only keras_vggface's graphs have, by its number in a file without names.
 AVERAGE_CLASS = "average_pooling2d"
+
+#: A head in such a file, whatever it was called.
+NUMBERED_HEAD = "dense"
 
 
 def read_keras(file: MappedFile) -> NamedArrays:
@@ -34,16 +38,21 @@ def read_keras(file: MappedFile) -> NamedArrays:
                 name = f"{names.get(counted, counted)}/{role}"
                 arrays[name] = stored.view()
                 dtypes[name] = "bfloat16" if stored.bfloat16 else str(stored.dtype)
-        notes = []
+        notes, adopted = [], None
         if names:
             notes.append("the file numbers its layers (Keras before 3.6); their names follow from the graph")
+        if names.get(NUMBERED_HEAD) == "classifier":
+            adopted = NUMBERED_HEAD
+            notes.append(head_note(adopted, opened.layers[adopted]["bias"].shape[0]))
         layers = list(all_layers(opened.config))
         graph, departure = _graph(opened.config, arrays)
         padded = bool(names) and "zero_padding2d" in opened.listed
         layout = KERAS_VGGFACE if speaks({layer_of(name, "keras") for name in arrays}) else "keras"
+        height, width, _ = graph.input_shape if graph else (None, None, None)
+        size = None if height is None or width is None else (height, width)
         return NamedArrays(
             opened.kind, layout, arrays, dtypes, notes, opened.provenance, _output(graph), _dropout(layers),
-            graph=graph, departure=departure,
+            graph=graph, departure=departure, adopted=adopted, size=size,
             listed=(*opened.listed, *(name for name, _, _ in layers), *(ZEROS.values() if padded else ())),
         )  # fmt: skip
 
@@ -83,7 +92,7 @@ def _counted_names(file: KerasFile) -> dict[str, str]:
             if "feat_extract" in file.layers or "dense" not in file.layers:
                 return names
             has_bias = len(file.layers["dense"]) > 1
-            return names | {"dense": "classifier" if has_bias else "feat_extract"}
+            return names | {NUMBERED_HEAD: "classifier" if has_bias else "feat_extract"}
     return {}
 
 

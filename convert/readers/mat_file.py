@@ -21,7 +21,7 @@ from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.files.provenance import provenance_of
 from ferplus_keras.graph.form import Graph, GraphError
 from ferplus_keras.networks.architecture import BATCHNORM_EPSILON
-from ferplus_keras.networks.emotions import EMOTIONS
+from ferplus_keras.networks.emotions import EMOTIONS, emotion_of
 from ferplus_keras.networks.preprocessing import PUBLISHED
 from ferplus_keras.wording import counted, printable
 
@@ -199,15 +199,14 @@ def _meta_notes(net: DagNN, notes: list[str]) -> None:
 
 
 def _labels(net: DagNN, notes: list[str]) -> tuple[str, ...] | None:
-    """The classes in the file's order if they are the emotions in another order, which its outputs have."""
+    """The classes in the file's order, which its outputs have, if they are not FERPlus's emotions in FERPlus's order.
+
+    Emotions have FERPlus's names in it, whatever the file calls them.
+    """
     classes = fields(net.meta.get("classes"))
     stored = names(classes.get("description")) or names(classes.get("name"))
-    labels = tuple(label.strip().lower() for label in stored)
+    labels = tuple(emotion_of(label) or printable(label[:100]) for label in stored)
     if len(labels) != len(EMOTIONS) or labels == EMOTIONS:
         return None
-    known = sorted(labels) == sorted(EMOTIONS)
-    notes.append(
-        f"its classes are {', '.join(stored)[:200]}, not the published order"
-        + (": its own order was kept" if known else "")
-    )
-    return labels if known else None
+    notes.append(f"its classes are {printable(', '.join(stored)[:200])}, not the published order: its own was kept")
+    return labels

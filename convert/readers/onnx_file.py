@@ -72,8 +72,16 @@ def read_onnx(file: MappedFile) -> NamedArrays:
         notes.append("its graph subtracts the published mean; converted files do not")
     return NamedArrays(
         FORMAT, "torch", paired.arrays, paired.dtypes, notes, provenance,
-        output="probabilities" if paired.probabilities else "logits",
+        output="probabilities" if paired.probabilities else "logits", size=_size(graph),
     )  # fmt: skip
+
+
+def _size(graph: OnnxFile) -> tuple[int, int] | None:
+    """Height and width of the images that the graph takes, channels first or last; None where they are free."""
+    declared = (graph.declared.get(name, (0, None))[1] for name in graph.inputs if name not in graph.tensors)
+    shape = next((each for each in declared if each and len(each) == 4), None)
+    height, width = (None, None) if shape is None else shape[2:] if shape[1] == 3 else shape[1:3]
+    return None if height is None or width is None else (height, width)
 
 
 def paired_layers(graph: OnnxFile, file: MappedFile) -> Paired:

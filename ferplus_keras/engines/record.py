@@ -14,6 +14,7 @@ from typing import Any
 from ferplus_keras.engines.card import GRAY, MAX_SIDE, MIN_SIDE, NO_CARD, RGB, Card
 from ferplus_keras.engines.engine import LOGITS, PROBABILITIES, Engine, Run, Takes
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.provenance import named_standin
 from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.networks.preprocessing import PUBLISHED, trained_side
 from ferplus_keras.wording import counted, only_output, printable
@@ -169,7 +170,7 @@ class FileFacts:
         if said is None and not self.prepared and takes_in.dtype != "uint8":
             notes.append(f"the file does not say how images are prepared; {takes_in.text} is assumed")
         record = self.record or {}
-        standin = "standin" in self.path.name.lower() or bool(record.get("standin"))
+        standin = named_standin(self.path.name) or bool(record.get("standin"))
         return Engine(
             self.path, by, call, takes_in, gives or self.gives, labels, classes,
             network or str(record.get("network") or ""), standin, record=self.record,

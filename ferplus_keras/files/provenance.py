@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,6 +15,12 @@ from ferplus_keras.networks.preprocessing import PUBLISHED, trained_side
 
 #: Bytes of a record; one with all that training leaves has some 5,000.
 MAX_RECORD = 1 << 20
+
+#: What every file with made-up weights has in its name and its provenance.
+STANDIN = "standin"
+
+#: The word, not a part of another one: "understanding" has it, too.
+NAMED = re.compile(rf"(?<![a-z]){STANDIN}s?(?![a-z])")
 
 ELSEWHERE = "The file is damaged: get it elsewhere, or make it again."
 
@@ -84,6 +91,11 @@ class Provenance:
             pairs = known["preprocessing"].items()
             known["preprocessing"] = {key: tuple(value) if isinstance(value, list) else value for key, value in pairs}
         return cls(**known)
+
+
+def named_standin(name: str) -> bool:
+    """Whether a file of this ``name`` says that its weights are made up."""
+    return bool(NAMED.search(name.lower()))
 
 
 def provenance_of(path: object, text: object) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ferplus_keras.graph.building import MAX_NODES, Builder
 from ferplus_keras.graph.form import Graph, GraphError
-from ferplus_keras.graph.keras_layers import Call, add_layer
+from ferplus_keras.graph.keras_layers import OTHERWISE_IN_TRAINING, Call, add_layer
 from ferplus_keras.networks.architecture import Architecture
 from ferplus_keras.networks.keras_plan import KerasLayer
 from ferplus_keras.networks.keras_vggface import same_name, vggface_plan
@@ -80,6 +80,8 @@ class _Level:
     """One model of the config: its layers by name, and what their calls yield."""
 
     layers: dict[str, dict[str, Any]]
+    training: bool = False  #: whether the model is called in training
+    first: dict[str, int] = field(default_factory=dict)  #: of its models, the number of the first call (0 if absent)
     calls: dict[str, list[_Node]] = field(default_factory=dict)
     done: dict[tuple[str, int], list[str]] = field(default_factory=dict)
     fed: dict[str, str] = field(default_factory=dict)  #: input layer -> key of what it is fed by
@@ -100,25 +102,29 @@ class _Walk:
         self.arrays, self.names = arrays, names  # of two layers of one name, neither can be given arrays by it
         self.count = 0
 
-    def model(self, model: dict[str, Any], fed: list[str] | None, depth: int) -> list[str]:
-        """Add the model's layers, its inputs fed by ``fed`` (None: by images); the keys of its outputs."""
+    def model(self, model: dict[str, Any], fed: list[str] | None, depth: int, training: bool = False) -> list[str]:
+        """Add the model's layers, its inputs fed by ``fed`` (None: by images); the keys of its outputs.
+
+        ``training``: whether the model is called in training, and its layers with it.
+        """
         if depth >= MAX_DEPTH:
             raise GraphError(f"its models stand within each other more than {MAX_DEPTH} deep")
         self._counted(_name(model))
         layers = _layers(model)
         if model.get("class_name") == "Sequential":
-            return self._sequential(layers, fed, depth)
+            return self._sequential(layers, fed, depth, training)
         config = model["config"]
-        level = _Level({_name(layer): layer for layer in layers})
+        level = _Level({_name(layer): layer for layer in layers}, training)
         inputs = [name for name, _, _ in _tensors([config.get("input_layers")])]
         if fed is not None:
             if len(fed) != len(inputs):
                 raise GraphError(f"the model {_name(model)} is fed {len(fed)} times and has {len(inputs)} inputs")
             level.fed = dict(zip(inputs, fed))  # noqa: B905 (Python 3.9)
         outputs = _tensors([config.get("output_layers")])
+        level.first = _first_calls(layers, outputs)
         return [self._evaluate(level, tensor, depth) for tensor in outputs]
 
-    def _sequential(self, layers: list[dict[str, Any]], fed: list[str] | None, depth: int) -> list[str]:
+    def _sequential(self, layers: list[dict[str, Any]], fed: list[str] | None, depth: int, training: bool) -> list[str]:
         last = fed
         for layer in layers:
             if layer.get("class_name") == "InputLayer":
@@ -130,8 +136,10 @@ class _Walk:
                     "batch_input_shape", own.get("batch_shape"))}}  # fmt: skip
                 if layer.get("class_name") not in MODELS:
                     last = self._layer(image, _Node(), [], depth)
-            last = self.model(layer, last, depth + 1) if layer.get("class_name") in MODELS else self._layer(
-                layer, _Node(), last or [], depth)  # fmt: skip
+            if layer.get("class_name") in MODELS:
+                last = self.model(layer, last, depth + 1, training)
+            else:
+                last = self._layer(layer, _Node(), last or [], depth, training)
         return last or []
 
     def _evaluate(self, level: _Level, wanted: Tensor, depth: int) -> str:
@@ -155,9 +163,10 @@ class _Walk:
             if name in level.fed:
                 level.done[name, number] = [level.fed[name]]
             elif layer.get("class_name") in MODELS:
-                level.done[name, number] = self.model(layer, sources or None, depth + 1)
+                training = level.training or node.training
+                level.done[name, number] = self.model(layer, sources or None, depth + 1, training)
             else:
-                level.done[name, number] = self._layer(layer, node, sources, depth)
+                level.done[name, number] = self._layer(layer, node, sources, depth, level.training)
             stack.pop()
         return _output(level, wanted)
 
@@ -167,18 +176,23 @@ class _Walk:
             raise GraphError(f"it has no layer {name[:80]}, from which another takes")
         if name not in level.calls:
             level.calls[name] = list(_nodes(layer.get("inbound_nodes"))) or [_Node()]
-        if not 0 <= number < len(level.calls[name]):
+        place = number - level.first.get(name, 0)
+        if not 0 <= place < len(level.calls[name]):
             raise GraphError(f"the layer {name[:80]} is called {len(level.calls[name])} times, and call {number} taken")
-        return layer, level.calls[name][number]
+        return layer, level.calls[name][place]
 
-    def _layer(self, layer: dict[str, Any], node: _Node, sources: list[str], depth: int) -> list[str]:
-        """Add one call of a layer; the key of its output."""
+    def _layer(
+        self, layer: dict[str, Any], node: _Node, sources: list[str], depth: int, training: bool = False
+    ) -> list[str]:
+        """Add one call of a layer, which may stand in a model that is called in ``training``; the key of its output."""
         name = _name(layer)
         self._counted(name)
         key = name if name not in self.builder.values and not depth else f"{name}#{len(self.builder.values)}"
         config = layer["config"] if isinstance(layer["config"], dict) else {}
         arrays = self.arrays.get(name, {}) if self.names[name] == 1 else {}
-        call = Call(name, _class(layer), config, tuple(sources), arrays, node.numbers, node.training)
+        kind = _class(layer)
+        trains = node.training or (training and kind in OTHERWISE_IN_TRAINING)
+        call = Call(name, kind, config, tuple(sources), arrays, node.numbers, trains)
         add_layer(self.builder, key, call)
         return [key]
 
@@ -233,6 +247,15 @@ def _nodes(inbound: Any) -> Iterator[_Node]:
         yield node
 
 
+def _first_calls(layers: list[dict[str, Any]], outputs: list[Tensor]) -> dict[str, int]:
+    """Model inside -> the number of its first call, where that is not 0: Keras 2 counts how it was built as a call."""
+    taken = outputs + [tensor for layer in layers for tensor in _tensors(layer.get("inbound_nodes"))]
+    found = {}
+    for name in (_name(layer) for layer in layers if layer.get("class_name") in MODELS):
+        found[name] = min((number for other, number, _ in taken if other == name), default=0)
+    return found
+
+
 def _tensors(value: Any) -> list[Tensor]:
     return [each for each in _flattened(value) if isinstance(each, tuple)]
 
@@ -252,9 +275,12 @@ def _flattened(value: Any) -> Iterator[Any]:
             if value.get("class_name") == "__keras_tensor__" and _is_tensor(history):
                 yield tuple(history[:3])
                 continue
-            if value.get("training") is True:
+            if value.get("training") not in (None, False):  # Keras 2 writes 1, too
                 yield "training"
-            stack.extend(reversed([each for key, each in value.items() if key not in ("training", "mask", "name")]))
+            said = {key: each for key, each in value.items() if key not in ("training", "mask", "name")}
+            if said.get("axis") == -1:  # the last one, which is meant without a word
+                del said["axis"]
+            stack.extend(reversed(said.values()))
         elif _is_tensor(value):
             yield tuple(value[:3])
             stack.extend(value[3:4])

@@ -23,6 +23,9 @@ PASSING = {
 #: Layers that Keras 3 saves as called in training, whatever they were, and that then do the same.
 TRAINING_OR_NOT = {"Resizing", "CenterCrop"}
 
+#: Layers that do something else in training; of a model that is called in training, all of them.
+OTHERWISE_IN_TRAINING = {"BatchNormalization", *PASSING} - {"Identity", "ActivityRegularization"}
+
 #: Activations by Keras's name -> the form's; any other goes by its own.
 ACTIVATIONS = {"relu": "relu", "sigmoid": "sigmoid", "softmax": "softmax", "linear": ""}
 
@@ -58,12 +61,15 @@ def add_layer(builder: Builder, key: str, call: Call) -> None:
     """Add ``call`` to ``builder`` under ``key``. Raises :class:`GraphError` when its config makes no sense."""
     kind = FUNCTIONS.get(str(call.config.get("function")), call.kind) if call.kind == "TFOpLambda" else call.kind
     trains = call.training and kind not in TRAINING_OR_NOT
+    further = kind != call.kind and kind in ("Relu", "Sigmoid", "Softmax") and call.numbers  # such as another axis
     if kind == "InputLayer":
         shape = call.config.get("batch_shape") or call.config.get("batch_input_shape") or ()
         builder.image(key, call.name, shape[1:] if isinstance(shape, (list, tuple)) else ())
     elif trains or not call.sources or call.config.get("data_format") == "channels_first":
         why = " in training" if trains else " with the channels first" if call.sources else " without input"
         builder.other(key, call.name, f"{kind}{why}", call.sources)
+    elif further:
+        builder.other(key, call.name, f"{kind} with further arguments", call.sources)
     elif kind in PASSING:
         builder.same(key, call.sources[0])
     elif kind in LAYERS:

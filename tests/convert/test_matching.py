@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convert.layouts import LAYOUTS, keras_layout, torch_layout
-from convert.matching import NamedArrays, match, recognise
+from convert.matching import NamedArrays, match, recognise, without_prefix
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.networks.architecture import (
     FERPLUS_HEAD,
@@ -280,3 +280,15 @@ def test_layouts_name_as_many_arrays_as_the_published_files_hold() -> None:
         assert counters == 53
         assert len(torch_layout(table)) + counters == entries
         assert len(keras_layout(table)) == len(torch_layout(table))
+
+
+@pytest.mark.parametrize("head_first", [False, True])
+def test_two_tensors_of_one_name_are_refused_and_neither_is_dropped(head_first: bool) -> None:
+    """A wrapper with a head of its own around a whole network: without the prefix, both heads have one name."""
+    found = fresh()
+    wrapped = {f"backbone.{name}": array for name, array in found.arrays.items()}
+    head = {name: array for name, array in found.arrays.items() if name.startswith("classifier.")}
+    found.arrays = head | wrapped if head_first else wrapped | head
+    found.dtypes = dict.fromkeys(found.arrays, "float32")
+    with pytest.raises(BadInputError, match=r"(backbone\.)?classifier\.weight and (backbone\.)?classifier\.weight"):
+        without_prefix(found)

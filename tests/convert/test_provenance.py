@@ -19,6 +19,7 @@ from convert.inspection import as_text, inspect
 from convert.readers import own_provenance, read_checkpoint
 from convert.writers import write
 from ferplus_keras import PROVENANCE_KEY
+from ferplus_keras.files.provenance import named_standin
 from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.networks.preprocessing import PUBLISHED
 from tests.seeded import seeded_checkpoint
@@ -138,3 +139,14 @@ def test_another_preprocessing_and_other_labels_travel_on(suffix: str, tmp_path:
     convert(first, [tmp_path / "y.safetensors"])
     again = read_checkpoint(tmp_path / "y.safetensors").provenance
     assert again.preprocessing == own and again.labels == labels
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("resnet50-standin.h5", True), ("STANDIN.pth", True), ("x_standin_2.onnx", True), ("standins.h5", True),
+        ("facial-understanding.pth", False), ("outstanding.h5", False), ("long-standing.keras", False),
+    ],
+)  # fmt: skip
+def test_a_name_says_that_it_is_a_standin_by_the_word_alone(name: str, says: bool) -> None:
+    assert named_standin(name) == says

@@ -138,6 +138,34 @@ def test_a_model_of_keras_2_with_slashes_in_its_names(standin_pth: Path, tmp_pat
     assert result.diagnosis is not None and result.diagnosis.fault == "batchnorm-epsilon"
 
 
+@ONE
+def test_what_the_file_has_in_training_is_run_in_training(standin_pth: Path, standin_h5: Path, tmp_path: Path) -> None:
+    """Keras 2's `predict` does, too; `convert` refuses such a file, and sends people here."""
+    import json
+    import shutil
+
+    import h5py
+
+    path = Path(shutil.copyfile(standin_h5, tmp_path / "trains-standin.h5"))
+    with h5py.File(path, "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        (norm,) = (each for each in config["config"]["layers"] if each["config"]["name"] == "conv2_1_3x3_bn")
+        norm["inbound_nodes"][0][0][3] = {"training": True}
+        file.attrs["model_config"] = json.dumps(config)
+    result = check_parity(path, standin_pth, ParityOptions(images=1, dtypes=("float64",)))
+    assert not result.passed and result.runs[0].first_over == "conv2_1_3x3_bn"
+    assert result.diagnosis is not None and "as in training" in result.diagnosis.cause
+
+
+@ONE
+def test_a_head_of_other_classes_is_the_cause_and_no_crash(standin_pth: Path, tmp_path: Path) -> None:
+    model = port(read_checkpoint(standin_pth), operators=False)
+    other = keras.layers.Dense(7, activation="softmax", name="theirs")(model.layers[-1].input)
+    path = saved(keras.Model(model.input, other), tmp_path / "seven-standin.keras")
+    result = check_parity(path, standin_pth, ParityOptions(images=1, dtypes=("float64",)))
+    assert not result.passed and result.diagnosis is not None and result.diagnosis.layer == "classifier"
+
+
 # --- refused --------------------------------------------------------------------------------------------------------
 
 

@@ -53,6 +53,19 @@ def test_what_keras_saves_is_read(suffix: str, folder: Path, tmp_path: Path) -> 
     holds_the_seeded_numbers(saved_by_keras(folder, tmp_path / f"k{suffix}"))
 
 
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+def test_a_graph_for_images_of_another_size_keeps_it(suffix: str, folder: Path, tmp_path: Path) -> None:
+    import ferplus_keras
+
+    model = ferplus_keras.ResNet50(weights=None, input_shape=(64, 64, 3))
+    model.save(tmp_path / f"x{suffix}")
+    found = read_checkpoint(tmp_path / f"x{suffix}").provenance
+    assert found.side == 64 and any("64 x 64" in note for note in found.notes)
+    assert (
+        read_checkpoint(write(read_checkpoint(tmp_path / f"x{suffix}"), tmp_path / "y.h5").path).provenance.side == 64
+    )
+
+
 @pytest.mark.parametrize("suffix", [".h5", ".keras", ".weights.h5"])
 def test_bfloat16_is_read_exactly(suffix: str, tmp_path: Path) -> None:
     """h5py has no such type: Keras stores two opaque bytes a number."""

@@ -430,11 +430,15 @@ def test_labels_in_another_order_are_the_files_own(resnet: Arrays, tmp_path: Pat
     assert back.provenance.labels == checkpoint.provenance.labels
 
 
-def test_labels_that_are_not_the_emotions_are_not_taken_for_them(resnet: Arrays, tmp_path: Path) -> None:
+def test_labels_that_are_not_the_emotions_in_their_order_are_kept(resnet: Arrays, tmp_path: Path) -> None:
     root = beginning(imported(resnet))
     root["meta"] = root["meta"] | {"classes": {"name": [*EMOTIONS[:7], "boredom"]}}
     found = read_named(MappedFile(save_level5(tmp_path / "x.mat", root)))
-    assert found.labels is None and any("boredom" in note for note in found.notes)
+    assert found.labels == (*EMOTIONS[:7], "boredom") and any("boredom" in note for note in found.notes)
+    root["meta"] = root["meta"] | {"classes": {"name": ["Neutral", "happy", "angry", *EMOTIONS[2:4], *EMOTIONS[5:]]}}
+    path = save_level5(tmp_path / "y.mat", root)
+    in_its_order = ("neutral", "happiness", "anger", *EMOTIONS[2:4], *EMOTIONS[5:])
+    assert read_named(MappedFile(path)).labels == in_its_order
 
 
 def test_a_network_that_was_passed_over_is_noted(resnet: Arrays, tmp_path: Path) -> None:

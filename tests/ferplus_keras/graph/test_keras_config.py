@@ -298,6 +298,59 @@ def test_a_model_in_the_model_is_laid_open(saved: dict[str, Model]) -> None:
         assert departure(twice, RESNET) != ""
 
 
+def functional(inner: Model, *, number: int, **said: Any) -> Model:
+    """A model that calls ``inner`` and takes its call ``number``, in Keras 2's style."""
+    image = {"class_name": "InputLayer", "name": "image", "inbound_nodes": [],
+             "config": {"name": "image", "batch_input_shape": [None, 224, 224, 3]}}  # fmt: skip
+    base = {**inner, "name": "base", "inbound_nodes": [[["image", 0, 0, said]]]}
+    drop = {"class_name": "Dropout", "name": "drop", "config": {"name": "drop", "rate": 0.5},
+            "inbound_nodes": [[["base", number, 0, {}]]]}  # fmt: skip
+    return {"class_name": "Functional", "config": {
+        "name": "outer", "layers": [image, base, drop], "input_layers": [["image", 0, 0]],
+        "output_layers": [["drop", 0, 0]],
+    }}  # fmt: skip
+
+
+@BOTH_STYLES
+def test_the_first_call_of_a_model_in_the_model_is_number_1_in_keras_2(style: str, saved: dict[str, Model]) -> None:
+    for number in (0, 1):
+        assert departure(functional(saved[style], number=number, training=False), RESNET) == ""
+
+
+@BOTH_STYLES
+@pytest.mark.parametrize("said", [True, 1])
+def test_a_model_that_is_called_in_training_is_named(style: str, said: Any, saved: dict[str, Model]) -> None:
+    """``base(x, training=True)``: its batch normalisations take the batch's statistics, whoever calls the whole."""
+    told = departure(functional(saved[style], number=0, training=said), RESNET)
+    assert re.search("conv1_7x7_s2_bn.* a BatchNormalization in training", told), told
+
+
+def test_a_layer_that_is_called_in_training_is_named(saved: dict[str, Model]) -> None:
+    """Keras 2 writes 1 as readily as true."""
+    for said in (True, 1):
+        model = copy.deepcopy(saved["resnet50-keras2"])
+        layer_of(model, "conv2_1_3x3_bn")["inbound_nodes"][0][0][3] = {"training": said}
+        assert "conv2_1_3x3_bn, a BatchNormalization in training" in departure(model, RESNET)
+
+
+@pytest.mark.parametrize(("said", "told"), [({}, ""), ({"axis": -1}, ""), ({"axis": 0}, "a Softmax with further argu")])
+def test_a_softmax_over_the_images_is_named(said: dict[str, int], told: str, saved: dict[str, Model]) -> None:
+    """``tf.nn.softmax(logits, axis=0)``, as Keras 2 writes it."""
+    model = copy.deepcopy(saved["resnet50-keras2"])
+    layer = layer_of(model, "prob")
+    layer.update(class_name="TFOpLambda", inbound_nodes=[["classifier", 0, 0, said]])
+    layer["config"] = {"name": "prob", "function": "nn.softmax"}
+    found = departure(model, RESNET)
+    assert told in found and bool(told) == bool(found)
+
+
+def test_a_product_with_minus_one_is_named(saved: dict[str, Model]) -> None:
+    model = copy.deepcopy(saved["resnet50-keras2"])
+    appended("TFOpLambda", function="math.multiply")(model)
+    model["config"]["layers"][-1]["inbound_nodes"] = [["prob", 0, 0, {"y": -1}]]
+    assert departure(model, RESNET) != ""
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
