@@ -43,7 +43,7 @@ def release(
         for each in formats:
             path = folder.path / f"{name}.{each}"
             if path.name in before and path.exists():
-                files.append(before[path.name])
+                files.append(before[path.name] | {"path": str(path)})
             else:
                 files.append(asdict(write(checkpoint, path)) | {"path": str(path)})
     say.passing("looking at Valid and Test")
@@ -97,7 +97,7 @@ def _checkpoint(run: Run, folder: RunFolder, weights: Path, epoch: int) -> Any:
         "epoch": str(epoch),
         "seed": str(recipe.training.seed),
         "data": run.examples.fingerprint,
-        "protocol": recipe.data.protocol,
+        "protocol": recipe.data.protocol if run.examples.classes == EMOTIONS else "",
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         "start": str(run.start),
         "start_sha256": str(run.start.source.get("sha256", "")),
@@ -163,6 +163,11 @@ def _card(run: Run, outcome: FinishedRun, folder: RunFolder, made: dict[str, Any
     """The model card: what it is, what it was made of, how good it is, and what it is not for."""
     recipe, examples, best = run.recipe, run.examples, outcome.history[outcome.best_epoch - 1]
     data = "FER+ (Barsoum et al. 2016)" if examples.classes == EMOTIONS else "FER2013 (Goodfellow et al. 2013)"
+    if examples.classes == EMOTIONS:
+        judges, protocol, rare = "ten people", f"protocol `{recipe.data.protocol}`, ", "disgust, contempt"
+        see = "; see the table by class in the accuracy report" if made["accuracy_report"] else ""
+    else:
+        judges, protocol, rare, see = "one person", "", "disgust", ""
     start = f"{run.start}" + (" (**a stand-in with made-up weights**)" if run.start.standin else "")
     title = f"{TITLES[run.network_name]}, {len(examples.classes)} emotions, recipe {recipe.name}"
     names = [Path(each["path"]).name for each in made["files"]]
@@ -187,8 +192,7 @@ def _card(run: Run, outcome: FinishedRun, folder: RunFolder, made: dict[str, Any
         "",
         "## How it was made",
         "",
-        f"- Data: {data}, protocol `{recipe.data.protocol}`, {len(examples.train):,} images to learn from; "
-        f"fingerprint `{examples.fingerprint}`",
+        f"- Data: {data}, {protocol}{len(examples.train):,} images to learn from; fingerprint `{examples.fingerprint}`",
         f"- Recipe: {recipe.summary or recipe.name}; every value in [recipe.toml](recipe.toml)",
         f"- Start: {start}",
         f"- {outcome.best_epoch} of {len(outcome.history)} epochs ({outcome.reason}), seed {recipe.training.seed}, "
@@ -198,9 +202,9 @@ def _card(run: Run, outcome: FinishedRun, folder: RunFolder, made: dict[str, Any
         "",
         "## Limits",
         "",
-        "- It was trained on faces found on the web in 2013, 48 x 48 pixels, greyscale, each judged by ten people. It "
+        f"- It was trained on faces found on the web in 2013, 48 x 48 pixels, greyscale, each judged by {judges}. It "
         "predicts what they would call an expression, not what somebody feels.",
-        "- Rare expressions (disgust, contempt) have few examples; see the table by class in the accuracy report.",
+        f"- Rare expressions ({rare}) have few examples{see}.",
         "- Do not decide about people by it. Emotion recognition at work and at school is forbidden in the EU (AI Act, "
         "article 5).",
         "- The data's terms allow research; whether that covers weights trained on them is for you to find out.",

@@ -72,6 +72,8 @@ class Release:
 def record_of(run: Path) -> dict[str, Any]:
     """The record of a ``run`` that can be shipped. Raises :class:`BadInputError` when it is not one."""
     record = RunFolder(run).read_run()
+    if not RunFolder(run).read_release():
+        raise BadInputError(f"The run in {run} is not finished: `ferplus finetune --resume {run}` goes on with it.")
     if tuple(record.get("classes", ())) != EMOTIONS:
         raise BadInputError(f"{run} is not a run on FERPlus's eight emotions, and only those are shipped.")
     return record

@@ -100,7 +100,10 @@ def _finetune(options: argparse.Namespace) -> int:
             folder.prepare(resume=bool(options.resume), overwrite=options.overwrite)
             try:
                 run = make()
-                if not (options.resume and folder.run.exists()):
+                if options.resume and folder.run.exists():
+                    run.check_same_as(folder)
+                else:
+                    folder.clear()
                     folder.write_text(folder.recipe, recipe.to_toml())
                     folder.write_run(_record(options, run))
                 outcome = run.train(folder, resume=bool(options.resume))
@@ -145,12 +148,15 @@ def _finished(folder: RunFolder, options: argparse.Namespace) -> dict[str, Any] 
     made = folder.read_release()
     if not made:
         return None
-    if options.recipe or options.overrides or options.size or options.seed is not None:
+    remembered = folder.read_run().get("options", {})
+    other = any(getattr(options, name) != remembered.get(name) for name in ("arch", "labels", "limit"))
+    if other or options.recipe or options.overrides or options.size or options.seed is not None:
         raise BadInputError(
             f"The run in {folder.path} is finished: with other values it is another run. Give another --out, and "
             f"--weights {folder.path} to start from this one's weights."
         )
-    if missing := folder.missing(made):
+    there = {Path(each["path"]).suffix for each in made["files"]}
+    if missing := folder.missing(made) + [f"best.{each}" for each in _formats(options) if f".{each}" not in there]:
         if not folder.state.exists():
             raise BadInputError(
                 f"The run in {folder.path} is finished, and {', '.join(missing)} cannot be made again without "
@@ -169,7 +175,15 @@ def _recipe(options: argparse.Namespace, folder: RunFolder | None) -> Recipe:
     overrides = list(options.overrides)
     overrides += [f"network.size={options.size}"] if options.size else []
     overrides += [f"training.seed={options.seed}"] if options.seed is not None else []
-    return load_recipe(name or "scratch", overrides, network=options.arch)
+    recipe = load_recipe(name or "scratch", overrides, network=options.arch)
+    whole = load_recipe(name or "scratch", network=options.arch)
+    if recipe.stages and len(recipe.stages) < len(whole.stages):
+        size = recipe.legs[-1].recipe.network.size
+        screen.notice(
+            f"{recipe.schedule.epochs} epochs are too few for all of the recipe's stages: the last one is at "
+            f"{size} x {size}, and so the network will be for images of that size"
+        )
+    return recipe
 
 
 def _formats(options: argparse.Namespace) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ferplus_keras.dataset.csv_text import MAX_LABEL_ROWS
-from ferplus_keras.dataset.finding import PIXEL_FILES, archives_in
+from ferplus_keras.dataset.finding import PIXEL_FILES, archives_in, is_zip
 from ferplus_keras.dataset.order import KAGGLE_CLASSES, KAGGLE_CODES
 from ferplus_keras.dataset.pixels_csv import read_pixels, table
 from ferplus_keras.dataset.places import Folder
@@ -60,6 +60,8 @@ def _find(path: Path) -> Path:
                 return path / name
         archives = archives_in(folder, [""])
     elif path.exists():
+        if is_zip(path):
+            raise BadInputError(f"{path} is a ZIP archive: unpack it, and name its {PIXEL_FILES[0]}.")
         return path
     raise BadInputError(
         f"There is no {' or '.join(PIXEL_FILES)} at {path}: FER2013's labels stand in that file alone.{archives}"

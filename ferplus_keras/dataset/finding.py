@@ -63,7 +63,7 @@ def find(path: str | Path | None = None) -> Found:
         raise BadInputError(f"{named} cannot be used as the data: {error}.") from None
     if path.is_dir():
         return _in_folder(path)
-    if _is_zip(path):
+    if is_zip(path):
         return _in_archive(path) or _nothing(path, archives_in(Archive(path.absolute()), [""]))
     if path.name.lower().endswith(ARCHIVES):
         raise BadInputError(f"{path} is an archive of an unsupported kind: unpack it, and give the folder.")
@@ -88,7 +88,7 @@ def _in_folder(path: Path) -> Found:
         for name, is_directory in folder.entries(base).items():
             archive = folder.path / base / name
             try:
-                is_archive = not is_directory and name.lower().endswith(".zip") and _is_zip(archive)
+                is_archive = not is_directory and name.lower().endswith(".zip") and is_zip(archive)
                 if is_archive and (found := _in_archive(archive, outside)):
                     return found
             except BadInputError as error:  # perhaps none of ours: the next may be
@@ -166,7 +166,7 @@ def archives_in(place: Place, bases: Iterable[str]) -> str:
         names = (joined(base, name) for base in bases for name in place.entries(base))
         for name in names:
             with suppress(BadInputError):
-                if not name.lower().endswith(".zip") or not _is_zip(place.path / name):
+                if not name.lower().endswith(".zip") or not is_zip(place.path / name):
                     continue
                 archive = Archive(place.path / name)
                 if hint := archives_in(archive, list(_bases(archive))):
@@ -174,7 +174,7 @@ def archives_in(place: Place, bases: Iterable[str]) -> str:
     return ""
 
 
-def _is_zip(path: Path) -> bool:
+def is_zip(path: Path) -> bool:
     try:
         with open_regular(path) as stream:
             return stream.read(4) in (b"PK\x03\x04", b"PK\x05\x06")

@@ -73,9 +73,11 @@ def make_examples(
             "factor a class (--set class_weights=[...]), or none (--set class_weights=[])."
         )
     votes = dataset.votes if labels is None else labels
+    # Two kinds of target are rules about the votes, too: under another protocol they would say something else.
+    own = targets.KINDS[settings.target] if settings.target in ("majority", "multi_target") else settings.protocol
     wanted = targets.make(
         votes, settings.target, len(classes), settings.class_weights or None, settings.label_smoothing,
-        protocol=settings.train_protocol or settings.protocol,
+        protocol=settings.train_protocol or own,
     )  # fmt: skip
     truth = targets.make(votes, "crossentropy", len(classes), protocol=settings.protocol)
     answers = targets.make(votes, "hard", len(classes), protocol=settings.protocol).targets.argmax(axis=1)

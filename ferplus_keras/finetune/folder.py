@@ -60,7 +60,10 @@ class RunFolder:
         return is_file(self.run) or is_file(self.state)
 
     def prepare(self, *, resume: bool, overwrite: bool) -> None:
-        """Make the folder ready for a run. Raises :class:`BadInputError` when another one is there."""
+        """Make the folder, in which a run may stand that is not to be lost before the new one is known to be sound.
+
+        Raises :class:`BadInputError` when another one is there, or none to resume.
+        """
         if resume:
             if not self.started:
                 raise BadInputError(f"There is no run in {self.path} to resume. Leave out --resume to start one.")
@@ -72,16 +75,19 @@ class RunFolder:
                 f"There is a run in {self.path} already: resume it with --resume, replace it with --overwrite, or give "
                 "another --out."
             )
+        try:
+            self.states.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{self.path} cannot be created: {error.strerror}. Choose another place.") from None
+
+    def clear(self) -> None:
+        """Remove what another run left."""
         if self.started:
             for pattern in ("state/*.safetensors", "best.*", "last.*", "model-card.md", "accuracy/*"):
                 for old in self.path.glob(pattern):
                     old.unlink(missing_ok=True)
             for old in (self.run, self.recipe, self.history, self.curves, self.release):
                 old.unlink(missing_ok=True)
-        try:
-            self.states.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{self.path} cannot be created: {error.strerror}. Choose another place.") from None
 
     def write_run(self, record: Mapping[str, Any]) -> None:
         _write(self.run, record)

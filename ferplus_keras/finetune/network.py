@@ -46,6 +46,10 @@ def training_table(network: str, classes: int, settings: NetworkSettings) -> arc
     table = arch.architecture(network, arch.classifier(classes))
     if not settings.dropout:
         return table
+    if settings.dropout_place == "published" and network not in arch.DROPOUT_AFTER:
+        raise BadInputError(
+            f"network.dropout_place is published, and {network} was never published: use --set dropout_place=head."
+        )
     after = arch.DROPOUT_AFTER[network] if settings.dropout_place == "published" else (FEATURES,)
     return arch.with_dropout(table, after, settings.dropout)
 
@@ -155,6 +159,8 @@ def set_arrays(model: keras.Model, table: arch.Architecture, arrays: Arrays) -> 
     """Set the weights of the layers that ``arrays`` has. Raises :class:`BadInputError` when one is missing or wrong."""
     if not arrays:
         return
+    if strange := sorted(set(arrays) - set(table.parameters)):
+        raise BadInputError(f"The starting weights have {strange[0]}, which the network has not: they are another's.")
     for name, shapes in table.parameters.items():
         if name not in arrays:
             if name == table.output:

@@ -33,7 +33,7 @@ RECIPES = ("albanie", "wtomin", "scratch", "compact")
 
 #: What may differ from one stage to the next; everything else makes another network or another run.
 STAGE_KEYS = (
-    "network.size", "training.batch", "optimizer.learning_rate", "data.mixup", "data.label_smoothing",
+    "network.size", "training.batch", "optimizer.learning_rate", "data.mixup",
     "data.teacher_share", *(f"augmentation.{each.name}" for each in fields(AugmentationSettings)),
 )  # fmt: skip
 
@@ -126,12 +126,15 @@ def load_recipe(name: str | Path, overrides: Iterable[str] = (), *, network: str
     Raises :class:`BadInputError` on an unknown key (with what was probably meant) and on a value that cannot be.
     """
     recipe = _named(str(name), network) if str(name) in RECIPES else _of_file(Path(name), network)
+    given: list[tuple[str, str, str]] = []
     for override in overrides:
         key, sign, text = override.partition("=")
         if not sign:
             raise BadInputError(f'--set takes KEY=VALUE, and "{override}" has no equals sign.')
-        section, name_of_key = _place(key.strip(), "--set")
-        recipe = _with(recipe, {section: {name_of_key: _parsed(text.strip())}}, f"--set {key.strip()}")
+        given.append((*_place(key.strip(), "--set"), text.strip()))
+    # First the epochs, with which the rest of the schedule goes in proportion, unless it is given.
+    for section, key, text in sorted(given, key=lambda each: each[:2] != ("schedule", "epochs")):
+        recipe = _with(recipe, {section: {key: _parsed(text)}}, f"--set {key}")
     _checked(recipe)
     return recipe
 
@@ -211,8 +214,13 @@ def _values(section: str, values: Mapping[str, Any], where: str) -> dict[str, An
 
 
 def _lasting(recipe: Recipe, schedule: dict[str, Any]) -> tuple[Recipe, dict[str, Any]]:
-    """``recipe`` with stages, and ``schedule`` with a warm-up, that fit other ``epochs``: in proportion."""
+    """``recipe`` with stages, and ``schedule`` with a warm-up and steps, that fit other ``epochs``: in proportion.
+
+    Stages that would have no epoch are left out.
+    """
     epochs, before = schedule["epochs"], recipe.schedule.epochs
+    if "step_epochs" not in schedule and (steps := recipe.schedule.step_epochs):
+        schedule = schedule | {"step_epochs": tuple(max(1, round(step * epochs / before)) for step in steps)}
     if "warmup_epochs" not in schedule and epochs < before:
         schedule = schedule | {"warmup_epochs": recipe.schedule.warmup_epochs * epochs / before}
     ends, done = [], 0
@@ -248,8 +256,7 @@ def _staged(recipe: Recipe, tables: Any, where: str, *, wanted: int | None) -> R
                 if f"{section}.{key}" not in STAGE_KEYS:
                     raise BadInputError(
                         f"{here}: {section}.{key} is the same in all stages. What may differ is network.size, "
-                        "training.batch, optimizer.learning_rate, data.mixup, data.label_smoothing, "
-                        "data.teacher_share and the augmentation."
+                        "training.batch, optimizer.learning_rate, data.mixup, data.teacher_share and the augmentation."
                     )
         stages.append(Stage(epochs, found))
     total = sum(stage.epochs for stage in stages)
@@ -350,6 +357,13 @@ def _checked(recipe: Recipe) -> None:
         raise BadInputError(
             "schedule.warmup_epochs goes with constant, cosine and step, not with plateau: set it to 0."
         )
+    if schedule.early_stop and recipe.stages:
+        raise BadInputError(
+            "schedule.early_stop does not go with stages: the run would end at the size of an early one. Choose one "
+            "size: --set size=64."
+        )
+    if recipe.data.target == "multi_target" and recipe.data.mixup:
+        raise BadInputError("data.mixup does not go with multi_target: both images' emotions would be fully right.")
     if schedule.warmup_epochs >= schedule.epochs and schedule.warmup_epochs:
         raise BadInputError("schedule.warmup_epochs must be fewer than schedule.epochs.")
     if any(weight <= 0 for weight in recipe.data.class_weights):

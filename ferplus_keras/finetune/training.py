@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -258,13 +258,20 @@ class Run:
     def _standing(self, history: list[Row]) -> Standing:
         return standing(self.recipe.schedule, self.recipe.optimizer.learning_rate, history)
 
-    def _resumed(self, folder: RunFolder) -> list[Row]:
-        saved = load_arrays(folder.state)
-        if saved.record.get("identity") != self.identity:
+    def check_same_as(self, folder: RunFolder) -> None:
+        """Raises :class:`BadInputError` when the run that was begun in ``folder`` is another one."""
+        self._check_identity(folder.read_run(), folder)
+
+    def _check_identity(self, record: Mapping[str, Any], folder: RunFolder) -> None:
+        if record.get("identity") != self.identity:
             raise BadInputError(
                 f"{folder.path} holds another run: the recipe, the data, the starting weights or the backend has "
                 "changed. Use the same ones, or start again with --overwrite."
             )
+
+    def _resumed(self, folder: RunFolder) -> list[Row]:
+        saved = load_arrays(folder.state)
+        self._check_identity(saved.record, folder)
         history: list[Row] = saved.record["history"]
         if (leg := self.recipe.leg_of(max(0, len(history) - 1))) != self.leg:
             self._enter(leg)

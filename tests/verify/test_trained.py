@@ -180,12 +180,16 @@ def test_a_finished_run_becomes_a_network_that_the_manifest_can_name(
 
     run, out = tmp_path / "run", tmp_path / "trained" / "again"
     shutil.copytree(COMPACT.path.parents[1], run)
+    images = painted([0, 1, 2, 3] * 2, [1] * 4 + [2] * 4)
+    with pytest.raises(BadInputError, match="run is not finished"):
+        ship(run, out, images)
+    (run / "release.json").write_text('{"files": []}')
     (run / "accuracy").mkdir()
     (run / "accuracy" / "report.html").write_text("shows faces")
     (run / "accuracy" / "accuracy.json").write_text(
         '{"by": "ferplus x /home/me/a.h5 --data /data", "see": "http://a.org/b"}'
     )
-    made = ship(run, out, painted([0, 1, 2, 3] * 2, [1] * 4 + [2] * 4))
+    made = ship(run, out, images)
     assert {path.name for path in out.iterdir()} == {
         "model.safetensors", "README.md", "recipe.toml", "run.json", "history.csv", "curves.svg", "accuracy.json"
     }  # fmt: skip

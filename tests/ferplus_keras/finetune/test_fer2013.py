@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,23 @@ def test_the_file_alone_is_enough(tmp_path: Path) -> None:
     assert len(examples.train) + len(examples.valid) + len(examples.test) == 8
     assert examples.targets.targets.shape == (len(examples.train), 7)
     np.testing.assert_array_equal(examples.train.labels, labels[dataset.rows_of("train")])
+
+
+def test_an_archive_is_to_be_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "fer2013.zip").write_bytes(b"PK\x03\x04" + bytes(40))
+    with pytest.raises(BadInputError, match=r"fer2013\.zip is a ZIP archive: unpack it"):
+        load_fer2013(tmp_path / "fer2013.zip")
+
+
+@pytest.mark.parametrize("target", ["majority", "multi_target"])
+def test_a_target_that_is_a_rule_has_its_own(target: str) -> None:
+    """Under the protocol that Valid is judged by, majority would be the same as hard."""
+    data, settings = ferplus(), DataSettings(target=target)
+    data.votes[0] = [8, 2, 0, 0, 0, 0, 0, 0, 0, 0]
+    found, own, albanies = (
+        make_examples(data, replace(settings, train_protocol=each)).targets.targets for each in ("", target, "albanie")
+    )
+    assert np.array_equal(found, own) and not np.array_equal(found, albanies)
 
 
 @pytest.mark.parametrize("wrong", ["7", "-1", "happy", "", "\xb2", "10"])

@@ -35,6 +35,8 @@ def test_a_second_run_is_refused_where_one_is(tmp_path: Path) -> None:
     folder.prepare(resume=True, overwrite=False)
     assert folder.best(3).exists()
     folder.prepare(resume=False, overwrite=True)
+    assert folder.best(3).exists() and folder.started  # until the new one is known to be sound
+    folder.clear()
     assert not folder.best(3).exists() and not folder.started
     with pytest.raises(BadInputError, match="no run"):
         folder.prepare(resume=True, overwrite=False)

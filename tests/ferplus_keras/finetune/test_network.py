@@ -133,6 +133,14 @@ def test_from_nothing_each_block_starts_as_the_identity_and_rates_follow_the_rec
         training_network("resnet50", 8, small("scratch", "layer_factors={'conv9*'=1}"), Start())
 
 
+def test_layers_that_the_network_has_not_are_no_start() -> None:
+    """A run of SE-ResNet50 as the start of ResNet50: without its gates, it is another network."""
+    with pytest.raises(BadInputError, match="have conv2_1_1x1_down, which the network has not"):
+        training_network("resnet50", 8, small("scratch"), Start(seeded_arrays("senet50")))
+    with pytest.raises(BadInputError, match="compact was never published: use --set dropout_place=head"):
+        training_network("compact", 8, small("albanie"), Start())
+
+
 def test_a_folded_start_is_refused(tmp_path: Path) -> None:
     write(fold(seeded_checkpoint("resnet50")), tmp_path / "folded.h5")
     options = Namespace(weights=tmp_path / "folded.h5", arch="resnet50")

@@ -96,12 +96,26 @@ def test_a_file_says_only_what_differs(tmp_path: Path) -> None:
         ("step_epochs=[5, 3]", "rise"),
         ("warmup_epochs=500", "fewer"),
         ("kind=plateau", "stages"),
+        ("early_stop=5", "early_stop does not go with stages"),
         ("size=31", "from 32"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(override: str, told: str) -> None:
     with pytest.raises(BadInputError, match=told):
         load_recipe("scratch", [override])
+
+
+def test_two_values_that_do_not_go_together_are_refused() -> None:
+    with pytest.raises(BadInputError, match="mixup does not go with multi_target"):
+        load_recipe("scratch", ["target=multi_target", "mixup=0.2"])
+
+
+def test_fewer_epochs_leave_nothing_of_the_schedule_behind() -> None:
+    """Steps and warm-up shrink with the epochs, unless they are given, in whatever order."""
+    assert load_recipe("albanie", ["epochs=30"], network="resnet50").schedule.step_epochs == (10, 20)
+    assert load_recipe("albanie", ["step_epochs=[4,8]", "epochs=30"], network="resnet50").schedule.step_epochs == (4, 8)
+    for order in (["warmup_epochs=5", "epochs=20"], ["epochs=20", "warmup_epochs=5"]):
+        assert load_recipe("scratch", order).schedule.warmup_epochs == 5
 
 
 @pytest.mark.parametrize(
@@ -113,6 +127,7 @@ def test_what_cannot_be_is_refused_in_a_sentence(override: str, told: str) -> No
         ("[for.vgg16.data]\ntarget = 'hard'", "for.NETWORK"),
         ("[for.senet50.data]\ntarge = 'hard'", "data.target"),
         ("optimizer = 3", "section of values"),
+        ("[[stage]]\nepochs = 1\ndata.label_smoothing = 0.1", r"data\.label_smoothing is the same in all stages"),
         ("name = 3", "must be text"),
         ("[", "not TOML"),
         ("\ufeff[data]".encode("utf-16"), "not in UTF-8"),
