@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from convert.matching import recognise
@@ -81,9 +81,25 @@ def _prefixes(items: Mapping[str, Any]) -> list[str]:
 
 
 def _of(items: Mapping[str, Any], prefix: str, all_prefixes: list[str]) -> dict[str, Any]:
-    """The items whose names have ``prefix`` and no longer one of ``all_prefixes``."""
+    """The items whose names have ``prefix`` and no longer one of ``all_prefixes``, and the tensors beside them.
+
+    Beside ``student.backbone.``, ``student.fc.weight`` is the student's, too, as long as no other network is there.
+    """
     longer = tuple(each for each in all_prefixes if len(each) > len(prefix) and each.startswith(prefix))
-    return {name: item for name, item in items.items() if name.startswith(prefix) and not name.startswith(longer)}
+    parts = prefix.split(".")
+    stems = (".".join([*parts[:count], ""]) for count in range(1, len(parts)))
+    others = [each for each in all_prefixes if each != prefix]
+    stem = next((each for each in stems if not any(other.startswith(each) for other in others)), prefix)
+    return {
+        name: item for name, item in items.items()
+        if (name.startswith(prefix) and not name.startswith(longer))
+        or (stem != prefix and name.startswith(stem) and len(getattr(item, "shape", ())))  # counters are nobody's
+    }  # fmt: skip
+
+
+def is_network(names: Iterable[object]) -> bool:
+    """Whether the ``names`` of tensors are those of one of these networks."""
+    return bool(_prefixes(dict.fromkeys(map(str, names))))
 
 
 def _tensors(items: Mapping[str, Any]) -> dict[str, Any]:

@@ -109,6 +109,7 @@ def roundtrip(
     source: str | Path,
     *,
     formats: Iterable[str] | None = None,
+    key: str | None = None,
     folder: Path | None = None,
     progress: Callable[[str], None] = lambda _line: None,
 ) -> Roundtrip:
@@ -120,6 +121,7 @@ def roundtrip(
     Args:
         source: a checkpoint in any format that is read.
         formats: names of formats; default all that are registered.
+        key: which network of ``source`` is meant where it holds several.
         folder: where the temporary folder is made; default the system's place.
         progress: called with a line when a row begins.
 
@@ -130,7 +132,7 @@ def roundtrip(
     start = time.perf_counter()
     source = Path(source)
     chosen = [FORMATS[name] for name in (FORMATS if formats is None else formats)]
-    origin = read_checkpoint(source)
+    origin = read_checkpoint(source, key=key)
     home = _home(source)
     walk = _Walk(origin, home)
     ways: list[Way] = []

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from convert.checkpoint import Checkpoint
+from convert.choice import SeveralNetworksError
 from convert.folding import fold, normalisation_of
 from convert.readers import read_checkpoint
 from ferplus_keras.networks.architecture import BATCHNORM_EPSILON, Architecture, BatchNorm, Conv
-from ferplus_keras.wording import counted
+from ferplus_keras.wording import counted, printable
 from verify.images import Images
 from verify.metrics import Difference, difference, worst
 from verify.tensors import TensorComparison, compare_tensors
@@ -54,7 +55,12 @@ class Same:
     def notes(self) -> list[str]:
         """What was noteworthy when they were read."""
         read = ((self.a, self.one), (self.b, self.other))
-        return [f"{path.name}: {note}" for path, checkpoint in read for note in checkpoint.provenance.notes]
+        labels, theirs = (checkpoint.provenance.labels for _, checkpoint in read)
+        apart = [] if labels == theirs else [
+            f"their records name the classes otherwise: {_said(labels)} in {self.a.name}, {_said(theirs)} in "
+            f"{self.b.name}"
+        ]  # fmt: skip
+        return apart + [f"{path.name}: {note}" for path, checkpoint in read for note in checkpoint.provenance.notes]
 
     @property
     def maps_alike(self) -> bool:
@@ -127,10 +133,24 @@ class Same:
         }  # fmt: skip
 
 
+def _said(labels: tuple[str, ...] | None) -> str:
+    return "not at all" if labels is None else printable(", ".join(labels)[:200])
+
+
+def _read(path: Path, key: str | None) -> Checkpoint:
+    try:
+        return read_checkpoint(path)
+    except SeveralNetworksError:
+        if key is None:
+            raise
+        return read_checkpoint(path, key=key)
+
+
 def check_same(
     a: str | Path,
     b: str | Path,
     *,
+    key: str | None = None,
     images: int = 2,
     seed: int = 0,
     progress: Callable[[str], None] = lambda _line: None,
@@ -139,6 +159,7 @@ def check_same(
 
     Args:
         a, b: the files.
+        key: which network is meant of a file that holds several.
         images: how many seeded images to run when the numbers differ.
         seed: of the images.
         progress: called with a line when a step begins.
@@ -149,7 +170,7 @@ def check_same(
     start = time.perf_counter()
     a, b = Path(a), Path(b)
     progress(f"reading {a} and {b}")
-    one, other = read_checkpoint(a), read_checkpoint(b)
+    one, other = _read(a, key), _read(b, key)
     if one.architecture.folded != other.architecture.folded:  # the same layers are needed, and folding is one way
         one, other = fold(one), fold(other)
     alike = (one.architecture.network, one.architecture.head) == (other.architecture.network, other.architecture.head)

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from convert.choice import choose
+from convert.choice import MENTIONED, choose, is_network
 from convert.halves import in_halves
 from convert.match_report import by
 from convert.readers import pickle_subset
@@ -39,6 +39,7 @@ from convert.readers.pickle_subset import (
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.files.zips import ZIP_MAGIC, open_zip
+from ferplus_keras.wording import counted
 
 #: First pickle of an old-format file. Source: torch/serialization.py.
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
@@ -321,24 +322,48 @@ def _unwrap(file: MappedFile, value: Any, key: str | None) -> tuple[dict[str, An
         raise BadInputError(f"{file.path} holds a {kind} and not a state dict. {HOW_TO_SAVE}")
     named = {"/".join(path): {str(name): item for name, item in items.items()} for path, items in groups.items()}
     path, chosen, notes = choose(file.path, named, key)
+    notes += [
+        f"the file also holds {counted(count, 'tensor')} without names ({shown('/'.join(place))}), which were ignored"
+        for place, count in _nameless(value, (), set())
+        if count >= MENTIONED
+    ]
     wrapping = next(each for each in groups if "/".join(each) == path)
     return chosen, getattr(groups[wrapping], "attributes", {}).get("_metadata"), wrapping, notes
 
 
-def _groups(value: Any, path: tuple[str, ...], seen: set[int]) -> Iterator[tuple[tuple[str, ...], dict[Any, Any]]]:
+def _groups(
+    value: Any, path: tuple[str, ...], seen: set[int], numbered: bool = False
+) -> Iterator[tuple[tuple[str, ...], dict[Any, Any]]]:
     """Every dict of named tensors, those under the usual keys first.
 
-    An optimizer numbers its dicts, and numbers are not followed. Each dict is visited once, because a small pickle may
-    refer to one in thousands of places.
+    An optimizer numbers its dicts: below a number, whether a key or a place in a list, networks alone count. Each dict
+    is visited once, because a small pickle may refer to one in thousands of places.
     """
-    if not isinstance(value, dict) or len(path) > MAX_WRAPPING or id(value) in seen:
+    if not isinstance(value, (dict, list, tuple)) or len(path) > MAX_WRAPPING or id(value) in seen:
         return
     seen.add(id(value))
-    if any(isinstance(item, TensorRef) or (isinstance(item, Other) and item.is_tensor) for item in value.values()):
+    if not isinstance(value, dict):
+        value = dict(enumerate(value))
+    if any(isinstance(item, TensorRef) or (isinstance(item, Other) and item.is_tensor) for item in value.values()) and (
+        not numbered or is_network(value)
+    ):
         yield path, value
     usual = [name for name in WRAPPERS if name in value]
-    for name in (*usual, *(name for name in value if isinstance(name, str) and name not in WRAPPERS)):
-        yield from _groups(value[name], (*path, name), seen)
+    for name in (*usual, *(name for name in value if isinstance(name, (str, int)) and name not in WRAPPERS)):
+        yield from _groups(value[name], (*path, str(name)), seen, numbered or isinstance(name, int))
+
+
+def _nameless(value: Any, path: tuple[str, ...], seen: set[int]) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Every list of tensors in dicts below ``value``, such as torch_ema's averages: where, and how many."""
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, (list, tuple)):
+        yield path, sum(isinstance(item, TensorRef) for item in value)
+    elif isinstance(value, dict) and len(path) <= MAX_WRAPPING:
+        for name, item in value.items():
+            if isinstance(name, str):
+                yield from _nameless(item, (*path, name), seen)
 
 
 def _holds(value: Any, kind: str) -> bool:

@@ -88,6 +88,7 @@ def add(commands: Commands) -> None:
         "ferplus roundtrip resnet50_ferplus_dag.pth",
         option("source SOURCE", "a checkpoint or model, in any supported format"),
         repeated("--to", "may be repeated (default: all formats)", FORMAT_NAMES),
+        KEY,
     )  # fmt: skip
     commands.add(
         "fetch", _fetch, "Download published checkpoints to weights/downloads.",
@@ -182,7 +183,8 @@ def _roundtrip(options: argparse.Namespace) -> int:
     need_file(options.source)
     from verify.roundtrip import roundtrip
 
-    result = roundtrip(options.source, formats=options.to or None, progress=Progress(quiet=options.json).line)
+    progress = Progress(quiet=options.json).line
+    result = roundtrip(options.source, formats=options.to or None, key=options.key, progress=progress)
     off = [way for way in result.ways if not way.passed]
     done = (
         f"{counted(len(result.ways), 'path')} back to {result.home}, {counted(result.files, 'temporary file')} written "

@@ -105,7 +105,7 @@ def verify_outputs(options: argparse.Namespace) -> int:
     from verify.images import Images
     from verify.outputs import compare_outputs
 
-    source = read_checkpoint(options.against)
+    source = read_checkpoint(options.against, key=options.key)
     folder = Path(options.images) if options.images else None
     images = Images.of(options.n, seed=options.seed, folder=folder, size=source.provenance.side)
     engine = open_engine(options.model)

@@ -74,6 +74,7 @@ def add(commands: Commands) -> None:
         option("b B", "the file to compare it with"),
         option("--n N", "images to run if the numbers differ (default: 2)", count, 2),
         SEED,
+        KEY,
     )  # fmt: skip
     checks.add(
         "trained", _verify_trained, "Measure the accuracy of the shipped networks again, and compare with the record.",
@@ -135,8 +136,9 @@ def _verify_same(options: argparse.Namespace) -> int:
     from verify.same import check_same
 
     result = check_same(
-        options.a, options.b, images=options.n, seed=options.seed, progress=Progress(quiet=options.json).line
-    )
+        options.a, options.b, key=options.key, images=options.n, seed=options.seed,
+        progress=Progress(quiet=options.json).line,
+    )  # fmt: skip
     numbers = [f"numbers   {result.tensors.summary}"] if result.tensors and not result.tensors.passed else []
     return finish(
         options.json, result.as_dict(), [*numbers, f"verdict   {result.summary}"],
@@ -160,8 +162,10 @@ def _verify_parity(options: argparse.Namespace) -> int:
     from ferplus_keras.cli.exporting import outputs_only, verify_outputs
 
     if outputs_only(options.model):
-        if options.report:
-            raise BadInputError(f"{options.model} is compared by its output alone, for which there is no --report.")
+        for name in ("report", "reference_code", "float64", "float32"):
+            if getattr(options, name):
+                said = f"--{name.replace('_', '-')}"
+                raise BadInputError(f"{options.model} is compared by its output alone, for which there is no {said}.")
         return verify_outputs(options)
     from verify.text import as_text
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from convert.choice import SeveralNetworksError
 from convert.inspection import as_text, inspect
 from convert.readers import read_named
 from convert.readers.torch_file import TorchFile, read_torch_file
@@ -98,3 +99,46 @@ def test_a_file_of_one_network_has_no_keys(tmp_path: Path) -> None:
     path.write_bytes(b"MATLAB 5.0 MAT-file" + b" " * 105 + b"\x00\x01IM" + bytes(400))
     with pytest.raises(BadInputError, match="leave out --key"):
         read_named(MappedFile(path), "model")
+
+
+def test_a_head_beside_its_network_is_taken_with_it(tmp_path: Path) -> None:
+    """A student and a teacher, each a backbone and a layer of its own beside it."""
+    state: dict[str, Any] = {}
+    for name, value in (("student", 1.0), ("teacher", 2.0)):
+        bare = {key: each for key, each in hollow_state("resnet50", value).items() if "classifier" not in key}
+        state |= prefixed(f"{name}.backbone.", bare)
+        state |= {f"{name}.fc.weight": torch.full((7, 2048), value), f"{name}.fc.bias": torch.full((7,), value)}
+    path = save_state(state, tmp_path / "x.pth")
+    for name, value in (("student", 1.0), ("teacher", 2.0)):
+        found = read(path, f"{name}.backbone").tensors
+        assert {key for key in found if not key.startswith(f"{name}.backbone.")} == {
+            f"{name}.fc.weight",
+            f"{name}.fc.bias",
+        }
+        assert found[f"{name}.fc.bias"][0] == value
+
+
+@pytest.mark.parametrize("place", [lambda a, b: {"models": [a, b]}, lambda a, b: {"nets": {0: a, 1: b}}])
+def test_networks_by_number_are_choices_too(place: Any, tmp_path: Path) -> None:
+    one, two = hollow_state("resnet50", 1.0), hollow_state("resnet50", 2.0)
+    path = save_state({"state_dict": hollow_state("resnet50", 3.0), **place(one, two)}, tmp_path / "x.pth")
+    with pytest.raises(
+        BadInputError, match=r"3 networks: state_dict .*(models|nets)/0 .* and (models|nets)/1 "
+    ) as told:
+        read(path)
+    assert isinstance(told.value, SeveralNetworksError)
+    key = next(each for each in told.value.choices if each.endswith("/1"))
+    assert read(path, key).tensors["classifier.bias"][0] == 2.0
+
+
+def test_averages_without_names_are_mentioned(tmp_path: Path) -> None:
+    """The package torch_ema keeps a list; an optimizer's numbered tensors are no networks."""
+    state = hollow_state("resnet50")
+    numbered = {place: {"exp_avg": torch.ones(3)} for place in range(30)}
+    path = save_state(
+        {"state_dict": state, "ema": {"shadow_params": list(state.values())}, "optimizer": {"state": numbered}},
+        tmp_path / "x.pth",
+    )
+    notes = read(path).notes
+    assert any(f"{len(state)} tensors without names (ema/shadow_params)" in note for note in notes)
+    assert not any("optimizer" in note for note in notes)

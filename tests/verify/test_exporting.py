@@ -18,7 +18,7 @@ from convert.readers import read_checkpoint
 from ferplus_keras.cli.exporting import QUANTIZATION_NAMES, TARGET_NAMES
 from ferplus_keras.engines import open_engine
 from ferplus_keras.errors import BadInputError
-from tests.conftest import run_ferplus, run_python, standin_of
+from tests.conftest import run_ferplus, run_python, standin_of, typed
 from tests.ferplus_files import Small, write_pair
 from tests.verify.oracles import painted
 from verify.exporting import Checks, draw_calibration_images, export_checked
@@ -155,6 +155,17 @@ def test_onnx_takes_bytes_and_gives_the_same(recipe: Recipe, resnet_pth: Path, t
     again = read_checkpoint(path)  # the reader sees through the preprocessing
     assert again.architecture.folded == recipe.folded
     assert open_predictor(path).probabilities(images.pixels).argmax(axis=1).tolist() == wanted.argmax(axis=1).tolist()
+
+
+def test_an_option_that_says_nothing_of_an_output_is_refused(resnet_pth: Path, tmp_path: Path) -> None:
+    """A network with its preprocessing inside is compared by its output; ``--key`` chooses what it is compared with."""
+    path = tmp_path / "inside-standin.onnx"
+    export(read_checkpoint(resnet_pth), Recipe("onnx", pixels=True), path)
+    command = ("verify", "parity", path, "--against", resnet_pth, "--n", 1)
+    for option, value in (("--float32", "1e-3"), ("--reference-code", resnet_pth)):
+        told = typed(*command, option, value)
+        assert told.returncode == 2 and f"there is no {option}" in told.stderr
+    assert typed(*command, "--key", "model_ema").returncode == 2
 
 
 def test_another_mean_inside_an_onnx_file_is_not_taken_for_ours(seeded_pth: Path, tmp_path: Path) -> None:

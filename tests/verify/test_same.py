@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from convert.readers import read_checkpoint
 from convert.writers import write
 from ferplus_keras.networks.architecture import FERPLUS_HEAD, BatchNorm, architecture, classifier
+from ferplus_keras.networks.emotions import EMOTIONS
 from tests.conftest import standin_of, typed
 from tests.seeded import seeded_checkpoint
 from verify.same import check_same, deciding
@@ -47,6 +49,27 @@ def test_a_rounding_is_the_same_network(standin: Path, tmp_path: Path) -> None:
     assert result.passed and result.tensors and result.tensors.figures()["largest_ulps"] == 1
     assert "up to rounding" in result.summary and result.first_departure is None
     json.dumps(result.as_dict(), allow_nan=False)
+
+
+def test_one_of_several_networks_is_chosen_by_its_key(standin: Path, tmp_path: Path) -> None:
+    import torch
+
+    state = torch.load(standin, weights_only=True)
+    both = tmp_path / "both-standin.pth"
+    torch.save({"model": state, "model_ema": {name: array + 1 for name, array in state.items()}}, both)
+    assert typed("verify", "same", both, standin).returncode == 2
+    assert typed("verify", "same", both, standin, "--key", "model").returncode == 0
+    assert typed("roundtrip", both, "--key", "model", "--to", "safetensors").returncode == 0
+
+
+def test_classes_in_another_order_are_mentioned(standin: Path, tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(standin)
+    order = EMOTIONS[::-1]
+    other = replace(checkpoint, provenance=replace(checkpoint.provenance, labels=order))
+    path = write(other, tmp_path / "x-standin.safetensors").path
+    result = check_same(standin, path)
+    assert result.passed and "name the classes otherwise: neutral, happiness" in result.notes[0]
+    assert check_same(standin, standin).notes == []
 
 
 def test_another_function_is_named_by_its_first_layer(standin: Path, tmp_path: Path) -> None:
