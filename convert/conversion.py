@@ -72,6 +72,10 @@ def convert(
     paths = [Path(target) for target in targets]
     layout = options.get("layout", "albanie")
     formats = [format_of(path, layout) for path in paths]
+    if options.get("channels_last") and not any(format.name == "onnx" for format in formats):
+        raise BadInputError("--channels is for ONNX: no other format takes images with the channels first.")
+    if options.get("logits") is not None and not any(format.has_output for format in formats):
+        raise BadInputError("--output is for files with a graph, and no target has one: leave it out.")
     places = [os.path.realpath(path) for path in paths]
     if os.path.realpath(file.path) in places:
         path = paths[places.index(os.path.realpath(file.path))]

@@ -44,6 +44,11 @@ def read_keras(file: MappedFile) -> NamedArrays:
         if names.get(NUMBERED_HEAD) == "classifier":
             adopted = NUMBERED_HEAD
             notes.append(head_note(adopted, opened.layers[adopted]["bias"].shape[0]))
+        if opened.config is None and not opened.provenance:
+            notes.append(
+                "the file has weights without a graph: that its layers compute what the published ones do (epsilon, "
+                "strides, padding) cannot be seen"
+            )
         layers = list(all_layers(opened.config))
         graph, departure = _graph(opened.config, arrays)
         padded = bool(names) and "zero_padding2d" in opened.listed

@@ -349,22 +349,30 @@ def _encode(text: Any, _encoding: Any = "latin1") -> Any:
     return text.encode("latin1") if len(text) <= MAX_KEY_LENGTH else Other("bytes")
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_settings: Any) -> TensorRef | Other:
+def _tensor(
+    storage: Any, offset: Any, shape: Any, strides: Any, _gradient: Any = None, _hooks: Any = None,
+    metadata: Any = None, *_settings: Any,
+) -> TensorRef | Other:  # fmt: skip
     if not isinstance(storage, StorageRef):
         raise TypeError("a tensor is made of something that is not a storage")
-    return _typed_tensor(storage, storage.dtype, offset, shape, strides)
+    return _typed_tensor(storage, storage.dtype, offset, shape, strides, metadata)
 
 
 def _tensor_v3(
-    storage: Any, offset: Any, shape: Any, strides: Any, _gradient: Any, _hooks: Any, dtype: Any, *_settings: Any
-) -> TensorRef | Other:
+    storage: Any, offset: Any, shape: Any, strides: Any, _gradient: Any, _hooks: Any, dtype: Any,
+    metadata: Any = None, *_settings: Any,
+) -> TensorRef | Other:  # fmt: skip
     """An untyped storage, the dtype beside it."""
     if not isinstance(storage, StorageRef):
         raise TypeError("a tensor is made of something that is not a storage")
-    return _typed_tensor(storage, dtype.qualified.removeprefix("torch."), offset, shape, strides)
+    return _typed_tensor(storage, dtype.qualified.removeprefix("torch."), offset, shape, strides, metadata)
 
 
-def _typed_tensor(storage: StorageRef, dtype: str | None, offset: Any, shape: Any, strides: Any) -> TensorRef | Other:
+def _typed_tensor(
+    storage: StorageRef, dtype: str | None, offset: Any, shape: Any, strides: Any, metadata: Any
+) -> TensorRef | Other:
+    if isinstance(metadata, dict) and any(metadata.values()):  # {"neg": True}: the numbers mean their negatives
+        return Other("negated or conjugated tensor")
     if dtype is None:
         raise TypeError("a tensor has a storage without a dtype")
     if dtype not in DTYPES:

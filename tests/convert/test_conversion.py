@@ -132,6 +132,10 @@ def test_other_heads_are_recognised(tmp_path: Path) -> None:
 def test_the_source_is_never_the_target(seeded_pth: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="both source and target"):
         convert(seeded_pth, [seeded_pth])
+    with pytest.raises(BadInputError, match="--channels is for ONNX"):
+        convert(seeded_pth, [tmp_path / "x.h5"], channels_last=True)
+    with pytest.raises(BadInputError, match="--output is for files with a graph"):
+        convert(seeded_pth, [tmp_path / "x.pth", tmp_path / "x.safetensors"], logits=True)
     with pytest.raises(BadInputError, match="same name"):
         convert(seeded_pth, [tmp_path / "x.h5", tmp_path / "." / "x.h5"])
     with pytest.raises(BadInputError, match="not a known format"):

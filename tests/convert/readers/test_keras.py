@@ -53,6 +53,12 @@ def test_what_keras_saves_is_read(suffix: str, folder: Path, tmp_path: Path) -> 
     holds_the_seeded_numbers(saved_by_keras(folder, tmp_path / f"k{suffix}"))
 
 
+def test_weights_alone_say_nothing_of_their_graph(folder: Path, tmp_path: Path) -> None:
+    path = saved_by_keras(folder, tmp_path / "k.weights.h5")
+    assert any("weights without a graph" in note for note in read_checkpoint(path).provenance.notes)
+    assert not any("graph" in note for note in read_checkpoint(folder / "x.weights.h5").provenance.notes)
+
+
 @pytest.mark.parametrize("suffix", [".h5", ".keras"])
 def test_a_graph_for_images_of_another_size_keeps_it(suffix: str, folder: Path, tmp_path: Path) -> None:
     import ferplus_keras

@@ -354,11 +354,12 @@ def test_a_torchscript_archive_is_refused_with_the_way_out(tmp_path: Path) -> No
         read(tmp_path / "x.pth")
 
 
-@pytest.mark.parametrize("kind", ["sparse", "complex", "quantized"])
+@pytest.mark.parametrize("kind", ["sparse", "complex", "quantized", "negated"])
 def test_other_kinds_of_tensor_are_named(kind: str, tmp_path: Path) -> None:
     tensor = {
         "sparse": torch.eye(3).to_sparse(),
         "complex": torch.zeros(2, dtype=torch.complex64),
+        "negated": torch._neg_view(torch.ones(2)),  # type: ignore[attr-defined]
         "quantized": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.quint8),
     }[kind]
     with pytest.raises(BadInputError, match=r"unsupported kind"):
