@@ -75,7 +75,7 @@ def test_a_format_that_changes_a_number_is_seen(tmp_path: Path, monkeypatch: pyt
     """A reader and a writer that err alike: the file reads back as written, and is wrong."""
     honest = verify.roundtrip.read_checkpoint
 
-    def careless(path: Any) -> Checkpoint:
+    def careless(path: Any, **options: Any) -> Checkpoint:
         checkpoint = honest(path)
         if str(path).endswith(".onnx"):
             kernel = np.array(checkpoint.arrays["conv2_1_3x3"]["kernel"])
