@@ -251,7 +251,7 @@ def parity_in_own_process(
         error = {"code": run.returncode, "message": reason}
     if error:
         kind = {OutputError.exit_code: OutputError, BadInputError.exit_code: BadInputError}.get(error["code"])
-        raise (kind or CheckFailedError)(f"The parity check of {model} could not be run: {error['message']}")
+        raise (kind or CheckFailedError)(f"The parity check of {model.name} could not be run: {error['message']}")
     result: dict[str, Any] = report
     return result
 

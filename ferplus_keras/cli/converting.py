@@ -15,7 +15,7 @@ from dataclasses import asdict
 from ferplus_keras.cli import screen
 from ferplus_keras.cli.parsing import did_you_mean, number, option, repeated
 from ferplus_keras.cli.progress import Progress
-from ferplus_keras.cli.requirements import need_file, need_network_before
+from ferplus_keras.cli.requirements import backend_of_environment, need, need_file, need_network_before
 from ferplus_keras.cli.shared import (
     CHANNELS,
     KEY,
@@ -157,6 +157,7 @@ def _in_haste() -> None:
 
 
 def _convert_all(options: argparse.Namespace) -> int:
+    need("keras", backend_of_environment(), "torch", "jinja2")  # to check what is converted, and to show it
     from convert.pipeline import convert_all
 
     reports = reports_folder_of(options)
