@@ -249,10 +249,12 @@ def _nodes(inbound: Any) -> Iterator[_Node]:
 
 def _first_calls(layers: list[dict[str, Any]], outputs: list[Tensor]) -> dict[str, int]:
     """Model inside -> the number of its first call, where that is not 0: Keras 2 counts how it was built as a call."""
-    taken = outputs + [tensor for layer in layers for tensor in _tensors(layer.get("inbound_nodes"))]
-    found = {}
-    for name in (_name(layer) for layer in layers if layer.get("class_name") in MODELS):
-        found[name] = min((number for other, number, _ in taken if other == name), default=0)
+    found: dict[str, int] = {}
+    models = {_name(layer) for layer in layers if layer.get("class_name") in MODELS}
+    for taken in (outputs, *(_tensors(layer.get("inbound_nodes")) for layer in layers if models)):
+        for name, number, _ in taken:
+            if name in models:
+                found[name] = min(number, found.get(name, number))
     return found
 
 
