@@ -71,7 +71,7 @@ def compare_preprocessing(
     if provenance is None:
         return PreprocessingComparison(apart, "", says_nothing=True, inside=inside is not None)
     stated, published = dict(provenance.preprocessing), PUBLISHED.as_dict()
-    if source is not None and source.training is not None:  # trained here, on images of whatever size it says
+    if source is not None:  # it may be for images of another size, by its record or its graph
         published["size"] = source.preprocessing["size"]
     different = [f"{key} {stated.get(key)}" for key, value in published.items() if stated.get(key) != value]
     nameless = source is not None and source.labels is None and provenance.labels is not None

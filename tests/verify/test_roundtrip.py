@@ -96,7 +96,7 @@ def test_a_format_that_changes_a_number_is_seen(tmp_path: Path, monkeypatch: pyt
 def test_a_format_that_forgets_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = verify.roundtrip.read_checkpoint
 
-    def forgetful(path: Any) -> Checkpoint:
+    def forgetful(path: Any, **options: Any) -> Checkpoint:
         checkpoint = honest(path)
         if str(path).endswith(".onnx"):
             checkpoint.provenance = replace(checkpoint.provenance, labels=None)
