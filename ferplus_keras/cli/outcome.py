@@ -162,12 +162,13 @@ def _made(options: argparse.Namespace, film: bool) -> str:
     that are not searched for faces, the usual case, have no options.
     """
     from ferplus_keras.engines.card import card_of
+    from ferplus_keras.engines.opening import network_file
     from ferplus_keras.files.hashing import sha256_of
     from ferplus_keras.files.opening import is_file
     from ferplus_keras.predict.origin import CARD, origin_text
 
     path, settings = Path(options.model), dict[str, object]()
-    if is_file(card := card_of(path)):
+    if is_file(card := card_of(network_file(path))):
         settings[CARD] = sha256_of(card)[:12]
     if film or options.faces != "none":
         settings["faces"] = options.faces

@@ -116,6 +116,19 @@ def test_a_network_in_a_folder_has_a_table_too(
     assert main(command) == 2 and "it was made by network@" in capsys.readouterr().err
 
 
+def test_another_card_beside_the_network_in_a_folder_is_refused(
+    quick: Path, faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The card that is read is beside the file in the folder."""
+    (tmp_path / "run").mkdir()
+    shutil.copyfile(quick, tmp_path / "run" / "best.h5")
+    command = ["predict", str(tmp_path / "run"), str(faces), "--csv", str(tmp_path / "o.csv"), "--resume"]
+    assert main(command) == 0
+    (tmp_path / "run" / "best.h5.toml").write_text('input = "bgr 0..1"\n')
+    assert main(command) == 2
+    assert "the card beside the network" in capsys.readouterr().err
+
+
 @pytest.fixture
 def folders(quick: Path, tmp_path: Path) -> Path:
     """Two folders, in each of which ``faces/0.png`` is another image."""
