@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from convert.matching import recognise
@@ -97,9 +97,9 @@ def _of(items: Mapping[str, Any], prefix: str, all_prefixes: list[str]) -> dict[
     }  # fmt: skip
 
 
-def is_network(names: Iterable[object]) -> bool:
-    """Whether the ``names`` of tensors are those of one of these networks."""
-    return bool(_prefixes(dict.fromkeys(map(str, names))))
+def is_network(items: Mapping[Any, Any]) -> bool:
+    """Whether the names of ``items`` are those of one of these networks."""
+    return bool(_prefixes(items))
 
 
 def _tensors(items: Mapping[str, Any]) -> dict[str, Any]:

@@ -162,11 +162,12 @@ def _rates(run: Run, outcome: FinishedRun) -> list[dict[str, Any]]:
 def _card(run: Run, outcome: FinishedRun, folder: RunFolder, made: dict[str, Any]) -> str:
     """The model card: what it is, what it was made of, how good it is, and what it is not for."""
     recipe, examples, best = run.recipe, run.examples, outcome.history[outcome.best_epoch - 1]
-    data = "FER+ (Barsoum et al. 2016)" if examples.classes == EMOTIONS else "FER2013 (Goodfellow et al. 2013)"
     if examples.classes == EMOTIONS:
+        data = "FER+ (Barsoum et al. 2016)"
         judges, protocol, rare = "ten people", f"protocol `{recipe.data.protocol}`, ", "disgust, contempt"
         see = "; see the table by class in the accuracy report" if made["accuracy_report"] else ""
     else:
+        data = "FER2013 (Goodfellow et al. 2013)"
         judges, protocol, rare, see = "one person", "", "disgust", ""
     start = f"{run.start}" + (" (**a stand-in with made-up weights**)" if run.start.standin else "")
     title = f"{TITLES[run.network_name]}, {len(examples.classes)} emotions, recipe {recipe.name}"

@@ -14,7 +14,7 @@ from ferplus_keras.engines.keras_engine import engine_of_shipped
 from ferplus_keras.errors import BadInputError, OutputError
 from ferplus_keras.files.atomic import atomic_path, write_text
 from ferplus_keras.files.hashing import sha256_of
-from ferplus_keras.files.shipped import TITLES, Recorded, Shipped
+from ferplus_keras.files.shipped import RELEASED, TITLES, Recorded, Shipped
 from ferplus_keras.finetune.folder import RunFolder
 from ferplus_keras.finetune.recipe import load_recipe
 from ferplus_keras.networks.emotions import EMOTIONS
@@ -23,8 +23,6 @@ from verify.accuracy import Predictions, Progress
 from verify.card import opening
 from verify.predictors import Predictor
 from verify.trained import as_toml, count, look
-
-FILE = "model.safetensors"
 
 #: A file's full path, of which the last name is published: the rest is about the machine that it lay on.
 PLACE = re.compile(r"(?<![\w.:/])/(?:[^/\s\"',<>]+/)+([^/\s\"',<>]+)")
@@ -102,8 +100,8 @@ def ship(run: Path, out: Path, dataset: Dataset, progress: Progress = lambda _st
                 write_text(out / path.name, PLACE.sub(r"\1", path.read_text(encoding="utf-8")))
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror}.") from None
-    _halve(best, out / FILE)
-    half = Shipped(out.name, network, out / FILE, sha256_of(out / FILE), size)
+    _halve(best, out / RELEASED)
+    half = Shipped(out.name, network, out / RELEASED, sha256_of(out / RELEASED), size)
     looked = [look(_predictor(each), dataset, progress=progress) for each in (half, original)]
     figures, before = (count(each, dataset) for each in looked)
     half = Shipped(out.name, network, half.path, half.sha256, size, figures)
@@ -155,7 +153,7 @@ def _card(made: Release) -> str:
         for got in each.accuracy
     ]
     return "\n".join([
-        *opening(f"{TITLES[each.network]}, trained on FERPlus", EMOTIONS, each.size, FILE),
+        *opening(f"{TITLES[each.network]}, trained on FERPlus", EMOTIONS, each.size, RELEASED),
         "| split | protocol | copies of other splits' images | accuracy |", "|---|---|---|---|", *rows, "",
         f"Kernels are stored in float16, the rest in float32. {' '.join(map(str, made.halving))}", "",
         "`recipe.toml` has every value, `history.csv` and `curves.svg` the epochs, `run.json` data and versions.", "",

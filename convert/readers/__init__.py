@@ -113,6 +113,7 @@ def read_checkpoint(
     folded = result.architecture.folded
     dropout = 0.0 if folded else found.dropout or (earlier.dropout if earlier else 0.0)
     ours = earlier if earlier and earlier.layout == "albanie" else None  # keras_vggface's preprocessing is its own
+    preprocessing = ours.preprocessing if ours else _preprocessing(found, result.notes)
     provenance = Provenance(
         source=described,
         origin=earlier.origin if earlier else described,
@@ -121,7 +122,7 @@ def read_checkpoint(
         units=head.units,
         dropout=dropout,
         labels=_labels(found, head, earlier),
-        preprocessing=ours.preprocessing if ours else _preprocessing(found, result.notes),
+        preprocessing=preprocessing,
         standin=found.standin or named_standin(file.path.name) or bool(earlier and earlier.standin),
         num_batches_tracked=_step_counters(found, result, earlier),
         torch_head=earlier.torch_head if earlier and not _is_state_dict(found) else result.torch_head,

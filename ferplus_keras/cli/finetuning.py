@@ -176,8 +176,7 @@ def _recipe(options: argparse.Namespace, folder: RunFolder | None) -> Recipe:
     overrides += [f"network.size={options.size}"] if options.size else []
     overrides += [f"training.seed={options.seed}"] if options.seed is not None else []
     recipe = load_recipe(name or "scratch", overrides, network=options.arch)
-    whole = load_recipe(name or "scratch", network=options.arch)
-    if recipe.stages and len(recipe.stages) < len(whole.stages):
+    if recipe.stages and len(recipe.stages) < len(load_recipe(name or "scratch", network=options.arch).stages):
         size = recipe.legs[-1].recipe.network.size
         screen.notice(
             f"{recipe.schedule.epochs} epochs are too few for all of the recipe's stages: the last one is at "
@@ -226,9 +225,10 @@ def _start(options: argparse.Namespace, classes: tuple[str, ...]) -> Start:
     from convert.folding import refuse_folded
     from convert.readers import read_checkpoint
     from ferplus_keras.files.hashing import sha256_of
+    from ferplus_keras.files.shipped import RELEASED
 
     path = Path(options.weights)
-    if (released := path / "model.safetensors").is_file():
+    if (released := path / RELEASED).is_file():
         path = released
     if path.is_dir():
         from ferplus_keras.finetune.state import arrays_by_layer, best_of

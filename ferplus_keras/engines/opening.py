@@ -12,7 +12,7 @@ from ferplus_keras.engines.engine import Engine
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.files.opening import is_file, is_folder
-from ferplus_keras.files.shipped import shipped_at
+from ferplus_keras.files.shipped import RELEASED, shipped_at
 from ferplus_keras.files.signatures import is_onnx, is_safetensors
 from ferplus_keras.files.tflite_file import is_tflite
 from ferplus_keras.files.zips import is_keras_zip
@@ -29,7 +29,7 @@ def network_file(path: Path) -> Path:
     """
     if not is_folder(path) or is_saved_model(path):
         return path
-    for name in ("best.h5", "model.safetensors"):
+    for name in ("best.h5", RELEASED):
         if is_file(path / name):
             return path / name
     for each in sorted(path.glob("state/best-*.safetensors")):  # the compact network's; a training's is not runnable

@@ -21,6 +21,9 @@ QUOTED = "albanie"
 #: Points of accuracy that a small network may be below the best where every megabyte counts.
 NEAR = 1.0
 
+#: The file of a released network in its folder.
+RELEASED = "model.safetensors"
+
 TITLES = {"resnet50": "ResNet50", "senet50": "SE-ResNet50", "compact": "compact network"}
 
 
