@@ -139,9 +139,9 @@ def _choose_network(options: argparse.Namespace) -> None:
         if not options.inputs:
             raise BadInputError(f"{options.model} is a network, and no image is named: ferplus predict NETWORK IMAGE")
         return
-    from ferplus_keras.files.shipped import best_shipped
+    from ferplus_keras.files.shipped import default_shipped
 
-    chosen = best_shipped()
+    chosen = default_shipped()
     options.inputs, options.model = [*filter(None, [options.model]), *options.inputs], str(chosen.path)
     screen.notice(f"no network was named; using the {chosen.title}")
 

@@ -18,7 +18,7 @@ from ferplus_keras.networks.architecture import Architecture, Conv, architecture
 #: The protocol whose figure is quoted where there is room for one.
 QUOTED = "albanie"
 
-#: Points of accuracy that a small network may be below the best where every megabyte counts.
+#: Points of accuracy that a small network may be below the default one where every megabyte counts.
 NEAR = 1.0
 
 #: The file of a released network in its folder.
@@ -116,7 +116,7 @@ def _read(table: Architecture, stored: dict[str, np.ndarray], layer: str, role: 
 
 
 def shipped() -> dict[str, Shipped]:
-    """The trained networks by name, the best first. Raises :class:`BadInputError` when the manifest is not valid."""
+    """The trained networks by name, the default first. Raises :class:`BadInputError` when the manifest is not valid."""
     try:
         import tomllib
     except ModuleNotFoundError:  # `compat` runs in the Python 3.9 of old Keras, without these networks
@@ -143,7 +143,7 @@ def shipped_at(path: Path) -> Shipped | None:
     return next((each for each in known if each.sha256 == digest), None)
 
 
-def best_shipped() -> Shipped:
+def default_shipped() -> Shipped:
     """The network that is used where none is named. Raises :class:`BadInputError` when there is none."""
     for each in shipped().values():
         return each
@@ -151,12 +151,12 @@ def best_shipped() -> Shipped:
 
 
 def lightest_shipped() -> Shipped:
-    """The smallest network that is at most :data:`NEAR` below the best. Raises :class:`BadInputError` without any."""
-    best = best_shipped()
-    wanted = best.quoted
+    """The smallest network that is at most :data:`NEAR` below the default. Raises :class:`BadInputError` if none is."""
+    default = default_shipped()
+    wanted = default.quoted
 
     def near(each: Shipped) -> bool:
         told = each.quoted
         return bool(told and wanted and told.split == wanted.split and told.percent >= wanted.percent - NEAR)
 
-    return min(filter(near, shipped().values()), key=lambda each: each.path.stat().st_size, default=best)
+    return min(filter(near, shipped().values()), key=lambda each: each.path.stat().st_size, default=default)

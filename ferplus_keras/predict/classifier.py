@@ -12,7 +12,7 @@ import numpy as np
 from ferplus_keras.engines import open_engine
 from ferplus_keras.engines.engine import BATCH
 from ferplus_keras.errors import BadInputError, NetworkWarning, warn_of_standin
-from ferplus_keras.files.shipped import best_shipped
+from ferplus_keras.files.shipped import default_shipped
 from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.predict.given import is_one, items, name_of, opened
 from ferplus_keras.predict.records import Prediction
@@ -42,7 +42,7 @@ class EmotionClassifier:
         self, path: str | Path | None = None, *, threads: int | None = None, runtime: str | None = None
     ) -> None:
         if path is None:
-            path = best_shipped().path
+            path = default_shipped().path
         self.engine = engine = open_engine(path, threads, runtime=runtime)
         if (
             engine.labels is None

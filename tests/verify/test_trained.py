@@ -17,7 +17,7 @@ from ferplus_keras import EmotionClassifier
 from ferplus_keras.cli import main
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.hashing import sha256_of
-from ferplus_keras.files.shipped import Recorded, Shipped, best_shipped, lightest_shipped, shipped, shipped_at
+from ferplus_keras.files.shipped import Recorded, Shipped, default_shipped, lightest_shipped, shipped, shipped_at
 from ferplus_keras.networks.architecture import architecture, torch_name
 from tests.seeded import seeded_checkpoint
 from tests.verify.oracles import painted
@@ -126,10 +126,10 @@ def test_without_a_network_the_shipped_one_answers_and_is_named(
     face = tmp_path / "face.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 48), np.uint8)).save(face)
     classifier = EmotionClassifier()
-    assert classifier.network == best_shipped().network and not classifier.standin
+    assert classifier.network == default_shipped().network and not classifier.standin
     assert main(["predict", str(face), "--json"]) == 0
     said = capsys.readouterr()
-    assert best_shipped().title in said.err
+    assert default_shipped().title in said.err
     row = json.loads(said.out)
     assert row["emotion"] == classifier.predict(face).emotion
     assert main(["predict", str(tmp_path)]) == 0  # a folder of images is no network either
