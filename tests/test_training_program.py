@@ -1,0 +1,62 @@
+"""weights/trained/train.py, the program that trained the large networks: it runs, and starts where it says."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from ferplus_keras import EmotionClassifier
+from tests.ferplus_files import small, write_pair
+
+PROGRAM = Path(__file__).parents[1] / "weights/trained/train.py"
+COMPACT = PROGRAM.parent / "compact"
+
+
+@pytest.fixture(scope="module")
+def program() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("train", PROGRAM)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["train"] = module  # where dataclasses look for it
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_gates_start_open(program: ModuleType) -> None:
+    torch.manual_seed(0)
+    plain = program.network("resnet50").eval()
+    for name, module in plain.named_modules():
+        if name.endswith("_increase_bn"):
+            torch.nn.init.uniform_(module.weight, 0.1, 0.3)
+    gated = program.filled(program.network("senet50"), plain.state_dict()).eval()
+    images = torch.rand(2, 3, 64, 64) * 200 - 100
+    with torch.inference_mode():
+        torch.testing.assert_close(gated(images), plain(images))
+
+
+def test_a_teacher_says_what_the_network_says(program: ModuleType) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (6, 48, 48), np.uint8)
+    name, state = program.read(COMPACT)
+    teacher = program.filled(program.network(name), state).eval()
+    with torch.inference_mode():
+        found = teacher(program.plain(torch.from_numpy(images), 48)).softmax(1).numpy()
+    wanted = EmotionClassifier().probabilities(np.repeat(images[..., None], 3, axis=-1))
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_it_trains_a_gated_network_under_a_teacher(tmp_path: Path) -> None:
+    data, out = write_pair(small(80), tmp_path / "data"), tmp_path / "run"
+    command = [
+        sys.executable, PROGRAM, "--network", "senet50", "--data", data, "--teacher", COMPACT, "--seconds", "4",
+        "--sizes", "0.3:32,1:40", "--batch", "8", "--out", out,
+    ]  # fmt: skip
+    subprocess.run(command, check=True, timeout=100)
+    weights = torch.load(out / "weights.pt", weights_only=True)
+    assert weights["classifier.weight"].shape == (8, 2048, 1, 1)
+    assert all(bool(torch.isfinite(each).all()) for each in weights.values())
+    assert (out / "history.csv").read_text().startswith("epoch,size,learning_rate,loss,val_accuracy")
