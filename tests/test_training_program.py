@@ -60,3 +60,22 @@ def test_it_trains_a_gated_network_under_a_teacher(tmp_path: Path) -> None:
     assert weights["classifier.weight"].shape == (8, 2048, 1, 1)
     assert all(bool(torch.isfinite(each).all()) for each in weights.values())
     assert (out / "history.csv").read_text().startswith("epoch,size,learning_rate,loss,val_accuracy")
+
+
+def test_the_means_are_written(program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the weights of the last step, which take the means' place again once they are written."""
+    made = []
+
+    class Average(program.Average):  # type: ignore[name-defined, misc]
+        def __init__(self, *arguments: object) -> None:
+            super().__init__(*arguments)
+            made.append(self)
+
+    monkeypatch.setattr(program, "Average", Average)
+    data, out = write_pair(small(80), tmp_path / "data"), tmp_path / "run"
+    words = ["train.py", "--network", "compact", "--data", data, "--seconds", "2", "--batch", "8", "--out", out]
+    monkeypatch.setattr(sys, "argv", list(map(str, words)))
+    program.main()
+    written = torch.load(out / "weights.pt", weights_only=True)
+    for found, mean in zip(written.values(), made[0].means, strict=True):
+        torch.testing.assert_close(found, mean, rtol=0, atol=0)

@@ -88,8 +88,8 @@ def read(path: Path) -> tuple[str, dict[str, Tensor]]:
 
 def filled(made: nn.Module, state: dict[str, Tensor]) -> nn.Module:
     """``made`` with the arrays of ``state``; gates that it lacks start open, as with ``ferplus finetune``."""
-    state = dict(state)
-    for name, wanted in made.state_dict().items():
+    state, own = dict(state), made.state_dict()
+    for name, wanted in own.items():
         block, _, rest = name.partition("_1x1_")
         if name in state or rest.partition(".")[0] not in ("down", "up"):
             continue
@@ -101,9 +101,8 @@ def filled(made: nn.Module, state: dict[str, Tensor]) -> nn.Module:
             for role in ("weight", "bias"):
                 before = f"{block}_1x1_increase_bn.{role}"
                 state[before] = state[before] * (1 + math.exp(-GATE_BIAS))
-    counters = {name for name in made.state_dict() if name.endswith("num_batches_tracked")}
-    state = {name: array.reshape(made.state_dict()[name].shape) for name, array in state.items()}
-    made.load_state_dict(state | {name: torch.tensor(0) for name in counters})
+    counters = {name: torch.tensor(0) for name in own if name.endswith("num_batches_tracked")}
+    made.load_state_dict({name: array.reshape(own[name].shape) for name, array in state.items()} | counters)
     return made
 
 
@@ -273,8 +272,8 @@ def main() -> None:
     print(f"{step} steps in {time.time() - began:.0f} s; Valid {look(options.sizes[-1][1]):.2%}; in {options.out}")
     options.out.mkdir(parents=True, exist_ok=True)
     with average.in_place():
-        state = {name: each.detach().cpu() for name, each in made.state_dict().items() if each.is_floating_point()}
-    torch.save(state, options.out / "weights.pt")
+        state = {name: each.cpu() for name, each in made.state_dict().items() if each.is_floating_point()}
+        torch.save(state, options.out / "weights.pt")  # here: on a CPU, `state` is the network's own memory
     with (options.out / "history.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("epoch", "size", "learning_rate", "loss", "val_accuracy"), *history])
 
