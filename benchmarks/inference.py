@@ -6,7 +6,8 @@ The named competitor is ONNX Runtime on PyTorch's own export (torch.onnx.export)
 one process with all its ways loaded, and they are run in turn, way by way and round by round, so that whatever else the
 machine does meanwhile falls on all of them; every second round goes backwards, so that none always runs behind the same
 other one. The median of the rounds counts. All take as many threads as there are cores; all end in the softmax.
-``--busy 1`` is for a machine that does other work: one thread each, and processor time instead of the clock's.
+``--busy 1`` is for a machine that does other work: one thread each, and processor time instead of the clock's. Where
+the processor has no bfloat16, the ways that need it are left out.
 """
 
 from __future__ import annotations
@@ -111,6 +112,13 @@ def prepare(network: str, folder: str, *files: str) -> None:
         export(checkpoint, recipe, Path(f"{stem}-int8.tflite"), calibration=natural_pixels(16, seed=5))
 
 
+def possible() -> list[tuple[str, str, str]]:
+    """The rows of ``WAYS`` that this processor can run."""
+    from ferplus_keras.finetune.devices import cpu_has_bfloat16
+
+    return [each for each in WAYS if cpu_has_bfloat16() or not each[0].endswith("-bf16")]
+
+
 def measure(network: str = "resnet50", rounds: int = 3, ways: str = "", busy: int = 0) -> dict[str, list[Row]]:
     """Images per second of the ``ways`` (all of them where none is named), and the ratio to the competitor."""
     chosen = NETWORKS if network == "both" else (network,)
@@ -121,7 +129,7 @@ def measure(network: str = "resnet50", rounds: int = 3, ways: str = "", busy: in
 
 
 def _of(network: str, rounds: int, named: str, busy: bool) -> list[Row]:
-    ways = [each for each in WAYS if not named or each[0] in (COMPETITOR, *named.split(","))]
+    ways = [each for each in possible() if not named or each[0] in (COMPETITOR, *named.split(","))]
     files = dict.fromkeys(name for way, _, _ in ways for name in needed(way))
     if missing := [name for name in files if not (harness.WORK / f"{network}-{name}").exists()]:
         harness.standin(network)

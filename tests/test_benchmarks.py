@@ -31,6 +31,7 @@ from benchmarks import (
 from benchmarks.harness import Cost
 from convert.conversion import convert
 from ferplus_keras.dataset import load_ferplus
+from ferplus_keras.finetune import devices
 from ferplus_keras.networks.natural import natural_inputs
 from ferplus_keras.predict.classifier import EmotionClassifier
 from tests.ferplus_files import small, write_pair
@@ -94,6 +95,13 @@ def test_a_library_of_the_inference_benchmark_runs_the_files_that_are_made_for_i
     way = next(way for way, its, _ in inference.WAYS if its == library and way in ("onnx", "torch"))
     answer = inference_one.LIBRARIES[library](way, stem, natural_inputs(1))()
     assert np.asarray(answer).shape in ((1, 8), (1, 1, 8))
+
+
+def test_what_needs_bfloat16_is_left_out_where_the_processor_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "cpu_has_bfloat16", lambda: False)
+    assert [way for way, _, _ in inference.possible() if "bf16" in way] == []
+    monkeypatch.setattr(devices, "cpu_has_bfloat16", lambda: True)
+    assert inference.possible() == list(inference.WAYS)
 
 
 @pytest.mark.slow
