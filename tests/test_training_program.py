@@ -27,13 +27,14 @@ def program() -> ModuleType:
     return module
 
 
-def test_gates_start_open(program: ModuleType) -> None:
+def test_gates_start_open(program: ModuleType, tmp_path: Path) -> None:
     torch.manual_seed(0)
     plain = program.network("resnet50").eval()
     for name, module in plain.named_modules():
         if name.endswith("_increase_bn"):
             torch.nn.init.uniform_(module.weight, 0.1, 0.3)
-    gated = program.filled(program.network("senet50"), plain.state_dict()).eval()
+    torch.save(plain.state_dict(), tmp_path / "weights.pt")
+    gated = program.filled(program.network("senet50"), program.read(tmp_path / "weights.pt")[1]).eval()
     images = torch.rand(2, 3, 64, 64) * 200 - 100
     with torch.inference_mode():
         torch.testing.assert_close(gated(images), plain(images))
@@ -41,12 +42,24 @@ def test_gates_start_open(program: ModuleType) -> None:
 
 def test_a_teacher_says_what_the_network_says(program: ModuleType) -> None:
     images = np.random.default_rng(0).integers(0, 256, (6, 48, 48), np.uint8)
-    name, state = program.read(COMPACT)
-    teacher = program.filled(program.network(name), state).eval()
+    name, arrays = program.read(COMPACT)
+    teacher = program.filled(program.network(name), arrays).eval()
     with torch.inference_mode():
         found = teacher(program.plain(torch.from_numpy(images), 48)).softmax(1).numpy()
     wanted = EmotionClassifier().probabilities(np.repeat(images[..., None], 3, axis=-1))
     np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["compact", "wide", "senet50"])
+def test_what_it_wrote_is_read_as_what_it_is(program: ModuleType, tmp_path: Path, name: str) -> None:
+    made = program.network(name).eval()
+    torch.save(made.state_dict(), tmp_path / "weights.pt")
+    found, arrays = program.read(tmp_path / "weights.pt")
+    assert found == name
+    images = torch.rand(1, 3, 48, 48) * 200 - 100
+    with torch.inference_mode():
+        again = program.filled(program.network(found), arrays).eval()(images)
+        torch.testing.assert_close(again, made(images), rtol=0, atol=0)
 
 
 def test_it_trains_a_gated_network_under_a_teacher(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -17,10 +16,8 @@ from ferplus_keras.finetune.optimizers import factors_by_layer, unmatched
 from ferplus_keras.finetune.recipe import Recipe
 from ferplus_keras.finetune.settings import NetworkSettings, OptimizerSettings
 from ferplus_keras.networks import architecture as arch
+from ferplus_keras.networks.gates import Arrays, with_gates
 from ferplus_keras.networks.models import model_from_architecture
-
-#: Layer -> role -> array: the neutral form of ``convert.checkpoint``.
-Arrays = Mapping[str, Mapping[str, np.ndarray]]
 
 #: After which layer "head" dropout stands.
 FEATURES = "pool5_7x7_s1"
@@ -120,39 +117,6 @@ def regularize(model: keras.Model, table: arch.Architecture, settings: NetworkSe
         for role, weight in zip(shapes, model.get_layer(name).weights, strict=True):
             if role in ("kernel", "gamma", "beta") or (role == "bias" and settings.regularize_bias):
                 weight.regularizer = kind(settings.regularizer_factor)
-
-
-#: Bias of the gates that are given to a network without: they start at sigmoid(2) = 0.88, from where they move easily.
-GATE_BIAS = 2.0
-
-
-def with_gates(arrays: Arrays, table: arch.Architecture) -> Arrays:
-    """``arrays`` of ResNet50 as a start of SE-ResNet50: the same function, bit for bit but for rounding.
-
-    What the two have in common is copied. Each gate's second layer is zero with :data:`GATE_BIAS`, so every gate
-    stands at the same value whatever the image, and the normalisation before it makes up for that value. Arrays that
-    have gates, and those for networks without, are returned as they are.
-    """
-    gated = [layer.inputs for layer in table.layers if isinstance(layer, arch.Scale)]
-    names = {source.removesuffix("_bn").removesuffix("_1x1_increase") for source, _ in gated}
-    if not gated or not arrays or any(f"{name}_1x1_down" in arrays for name in names):
-        return arrays
-    made = {layer: dict(roles) for layer, roles in arrays.items()}
-    open_by = 1 / (1 + np.exp(-GATE_BIAS))
-    generator = np.random.default_rng(0)
-    for name in sorted(names):
-        norm = f"{name}_1x1_increase_bn"
-        if norm in made:
-            made[norm] |= {role: (made[norm][role] / open_by).astype(np.float32) for role in ("gamma", "beta")}
-        down, up = table.parameters[f"{name}_1x1_down"], table.parameters[f"{name}_1x1_up"]
-        spread = np.sqrt(2 / down["kernel"][2])  # He et al. 2015
-        kernel = generator.normal(0, spread, down["kernel"]).astype(np.float32)
-        made[f"{name}_1x1_down"] = {"kernel": kernel, "bias": np.zeros(down["bias"], np.float32)}
-        made[f"{name}_1x1_up"] = {
-            "kernel": np.zeros(up["kernel"], np.float32),
-            "bias": np.full(up["bias"], GATE_BIAS, np.float32),
-        }
-    return made
 
 
 def set_arrays(model: keras.Model, table: arch.Architecture, arrays: Arrays) -> None:

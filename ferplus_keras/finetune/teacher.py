@@ -17,10 +17,11 @@ from keras import ops
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.finetune.folder import RunFolder
-from ferplus_keras.finetune.network import Arrays, set_arrays
+from ferplus_keras.finetune.network import set_arrays
 from ferplus_keras.finetune.recipe import load_recipe
 from ferplus_keras.finetune.state import arrays_by_layer, best_of
 from ferplus_keras.networks import architecture as arch
+from ferplus_keras.networks.gates import Arrays
 from ferplus_keras.networks.models import model_from_architecture
 
 

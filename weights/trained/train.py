@@ -23,38 +23,46 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.numpy import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from convert.layouts import keras_layout, torch_layout
 from ferplus_keras.dataset import load_ferplus
 from ferplus_keras.engines.opening import network_file
 from ferplus_keras.finetune.examples import make_examples
 from ferplus_keras.finetune.settings import DataSettings
 from ferplus_keras.networks import architecture as arch
+from ferplus_keras.networks.gates import Arrays, with_gates
 from ferplus_keras.networks.preprocessing import PUBLISHED
 from ferplus_keras.networks.torch_module import ReferenceNetwork
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 MEAN = torch.tensor(PUBLISHED.mean, device=DEVICE).view(1, 3, 1, 1)
 STEM, BLOCKS = arch.COMPACT_STEM, arch.COMPACT_BLOCKS
-SMALL, GATE_BIAS = 48, 2.0
+SMALL, FEATURES = 48, "pool5_7x7_s1"
 
 #: The teacher's share of the loss; the norm that gradients are bounded to; images that are looked at together.
 SHARE, CLIP, LOOK = 0.7, 5.0, 512
 
 
-def network(name: str, dropout: float = 0.0) -> nn.Module:
-    """A large network, the compact one, or "wide", the compact one with twice the channels; weights random."""
+def table(name: str) -> arch.Architecture:
+    """The layers of a large network, of the compact one, or of "wide", the compact one with twice the channels."""
     times = 2 if name == "wide" else 1
     arch.COMPACT_STEM = STEM * times
     arch.COMPACT_BLOCKS = tuple(replace(block, out=block.out * times) for block in BLOCKS)
     arch._table.cache_clear()
-    table = arch.architecture("compact" if name == "wide" else name, arch.classifier(8))
-    made = ReferenceNetwork(arch.with_dropout(table, ("pool5_7x7_s1",), dropout) if dropout else table)
+    return arch.architecture("compact" if name == "wide" else name, arch.classifier(8))
+
+
+def network(name: str, dropout: float = 0.0) -> ReferenceNetwork:
+    """The network of that name in PyTorch, for images of any size, its weights random."""
+    layers = table(name)
+    made = ReferenceNetwork(arch.with_dropout(layers, (FEATURES,), dropout) if dropout else layers)
     for title, module in list(made.named_modules()):
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -62,47 +70,37 @@ def network(name: str, dropout: float = 0.0) -> nn.Module:
                 nn.init.zeros_(module.bias)
         elif title.endswith("_increase_bn"):
             nn.init.zeros_(module.weight)
-        elif isinstance(module, nn.AvgPool2d):  # for images of any size
+        elif isinstance(module, nn.AvgPool2d):
             setattr(made, title, nn.AdaptiveAvgPool2d(1))
     nn.init.normal_(made.classifier.weight, std=0.01)
     return made
 
 
-def read(path: Path) -> tuple[str, dict[str, Tensor]]:
-    """Network and state dict of a file of this program, or of the folder of a network that was trained here."""
+def read(path: Path) -> tuple[str, Arrays]:
+    """Network and arrays of a file of this program, or of the folder of a network that was trained here."""
     if path.suffix == ".pt":
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        stored = {name: array.numpy() for name, array in torch.load(path, weights_only=True).items()}
     else:
-        found = load_file(network_file(path))
-    if any("/" in name for name in found):  # a run's arrays, in Keras's layout
-        order = {2: (1, 0), 4: (3, 2, 0, 1)}
-        found = {
-            arch.torch_name(*name.split("/")): array.permute(order[array.dim()]) if array.dim() > 1 else array
-            for name, array in found.items()
-        }
-    state = {name: array.float() for name, array in found.items() if array.is_floating_point()}
-    if "conv1_3x3.weight" in state:
-        return "compact" if len(state["conv1_3x3.weight"]) == STEM else "wide", state
-    return "senet50" if "conv2_1_1x1_up.weight" in state else "resnet50", state
+        stored = load_file(network_file(path))
+    layers = {name.replace("/", ".").rsplit(".", 1)[0] for name in stored}
+    name = "senet50" if "conv2_1_1x1_up" in layers else "resnet50"
+    if "conv1_3x3" in layers:
+        width = next(array.size for array_name, array in stored.items() if array_name.startswith("conv1_3x3_bn"))
+        name = "compact" if width == STEM else "wide"
+    layout = (keras_layout if any("/" in each for each in stored) else torch_layout)(table(name))
+    arrays: dict[str, dict[str, np.ndarray]] = {}
+    for slot in layout.values():
+        arrays.setdefault(slot.layer, {})[slot.role] = slot.to_neutral(stored[slot.name]).astype(np.float32)
+    return name, arrays
 
 
-def filled(made: nn.Module, state: dict[str, Tensor]) -> nn.Module:
-    """``made`` with the arrays of ``state``; gates that it lacks start open, as with ``ferplus finetune``."""
-    state, own = dict(state), made.state_dict()
-    for name, wanted in own.items():
-        block, _, rest = name.partition("_1x1_")
-        if name in state or rest.partition(".")[0] not in ("down", "up"):
-            continue
-        state[name] = torch.zeros(wanted.shape)
-        if rest == "down.weight":
-            state[name] = torch.randn(wanted.shape) * math.sqrt(2 / wanted.shape[1])
-        elif rest == "up.bias":
-            state[name] = torch.full(wanted.shape, GATE_BIAS)
-            for role in ("weight", "bias"):
-                before = f"{block}_1x1_increase_bn.{role}"
-                state[before] = state[before] * (1 + math.exp(-GATE_BIAS))
-    counters = {name: torch.tensor(0) for name in own if name.endswith("num_batches_tracked")}
-    made.load_state_dict({name: array.reshape(own[name].shape) for name, array in state.items()} | counters)
+def filled(made: ReferenceNetwork, arrays: Arrays) -> ReferenceNetwork:
+    """``made`` with ``arrays``; gates that they lack start open, as with ``ferplus finetune``."""
+    arrays, counters = with_gates(arrays, made.architecture), dict(made.named_buffers())
+    state = {name: each for name, each in counters.items() if name.endswith("num_batches_tracked")}
+    for name, slot in torch_layout(made.architecture).items():
+        state[name] = torch.from_numpy(slot.from_neutral(arrays[slot.layer][slot.role]))
+    made.load_state_dict(state)
     return made
 
 
@@ -190,8 +188,8 @@ def taught_by(paths: list[Path]) -> Callable[[Tensor, Warp], Tensor]:
     """What the teachers say of warped images, on average, of each image and of its mirror image."""
     teachers = []
     for path in paths:
-        name, state = read(path)
-        teacher = filled(network(name), state).to(DEVICE, memory_format=torch.channels_last).eval()
+        name, arrays = read(path)
+        teacher = filled(network(name), arrays).to(DEVICE, memory_format=torch.channels_last).eval()
         teachers.append((teacher.requires_grad_(False), SMALL if name in ("compact", "wide") else 224))
 
     def said(images: Tensor, warp: Warp) -> Tensor:

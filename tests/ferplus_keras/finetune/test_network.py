@@ -24,12 +24,12 @@ from ferplus_keras.finetune.network import (
     set_arrays,
     training_network,
     training_table,
-    with_gates,
 )
 from ferplus_keras.finetune.normalization import FusedBatchNormalization
 from ferplus_keras.finetune.recipe import Recipe, load_recipe
 from ferplus_keras.networks import architecture as arch
 from ferplus_keras.networks.emotions import EMOTIONS
+from ferplus_keras.networks.gates import with_gates
 from tests.seeded import seeded_arrays, seeded_checkpoint
 
 
