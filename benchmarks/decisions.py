@@ -1,6 +1,8 @@
 """On how many images of FERPlus's Valid (``albanie``) each runtime of an ONNX file decides otherwise than ONNX Runtime.
 
 python -m benchmarks.decisions NETWORK.onnx [--data DIR]
+
+Where the processor has no bfloat16, the runtime that needs it is left out.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import harness
 from ferplus_keras.dataset import load_ferplus
 from ferplus_keras.dataset.protocols import PROTOCOLS
 from ferplus_keras.engines import open_engine
@@ -26,7 +29,7 @@ def decisions(model: Path, data: str | None) -> str:
     targets, rows = PROTOCOLS["albanie"].apply(dataset.votes), dataset.rows_of("val")
     rows = rows[targets.kept[rows]]
     found, lines = {}, [f"{model.name}, {len(rows)} images of Valid: decided otherwise, right, largest difference"]
-    for runtime in RUNTIMES:
+    for runtime in (each for each in RUNTIMES if harness.runs_here(each)):
         engine = open_engine(model, runtime=runtime)
         runner = replace(predictor, engine=engine)
         found[runtime] = here = predict(runner, dataset.images, rows, DEFAULT_RESIZER, lambda _step: None, "")

@@ -96,6 +96,13 @@ def standin(network: str, *, legacy: bool = True) -> Path:
     return path
 
 
+def runs_here(way: str) -> bool:
+    """Whether this processor has what ``way`` computes in: bfloat16, for those called so."""
+    from ferplus_keras.finetune.devices import cpu_has_bfloat16
+
+    return not way.endswith("-bf16") or cpu_has_bfloat16()
+
+
 def command(measure: Callable[..., dict[str, list[Row]]]) -> None:
     """Run ``measure`` from the command line: its parameters are the options, its tables are printed, or are JSON."""
     parser = argparse.ArgumentParser(

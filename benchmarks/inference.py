@@ -112,13 +112,6 @@ def prepare(network: str, folder: str, *files: str) -> None:
         export(checkpoint, recipe, Path(f"{stem}-int8.tflite"), calibration=natural_pixels(16, seed=5))
 
 
-def possible() -> list[tuple[str, str, str]]:
-    """The rows of ``WAYS`` that this processor can run."""
-    from ferplus_keras.finetune.devices import cpu_has_bfloat16
-
-    return [each for each in WAYS if cpu_has_bfloat16() or not each[0].endswith("-bf16")]
-
-
 def measure(network: str = "resnet50", rounds: int = 3, ways: str = "", busy: int = 0) -> dict[str, list[Row]]:
     """Images per second of the ``ways`` (all of them where none is named), and the ratio to the competitor."""
     chosen = NETWORKS if network == "both" else (network,)
@@ -129,7 +122,8 @@ def measure(network: str = "resnet50", rounds: int = 3, ways: str = "", busy: in
 
 
 def _of(network: str, rounds: int, named: str, busy: bool) -> list[Row]:
-    ways = [each for each in possible() if not named or each[0] in (COMPETITOR, *named.split(","))]
+    ways = [each for each in WAYS if harness.runs_here(each[0])]
+    ways = [each for each in ways if not named or each[0] in (COMPETITOR, *named.split(","))]
     files = dict.fromkeys(name for way, _, _ in ways for name in needed(way))
     if missing := [name for name in files if not (harness.WORK / f"{network}-{name}").exists()]:
         harness.standin(network)
