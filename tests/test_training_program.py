@@ -11,6 +11,10 @@ import pytest
 import torch
 
 from ferplus_keras import EmotionClassifier
+from ferplus_keras.finetune.augmentation import COLUMNS, maps
+from ferplus_keras.finetune.recipe import load_recipe
+from ferplus_keras.finetune.warping import warped
+from ferplus_keras.networks.preprocessing import PUBLISHED
 from tests.ferplus_files import small, write_pair
 
 PROGRAM = Path(__file__).parents[1] / "weights/trained/train.py"
@@ -48,6 +52,27 @@ def test_a_teacher_says_what_the_network_says(program: ModuleType) -> None:
         found = teacher(program.plain(torch.from_numpy(images), 48)).softmax(1).numpy()
     wanted = EmotionClassifier().probabilities(np.repeat(images[..., None], 3, axis=-1))
     np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_images_are_warped_as_in_finetune(program: ModuleType) -> None:
+    """The same images by the same maps, and maps that are spread alike."""
+    images = np.random.default_rng(0).integers(0, 256, (16, 48, 48), np.uint8)
+    words = ["--network", "compact", "--data", "x", "--out", "x", "--seconds", "1"]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "argv", ["train.py", *words])
+        options = program.parsed()
+    torch.manual_seed(0)
+    warp = program.Warp.drawn(16, options)
+    plain = program.Warp(warp.maps, torch.ones(16), torch.zeros(16), torch.zeros(16, 4))
+    wanted = np.array(warped(images[..., None].astype("float32"), warp.maps.numpy(), 96)) - np.float32(PUBLISHED.mean)
+    np.testing.assert_allclose(plain.of(torch.from_numpy(images), 96).permute(0, 2, 3, 1), wanted, atol=0.02)
+
+    settings = load_recipe(PROGRAM.parent / "resnet50_ferplus/recipe.toml").augmentation
+    theirs = np.array(maps(settings, np.random.default_rng(1).random((20_000, COLUMNS), np.float32)))
+    ours = program.Warp.drawn(20_000, options).maps.numpy()
+    for share in (0.05, 0.25, 0.5, 0.75, 0.95):
+        there, here = (np.quantile(each, share, axis=0) for each in (theirs, ours))
+        np.testing.assert_allclose(here, there, atol=0.03)
 
 
 @pytest.mark.parametrize("name", ["compact", "wide", "senet50"])
