@@ -296,7 +296,7 @@ def _worst_logits(runs: list[dict[str, Any]], dtype: str) -> str:
 
 
 def _next_steps(made: list[Made]) -> list[str]:
-    lines = ["float64, float32: largest difference of a logit from any reference's, relative to the largest logit."]
+    lines = ["float64, float32: largest difference between a logit and any reference's, relative to the largest logit."]
     standins = [each for each in made if each.standin]
     if standins:
         lines.append(f"STAND-INS: {len(standins)} of {len(made)} files have made-up weights. For the real ones, put")

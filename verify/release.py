@@ -206,8 +206,8 @@ def _card(run: Run, outcome: FinishedRun, folder: RunFolder, made: dict[str, Any
         f"- It was trained on faces found on the web in 2013, 48 x 48 pixels, greyscale, each judged by {judges}. It "
         "predicts what they would call an expression, not what somebody feels.",
         f"- Rare expressions ({rare}) have few examples{see}.",
-        "- Do not decide about people by it. Emotion recognition at work and at school is forbidden in the EU (AI Act, "
-        "article 5).",
+        "- Do not use it to make decisions about people. Emotion recognition at work and at school is forbidden in "
+        "the EU (AI Act, article 5).",
         "- The data's terms allow research; whether that covers weights trained on them is for you to find out.",
         "",
         "## Files",

@@ -158,5 +158,5 @@ def _card(made: Release) -> str:
         f"Kernels are stored in float16, the rest in float32. {' '.join(map(str, made.halving))}", "",
         "`recipe.toml` has every value, `history.csv` and `curves.svg` the epochs, `run.json` data and versions.", "",
         "Raters chose the labels by looking: the answer is what they would call an expression, not what somebody "
-        "feels. Rare expressions have few examples. Do not decide about people by it.", "",
+        "feels. Rare expressions have few examples. Do not use it to make decisions about people.", "",
     ])  # fmt: skip

@@ -45,7 +45,8 @@ def add(commands: Commands) -> None:
     checks.add(
         "accuracy", _accuracy, "Measure a network's accuracy on FERPlus, under a named protocol.",
         "ferplus verify accuracy senet50_ferplus.h5 --data fer2013/ --split both --expect published",
-        option("model MODEL", "a checkpoint, Keras, ONNX, .tflite or TorchScript file, SavedModel or a run's folder"),
+        option("model MODEL", "a checkpoint, a Keras, ONNX, .tflite or TorchScript file, a SavedModel or a run's "
+               "folder"),
         option("--input LINE", 'the input of a network from elsewhere, such as "gray 48x48 0..1" or "bgr 224x224 mean '
                '103.9,116.8,123.7"; kept in MODEL.toml (docs/field.md)'),
         option("--classes NAMES", 'its classes in order: "angry,disgust,fear,happy,sad,surprise,neutral"'),

@@ -56,8 +56,9 @@ def add(commands: Commands) -> None:
         option("--parquet FILE", "with --csv: at the end, write them as Parquet too", Path),
         option("--resume", "with --csv: continue a run that was interrupted"),
         option("--annotate DIR", "save images with the results drawn on them", Path),
-        option("--faces", "find faces first, with BlazeFace or OpenCV's Haar cascade (default: none, each image is "
-               "taken as a cropped face)", DETECTORS, nargs="?", const=DETECTORS[0]),
+        option("--faces", "find faces first, with BlazeFace or OpenCV's Haar cascade (default: none for images, each "
+               "is taken as a cropped face; blazeface for films and cameras)",
+               DETECTORS, nargs="?", const=DETECTORS[0]),
         option("--margin SHARE", "with --faces: widen each face by this share on each side (default: 0, as in "
                "FER2013)", number(float, 0, 2, "a share from 0 to 2")),
         option("--camera N", "read from camera N", number(int, 0, 99, "a camera's number")),

@@ -27,7 +27,7 @@ exit codes:
   2    bad input or a wrong command line; nothing was written
   3    a result could not be written; what was there before is unchanged
   4    a download failed
-  5    done, but for some images that could not be read: they were named and skipped
+  5    done, except that some images could not be read: they were named and skipped
   70   a bug in ferplus; a crash report was written
   130  interrupted (143: terminated)"""
 

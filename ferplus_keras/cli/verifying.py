@@ -63,7 +63,7 @@ def add(commands: Commands) -> None:
                  (*BACKENDS, "all")),
         option("--reference-code FILE", "also compare with this PyTorch code, such as a *_dag.py: IT IS EXECUTED"),
         KEY,
-        option("--no-onnx", "do not compare with ONNX Runtime too"),
+        option("--no-onnx", "skip the comparison with ONNX Runtime"),
         option("--shown-as PATH", argparse.SUPPRESS),  # a file that waits for its name
         option("--report DIR", "write parity.json, junit.xml, report.md and report.html to DIR"),
     )  # fmt: skip

@@ -15,8 +15,8 @@ def add(commands: Commands) -> None:
     commands.add(
         "webpage", _webpage, "Make one HTML file that runs a network in the browser, offline.",
         "ferplus webpage resnet50_ferplus.onnx --out emotions.html",
-        option("model? MODEL", "an .onnx file from `ferplus convert` (default: the smallest network that comes with "
-               "the package and is within a point of the best)"),
+        option("model? MODEL", "an .onnx file from `ferplus convert` (default: the compact network that comes with "
+               "the package)"),
         option("--out FILE", "default: emotions.html, in this folder", Path, Path("emotions.html")),
         option("--runtime FILE", "npm's onnxruntime-web-1.30.0.tgz (default: downloaded by npm once)", Path),
     )  # fmt: skip

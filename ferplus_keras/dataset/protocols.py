@@ -191,8 +191,9 @@ PROTOCOLS = {
             "probability",
             "Microsoft's probability",
             _MICROSOFT,
-            "Single votes are zeroed. The highest columns are taken, equals together, until they cover 75 % of the "
-            "remaining votes or are three. Dropped: unknown or NF came first; more than three; at most half covered.",
+            "Single votes are zeroed. The highest columns are taken, ties together, until they cover 75 % of the "
+            "remaining votes or there are three of them. Dropped: unknown or NF came first; more than three; at most "
+            "half covered.",
             "an emotion drawn from the distribution, anew in every epoch",
             peaks, (27956, 3505, 3505), 921,
         ),
