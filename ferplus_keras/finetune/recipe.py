@@ -156,6 +156,8 @@ def _of_file(path: Path, network: str) -> Recipe:
         raise BadInputError(f"{path} is not in UTF-8. Save the recipe as plain text in UTF-8.") from None
     except (ValueError, RecursionError) as error:
         raise BadInputError(f"{path} is not TOML: {error}") from None
+    if not table:  # an empty file is TOML, too
+        raise BadInputError(f'{path} gives no value. A recipe begins with a line such as base = "scratch".')
     return _of_table(table, str(path), network, default_name=path.stem)
 
 

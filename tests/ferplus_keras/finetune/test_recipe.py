@@ -130,6 +130,8 @@ def test_fewer_epochs_leave_nothing_of_the_schedule_behind() -> None:
         ("[[stage]]\nepochs = 1\ndata.label_smoothing = 0.1", r"data\.label_smoothing is the same in all stages"),
         ("name = 3", "must be text"),
         ("[", "not TOML"),
+        ("", "gives no value"),
+        ("# of comments alone", "gives no value"),
         ("\ufeff[data]".encode("utf-16"), "not in UTF-8"),
     ],
 )
