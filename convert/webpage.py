@@ -34,7 +34,7 @@ from ferplus_keras.files.folders import weights_folder
 from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.files.opening import open_regular
 from ferplus_keras.files.provenance import Provenance
-from ferplus_keras.files.shipped import Shipped, lightest_shipped, shipped_at
+from ferplus_keras.files.shipped import Shipped, default_shipped, shipped_at
 from ferplus_keras.files.signatures import is_onnx
 from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.networks.preprocessing import PUBLISHED
@@ -67,7 +67,7 @@ def write_webpage(network: Path | None, target: Path, runtime: Path | None = Non
     :class:`BadInputError` for another kind of network, :class:`DownloadError` when npm has no package,
     :class:`OutputError` when ``target`` cannot be written.
     """
-    found = lightest_shipped() if network is None else shipped_at(network)
+    found = default_shipped() if network is None else shipped_at(network)
     if found is None and network is not None:
         return _write(network, target, runtime)
     assert found is not None

@@ -18,9 +18,6 @@ from ferplus_keras.networks.architecture import Architecture, Conv, architecture
 #: The protocol whose figure is quoted where there is room for one.
 QUOTED = "albanie"
 
-#: Points of accuracy that a small network may be below the default one where every megabyte counts.
-NEAR = 1.0
-
 #: The file of a released network in its folder.
 RELEASED = "model.safetensors"
 
@@ -148,15 +145,3 @@ def default_shipped() -> Shipped:
     for each in shipped().values():
         return each
     raise BadInputError(f"No trained network comes with this package: {shipped_folder() / MANIFEST} names none.")
-
-
-def lightest_shipped() -> Shipped:
-    """The smallest network that is at most :data:`NEAR` below the default. Raises :class:`BadInputError` if none is."""
-    default = default_shipped()
-    wanted = default.quoted
-
-    def near(each: Shipped) -> bool:
-        told = each.quoted
-        return bool(told and wanted and told.split == wanted.split and told.percent >= wanted.percent - NEAR)
-
-    return min(filter(near, shipped().values()), key=lambda each: each.path.stat().st_size, default=default)

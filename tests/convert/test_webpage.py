@@ -21,7 +21,7 @@ from convert.webpage import unpacked, vendored, write_webpage
 from ferplus_keras import EmotionClassifier
 from ferplus_keras.cli import main
 from ferplus_keras.errors import BadInputError, DownloadError
-from ferplus_keras.files.shipped import lightest_shipped, shipped
+from ferplus_keras.files.shipped import default_shipped, shipped
 from ferplus_keras.networks.emotions import EMOTIONS
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -124,7 +124,7 @@ def test_the_browser_says_what_python_says_and_loads_nothing(
     page = tmp_path / "page.html"
     notes = write_webpage(network, page, package)
     assert any("of its 2 outputs only" in note for note in notes) == kind.startswith("features")
-    inside = network or lightest_shipped().path
+    inside = network or default_shipped().path
     wanted = [each.probabilities for each in EmotionClassifier(inside).predict(pictures)]
     assert np.ptp([list(each.values()) for each in wanted], axis=0).max() > 0.1, "one answer to all would prove nothing"
     shown = browser.new_page()

@@ -18,7 +18,7 @@ from PIL import Image
 
 from ferplus_keras.cli import main
 from ferplus_keras.dataset import Dataset
-from ferplus_keras.files.shipped import lightest_shipped, shipped
+from ferplus_keras.files.shipped import default_shipped, shipped
 from ferplus_keras.networks.emotions import EMOTIONS
 from tests.conftest import ROOT
 
@@ -55,7 +55,7 @@ def desk(sure: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory) 
     from ferplus_keras.predict.film import FilmWriter
 
     folder = tmp_path_factory.mktemp("desk")
-    onnx_of(lightest_shipped(), folder / "b.onnx")
+    onnx_of(default_shipped(), folder / "b.onnx")
     (folder / "faces").mkdir()
     writer = FilmWriter(folder / "film.mp4", 10)
     for number in range(FRAMES):

@@ -17,7 +17,7 @@ from ferplus_keras import EmotionClassifier
 from ferplus_keras.cli import main
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.hashing import sha256_of
-from ferplus_keras.files.shipped import Recorded, Shipped, default_shipped, lightest_shipped, shipped, shipped_at
+from ferplus_keras.files.shipped import Recorded, Shipped, default_shipped, shipped, shipped_at
 from ferplus_keras.networks.architecture import architecture, torch_name
 from tests.seeded import seeded_checkpoint
 from tests.verify.oracles import painted
@@ -133,21 +133,6 @@ def test_without_a_network_the_shipped_one_answers_and_is_named(
     row = json.loads(said.out)
     assert row["emotion"] == classifier.predict(face).emotion
     assert main(["predict", str(tmp_path)]) == 0  # a folder of images is no network either
-
-
-@pytest.mark.parametrize(("right", "chosen"), [(90, "small"), (89, "small"), (88, "large"), (None, "large")])
-def test_the_lightest_network_is_the_smallest_within_a_point(
-    right: int | None, chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def made(name: str, size: int, correct: int | None) -> Shipped:
-        path = tmp_path / name
-        path.write_bytes(b"0" * size)
-        figures = () if correct is None else (Recorded("test", "albanie", True, correct, 100),)
-        return Shipped(name, "compact", path, "", 48, figures)
-
-    every = [made("large", 9, 90), made("tiny", 1, 80), made("small", 3, right)]
-    monkeypatch.setattr("ferplus_keras.files.shipped.shipped", lambda: {each.name: each for each in every})
-    assert lightest_shipped().name == chosen
 
 
 def test_a_figure_that_is_off_by_more_than_two_images_fails() -> None:
