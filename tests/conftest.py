@@ -10,6 +10,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest.mock import patch
@@ -27,6 +29,9 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # each its share of 
     share = str(max(1, (os.cpu_count() or 1) // int(workers)))
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ.setdefault(name, share)
+# PyTorch for CUDA comes with Triton, which its optimizers import; imported after TensorFlow 2.21, it crashes.
+if find_spec("triton"):
+    import_module("triton")
 #: The same examples each time, so that a gate does not turn red over what was there before. New ones are looked for
 #: by `make fuzz`.
 settings.register_profile("gate", derandomize=True, deadline=None)
