@@ -14,7 +14,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 #: CSS pixels; the image has more, for screens that show them.
-WIDTH, SCALE, COLORS = 1100, 1.3, 64
+WIDTH, SCALE, COLORS = 1100, 1.3, 48
 
 
 def main(report: str, target: str) -> None:
