@@ -12,7 +12,7 @@ from typing import TypedDict, Unpack
 from convert.checkpoint import Checkpoint, Provenance
 from convert.folding import fold, refuse_folded
 from convert.readers import read_checkpoint
-from convert.writers import FORMATS, Written, format_of, write
+from convert.writers import FORMATS, Written, check_target, format_of, write
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.atomic import claimed
 from ferplus_keras.files.mapped_file import MappedFile
@@ -57,7 +57,7 @@ def convert(
 
     Args:
         source: a checkpoint in any format that is read; as a :class:`MappedFile`, its hash may be on its way already.
-        targets: files to write; each is replaced only when the new one is complete and reads back bit for bit.
+        targets: files to write, or one; each is replaced only when the new one is complete and reads back bit for bit.
         progress: called with a line of text at the start of each step.
         options: see :class:`Options`.
 
@@ -69,7 +69,9 @@ def convert(
         raise TypeError(f"convert takes no option {min(unknown)}: it takes {', '.join(Options.__annotations__)}")
     start = time.perf_counter()
     file = source if isinstance(source, MappedFile) else MappedFile(source)
-    paths = [Path(target) for target in targets]
+    paths = [Path(target) for target in ([targets] if isinstance(targets, (str, os.PathLike)) else targets)]
+    if not paths:
+        raise BadInputError("No target is named: give the files to write.")
     layout = options.get("layout", "albanie")
     formats = [format_of(path, layout) for path in paths]
     if options.get("channels_last") and not any(format.name == "onnx" for format in formats):
@@ -96,6 +98,8 @@ def convert(
             geometry=options.get("geometry"),
         )
         checkpoint = _changed(checkpoint, options)
+        for path in paths:
+            check_target(checkpoint, path, layout=layout, pixels=options.get("pixels", False))
         logits = options.get("logits")
         if logits is None:
             from_keras = checkpoint.provenance.source.format in ("h5-model", "keras", "onnx")

@@ -63,6 +63,10 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
+        if _HOME[name].startswith("ferplus_keras.applications"):
+            from ferplus_keras.quiet import import_keras
+
+            import_keras()
         module = import_module(_HOME[name])
     except ModuleNotFoundError as error:
         if error.name not in _PREDICT:

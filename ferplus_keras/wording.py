@@ -32,6 +32,11 @@ def all_printable(value: Any) -> Any:
     return printable(value) if isinstance(value, str) else value
 
 
+def percent(share: float, digits: int = 2) -> str:
+    """``share`` of 1 as ``87.19 %``."""
+    return f"{100 * share:.{digits}f} %"
+
+
 def in_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """``rows`` as lines whose cells stand under each other."""
     widths = [max(map(len, column)) for column in zip(*rows)]  # noqa: B905 (Python 3.9)

@@ -7,6 +7,7 @@ from typing import Any
 from ferplus_keras.dataset.protocols import Protocol
 from ferplus_keras.dataset.records import SPLITS
 from ferplus_keras.networks.emotions import EMOTIONS
+from ferplus_keras.wording import percent
 from verify.accuracy import SplitEvaluation
 from verify.scores import better_order, guesswork, macro, per_class
 
@@ -55,7 +56,7 @@ def of_decisions(split: dict[str, Any]) -> list[str]:
     if split["order"]:
         notes.append(
             f"with the classes in the order {', '.join(split['order']['classes'])}, "
-            f"{split['order']['accuracy']:.1%} of {where} would be right: the head may be permuted"
+            f"{percent(split['order']['accuracy'], 1)} of {where} would be right: the head may be permuted"
         )
     notes += guesswork(split)
     if sum(bool(row["decided"]) for row in split["classes"]) == 1:

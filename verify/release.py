@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ferplus_keras.files.shipped import TITLES
 from ferplus_keras.networks.emotions import EMOTIONS
+from ferplus_keras.wording import percent
 from verify.card import opening
 from verify.scores import guesswork
 
@@ -182,8 +183,8 @@ def _card(run: Run, outcome: FinishedRun, folder: RunFolder, made: dict[str, Any
         low, high = rate["interval"] or (0.0, 0.0)
         name = {"val": "Valid (chosen on)", "test": "Test (looked at once)"}[rate["split"]]
         lines.append(
-            f"| {name} | {rate['n']:,} | {rate['accuracy']:.2%} | {low:.2%} to {high:.2%} | "
-            f"{rate['always_the_commonest']:.2%} |"
+            f"| {name} | {rate['n']:,} | {percent(rate['accuracy'])} | {percent(low)} to {percent(high)} | "
+            f"{percent(rate['always_the_commonest'])} |"
         )
     for warning in (each for rate in made["accuracy"] for each in guesswork(rate)):
         lines += ["", f"**Warning**: {warning}."]

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ferplus_keras.wording import percent
+
 #: Normal quantile of a two-sided 95 % interval.
 Z95 = 1.959963984540054
 
@@ -70,9 +72,9 @@ def guesswork(rate: dict[str, Any]) -> list[str]:
     if accuracy is None or accuracy > commonest:
         return []
     return [
-        f"{accuracy:.2%} on {rate['split']} is no better than always deciding for the commonest class, which gives "
-        f"{commonest:.2%}: the network has learned nothing useful, or is given different images from those it was "
-        "trained on"
+        f"{percent(accuracy)} on {rate['split']} is no better than always deciding for the commonest class, which "
+        f"gives {percent(commonest)}: the network has learned nothing useful, or is given different images from those "
+        "it was trained on"
     ]
 
 

@@ -103,6 +103,19 @@ def format_of(path: str | Path, layout: str = "albanie") -> Format:
     )
 
 
+def check_target(checkpoint: Checkpoint, path: Path, *, layout: str = "albanie", pixels: bool = False) -> Format:
+    """The format of ``path``. Raises :class:`BadInputError` when :func:`write` would refuse it."""
+    format = format_of(path, layout)
+    if pixels and format.name not in WITH_PIXELS:
+        raise BadInputError(
+            f"{path}: preprocessing goes inside a model, a {' or '.join(f'.{name}' for name in WITH_PIXELS)} file; "
+            "this is neither."
+        )
+    if checkpoint.provenance.standin:
+        check_standin_name(checkpoint.provenance.source.name, path, format.suffix)
+    return format
+
+
 def write(
     checkpoint: Checkpoint,
     path: str | Path,
@@ -121,14 +134,8 @@ def write(
 
     Raises :class:`OutputError` when the file cannot be written or does not read back as it should.
     """
-    path, format = Path(path), format_of(path, layout)
-    if pixels and format.name not in WITH_PIXELS:
-        raise BadInputError(
-            f"{path}: preprocessing goes inside a model, a {' or '.join(f'.{name}' for name in WITH_PIXELS)} file; "
-            "this is neither."
-        )
-    if checkpoint.provenance.standin:
-        check_standin_name(checkpoint.provenance.source.name, path, format.suffix)
+    path = Path(path)
+    format = check_target(checkpoint, path, layout=layout, pixels=pixels)
     has_softmax = format.has_output and not logits
     provenance = replace(with_output(checkpoint.provenance, probabilities=has_softmax), preprocessing_inside=pixels)
     labelled = replace(checkpoint, provenance=provenance)

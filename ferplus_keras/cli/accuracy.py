@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ferplus_keras.cli.parsing import number, option
 from ferplus_keras.cli.progress import Progress
-from ferplus_keras.cli.requirements import need_file, need_folder, need_page
+from ferplus_keras.cli.requirements import need, need_file, need_folder, need_page
 from ferplus_keras.cli.shared import (
     DATA,
     Commands,
@@ -79,6 +79,7 @@ def _compare(options: argparse.Namespace) -> int:
     with_keras = _need_networks(options.models)
     if options.html:
         need_page(options.html, *options.models)
+        need("jinja2")
     if with_keras:
         keras_settings()
 
@@ -128,6 +129,7 @@ def _accuracy(options: argparse.Namespace) -> int:
     card = Card.of(options.input, options.classes)
     if options.report:
         need_folder(Path(options.report))
+        need("jinja2")
     say = Steps(quiet=options.json)
     dataset = load_ferplus(options.data, progress=say.passing)
     if with_keras:

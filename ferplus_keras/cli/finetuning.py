@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from ferplus_keras.cli import screen
 from ferplus_keras.cli.parsing import option
 from ferplus_keras.cli.progress import Progress
-from ferplus_keras.cli.requirements import BACKENDS, need_file
+from ferplus_keras.cli.requirements import BACKENDS, need, need_file
 from ferplus_keras.cli.shared import DATA, Commands, count, finish, plain, seed, start_keras
 from ferplus_keras.durations import duration
 from ferplus_keras.errors import BadInputError, CheckFailedError
 from ferplus_keras.networks.architecture import COMPACT, NETWORKS
-from ferplus_keras.wording import counted
+from ferplus_keras.wording import counted, percent
 
 if TYPE_CHECKING:
     from ferplus_keras.finetune.examples import Examples
@@ -74,6 +74,7 @@ def _finetune(options: argparse.Namespace) -> int:
     formats, recipe = _formats(options), _recipe(options, folder)
     for name in ([options.weights] if options.weights else []) + (options.teacher or []):
         need_file(name, folder=True)
+    need(*([] if options.dry_run else ["jinja2"]))  # for the report at the end
     say = _Progress(quiet=options.json)
     examples, dataset = _examples(options, recipe, say)
     start_keras(options.backend)
@@ -179,7 +180,7 @@ def _recipe(options: argparse.Namespace, folder: RunFolder | None) -> Recipe:
     if recipe.stages and len(recipe.stages) < len(load_recipe(name or "scratch", network=options.arch).stages):
         size = recipe.legs[-1].recipe.network.size
         screen.notice(
-            f"{recipe.schedule.epochs} epochs are too few for all of the recipe's stages: the last one is at "
+            f"{counted(recipe.schedule.epochs, 'epoch')}: too few for all of the recipe's stages. The last one is at "
             f"{size} x {size}, and so the network will be for images of that size"
         )
     return recipe
@@ -326,7 +327,7 @@ def _summary(made: dict[str, Any], folder: RunFolder) -> list[str]:
     from verify.scores import guesswork
 
     lines = [f"best epoch: {made['best_epoch']} of {made['epochs']} ({made['reason']})"]
-    lines += [f"{each['split']}: {each['accuracy']:.2%} of {each['n']:,}" for each in made["accuracy"]]
+    lines += [f"{each['split']}: {percent(each['accuracy'])} of {each['n']:,}" for each in made["accuracy"]]
     lines += [f"warning: {each}" for rate in made["accuracy"] for each in guesswork(rate)]
     lines += [f"{each['path']}  {each['size'] / 1e6:.1f} MB  {each['sha256'][:12]}" for each in made["files"]]
     took = f", in {duration(made['seconds'])}" if "seconds" in made else ""
@@ -345,6 +346,6 @@ class _Progress(Progress):
     def epoch(self, row: dict[str, Any]) -> None:
         loss = "none" if row["val_loss"] is None else f"{row['val_loss']:.3f}"
         self.line(
-            f"epoch {row['epoch']}: loss {row['loss']:.3f}; on Valid {row['val_accuracy']:.2%} right, loss {loss}; "
-            f"{row['seconds']:.0f} s, {row['images_per_second']:.0f} images/s"
+            f"epoch {row['epoch']}: loss {row['loss']:.3f}; on Valid {percent(row['val_accuracy'])} right, "
+            f"loss {loss}; {row['seconds']:.0f} s, {row['images_per_second']:.0f} images/s"
         )

@@ -47,6 +47,8 @@ def repeated(name: str, help: str, kind: Kind = None) -> Option:
 class Parser(argparse.ArgumentParser):
     """A parser that raises :class:`UsageError`, and prints where everything is printed."""
 
+    _intermixed = False  #: while argparse parses options and names apart
+
     def error(self, message: str) -> NoReturn:
         end = "" if message.endswith((".", "?")) else "."
         raise UsageError(f"{message[:1].upper()}{message[1:]}{end}", self.format_usage().rstrip())
@@ -62,7 +64,17 @@ class Parser(argparse.ArgumentParser):
                 if words[place + 1 : place + 2] and words[place + 1] in action.choices:
                     continue
                 words[place] = f"{word}={action.const}"
-        return super().parse_known_args(words, namespace)
+        found = super().parse_known_args(words, namespace)
+        # argparse ends a list of names at the first option: "predict NETWORK --top 2 IMAGE" has an image left over.
+        if words is None or not found[1] or any(map(is_option, found[1])) or "--" in words:
+            return found
+        if self._intermixed or any(isinstance(action, argparse._SubParsersAction) for action in self._actions):
+            return found
+        self._intermixed = True
+        try:
+            return self.parse_known_intermixed_args(words)
+        finally:
+            self._intermixed = False
 
     def _print_message(self, message: str, file: Any = None) -> None:
         screen.result(*message.rstrip("\n").split("\n"))
@@ -93,6 +105,11 @@ class Parser(argparse.ArgumentParser):
             self.error(f'"{left_over[0]}" is one argument too many')
         option = options[0].split("=")[0]
         self.error(f"there is no option {option}{did_you_mean(option, self._option_string_actions)}")
+
+
+def is_option(word: str) -> bool:
+    """Whether ``word`` is an option, and no name; ``-`` stands for standard input."""
+    return word.startswith("-") and word != "-"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

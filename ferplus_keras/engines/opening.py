@@ -35,6 +35,11 @@ def network_file(path: Path) -> Path:
     for each in sorted(path.glob("state/best-*.safetensors")):  # the compact network's; a training's is not runnable
         if shipped_at(each):
             return each
+    if is_file(path / "run.json"):
+        raise BadInputError(
+            f"{path} is the folder of a training that has no network to run: it is not finished, or it is the compact "
+            "network's, which --teacher takes."
+        )
     raise BadInputError(f"{path} is a folder, neither a SavedModel nor a finished training. Name a file in it.")
 
 

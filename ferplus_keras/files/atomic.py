@@ -39,6 +39,7 @@ def writable_target(target: str | Path, *, folder: bool = False) -> Path:
     folder), or when no file can be there.
     """
     target = Path(target)
+    refuse_address(target)
     with _said(target):
         try:
             mode = target.stat().st_mode
@@ -70,6 +71,16 @@ def claimed(*targets: Path) -> Iterator[None]:
                 with _said(target):
                     claims.enter_context(sole_writer(real))
         yield
+
+
+#: How a web address begins; ``C:/`` does not.
+ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")
+
+
+def refuse_address(target: Path) -> None:
+    """Raise :class:`OutputError` when ``target`` is a web address, which would be a folder called ``https:``."""
+    if ADDRESS.match(str(target)):
+        raise OutputError(f"{target} looks like a web address. Results are written to files: name one.")
 
 
 @contextmanager

@@ -222,7 +222,8 @@ def _lasting(recipe: Recipe, schedule: dict[str, Any]) -> tuple[Recipe, dict[str
     """
     epochs, before = schedule["epochs"], recipe.schedule.epochs
     if "step_epochs" not in schedule and (steps := recipe.schedule.step_epochs):
-        schedule = schedule | {"step_epochs": tuple(max(1, round(step * epochs / before)) for step in steps)}
+        scaled = {max(1, round(step * epochs / before)) for step in steps}  # two may fall on one epoch
+        schedule = schedule | {"step_epochs": tuple(sorted(scaled))}
     if "warmup_epochs" not in schedule and epochs < before:
         schedule = schedule | {"warmup_epochs": recipe.schedule.warmup_epochs * epochs / before}
     ends, done = [], 0

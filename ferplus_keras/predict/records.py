@@ -236,9 +236,10 @@ class CsvFile:
         try:
             yield
         except OSError as error:
+            kept = f" What was written so far is in {self.partial.name}; --resume continues from there."
             raise OutputError(
-                f"{self.path} could not be written: {(error.strerror or str(error)).lower()}. What was written so far "
-                f"is in {self.partial.name}; --resume continues from there."
+                f"{self.path} could not be written: {(error.strerror or str(error)).lower()}."
+                f"{kept if self.partial.exists() else ''}"
             ) from None
 
     def _take_up(self, stream: BinaryIO, path: Path, header: bytes) -> int:

@@ -93,6 +93,18 @@ def test_several_targets_are_written_from_one_reading(seeded_pth: Path, tmp_path
     assert sum(line.startswith("reading") for line in lines) == 1 and len(lines) == 3
 
 
+def test_targets_are_checked_before_the_first_is_written(seeded_pth: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="preprocessing goes inside a model"):
+        convert(seeded_pth, [tmp_path / "a.h5", tmp_path / "b.safetensors"], pixels=True)
+    with pytest.raises(BadInputError, match="No target"):
+        convert(seeded_pth, [])
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_target_need_not_be_a_list(seeded_pth: Path, tmp_path: Path) -> None:
+    assert [each.path for each in convert(seeded_pth, tmp_path / "a.h5").written] == [tmp_path / "a.h5"]
+
+
 def test_an_option_that_it_does_not_take_is_not_passed_over(seeded_pth: Path, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"convert takes no option fold: it takes .*folded"):
         convert(seeded_pth, [tmp_path / "a.h5"], fold=True)  # type: ignore[call-arg]

@@ -152,7 +152,8 @@ def _executed(path: Path) -> ModuleType:
     if not is_file(path):
         raise BadInputError(f"There is no reference code at {path}.")
     spec = importlib.util.spec_from_file_location(f"reference_code_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise BadInputError(f"{path} is not a Python file: reference code ends in .py.")
     code = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(code)

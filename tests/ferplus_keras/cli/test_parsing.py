@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from ferplus_keras.cli import requirements
+from ferplus_keras.cli import parsed, requirements
 from ferplus_keras.errors import BadInputError
 from tests.conftest import run_python, typed
 
@@ -56,6 +57,8 @@ def test_wrong_words(words: str, usage: str, told: str) -> None:
     [
         ("predict face.png net.onnx", "face.png is an image and not a network; net.onnx looks like one"),
         ("predict net.onnx", "net.onnx is a network, and no image is named"),
+        ("predict empty net.onnx", "empty is no network, and net.onnx looks like one"),
+        ("predict net.onnx empty --csv a.csv --parquet a.csv", "name the same file"),
         ("convert new.h5 net.onnx", "the source comes first, `ferplus convert net.onnx new.h5`"),
         ("convert https://example.org/a.pth", "is a web address: download it first"),
         ("predict https://example.org/a.onnx face.png", "is a web address: download it first"),
@@ -111,6 +114,38 @@ def test_a_place_that_cannot_be_is_said_as_early(words: str, tmp_path: Path, mon
     said_at_once(words, 3, "net.h5 is a file. Choose another place", tmp_path, monkeypatch)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "predict net.h5 empty --csv https://example.org/x.csv",
+        "predict net.h5 empty --annotate https://example.org/x",
+        "report net.h5 --out https://example.org/x.html",
+        "export net.h5 https://example.org/x.onnx --to onnx",
+        "convert net.h5 https://example.org/x.onnx",
+    ],
+)
+def test_nothing_is_written_to_a_web_address(words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said_at_once(words, 3, "looks like a web address", tmp_path, monkeypatch)
+
+
+def test_names_may_stand_behind_options() -> None:
+    for words in ("net.h5 --top 2 a.png b.png", "net.h5 a.png --top 2 b.png", "--top 2 net.h5 a.png b.png"):
+        found = parsed(["predict", *words.split()])
+        assert (found.model, found.inputs, found.top) == ("net.h5", ["a.png", "b.png"], 2)
+    assert parsed(["predict", "net.h5", "--top", "2", "-"]).inputs == ["-"]
+    found = parsed(["convert", "a.h5", "--arch", "resnet50", "b.pth"])
+    assert found.source == "a.h5" and [str(each) for each in found.targets] == ["b.pth"]
+
+
+def test_the_folder_of_a_training_is_never_taken_for_images(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/run.json").write_text("{}")
+    face = tmp_path / "face.png"
+    Image.new("L", (48, 48)).save(face)
+    run = typed("predict", str(tmp_path / "run"), str(face))
+    assert run.returncode == 2 and "a training that has no network to run" in run.stderr
+
+
 def test_files_that_are_broken_are_told_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "net.onnx").write_text("not looked at")
@@ -139,13 +174,15 @@ def test_nothing_large_is_imported_by_these_checks(standin_pth: Path, tmp_path: 
 
 
 def test_all_packages_that_are_missing_are_named_with_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    absent = {"keras", "torch", "cv2", "strange"}
+    absent = {"keras", "torch", "cv2", "strange", "scipy"}
     monkeypatch.setattr(requirements, "installed", lambda name: name not in absent)
     with pytest.raises(BadInputError) as caught:
-        requirements.need("tensorflow", "keras", "cv2", "strange")
+        requirements.need("tensorflow", "scipy", "cv2", "strange")
     told = str(caught.value)
-    assert "needs keras, cv2, strange and torch, which are not installed" in told
+    assert "needs scipy, cv2, strange, keras and torch, which are not installed" in told
     assert told.endswith("pip install 'ferplus-keras[faces,verify]' strange")
+    with pytest.raises(BadInputError, match=r"pip install 'ferplus-keras\[predict\]'$"):  # PyTorch has no part in it
+        requirements.need("tensorflow", "keras")
 
 
 def test_a_file_of_a_packages_name_is_not_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,6 +142,13 @@ def test_a_file_that_is_no_recipe(text: str | bytes, told: str, tmp_path: Path) 
         load_recipe(path)
 
 
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_a_quick_trial_of_every_recipe(name: str, epochs: int) -> None:
+    recipe = load_recipe(name, [f"epochs={epochs}"])
+    assert recipe.schedule.epochs == epochs
+
+
 def test_a_recipe_that_is_not_there() -> None:
     with pytest.raises(BadInputError, match="did you mean scratch"):
         load_recipe("scrach")
