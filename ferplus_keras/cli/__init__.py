@@ -55,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parsed(words: Sequence[str]) -> argparse.Namespace:
     """The options that ``words`` are; ``help`` and nothing at all ask for help. Raises :class:`UsageError`."""
     words = [*words[1:], "--help"] if words[:1] == ["help"] else list(words)
-    if words in ([], ["verify"]):
+    if words in ([], ["verify"], ["verify", "help"]):
+        words = words[:1]
         words.append("--help")
     parser = build_parser(words)
     options, left_over = parser.parse_known_args(words)

@@ -140,7 +140,7 @@ class Outcome:
             raise BadInputError("There is no image in the inputs: the list is empty.")
         seconds, errors = time.perf_counter() - self.ready, self.file.errors if self.file else 0
         parts = [f"{counted(self.images - self.skipped, 'image')} in {duration(seconds)}"]
-        parts.append(f"{duration(self.loading)} to load the network")
+        parts.append(f"{duration(self.loading)} to start")
         if self.options.faces != "none":
             parts.append(counted(self.faces, "face"))
             parts.append(f"{counted(self.without, 'image')} without a face")

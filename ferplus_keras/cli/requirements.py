@@ -85,7 +85,7 @@ def need_file(path: str, *, folder: bool = False) -> None:
     except (OSError, ValueError) as error:
         raise BadInputError(f"{path} is not a file name: {getattr(error, 'strerror', None) or error}.") from None
     if not here:
-        raise BadInputError(f"There is no file {path}. Check the name, or run `ferplus fetch`.")
+        raise BadInputError(f"There is no file {path}. Check the name.")
     if directory and not folder:
         raise BadInputError(f"{path} is a folder; name a checkpoint file in it.")
 

@@ -85,8 +85,9 @@ def open_engine(
 
     if is_torchscript(file):
         return open_torchscript(path, threads, card)
+    what = "is not a file that can be run" if head else "is empty, so it is no file that can be run"
+    target = "network.h5" if path.suffix == ".h5" else f"{path.stem}.h5"
     raise BadInputError(
-        f"{path} is not a file that can be run: .h5, .weights.h5, .keras, .onnx, .tflite, TorchScript or a "
-        "SavedModel. "
-        f"`ferplus convert {path.name} {path.stem}.h5` makes one from a checkpoint."
+        f"{path} {what}: .h5, .weights.h5, .keras, .onnx, .tflite, TorchScript or a SavedModel. If it is a checkpoint, "
+        f"`ferplus convert {path.name} {target}` makes one."
     )

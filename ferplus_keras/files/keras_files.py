@@ -85,8 +85,9 @@ def open_keras_file(source: str | Path | MappedFile) -> Iterator[KerasFile]:
         with open_hdf5(path) as h5:
             yield _read_hdf5(_Contents(path, h5, file.view, budget))
     else:
+        start = f"begins with {head.hex(' ')}" if head else "is empty"
         raise BadInputError(
-            f"{path} is not a Keras file: it starts with {head!r}, neither HDF5 nor a zip archive. "
+            f"{path} is not a Keras file: it {start}, neither HDF5 nor a zip archive. "
             f"Give a .h5, .weights.h5 or .keras file; `ferplus convert {path} new.h5` makes one from a checkpoint."
         )
 

@@ -26,7 +26,7 @@ def open_regular(path: str | Path, *, buffering: int = -1) -> BinaryIO:
         # Without O_NONBLOCK the opening itself waits where ``path`` is a named pipe.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except FileNotFoundError:
-        raise BadInputError(f"There is no file {path}. Check the name, or run `ferplus fetch`.") from None
+        raise BadInputError(f"There is no file {path}. Check the name.") from None
     except ValueError:  # a null character
         raise BadInputError(f"{str(path)!r} is not a valid file name.") from None
     except OSError as error:
