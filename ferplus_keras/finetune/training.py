@@ -359,7 +359,9 @@ class Run:
         whoever asks may not have. Memory is estimated from the table, see :func:`activation_bytes`.
         """
         stages = []
-        for leg in self.recipe.legs:
+        for number, leg in enumerate(self.recipe.legs, 1):
+            size = leg.recipe.network.size
+            self.hooks.say(f"measuring stage {number} of {len(self.recipe.legs)}, at {size} x {size}")
             if leg != self.leg:
                 self._enter(leg)
             stages.append(self._rehearsed(leg))
