@@ -32,9 +32,9 @@ def all_printable(value: Any) -> Any:
     return printable(value) if isinstance(value, str) else value
 
 
-def percent(share: float, digits: int = 2) -> str:
-    """``share`` of 1 as ``87.19 %``."""
-    return f"{100 * share:.{digits}f} %"
+def percent(share: float | None, digits: int = 2) -> str:
+    """``share`` of 1 as ``87.19 %``; a dash where there is none."""
+    return "-" if share is None else f"{100 * share:.{digits}f} %"
 
 
 def in_columns(rows: Sequence[Sequence[str]]) -> list[str]:

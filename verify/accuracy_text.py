@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ferplus_keras.wording import percent
 from verify.result import Result
 
 WORDS = {True: "pass", False: "FAIL"}
-
-
-def percent(value: float | None, digits: int = 2) -> str:
-    """A share of one as a percentage; a dash where there is none."""
-    return "-" if value is None else f"{100 * value:.{digits}f} %"
 
 
 def interval(rate: dict[str, Any]) -> str:

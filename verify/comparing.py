@@ -81,7 +81,7 @@ def compare(
         networks.append(
             predictor.as_dict()
             | {"takes": predictor.engine.takes.text, "missing": list(predictor.missing)}
-            | {"notes": [*predictor.notes, *of_decisions(first)], "protocols": scored}
+            | {"notes": [*_standin(predictor), *predictor.notes, *of_decisions(first)], "protocols": scored}
             | {"classes": first["classes"], "macro": first["macro"], "ece": ece}
         )
     for network, pace in zip(networks, _paces(predictors, dataset.images, rows, resize), strict=True):
@@ -92,6 +92,10 @@ def compare(
         "data": dataset.origin, "images": len(rows), "resize": resize, "protocols": list(COMPARED),
         "networks": networks, "pairs": _pairs(networks, hits), "notes": notes,
     }  # fmt: skip
+
+
+def _standin(predictor: Predictor) -> list[str]:
+    return ["its weights are a stand-in's, made-up numbers: its figures mean nothing"] * predictor.standin
 
 
 def _scored(found: SplitEvaluation, missing: Sequence[str]) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from verify.accuracy_text import interval, percent
+from ferplus_keras.wording import percent
+from verify.accuracy_text import interval
 from verify.report import accuracy_plots as plots
 from verify.report import numbers, parts
 from verify.report.accuracy_plots import RateRow

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from verify.accuracy_text import interval, percent
+from ferplus_keras.wording import percent
+from verify.accuracy_text import interval
 from verify.report import parts
 from verify.report.page import render
 from verify.scores import Rate

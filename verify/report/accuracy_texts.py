@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from verify.accuracy_text import interval, percent
+from ferplus_keras.wording import percent
+from verify.accuracy_text import interval
 from verify.report import junit, markdown
 from verify.report.markdown import code, text
 from verify.report.parity_texts import repetition

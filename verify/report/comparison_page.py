@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from verify.accuracy_text import interval, percent
+from ferplus_keras.wording import percent
+from verify.accuracy_text import interval
 from verify.report import numbers, parts
 from verify.report.page import Page, Section, Verdict, html
 from verify.result import Result

@@ -10,7 +10,7 @@ from ferplus_keras import __version__
 from ferplus_keras.dataset import VOTE_COLUMNS, Dataset
 from ferplus_keras.dataset.protocols import Protocol
 from ferplus_keras.networks.emotions import EMOTIONS
-from verify.accuracy_text import percent
+from ferplus_keras.wording import percent
 from verify.gallery import Looks, Network, groups
 from verify.report import numbers, parts
 from verify.report.page import Fact, Page, Section, Verdict, html, render
