@@ -77,7 +77,7 @@ def test_what_makes_a_figure_worthless_is_said_as_of_a_single_network(
         "which are not fer2013new.csv&#39;s", "is no folder for train and val, so exact",
         "20 test images, where the protocol albanie keeps 3,294", "the protocol majority keeps 3,153",
         "<code>a.h5</code>: with the classes in the order", "<code>b&lt;i&gt;.h5</code>: every test image gets",
-        "<code>b&lt;i&gt;.h5</code>: 10.00% on test is no better than always",
+        "<code>b&lt;i&gt;.h5</code>: 10.00 % on test is no better than always",
     ):  # fmt: skip
         assert note in page, note
         assert unescape(note.replace("<code>", "note: ").replace("</code>", "")) in text, note
