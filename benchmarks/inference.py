@@ -122,8 +122,8 @@ def measure(network: str = "resnet50", rounds: int = 3, ways: str = "", busy: in
 
 
 def _of(network: str, rounds: int, named: str, busy: bool) -> list[Row]:
-    ways = [each for each in WAYS if harness.runs_here(each[0])]
-    ways = [each for each in ways if not named or each[0] in (COMPETITOR, *named.split(","))]
+    chosen = (COMPETITOR, *named.split(",")) if named else [way for way, _, _ in WAYS]
+    ways = [each for each in WAYS if each[0] in chosen and harness.runs_here(each[0])]
     files = dict.fromkeys(name for way, _, _ in ways for name in needed(way))
     if missing := [name for name in files if not (harness.WORK / f"{network}-{name}").exists()]:
         harness.standin(network)

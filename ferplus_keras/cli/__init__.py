@@ -56,8 +56,7 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
     """The options that ``words`` are; ``help`` and nothing at all ask for help. Raises :class:`UsageError`."""
     words = [*words[1:], "--help"] if words[:1] == ["help"] else list(words)
     if words in ([], ["verify"], ["verify", "help"]):
-        words = words[:1]
-        words.append("--help")
+        words = [*words[:1], "--help"]
     parser = build_parser(words)
     options, left_over = parser.parse_known_args(words)
     if left_over:

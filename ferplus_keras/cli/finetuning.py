@@ -74,7 +74,8 @@ def _finetune(options: argparse.Namespace) -> int:
     formats, recipe = _formats(options), _recipe(options, folder)
     for name in ([options.weights] if options.weights else []) + (options.teacher or []):
         need_file(name, folder=True)
-    need(*([] if options.dry_run else ["jinja2"]))  # for the report at the end
+    if not options.dry_run:
+        need("jinja2")  # for the report at the end
     say = _Progress(quiet=options.json)
     examples, dataset = _examples(options, recipe, say)
     start_keras(options.backend)

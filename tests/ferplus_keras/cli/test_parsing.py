@@ -100,32 +100,28 @@ def said_at_once(words: str, code: int, told: str, tmp_path: Path, monkeypatch: 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "net.h5", "net.onnx"]
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        "predict net.h5 empty --csv net.h5/x.csv",
-        "predict net.h5 empty --csv x.csv --parquet net.h5/x.parquet",
-        "report net.h5 --out net.h5/x.html",
-        "webpage net.onnx --out net.h5/x.html",
-        "export net.h5 net.h5/x.onnx --to onnx",
-    ],
-)
-def test_a_place_that_cannot_be_is_said_as_early(words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said_at_once(words, 3, "net.h5 is a file. Choose another place", tmp_path, monkeypatch)
+A_FILE, AN_ADDRESS = "net.h5 is a file. Choose another place", "looks like a web address"
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "told"),
     [
-        "predict net.h5 empty --csv https://example.org/x.csv",
-        "predict net.h5 empty --annotate https://example.org/x",
-        "report net.h5 --out https://example.org/x.html",
-        "export net.h5 https://example.org/x.onnx --to onnx",
-        "convert net.h5 https://example.org/x.onnx",
+        ("predict net.h5 empty --csv net.h5/x.csv", A_FILE),
+        ("predict net.h5 empty --csv x.csv --parquet net.h5/x.parquet", A_FILE),
+        ("report net.h5 --out net.h5/x.html", A_FILE),
+        ("webpage net.onnx --out net.h5/x.html", A_FILE),
+        ("export net.h5 net.h5/x.onnx --to onnx", A_FILE),
+        ("predict net.h5 empty --csv https://example.org/x.csv", AN_ADDRESS),
+        ("predict net.h5 empty --annotate https://example.org/x", AN_ADDRESS),
+        ("report net.h5 --out https://example.org/x.html", AN_ADDRESS),
+        ("export net.h5 https://example.org/x.onnx --to onnx", AN_ADDRESS),
+        ("convert net.h5 https://example.org/x.onnx", AN_ADDRESS),
     ],
 )
-def test_nothing_is_written_to_a_web_address(words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said_at_once(words, 3, "looks like a web address", tmp_path, monkeypatch)
+def test_a_place_that_cannot_be_is_said_as_early(
+    words: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said_at_once(words, 3, told, tmp_path, monkeypatch)
 
 
 def test_names_may_stand_behind_options() -> None:
