@@ -201,7 +201,7 @@ print(sorted({"tensorflow", "keras", "torch", "jax", "h5py"} & sys.modules.keys(
     [
         ("a.h5", b"\x89HDF\r\n\x1a\n and nothing", "damaged"),
         ("a.onnx", b"\x08\x07 nonsense", "damaged ONNX file"),
-        ("a.onnx", b"", "not a file that can be run"),
+        ("a.onnx", b"", "is empty, so it is no file that can be run"),
         ("a.pth", b"PK\x03\x04 nonsense", "ferplus convert a.pth a.h5"),
         ("a.tflite", b"\x1c\0\0\0TFL3 nonsense", "a damaged TensorFlow Lite file"),
     ],
