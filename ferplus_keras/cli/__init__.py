@@ -6,17 +6,15 @@ Nothing heavy is imported before it is needed: ``--help`` answers in a tenth of 
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
-from typing import Any, NoReturn
 
 from ferplus_keras import __version__
 from ferplus_keras.cli import screen
-from ferplus_keras.cli.endings import Terminated, ending_of
+from ferplus_keras.cli.endings import ending_of, stops_heard
 from ferplus_keras.cli.parsing import Parser
 from ferplus_keras.cli.shared import EXIT_CODES, Commands
 from ferplus_keras.errors import NetworkWarning, OutputError
@@ -41,8 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.simplefilter("ignore", NetworkWarning)  # each command says it in its own words
     try:
         options = parsed(words)
-        signal.signal(signal.SIGTERM, _terminated)
-        code: int = options.run(options)
+        with stops_heard():
+            code: int = options.run(options)
         return code
     except BrokenPipeError:  # `ferplus ... | head`: the reader has seen enough
         return 0
@@ -74,10 +72,6 @@ def _end(error: BaseException, words: Sequence[str]) -> int:
         with suppress(OutputError, BrokenPipeError):  # the sentence was printed
             screen.result_json({"error": fields}, indent=None)
     return ending.code
-
-
-def _terminated(_signal: int, _frame: Any) -> NoReturn:
-    raise Terminated
 
 
 def build_parser(arguments: Sequence[str] = ()) -> Parser:

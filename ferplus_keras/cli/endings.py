@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, NoReturn
 
 from ferplus_keras import __version__
 from ferplus_keras.cli.requirements import missing_sentence
@@ -27,6 +30,37 @@ SETTINGS = ("KERAS_BACKEND", "FERPLUS_WEIGHTS", "FERPLUS_DATA", "FERPLUS_CACHE",
 
 class Terminated(BaseException):
     """SIGTERM, as an exception: what is open is closed and removed on the way out."""
+
+
+#: The stops that were asked for by a signal and not yet carried out.
+STOPS: list[BaseException] = []
+
+
+@contextmanager
+def stops_heard() -> Iterator[None]:
+    """SIGTERM and Ctrl-C end the block as :class:`Terminated` and ``KeyboardInterrupt``, whatever they pass through.
+
+    They are raised wherever the program happens to be, inside h5py's callbacks too, which turn them into errors of
+    their own: those were the stop all the same. Where interrupts are ignored (``nohup``, ``&``), they stay so.
+    """
+    STOPS.clear()
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, _stop)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, _stop)
+    try:
+        yield
+    except BaseException as error:
+        if STOPS and error is not STOPS[-1]:
+            raise STOPS[-1] from error
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, _frame: Any) -> NoReturn:
+    STOPS.append(Terminated() if number == signal.SIGTERM else KeyboardInterrupt())
+    raise STOPS[-1]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ferplus_keras.cli.endings import STOPS
 from ferplus_keras.cli.outcome import Outcome
 from ferplus_keras.cli.requirements import FILM_SUFFIXES, need_place
 from ferplus_keras.errors import BadInputError
@@ -89,6 +90,7 @@ def watch(options: argparse.Namespace, source: str | int, start: float) -> int:
                 threads=1 if film.live else options.threads or decoding_threads(),
             ):  # fmt: skip
                 outcome.take([_answer(film.name, tracker, prepared, found, writer) for prepared, found in answers])
+        STOPS.clear()  # a camera is ended by Ctrl-C: what goes wrong from here on is said
         if film.cut:
             error = f"the film is damaged: it ends here, and its header promises {film.count:,} frames"
             outcome.take([Answer(f"{film.name}#{film.cut[0]}", error=error, moment=film.cut)])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +61,29 @@ def test_what_is_known_has_its_code_and_sentence(raising: object, error: BaseExc
     if code:
         found = json.loads(run.stdout)["error"]
         assert found["code"] == code and found["message"] in run.stderr.replace("\\n", "\n").replace("\\x1b", "\x1b")
+
+
+@pytest.mark.parametrize(
+    ("stop", "code", "told"), [(signal.SIGINT, 130, "interrupted: "), (signal.SIGTERM, 143, "terminated: ")]
+)
+def test_a_stop_that_a_library_turns_into_an_error_is_still_one(
+    stop: signal.Signals, code: int, told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As h5py does where it is raised inside a callback of HDF5's."""
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+
+    def fail(_path: str, **_options: object) -> None:
+        try:
+            os.kill(os.getpid(), stop)
+            time.sleep(10)
+        except BaseException:
+            raise TypeError("no conversion path") from None
+
+    monkeypatch.setattr("convert.inspection.inspect", fail)
+    (tmp_path / "x").touch()
+    run = typed("inspect", tmp_path / "x")
+    assert run.returncode == code and run.stderr.startswith(told) and run.stdout == ""
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
 @pytest.mark.parametrize(
