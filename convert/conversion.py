@@ -16,7 +16,8 @@ from convert.writers import FORMATS, Written, check_target, format_of, write
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.atomic import claimed
 from ferplus_keras.files.mapped_file import MappedFile
-from ferplus_keras.networks.architecture import NO_HEAD, architecture
+from ferplus_keras.files.network_folder import open_checkpoint
+from ferplus_keras.networks.architecture import COMPACT, NO_HEAD, architecture
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Conversion:
 class Options(TypedDict, total=False):
     """The options of a conversion; the comments give the defaults."""
 
-    network: str  #: "resnet50" or "senet50"; else what the file is recognised as ("auto")
+    network: str  #: "resnet50", "senet50" or "compact"; else what the file is recognised as ("auto")
     allow_missing: Iterable[str]  #: see :func:`convert.matching.match`
     allow_unexpected: Iterable[str]  #: see :func:`convert.matching.match`
     key: str | None  #: see :func:`convert.readers.read_checkpoint`
@@ -56,7 +57,8 @@ def convert(
     """Convert ``source`` to every one of ``targets``, whose names choose the formats.
 
     Args:
-        source: a checkpoint in any format that is read; as a :class:`MappedFile`, its hash may be on its way already.
+        source: a checkpoint in any format that is read, or the folder of a network; as a :class:`MappedFile`, its hash
+            may be on its way already.
         targets: files to write, or one; each is replaced only when the new one is complete and reads back bit for bit.
         progress: called with a line of text at the start of each step.
         options: see :class:`Options`.
@@ -68,7 +70,7 @@ def convert(
     if unknown := options.keys() - Options.__annotations__.keys():
         raise TypeError(f"convert takes no option {min(unknown)}: it takes {', '.join(Options.__annotations__)}")
     start = time.perf_counter()
-    file = source if isinstance(source, MappedFile) else MappedFile(source)
+    file = open_checkpoint(source)
     paths = [Path(target) for target in ([targets] if isinstance(targets, (str, os.PathLike)) else targets)]
     if not paths:
         raise BadInputError("No target is named: give the files to write.")
@@ -125,6 +127,9 @@ def _changed(checkpoint: Checkpoint, options: Options) -> Checkpoint:
                             "--fold.")  # fmt: skip
     else:
         checkpoint = fold(checkpoint)
+    if dropout and checkpoint.architecture.network == COMPACT:
+        raise BadInputError("The compact network was not published, and so has no published dropout: leave out "
+                            "--dropout.")  # fmt: skip
     table, arrays, provenance = checkpoint.architecture, checkpoint.arrays, checkpoint.provenance
     if not options.get("top", True):
         table = architecture(table.network, NO_HEAD, provenance.dropout, folded=folded)
@@ -142,6 +147,7 @@ def default_target(source: str | Path, format: str, *, folded: bool = False) -> 
     A folded network's name gets ``-folded`` at the end.
     """
     source = Path(source)
+    source = source if source.name not in ("", "..") else source.resolve()  # a folder's own name
     stem = source.name
     for suffix in (*(each.suffix for each in FORMATS.values()), source.suffix):
         if suffix and stem.lower().endswith(suffix):

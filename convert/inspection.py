@@ -16,7 +16,7 @@ from convert.matching import NamedArrays, match
 from convert.readers import graph_problem, read_named, valid_provenance, with_head
 from convert.readers.exports import inspect_export
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.files.network_folder import open_checkpoint
 from ferplus_keras.files.provenance import named_standin
 from ferplus_keras.networks.keras_vggface import KERAS_VGGFACE, PADDING_NOTE
 from ferplus_keras.wording import counted, printable
@@ -33,7 +33,7 @@ def inspect(path: str | Path, *, key: str | None = None) -> dict[str, Any]:
     """
     if (export := inspect_export(path)) is not None:
         return export
-    file = MappedFile(path)
+    file = open_checkpoint(path)
     networks: dict[str, str] = {}
     undecided = ""
     try:
@@ -43,7 +43,7 @@ def inspect(path: str | Path, *, key: str | None = None) -> dict[str, Any]:
         found = replace(read_named(file, next(iter(networks))), arrays={}, dtypes={}, notes=[], provenance=None)
     earlier = valid_provenance(found)
     result: dict[str, Any] = {
-        "file": str(path),
+        "file": str(file.path),
         "size": file.size,
         "sha256": file.sha256(),
         "format": found.format,

@@ -17,7 +17,8 @@ from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.provenance_fields import MAX_COUNT
 from ferplus_keras.networks.architecture import (
     BATCHNORM_EPSILON,
-    NETWORKS,
+    COMPACT,
+    KNOWN,
     NO_HEAD,
     Architecture,
     BatchNorm,
@@ -38,9 +39,9 @@ NEUTRAL_VALUES = {"gamma": 1.0, "beta": 0.0, "moving_mean": 0.0, "moving_varianc
 #: What torch.optim.swa_utils.AveragedModel keeps beside the network.
 AVERAGED = "n_averaged"
 
-#: The array whose name shows the prefix of all names: "module." of DataParallel, "_orig_mod." of torch.compile.
-FIRST_LAYER = "conv1_7x7_s2"
-FIRST_KERNEL = {layout: array_name(FIRST_LAYER, "kernel", layout) for layout in LAYOUTS}
+#: The first layer of each network. Its kernel's name shows the prefix of all names: "module." of DataParallel,
+#: "_orig_mod." of torch.compile.
+FIRST_LAYER = {network: architecture(network).layers[1].name for network in KNOWN}
 
 
 @dataclass
@@ -111,7 +112,7 @@ def match(
     Args:
         found: a reader's arrays.
         where: the file's name for messages.
-        network: "resnet50", "senet50", or "auto" to recognise it.
+        network: "resnet50", "senet50", "compact", or "auto" to recognise it.
         allow_missing, allow_unexpected: names or shell patterns of arrays whose absence or presence is intended.
             A missing array gets a new layer's value; a kernel can never be missing.
     """
@@ -184,20 +185,25 @@ def recognise(
     Raises :class:`BadInputError` if there is no tensor of these networks, describing the names.
     """
     layers = {layer_of(name, layout) for name in shapes}
-    ours = "conv1_7x7_s2" in layers or any(layer.startswith("conv2_1_1x1_") for layer in layers)
+    ours = any(layer in FIRST_LAYER.values() or layer.startswith("conv2_1_1x1_") for layer in layers)
     if not ours or "conv1/7x7_s2" in layers:  # keras_vggface shares some names
         raise BadInputError(f"{where} is not one of Albanie's networks: {_looks_like(list(shapes))}")
     if network == "auto":
         network = network_of(layers)
-    elif network not in NETWORKS:
-        raise BadInputError(f"There is no network called {network}: choose auto, {' or '.join(NETWORKS)}.")
+    elif network not in KNOWN:
+        raise BadInputError(f"There is no network called {network}: choose auto, {' or '.join(KNOWN)}.")
     # A bias in the first convolution and no batch normalisation: they were folded (convert.folding).
-    folded = array_name(FIRST_LAYER, "bias", layout) in shapes and not any(layer.endswith("_bn") for layer in layers)
+    folded = array_name(FIRST_LAYER[network], "bias", layout) in shapes and not any(
+        layer.endswith("_bn") for layer in layers
+    )
     return architecture(network, _head(shapes, layout), 0.0 if folded else dropout, folded=folded)
 
 
 def network_of(layers: Iterable[str]) -> str:
-    """The network that has layers of these names: only one has squeeze and excitation."""
+    """The network that has layers of these names: only SE-ResNet50 has gates, only the compact one begins with 3x3."""
+    layers = set(layers)
+    if FIRST_LAYER[COMPACT] in layers:
+        return COMPACT
     return "senet50" if any(layer.endswith("_1x1_down") for layer in layers) else "resnet50"
 
 
@@ -232,7 +238,8 @@ def _looks_like(names: list[str]) -> str:
 
 def without_prefix(found: NamedArrays) -> NamedArrays:
     """``found`` without the prefix of all names (``module.``, ``model.backbone.``), with a note about it."""
-    markers = (FIRST_KERNEL[found.layout], MARKER) if found.layout == "torch" else (FIRST_KERNEL[found.layout],)
+    markers = {array_name(first, "kernel", found.layout) for first in FIRST_LAYER.values()}
+    markers |= {MARKER} if found.layout == "torch" else set()
     prefixes = [name.removesuffix(marker) for marker in markers for name in found.arrays if name.endswith(marker)]
     prefix = min(prefixes, key=len, default="")
     if not prefix or not prefix.endswith((".", "/")):

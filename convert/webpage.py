@@ -19,25 +19,26 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from html import escape
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from convert.checkpoint import Checkpoint
+from convert.checkpoint import with_output
+from convert.conversion import default_target
+from convert.readers import read_checkpoint
 from convert.writers.onnx_file import write_onnx
 from ferplus_keras.engines import open_engine
 from ferplus_keras.engines.engine import ROUNDING, Engine
 from ferplus_keras.errors import BadInputError, DownloadError
 from ferplus_keras.files.atomic import atomic_path, write_text
 from ferplus_keras.files.folders import weights_folder
-from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.files.network_folder import open_checkpoint
 from ferplus_keras.files.opening import open_regular
-from ferplus_keras.files.provenance import Provenance
-from ferplus_keras.files.shipped import Shipped, default_shipped, shipped_at
+from ferplus_keras.files.shipped import default_shipped
 from ferplus_keras.files.signatures import is_onnx
 from ferplus_keras.networks.emotions import EMOTIONS
-from ferplus_keras.networks.preprocessing import PUBLISHED
 
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
 
@@ -60,47 +61,34 @@ NPM_SECONDS = 300
 
 
 def write_webpage(network: Path | None, target: Path, runtime: Path | None = None) -> tuple[str, ...]:
-    """Write the page of ``network``: an ONNX file, or a trained network of this package, by default the smallest that
-    is within a point of the best one's accuracy.
+    """Write the page of ``network``: an ONNX file, or a checkpoint or a network's folder, of which one is made; by
+    default the compact network that comes with the package.
 
     ``runtime`` is npm's package, by default :func:`vendored`'s. Returns notes on the network. Raises
     :class:`BadInputError` for another kind of network, :class:`DownloadError` when npm has no package,
     :class:`OutputError` when ``target`` cannot be written.
     """
-    found = default_shipped() if network is None else shipped_at(network)
-    if found is None and network is not None:
-        return _write(network, target, runtime)
-    assert found is not None
+    file = open_checkpoint(network or default_shipped().path)
+    if is_onnx(bytes(file.view[:512])) or file.path.suffix.lower() == ".onnx":
+        return _write(file.path, target, runtime)
     with tempfile.TemporaryDirectory() as aside:
-        return _write(onnx_of(found, Path(aside) / f"{found.name}.onnx"), target, runtime)
+        made = Path(aside) / default_target(network or default_shipped().name, "onnx").name
+        checkpoint = read_checkpoint(file)
+        provenance = with_output(checkpoint.provenance, probabilities=True)
+        write_onnx(
+            replace(checkpoint, provenance=provenance), made, activation="softmax", model_name=provenance.network
+        )
+        return _write(made, target, runtime)
 
 
 def _write(network: Path, target: Path, runtime: Path | None) -> tuple[str, ...]:
-    file = MappedFile(network)
-    if not is_onnx(bytes(file.view[:512])) and network.suffix.lower() != ".onnx":
-        raise BadInputError(
-            f"{network} is not an ONNX file, and only these run in a browser: `ferplus convert {network.name} "
-            f"{network.stem}.onnx` makes one."
-        )
     engine = open_engine(network)
-    parts = unpacked(runtime or vendored()) | {"network": bytes(file.view)}
+    parts = unpacked(runtime or vendored()) | {"network": network.read_bytes()}
     values = {"title": escape(f"Emotions by {network.name}"), "facts": _in_script(facts(engine))}
     values |= {name: base64.b64encode(gzip.compress(data, 6, mtime=0)).decode() for name, data in parts.items()}
     page = PLACE.sub(lambda found: values[found[1]], TEMPLATE.read_text(encoding="utf-8"))
     write_text(target, page)
     return engine.notes
-
-
-def onnx_of(found: Shipped, target: Path) -> Path:
-    """The trained network ``found`` as an ONNX file at ``target``."""
-    preprocessing = PUBLISHED.as_dict() | {"size": [found.size, found.size]}
-    record = Provenance(
-        found.source, found.source, found.network, "classifier", len(EMOTIONS), output="probabilities", labels=EMOTIONS,
-        preprocessing=preprocessing,
-    )  # fmt: skip
-    checkpoint = Checkpoint(found.table, found.arrays(), record)
-    write_onnx(checkpoint, target, activation="softmax", model_name=found.network)
-    return target
 
 
 def facts(engine: Engine) -> dict[str, Any]:

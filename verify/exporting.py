@@ -171,7 +171,7 @@ def export_checked(
     """Export ``source`` as ``recipe`` says, and check the result before it gets its name.
 
     Args:
-        source: a checkpoint in any format that is read.
+        source: a checkpoint in any format that is read, or the folder of a network.
         recipe: what to make of it.
         out: the file or folder; default beside the source.
         checks: on which images, and how near it must come.

@@ -23,7 +23,6 @@ from ferplus_keras.dataset.protocols import Protocol
 from ferplus_keras.engines.engine import Takes
 from ferplus_keras.engines.record import FileFacts
 from ferplus_keras.errors import BadInputError, CheckFailedError
-from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.files.provenance import named_standin
 from ferplus_keras.networks.emotions import EMOTIONS, softmax
 from ferplus_keras.networks.resizing import DEFAULT_RESIZER, RESIZERS
@@ -94,7 +93,7 @@ class Looks:
 
 
 def open_network(path: str | Path) -> Network:
-    """The network in any file that `ferplus convert` reads. Raises :class:`BadInputError`."""
+    """The network in any file or folder that `ferplus convert` reads. Raises :class:`BadInputError`."""
     path = Path(path)
     checkpoint = read_checkpoint(path)
     provenance = checkpoint.provenance
@@ -116,7 +115,7 @@ def open_network(path: str | Path) -> Network:
     by = f"Keras {keras.__version__} on {keras.backend.backend()}"
     mine = FileFacts.of(path, asdict(provenance))
     takes = Takes(mine.side_for(), mine.mean)
-    return Network(path, sha256_of(path), provenance, Forward(checkpoint.architecture, arrays), by, takes)
+    return Network(path, provenance.source.sha256, provenance, Forward(checkpoint.architecture, arrays), by, takes)
 
 
 def look(

@@ -174,7 +174,7 @@ def _is_ours(file: KerasFile) -> bool:
     if file.kind == "h5-weights":  # without a graph, keras_vggface's names can only mean keras_vggface's graph
         body = {our_name(name) for name in body}
     tables = (
-        arch.architecture(network, arch.NO_HEAD, folded=folded) for network in arch.NETWORKS for folded in (False, True)
+        arch.architecture(network, arch.NO_HEAD, folded=folded) for network in arch.KNOWN for folded in (False, True)
     )
     return any(body == table.parameters.keys() for table in tables)
 

@@ -24,6 +24,7 @@ from convert.folding import fold, refuse_folded
 from convert.readers import read_checkpoint
 from convert.readers.onnx_file import FOLDED
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.network_folder import network_file
 from verify.departures import departures, in_order
 from verify.diagnosis import Diagnosis, diagnose_all
 from verify.folding_check import check_folding
@@ -103,7 +104,7 @@ def check_parity(
     """
     start = time.perf_counter()
     options = options or ParityOptions()
-    model, source, code = Path(model), Path(source), options.reference_code
+    model, source, code = network_file(Path(model)), network_file(Path(source)), options.reference_code
     # Under torchvision's names the geometry is a claim, and the code is there to test it.
     original = read_checkpoint(source, key=options.key, geometry="published" if code else None)
     checkpoint = _as_folded_as(model, original)

@@ -22,12 +22,12 @@ from ferplus_keras.engines import Engine, open_engine
 from ferplus_keras.engines.card import NO_CARD, Card
 from ferplus_keras.engines.engine import LOGITS, Run
 from ferplus_keras.engines.keras_engine import engine_of_model
-from ferplus_keras.engines.opening import network_file
 from ferplus_keras.engines.record import FileFacts
 from ferplus_keras.engines.torchscript import is_torchscript
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.keras_files import open_keras_file
 from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.files.network_folder import network_file
 from ferplus_keras.files.provenance import named_standin
 from ferplus_keras.files.shipped import shipped_at
 from ferplus_keras.files.signatures import is_mat_file, is_onnx, is_safetensors

@@ -18,8 +18,10 @@ import numpy as np
 
 from convert.checkpoint import STANDIN, Checkpoint
 from convert.readers import read_checkpoint
-from convert.writers import FORMATS, Format, format_of, write
+from convert.writers import FORMATS, PUBLISHED_ALONE, Format, format_of, write
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.network_folder import network_file
+from ferplus_keras.networks.architecture import COMPACT
 from ferplus_keras.wording import in_columns
 from verify.tensors import compare_tensors
 
@@ -120,7 +122,7 @@ def roundtrip(
 
     Args:
         source: a checkpoint in any format that is read.
-        formats: names of formats; default all that are registered.
+        formats: names of formats; default all that the network can be written in.
         key: which network of ``source`` is meant where it holds several.
         folder: where the temporary folder is made; default the system's place.
         progress: called with a line when a row begins.
@@ -131,9 +133,10 @@ def roundtrip(
     """
     start = time.perf_counter()
     source = Path(source)
-    chosen = [FORMATS[name] for name in (FORMATS if formats is None else formats)]
     origin = read_checkpoint(source, key=key)
-    home = _home(source)
+    possible = FORMATS.keys() - (PUBLISHED_ALONE if origin.architecture.network == COMPACT else ())
+    chosen = [FORMATS[name] for name in (filter(possible.__contains__, FORMATS) if formats is None else formats)]
+    home = _home(network_file(source))
     walk = _Walk(origin, home)
     ways: list[Way] = []
     with tempfile.TemporaryDirectory(prefix="ferplus-roundtrip-", dir=folder) as name:

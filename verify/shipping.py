@@ -14,7 +14,8 @@ from ferplus_keras.engines.keras_engine import engine_of_shipped
 from ferplus_keras.errors import BadInputError, OutputError
 from ferplus_keras.files.atomic import atomic_path, write_text
 from ferplus_keras.files.hashing import sha256_of
-from ferplus_keras.files.shipped import RELEASED, TITLES, Recorded, Shipped
+from ferplus_keras.files.network_folder import RELEASED
+from ferplus_keras.files.shipped import TITLES, Recorded, Shipped
 from ferplus_keras.finetune.folder import RunFolder
 from ferplus_keras.finetune.recipe import load_recipe
 from ferplus_keras.networks.emotions import EMOTIONS

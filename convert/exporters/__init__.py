@@ -134,9 +134,9 @@ def export_path(source: str | Path, recipe: Recipe, out: str | Path | None, *, s
     if out is not None:
         path = Path(out)
     else:
-        stem = default_target(source, "h5", folded=recipe.folded).name.removesuffix(".h5")
+        beside = default_target(source, "h5", folded=recipe.folded)
         marks = ([recipe.quantize] if recipe.quantize != "none" else []) + ["pixels"] * recipe.pixels
-        path = source.with_name("-".join([stem, *marks]) + TARGETS[recipe.target].suffix)
+        path = beside.with_name("-".join([beside.name.removesuffix(".h5"), *marks]) + TARGETS[recipe.target].suffix)
     if os.path.realpath(path) == os.path.realpath(source):
         raise BadInputError(f"{path} is both source and target. Give the target another name.")
     expected = TARGETS[recipe.target].suffix

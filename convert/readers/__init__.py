@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from convert.torchvision_names import MARKER, NOTE, published_name
 from ferplus_keras import HDF5_MAGIC, PROVENANCE_KEY
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.files.network_folder import EXPORT, STATE_KEY, open_checkpoint
 from ferplus_keras.files.provenance import named_standin, provenance_of
-from ferplus_keras.files.safetensors_file import read_tensors
+from ferplus_keras.files.safetensors_file import Tensors, read_tensors
+from ferplus_keras.files.shipped import shipped_at
 from ferplus_keras.files.signatures import is_mat_file, is_onnx, is_safetensors
 from ferplus_keras.files.zips import is_keras_zip
 from ferplus_keras.networks.architecture import Head, architecture
@@ -49,6 +51,8 @@ def read_named(file: MappedFile, key: str | None = None) -> NamedArrays:
         tensors = read_tensors(file)
         record = provenance_of(file.path, tensors.metadata.get(PROVENANCE_KEY))
         _path, arrays, notes = choose(file.path, {"": tensors.arrays}, key)
+        if STATE_KEY in tensors.metadata:
+            return _state(file, tensors)
         dtypes = {name: tensors.dtypes[name] for name in arrays}
         return NamedArrays("safetensors", "torch", arrays, dtypes, notes, record)
     if is_torch_file(head):
@@ -66,6 +70,17 @@ def read_named(file: MappedFile, key: str | None = None) -> NamedArrays:
     raise BadInputError(f"{file.path} is not a checkpoint: {_what_it_is(head, file.size)}")
 
 
+def _state(file: MappedFile, tensors: Tensors) -> NamedArrays:
+    """One epoch of a training, in Keras's names: what is to be known of it besides, the manifest says, or nothing."""
+    trained = shipped_at(file.path)
+    if trained is None:
+        raise BadInputError(
+            f"{file.path} is a state of a training and does not name its classes. Name the training's folder, once it "
+            "is finished."
+        )
+    return NamedArrays("safetensors", "keras", tensors.arrays, tensors.dtypes, provenance=asdict(trained.provenance))
+
+
 def read_checkpoint(
     source: str | Path | MappedFile,
     *,
@@ -79,8 +94,9 @@ def read_checkpoint(
     """The checkpoint in the file ``source``, whatever its format, matched strictly against its architecture.
 
     Args:
-        source: a ``.pth``, ``.safetensors``, ``.h5``, ``.weights.h5``, ``.keras``, ``.onnx`` or ``.mat`` file.
-        network: "auto" recognises the network; "resnet50" or "senet50" insists.
+        source: a ``.pth``, ``.safetensors``, ``.h5``, ``.weights.h5``, ``.keras``, ``.onnx`` or ``.mat`` file, or the
+            folder of a network (:func:`ferplus_keras.files.network_folder.network_file`).
+        network: "auto" recognises the network; "resnet50", "senet50" or "compact" insists.
         allow_missing, allow_unexpected: see :func:`convert.matching.match`.
         check_graph: compare the graph in a Keras file with the network's, and take a head of another name on its
             features as the classifier. False leaves the arrays as they are, for callers that run the graph itself.
@@ -91,7 +107,7 @@ def read_checkpoint(
         BadInputError: the file is damaged, unsafe, incomplete, or not one of these networks, or its graph is not the
             graph of the network that its arrays belong to.
     """
-    file = source if isinstance(source, MappedFile) else MappedFile(source)
+    file = open_checkpoint(source)
     file.begin_sha256()
     found = read_named(file, key)
     if geometry == "published":
@@ -150,7 +166,7 @@ def own_provenance(path: str | Path) -> Provenance | None:
 
     Raises :class:`BadInputError` when the file cannot be read.
     """
-    return valid_provenance(read_named(MappedFile(path)))
+    return valid_provenance(read_named(open_checkpoint(path)))
 
 
 def with_head(found: NamedArrays) -> NamedArrays:
@@ -246,7 +262,7 @@ def _what_it_is(head: bytes, size: int) -> str:
     if head.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer, not the file itself. Run `git lfs pull` where it came from."
     if head[4:8] == b"TFL3":
-        return "it is a TensorFlow Lite file, from which weights cannot be recovered. Give the file it was made from."
+        return f"it is a TensorFlow Lite file, {EXPORT}"
     if head.startswith(b"\x1f\x8b"):
         return "it is gzip-compressed. Unpack it first."
     if head[257:262] == b"ustar":

@@ -15,11 +15,11 @@ from typing import Any
 
 from convert.checkpoint import Provenance, Source
 from ferplus_keras import PROVENANCE_KEY
-from ferplus_keras.engines.opening import is_saved_model
 from ferplus_keras.engines.saved_model import EXTRA, record_text
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.files.network_folder import is_saved_model
 from ferplus_keras.files.opening import is_folder
 from ferplus_keras.files.provenance import named_standin, provenance_of
 from ferplus_keras.files.tflite_file import is_tflite, read_tflite, shown

@@ -13,7 +13,7 @@ from ferplus_keras.files.keras_files import KerasFile, counted_names, open_keras
 from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.graph.form import Graph, GraphError
 from ferplus_keras.graph.keras_config import all_layers, keras_graph
-from ferplus_keras.networks.architecture import NETWORKS, NO_HEAD, architecture
+from ferplus_keras.networks.architecture import KNOWN, NO_HEAD, architecture
 from ferplus_keras.networks.keras_plan import keras_plan
 from ferplus_keras.networks.keras_vggface import KERAS_VGGFACE, ZEROS, speaks, their_name
 
@@ -89,7 +89,7 @@ def _layer_names(file: KerasFile) -> dict[str, str]:
 def _counted_names(file: KerasFile) -> dict[str, str]:
     if file.kind != "weights.h5" or not {"conv2d", "batch_normalization"} <= file.layers.keys():
         return {}
-    for network in NETWORKS:
+    for network in KNOWN:
         plan = keras_plan(architecture(network))
         names = counted_names((layer.name, layer.class_name) for layer in plan)
         owners = {counted for counted, name in names.items() if name in architecture(network, NO_HEAD).parameters}

@@ -62,7 +62,7 @@ def in_our_terms(found: NamedArrays) -> NamedArrays:
 def _epsilons(found: NamedArrays) -> Iterator[tuple[str, float]]:
     """BatchNorm -> its epsilon: from the file's graph, or that of the graph that a weights-only file is for."""
     layers = {layer_of(name, "keras") for name in found.arrays}
-    usual = BATCHNORM_EPSILON if _is_exact(found) else EPSILON[network_of(layers)]
+    usual = BATCHNORM_EPSILON if _is_exact(found) else EPSILON.get(network_of(layers), BATCHNORM_EPSILON)
     nodes = found.graph.nodes.values() if found.graph else ()
     stated = {node.name: node.attributes["epsilon"] for node in nodes if node.operation == "normalisation"}
     for name in found.arrays:

@@ -20,6 +20,7 @@ from ferplus_keras.errors import BadInputError, OutputError
 from ferplus_keras.files.atomic import atomic_path, flush
 from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.files.mapped_file import MappedFile
+from ferplus_keras.networks.architecture import COMPACT
 from ferplus_keras.networks.keras_vggface import KERAS_VGGFACE
 from ferplus_keras.wording import counted
 
@@ -66,6 +67,9 @@ FOREIGN = {
     KERAS_VGGFACE: Format(KERAS_VGGFACE, ".h5", "convert.writers.keras_vggface:write_keras_vggface", has_output=True)
 }
 
+#: Formats of the published networks alone: a .mat's graph is written, and read, for images of 224 x 224.
+PUBLISHED_ALONE = ("mat",)
+
 #: Formats whose graph can have the preprocessing inside and take pixels.
 WITH_PIXELS = ("h5", "keras")
 
@@ -110,6 +114,11 @@ def check_target(checkpoint: Checkpoint, path: Path, *, layout: str = "albanie",
         raise BadInputError(
             f"{path}: preprocessing goes inside a model, a {' or '.join(f'.{name}' for name in WITH_PIXELS)} file; "
             "this is neither."
+        )
+    if format.name in PUBLISHED_ALONE and checkpoint.architecture.network == COMPACT:
+        raise BadInputError(
+            f"{path}: {format.suffix} files are for images of 224 x 224, and the compact network's are "
+            f"{checkpoint.provenance.side} x {checkpoint.provenance.side}. Choose another format."
         )
     if checkpoint.provenance.standin:
         check_standin_name(checkpoint.provenance.source.name, path, format.suffix)

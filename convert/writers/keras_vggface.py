@@ -34,9 +34,13 @@ def for_keras_vggface(checkpoint: Checkpoint) -> Checkpoint:
     """``checkpoint`` with gammas for keras_vggface's epsilon, and a provenance that says what the file is.
 
     The first kernel stays RGB here; the layout flips it when the file is written.
-    Raises :class:`BadInputError` for an embedding or a folded network, which keras_vggface does not have.
+    Raises :class:`BadInputError` for an embedding, a folded or the compact network, which keras_vggface does not have.
     """
     table, provenance = checkpoint.architecture, checkpoint.provenance
+    if table.network not in EPSILON:
+        raise BadInputError(
+            f"keras_vggface has ResNet50 and SE-ResNet50, and {provenance.source.name} is neither: leave out --layout."
+        )
     if table.head.kind == "embedding":
         raise BadInputError(
             f"keras_vggface has no embeddings, and {provenance.source.name} is a {table}: leave out its head "

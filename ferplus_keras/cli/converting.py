@@ -15,7 +15,7 @@ from dataclasses import asdict
 from ferplus_keras.cli import screen
 from ferplus_keras.cli.parsing import did_you_mean, number, option, repeated
 from ferplus_keras.cli.progress import Progress
-from ferplus_keras.cli.requirements import backend_of_environment, need, need_file, need_network_before
+from ferplus_keras.cli.requirements import backend_of_environment, need, need_network, need_network_before
 from ferplus_keras.cli.shared import (
     CHANNELS,
     KEY,
@@ -30,7 +30,7 @@ from ferplus_keras.cli.shared import (
     standin_sentence,
 )
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.networks.architecture import NETWORKS
+from ferplus_keras.networks.architecture import KNOWN
 from ferplus_keras.wording import all_printable, counted
 
 #: Target formats by name; ``convert.writers.FORMATS`` has the same, and a test holds the two together.
@@ -50,10 +50,10 @@ def add(commands: Commands) -> None:
     commands.add(
         "convert", _convert, "Convert a checkpoint to one or several files.",
         "ferplus convert resnet50_ferplus_dag.pth resnet50_ferplus.h5 resnet50_ferplus.keras",
-        option("source SOURCE", ".pth, .safetensors, .h5, .weights.h5, .keras, .onnx or .mat"),
+        option("source SOURCE", ".pth, .safetensors, .h5, .weights.h5, .keras, .onnx, .mat or a network's folder"),
         option("targets* TARGET", "files to write; the suffix chooses the format"),
         repeated("--to", "write this format beside the source (may be repeated; default: h5)", FORMAT_NAMES),
-        option("--arch", "the network (default: detected)", ("auto", *NETWORKS), "auto"),
+        option("--arch", "the network (default: detected)", ("auto", *KNOWN), "auto"),
         option("--output", "what Keras and ONNX models return (default: what the source returns, else probabilities)",
                ("probabilities", "logits")),
         option("--dropout RATE", "add dropout where the published networks had it (theirs: 0.5)", _rate),
@@ -80,13 +80,13 @@ def add(commands: Commands) -> None:
     commands.add(
         "inspect", _inspect, "Show what a file is, and what is wrong with it.",
         "ferplus inspect resnet50_ferplus_dag.pth",
-        option("file FILE", "a checkpoint or model, in any supported format"),
+        option("file FILE", "a checkpoint or model, in any supported format, or the folder of a network"),
         KEY,
     )  # fmt: skip
     commands.add(
         "roundtrip", _roundtrip, "Convert a file through every pair of formats and back, and compare all numbers.",
         "ferplus roundtrip resnet50_ferplus_dag.pth",
-        option("source SOURCE", "a checkpoint or model, in any supported format"),
+        option("source SOURCE", "a checkpoint or model, in any supported format, or the folder of a network"),
         repeated("--to", "may be repeated (default: all formats)", FORMAT_NAMES),
         KEY,
     )  # fmt: skip
@@ -100,9 +100,9 @@ def add(commands: Commands) -> None:
 def _convert(options: argparse.Namespace) -> int:
     _source_first(options)
     _in_haste()
-    from ferplus_keras.files.mapped_file import MappedFile
+    from ferplus_keras.files.network_folder import open_checkpoint
 
-    source = MappedFile(options.source)
+    source = open_checkpoint(options.source)
     source.begin_sha256()  # which takes as long as importing NumPy
     from convert.conversion import convert, default_target
 
@@ -145,7 +145,7 @@ def _source_first(options: argparse.Namespace) -> None:
             f"There is no file {options.source}, and {found} is there: the source comes first, "
             f"`ferplus convert {shlex.join([found, options.source])}`."
         )
-    need_file(options.source)
+    need_network(options.source)
 
 
 def _in_haste() -> None:
@@ -167,7 +167,7 @@ def _convert_all(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    need_file(options.file, folder=True)
+    need_network(options.file)
     from convert.inspection import as_text, inspect
 
     result = inspect(options.file, key=options.key)
@@ -181,7 +181,7 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _roundtrip(options: argparse.Namespace) -> int:
-    need_file(options.source)
+    need_network(options.source)
     from verify.roundtrip import roundtrip
 
     progress = Progress(quiet=options.json).line

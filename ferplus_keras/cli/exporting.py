@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ferplus_keras.cli.accuracy import Steps
 from ferplus_keras.cli.parsing import number, option
-from ferplus_keras.cli.requirements import need_file, need_network_before, need_place
+from ferplus_keras.cli.requirements import need_file, need_network, need_network_before, need_place
 from ferplus_keras.cli.shared import CHANNELS, Commands, count, finish, in_the_way, seed, standin_sentence, start_keras
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.quiet import silent_stderr
@@ -25,7 +25,7 @@ def add(commands: Commands) -> None:
     commands.add(
         "export", _export, "Export a network to ONNX, TensorFlow Lite or SavedModel, and check the result.",
         "ferplus export senet50_ferplus.h5 --to tflite --quantize int8 --calibrate faces/ --fold",
-        option("model MODEL", "a checkpoint or model, in any supported format"),
+        option("model MODEL", "a checkpoint or model, in any supported format, or the folder of a network"),
         option("out? OUT", "the file or folder (default: beside MODEL)"),
         option("--to", "the format to write", TARGET_NAMES, required=True),
         option("--quantize", "tflite: float16 weights, or int8 throughout (default: float32)", QUANTIZATION_NAMES,
@@ -61,7 +61,7 @@ def _export(options: argparse.Namespace) -> int:
     )  # fmt: skip
     checked(recipe, options.calibrate is not None)  # before TensorFlow is imported, which takes seconds
     need_network_before(options.model, filter(None, [options.out]), "ferplus export MODEL OUT")
-    need_file(options.model, folder=True)
+    need_network(options.model)
     for path in filter(None, (options.images, options.calibrate, options.data)):
         need_file(path, folder=True)
     target = export_path(options.model, recipe, options.out, standin=False)

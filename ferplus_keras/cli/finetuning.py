@@ -16,7 +16,7 @@ from ferplus_keras.cli.requirements import BACKENDS, need, need_file
 from ferplus_keras.cli.shared import DATA, Commands, count, finish, plain, seed, start_keras
 from ferplus_keras.durations import duration
 from ferplus_keras.errors import BadInputError, CheckFailedError
-from ferplus_keras.networks.architecture import COMPACT, NETWORKS
+from ferplus_keras.networks.architecture import COMPACT, KNOWN
 from ferplus_keras.wording import counted, percent
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def add(commands: Commands) -> None:
         "ferplus finetune --data fer2013/ --arch resnet50 --recipe scratch --out runs/scratch",
         DATA,
         option("--labels", "FERPlus's 8 classes, or Kaggle's 7 (default: ferplus)", ("ferplus", "fer2013")),
-        option("--arch", "the network (default: resnet50)", (*NETWORKS, COMPACT)),
+        option("--arch", "the network (default: resnet50)", KNOWN),
         option("--recipe NAME", "albanie, wtomin, scratch, compact, or a TOML file (default: scratch)"),
         option("--set KEY=VALUE", "change a value of the recipe, such as learning_rate=0.02 (may be repeated)",
                None, [], action="append", dest="overrides"),
@@ -227,7 +227,7 @@ def _start(options: argparse.Namespace, classes: tuple[str, ...]) -> Start:
     from convert.folding import refuse_folded
     from convert.readers import read_checkpoint
     from ferplus_keras.files.hashing import sha256_of
-    from ferplus_keras.files.shipped import RELEASED
+    from ferplus_keras.files.network_folder import RELEASED
 
     path = Path(options.weights)
     if (released := path / RELEASED).is_file():

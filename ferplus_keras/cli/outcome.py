@@ -162,8 +162,8 @@ def _made(options: argparse.Namespace, film: bool) -> str:
     that are not searched for faces, the usual case, have no options.
     """
     from ferplus_keras.engines.card import card_of
-    from ferplus_keras.engines.opening import network_file
     from ferplus_keras.files.hashing import sha256_of
+    from ferplus_keras.files.network_folder import network_file
     from ferplus_keras.files.opening import is_file
     from ferplus_keras.predict.origin import CARD, origin_text
 
@@ -183,8 +183,8 @@ def _made(options: argparse.Namespace, film: bool) -> str:
 
 def _sha256_of(model: Path) -> str:
     """SHA-256 of the file that is run; of a SavedModel, that of its graph's and its variables' files'."""
-    from ferplus_keras.engines.opening import is_saved_model, network_file
     from ferplus_keras.files.hashing import sha256_of
+    from ferplus_keras.files.network_folder import is_saved_model, network_file
 
     if not is_saved_model(model):
         return sha256_of(network_file(model))

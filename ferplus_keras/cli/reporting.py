@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ferplus_keras.cli.accuracy import PROTOCOL_NAMES
 from ferplus_keras.cli.parsing import option
 from ferplus_keras.cli.progress import Progress
-from ferplus_keras.cli.requirements import need, need_file, need_page
+from ferplus_keras.cli.requirements import need, need_network, need_page
 from ferplus_keras.cli.shared import DATA, Commands, count, finish, in_the_way, start_keras, typed_again
 from ferplus_keras.durations import duration
 from ferplus_keras.wording import counted
@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
     commands.add(
         "report", _report, "Make a web page of FERPlus faces: probabilities, votes and heat maps.",
         "ferplus report senet50_ferplus.h5 --data fer2013/ --out faces.html",
-        option("model MODEL", "a network in any supported format"),
+        option("model MODEL", "a network in any supported format, or its folder"),
         DATA,
         option("--split", "default: test", ("train", "val", "test"), "test"),
         option("--protocol", "default: albanie", PROTOCOL_NAMES, PROTOCOL_NAMES[0]),
@@ -35,7 +35,7 @@ def add(commands: Commands) -> None:
 
 def _report(options: argparse.Namespace) -> int:
     start = time.perf_counter()
-    need_file(options.model, folder=True)
+    need_network(options.model)
     target: Path = options.out or Path(f"{Path(options.model).name}.faces.html")
     need_page(target, options.model)
     need("PIL", "jinja2")

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ferplus_keras.errors import BadInputError, OutputError
 from ferplus_keras.files.atomic import refuse_address
-from ferplus_keras.files.opening import is_file, is_folder
+from ferplus_keras.files.network_folder import is_network_folder, network_file
+from ferplus_keras.files.opening import is_folder
 
 #: Keras 3's backends that can run these networks, and the package that each needs.
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -90,6 +91,12 @@ def need_file(path: str, *, folder: bool = False) -> None:
         raise BadInputError(f"{path} is a folder; name a checkpoint file in it.")
 
 
+def need_network(path: str) -> None:
+    """Raise :class:`BadInputError` unless there is a file at ``path``, or a folder that is a network."""
+    need_file(path, folder=True)
+    network_file(Path(path))
+
+
 def need_place(target: Path, *sources: str | None) -> None:
     """Raise :class:`BadInputError` when writing ``target`` would replace one of the ``sources``, which are to be read.
 
@@ -145,7 +152,5 @@ def may_be_network(path: str, *, alone: bool) -> bool:
     ):
         return False
     if is_folder(path):
-        return any(
-            is_file(Path(path) / name) for name in ("saved_model.pb", "best.h5", "model.safetensors", "run.json")
-        )
+        return is_network_folder(Path(path))
     return not alone

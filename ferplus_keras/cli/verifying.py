@@ -14,7 +14,7 @@ from typing import Any
 from ferplus_keras.cli import screen
 from ferplus_keras.cli.parsing import option, repeated
 from ferplus_keras.cli.progress import Progress
-from ferplus_keras.cli.requirements import BACKENDS, backend_of_environment, need, need_file, need_folder
+from ferplus_keras.cli.requirements import BACKENDS, backend_of_environment, need, need_file, need_folder, need_network
 from ferplus_keras.cli.shared import (
     DATA,
     KEY,
@@ -52,8 +52,8 @@ def add(commands: Commands) -> None:
     checks.add(
         "parity", _verify_parity, "Run a converted file beside its source and compare every layer.",
         "ferplus verify parity resnet50_ferplus.h5 --against resnet50_ferplus_dag.pth",
-        option("model MODEL", ".h5, .keras, .weights.h5, .onnx, .tflite or a SavedModel"),
-        option("--against SOURCE", "the checkpoint it was made from", required=True),
+        option("model MODEL", ".h5, .keras, .weights.h5, .onnx, .tflite, a SavedModel or a training run's folder"),
+        option("--against SOURCE", "the checkpoint it was made from, or the folder of a network", required=True),
         option("--images DIR", "a folder of images (default: generated ones)"),
         option("--n N", "how many images (default: 4)", count, 4),
         SEED,
@@ -70,7 +70,7 @@ def add(commands: Commands) -> None:
     checks.add(
         "same", _verify_same, "Tell whether two files, of any formats, hold the same network.",
         "ferplus verify same resnet50_ferplus_dag.pth resnet50_ferplus.onnx",
-        option("a A", "a checkpoint or model, in any supported format"),
+        option("a A", "a checkpoint or model, in any supported format, or the folder of a network"),
         option("b B", "the file to compare it with"),
         option("--n N", "images to run if the numbers differ (default: 2)", count, 2),
         SEED,
@@ -131,8 +131,8 @@ def _verify_trained(options: argparse.Namespace) -> int:
 
 
 def _verify_same(options: argparse.Namespace) -> int:
-    need_file(options.a, folder=True)
-    need_file(options.b, folder=True)
+    need_network(options.a)
+    need_network(options.b)
     from verify.same import check_same
 
     result = check_same(
@@ -155,8 +155,8 @@ def _verify_all(options: argparse.Namespace) -> int:
 
 def _verify_parity(options: argparse.Namespace) -> int:
     backends = list(BACKENDS) if "all" in options.backend else options.backend or [backend_of_environment()]
-    need_file(options.model, folder=True)
-    need_file(options.against)
+    need_network(options.model)
+    need_network(options.against)
     for path in filter(None, (options.images, options.reference_code)):
         need_file(path, folder=path == options.images)
     from ferplus_keras.cli.exporting import outputs_only, verify_outputs

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ferplus_keras.cli.parsing import option
-from ferplus_keras.cli.requirements import need, need_file, need_page
+from ferplus_keras.cli.requirements import need, need_file, need_network, need_page
 from ferplus_keras.cli.shared import Commands, finish, in_the_way
 
 
@@ -15,18 +15,19 @@ def add(commands: Commands) -> None:
     commands.add(
         "webpage", _webpage, "Make one HTML file that runs a network in the browser, offline.",
         "ferplus webpage resnet50_ferplus.onnx --out emotions.html",
-        option("model? MODEL", "an .onnx file from `ferplus convert` (default: the compact network that comes with "
-               "the package)"),
+        option("model? MODEL", "a network that `ferplus convert` reads, or its folder (default: the compact network "
+               "that comes with the package)"),
         option("--out FILE", "default: emotions.html, in this folder", Path, Path("emotions.html")),
         option("--runtime FILE", "npm's onnxruntime-web-1.30.0.tgz (default: downloaded by npm once)", Path),
     )  # fmt: skip
 
 
 def _webpage(options: argparse.Namespace) -> int:
-    sources = [str(each) for each in (options.model, options.runtime) if each is not None]
-    for each in sources:
-        need_file(each)
-    need_page(options.out, *sources)
+    if options.model is not None:
+        need_network(options.model)
+    if options.runtime is not None:
+        need_file(str(options.runtime))
+    need_page(options.out, options.model, options.runtime)
     need("onnx", "onnxruntime")
     from convert.webpage import write_webpage
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,6 @@ from ferplus_keras.errors import BadInputError, first_line
 from ferplus_keras.files.keras_files import KerasFile, open_keras_file
 from ferplus_keras.files.shipped import Shipped, shipped_at
 from ferplus_keras.networks.architecture import Architecture
-from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.quiet import import_keras, silent_stderr
 
 if TYPE_CHECKING:
@@ -70,8 +70,7 @@ def engine_of_shipped(found: Shipped) -> Engine:
     """The engine of a trained network, in the manifest or not yet. Raises :class:`BadInputError`."""
     arrays = found.arrays()
     imported_for(found.path)
-    record = {"network": found.network, "labels": list(EMOTIONS)}
-    facts = FileFacts(found.path, record, EMOTIONS, side=found.size, prepared=True)
+    facts = FileFacts.of(found.path, asdict(found.provenance))
     return _engine_of_arrays(facts, found.table, arrays, found.size)
 
 

@@ -14,7 +14,7 @@ from ferplus_keras.files.keras_files import KerasFile
 from ferplus_keras.graph.form import GraphError
 from ferplus_keras.graph.keras_config import all_layers, keras_graph
 from ferplus_keras.graph.recognise import recognised
-from ferplus_keras.networks.architecture import NETWORKS, NO_HEAD, Architecture, architecture, classifier
+from ferplus_keras.networks.architecture import KNOWN, NO_HEAD, Architecture, architecture, classifier
 
 #: Our layer -> role -> array.
 Arrays = dict[str, dict[str, StoredArray]]
@@ -40,7 +40,7 @@ def known_network(file: KerasFile) -> Known | None:
 
 def _by_names(file: KerasFile) -> Known | None:
     """A file without a graph is recognised by its layers' names alone."""
-    for network, folded in product(NETWORKS, (False, True)):
+    for network, folded in product(KNOWN, (False, True)):
         if file.layers.keys() == architecture(network, NO_HEAD, folded=folded).parameters.keys() | {"classifier"}:
             bias = file.layers["classifier"].get("bias")
             if bias is not None and len(bias.shape) == 1 and bias.shape[0] > 0:

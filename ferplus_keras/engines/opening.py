@@ -11,36 +11,11 @@ from ferplus_keras.engines.card import Card
 from ferplus_keras.engines.engine import Engine
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.mapped_file import MappedFile
-from ferplus_keras.files.opening import is_file, is_folder
-from ferplus_keras.files.shipped import RELEASED, shipped_at
+from ferplus_keras.files.network_folder import network_file
+from ferplus_keras.files.opening import is_folder
 from ferplus_keras.files.signatures import is_onnx, is_safetensors
 from ferplus_keras.files.tflite_file import is_tflite
 from ferplus_keras.files.zips import is_keras_zip
-
-
-def is_saved_model(path: Path) -> bool:
-    return is_file(path / "saved_model.pb")
-
-
-def network_file(path: Path) -> Path:
-    """``path`` itself, or, if it is the folder of a finished training or of a network trained here, its network's file.
-
-    Raises :class:`BadInputError` when it is another folder; a SavedModel, which is one, is returned as it is.
-    """
-    if not is_folder(path) or is_saved_model(path):
-        return path
-    for name in ("best.h5", RELEASED):
-        if is_file(path / name):
-            return path / name
-    for each in sorted(path.glob("state/best-*.safetensors")):  # the compact network's; a training's is not runnable
-        if shipped_at(each):
-            return each
-    if is_file(path / "run.json"):
-        raise BadInputError(
-            f"{path} is the folder of a training that has no network to run: it is not finished, or it is the compact "
-            "network's, which --teacher takes."
-        )
-    raise BadInputError(f"{path} is a folder, neither a SavedModel nor a finished training. Name a file in it.")
 
 
 def open_engine(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ferplus_keras.networks.architecture import NETWORKS
+from ferplus_keras.networks.architecture import KNOWN
 from ferplus_keras.networks.keras_vggface import KERAS_VGGFACE
 from ferplus_keras.networks.preprocessing import PUBLISHED
 
@@ -103,7 +103,7 @@ REQUIRED = ("source", "origin", "network", "head", "units")
 FIELDS: dict[str, Callable[[Any], bool]] = {
     "source": _source,
     "origin": _source,
-    "network": _one_of(*NETWORKS),
+    "network": _one_of(*KNOWN),
     "head": _one_of("classifier", "embedding", "none"),
     "units": lambda value: _count(value) and value <= MAX_UNITS,
     "dropout": lambda value: _number(value) and 0 <= value < 1,

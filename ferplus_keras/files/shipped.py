@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,13 @@ from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.folders import MANIFEST, shipped_folder
 from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.files.opening import is_file
-from ferplus_keras.files.provenance import Source
+from ferplus_keras.files.provenance import Provenance, Source
 from ferplus_keras.networks.architecture import Architecture, Conv, architecture, torch_name
+from ferplus_keras.networks.emotions import EMOTIONS
+from ferplus_keras.networks.preprocessing import PUBLISHED
 
 #: The protocol whose figure is quoted where there is room for one.
 QUOTED = "albanie"
-
-#: The file of a released network in its folder.
-RELEASED = "model.safetensors"
 
 TITLES = {"resnet50": "ResNet50", "senet50": "SE-ResNet50", "compact": "compact network"}
 
@@ -61,6 +60,15 @@ class Shipped:
     def source(self) -> Source:
         """The file as a record names it."""
         return Source(self.path.name, self.path.stat().st_size, self.sha256, "safetensors")
+
+    @property
+    def provenance(self) -> Provenance:
+        """What is known of it, as a record."""
+        source = replace(self.source, format="trained here")
+        return Provenance(
+            source, source, self.network, "classifier", len(EMOTIONS), labels=EMOTIONS,
+            preprocessing=PUBLISHED.as_dict() | {"size": (self.size, self.size)},
+        )  # fmt: skip
 
     @property
     def quoted(self) -> Recorded | None:

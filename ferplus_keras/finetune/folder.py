@@ -25,9 +25,10 @@ from ferplus_keras.errors import BadInputError, OutputError
 from ferplus_keras.files.atomic import unwritable, write_text
 from ferplus_keras.files.json_text import parse_json
 from ferplus_keras.files.locks import sole_writer
+from ferplus_keras.files.network_folder import RUN
 from ferplus_keras.files.opening import is_file, read_text
 
-RECIPE, RUN, HISTORY, CURVES = "recipe.toml", "run.json", "history.csv", "curves.svg"
+RECIPE, HISTORY, CURVES = "recipe.toml", "history.csv", "curves.svg"
 LOCK = ".lock"
 
 

@@ -21,14 +21,13 @@ import numpy as np
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.atomic import as_os_error, atomic_path
 from ferplus_keras.files.json_text import parse_json
+from ferplus_keras.files.network_folder import STATE_KEY
 from ferplus_keras.files.safetensors_file import read_tensors
 from ferplus_keras.finetune.averaging import copy_of
 from ferplus_keras.wording import counted
 
 #: Counts up when the file's form changes.
 VERSION = 1
-
-KEY = "ferplus_keras_run"
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], record: Mapping[st
     from safetensors.numpy import save_file
 
     size = sum(array.nbytes for array in arrays.values())
-    metadata = {KEY: json.dumps(record, allow_nan=True)}
+    metadata = {STATE_KEY: json.dumps(record, allow_nan=True)}
     with atomic_path(path, size) as temporary, as_os_error(SafetensorError):
         # Not np.ascontiguousarray: that makes arrays of one number of the step counts.
         whole = {name: np.array(array, order="C", copy=None) for name, array in arrays.items()}
@@ -86,7 +85,7 @@ def load_arrays(path: Path) -> Saved:
         raise BadInputError(f"There is no {path}: the run did not get as far as its first checkpoint.")
     found = read_tensors(path)
     try:
-        record = parse_json(found.metadata[KEY])
+        record = parse_json(found.metadata[STATE_KEY])
     except (KeyError, ValueError):
         record = None
     if not isinstance(record, dict):

@@ -57,7 +57,7 @@ def load_teacher(path: Path, classes: int) -> Teacher:
         raise BadInputError(f"--teacher takes the folder of a `ferplus finetune` run, and {path} is not one.")
     options = folder.read_run().get("options")
     network = str(options.get("arch")) if isinstance(options, dict) else ""
-    if network not in (*arch.NETWORKS, arch.COMPACT):
+    if network not in arch.KNOWN:
         raise BadInputError(f"{folder.run} does not name a network of this project, so it cannot be a teacher.")
     weights = best_of(path)
     arrays = arrays_by_layer(weights)

@@ -6,6 +6,8 @@ from ferplus_keras.graph.form import Graph, Node
 from ferplus_keras.graph.matcher import Match, match
 from ferplus_keras.graph.table import table_graph
 from ferplus_keras.networks.architecture import (
+    COMPACT,
+    COMPACT_BLOCKS,
     NETWORKS,
     NO_HEAD,
     Architecture,
@@ -24,6 +26,8 @@ def recognised(graph: Graph) -> tuple[Architecture, Match]:
     head = _head(graph)
     # Each block of both adds, and each of SE-ResNet50 multiplies, so that one odd node does not make it the other.
     network = NETWORKS[2 * graph.count("multiply") > graph.count("add")]
+    if graph.count("add") == len(COMPACT_BLOCKS):
+        network = COMPACT
     table = architecture(network, head, folded=folded)
     return table, match(table_graph(table), graph)
 

@@ -19,9 +19,12 @@ from functools import cached_property, lru_cache
 
 NETWORKS = ("resnet50", "senet50")
 
-#: A network of our own, a fifteenth of their size, for 48 x 48 images: the teacher of a training run
-#: (``finetune --teacher``). No checkpoint of anybody else's has its layers.
+#: A network of our own, a fifteenth of their size, for 48 x 48 images: what predicts where no network is named, and
+#: the teacher of a training run (``finetune --teacher``). No checkpoint of anybody else's has its layers.
 COMPACT = "compact"
+
+#: Every network that is read and written.
+KNOWN = (*NETWORKS, COMPACT)
 
 #: Side of the square input image, in pixels. The published networks take no other size.
 INPUT_SIZE = 224
@@ -292,7 +295,7 @@ class Architecture:
 def architecture(
     network: str, head: Head = FERPLUS_HEAD, dropout: float = 0.0, *, folded: bool = False
 ) -> Architecture:
-    """The table of ``network`` ("resnet50" or "senet50") with ``head``.
+    """The table of ``network`` (one of :data:`KNOWN`) with ``head``.
 
     ``dropout`` > 0 puts dropout layers of that rate where the published FERPlus networks had them
     (:data:`DROPOUT_AFTER`; theirs was 0.5). Dropout owns no arrays and does nothing at inference.
@@ -300,8 +303,8 @@ def architecture(
     ``folded`` leaves the batch normalisations out and gives the convolutions before them a bias, with which they do
     the same (``convert.folding`` has the numbers). Such a network is not for training, and so has no dropout either.
     """
-    if network not in (*NETWORKS, COMPACT):
-        raise ValueError(f"unknown network {network!r}: choose from {', '.join((*NETWORKS, COMPACT))}")
+    if network not in KNOWN:
+        raise ValueError(f"unknown network {network!r}: choose from {', '.join(KNOWN)}")
     if not 0.0 <= dropout < 1.0:
         raise ValueError(f"dropout is a rate of at least 0 and below 1, not {dropout}")
     if folded and dropout:

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from convert import webpage
+from convert.readers import read_checkpoint
 from convert.webpage import unpacked, vendored, write_webpage
 from ferplus_keras import EmotionClassifier
 from ferplus_keras.cli import main
@@ -241,7 +242,23 @@ def test_without_npm_it_says_what_to_do(
         vendored()
 
 
-def test_another_kind_of_network_is_told_the_way(tmp_path: Path) -> None:
-    (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
-    with pytest.raises(BadInputError, match=r"`ferplus convert a\.h5 a\.onnx` makes one"):
-        write_webpage(tmp_path / "a.h5", tmp_path / "a.html")
+def test_a_page_is_made_of_a_networks_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its ONNX file is made aside, under the folder's name: it holds the same numbers."""
+    shown = []
+    monkeypatch.setattr(webpage, "_write", lambda made, *_: (shown.append((made.name, read_checkpoint(made))), ())[1])
+    trained = default_shipped()
+    write_webpage(trained.path.parents[1], tmp_path / "a.html")
+    write_webpage(None, tmp_path / "a.html")
+    for name, found in shown:
+        assert name == f"{trained.name}.onnx" and found.provenance.side == trained.size
+        assert found.provenance.output == "probabilities" and found.provenance.labels == EMOTIONS
+        assert all(
+            np.array_equal(array, found.arrays[layer][role])
+            for layer, roles in trained.arrays().items() for role, array in roles.items()
+        )  # fmt: skip
+
+
+def test_what_is_no_network_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.tflite").write_bytes(b"\x1c\0\0\0TFL3")
+    with pytest.raises(BadInputError, match=r"an export format, which cannot be converted back\. Name the checkpoint"):
+        write_webpage(tmp_path / "a.tflite", tmp_path / "a.html")

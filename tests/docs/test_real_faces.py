@@ -51,11 +51,11 @@ def sure(ferplus: Dataset) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def desk(sure: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files that the page speaks of: ``b.onnx``, ``faces`` with a photograph in it, ``film.mp4``."""
-    from convert.webpage import onnx_of
+    from convert.conversion import convert
     from ferplus_keras.predict.film import FilmWriter
 
     folder = tmp_path_factory.mktemp("desk")
-    onnx_of(default_shipped(), folder / "b.onnx")
+    convert(default_shipped().path, folder / "b.onnx")
     (folder / "faces").mkdir()
     writer = FilmWriter(folder / "film.mp4", 10)
     for number in range(FRAMES):

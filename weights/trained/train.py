@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from convert.layouts import keras_layout, torch_layout
 from ferplus_keras.dataset import load_ferplus
-from ferplus_keras.engines.opening import network_file
+from ferplus_keras.files.network_folder import network_file
 from ferplus_keras.finetune.examples import make_examples
 from ferplus_keras.finetune.settings import DataSettings
 from ferplus_keras.networks import architecture as arch

@@ -85,7 +85,7 @@ def test_a_tflite_file_says_what_it_is(tmp_path: Path) -> None:
 def test_its_weights_are_not_read(tmp_path: Path) -> None:
     path = tmp_path / "x.tflite"
     path.write_bytes(SMALL)
-    with pytest.raises(BadInputError, match=r"TensorFlow Lite file, from which weights cannot be recovered"):
+    with pytest.raises(BadInputError, match="TensorFlow Lite file, an export format, which cannot be converted"):
         read_checkpoint(path)
 
 
