@@ -124,6 +124,7 @@ def work(desk: Path, session_folder: Path) -> Path:
     assert old.returncode == 0
     data = painted([0, 1, 2, 3], [0, 1, 2, 2])
     write_pair(Small(data.images, data.votes, data.split, list(data.names)), folder / "fer2013")
+    shutil.copytree(ROOT / "weights" / "trained" / "compact", folder / "weights" / "trained" / "compact")
     (folder / "faces").mkdir()
     for number, pixels in enumerate(natural_pixels(4, seed=7)):
         Image.fromarray(pixels).save(folder / "faces" / f"{number}.png")
