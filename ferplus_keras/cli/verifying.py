@@ -108,7 +108,6 @@ def _release(options: argparse.Namespace) -> int:
 
 
 def _verify_trained(options: argparse.Namespace) -> int:
-    keras_settings()
     from ferplus_keras.cli.accuracy import Steps
     from ferplus_keras.dataset import load_ferplus
     from ferplus_keras.files.shipped import shipped
@@ -117,8 +116,8 @@ def _verify_trained(options: argparse.Namespace) -> int:
 
     say = Steps(quiet=options.json)
     dataset = load_ferplus(options.data, progress=say.passing)
-    start_keras()
     if options.record:
+        start_keras()
         for network in shipped().values():
             found = measure(open_predictor(network.path), dataset, progress=say.step)
             screen.result(f"[trained.{network.name}]", *as_toml(found).split("\n"))
