@@ -1,6 +1,6 @@
 """The trained networks that come with the package: how often they are right, and whether that is what was recorded.
 
-The record is Keras's (``ferplus release``). It is repeated by ONNX Runtime, which is a second opinion and twice as fast.
+The record is Keras's (``ferplus release``). ONNX Runtime repeats it: a second opinion, and twice as fast.
 """
 
 from __future__ import annotations
