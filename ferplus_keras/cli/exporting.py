@@ -65,7 +65,7 @@ def _export(options: argparse.Namespace) -> int:
     for path in filter(None, (options.images, options.calibrate, options.data)):
         need_file(path, folder=True)
     target = export_path(options.model, recipe, options.out, standin=False)
-    need_place(target)
+    need_place(target, folder=options.to == "saved_model")
     replaced = in_the_way(target)
     from verify.exporting import Checks, export_checked
 

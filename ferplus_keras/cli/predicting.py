@@ -209,7 +209,7 @@ def _check(options: argparse.Namespace) -> None:
             raise BadInputError(f"{target} has the suffix of an image, a film or a network: name the results .csv.")
     if options.annotate:
         need_folder(options.annotate)
-        need_place(options.annotate, *options.inputs)  # a second run would read the first one's images
+        need_place(options.annotate, *options.inputs, folder=True)  # a second run would read the first one's images
     ray, listed = options.engine == "ray", "-" in options.inputs
     for wrong, sentence in (
         (options.resume and not options.csv, "--resume continues a file of results: name it with --csv FILE."),

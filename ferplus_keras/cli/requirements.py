@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from ferplus_keras.errors import BadInputError, OutputError
-from ferplus_keras.files.atomic import refuse_address
+from ferplus_keras.files.atomic import refuse_address, unwritable, writable_target
 from ferplus_keras.files.network_folder import is_network_folder, network_file
 from ferplus_keras.files.opening import is_folder
 
@@ -97,16 +98,18 @@ def need_network(path: str) -> None:
     network_file(Path(path))
 
 
-def need_place(target: Path, *sources: str | None) -> None:
+def need_place(target: Path, *sources: str | None, folder: bool = False) -> None:
     """Raise :class:`BadInputError` when writing ``target`` would replace one of the ``sources``, which are to be read.
 
-    Raises :class:`OutputError` when its folder cannot be there (:func:`need_folder`).
+    Raises :class:`OutputError` when its folder cannot be there (:func:`need_folder`), or when what is there cannot be
+    replaced by a file (with ``folder``: by a folder).
     """
     for source in filter(None, sources):
         with suppress(OSError, ValueError):
             if target.samefile(source):
                 raise BadInputError(f"{target} is to be read, and writing would replace it. Choose another place.")
     need_folder(target.parent)
+    writable_target(target, folder=folder)
 
 
 def need_page(target: Path, *sources: str | None) -> None:
@@ -117,12 +120,14 @@ def need_page(target: Path, *sources: str | None) -> None:
 
 
 def need_folder(folder: Path) -> None:
-    """Raise :class:`OutputError` unless ``folder`` is one that can be written to, or can be made. Nothing is made."""
+    """Raise :class:`OutputError` unless ``folder`` is one that can be written to, or can be made. Nothing is left."""
     refuse_address(folder)
     for path in (folder, *folder.parents):
         if is_folder(path):
-            if not os.access(path, os.W_OK | os.X_OK):
-                raise OutputError(f"{path} cannot be written to: permission denied. Choose another place.")
+            try:
+                TemporaryFile(dir=path).close()  # its permissions do not tell: /proc takes no file, not even root's
+            except OSError as error:
+                raise OutputError(unwritable(path, error)) from None
             return
         if os.path.lexists(path):
             raise OutputError(f"{folder} cannot be a folder: {path} is a file. Choose another place.")

@@ -101,6 +101,7 @@ def said_at_once(words: str, code: int, told: str, tmp_path: Path, monkeypatch: 
 
 
 A_FILE, AN_ADDRESS = "net.h5 is a file. Choose another place", "looks like a web address"
+PROC = "/proc could not be written"  # nor by root, who has every permission there
 
 
 @pytest.mark.parametrize(
@@ -116,11 +117,18 @@ A_FILE, AN_ADDRESS = "net.h5 is a file. Choose another place", "looks like a web
         ("report net.h5 --out https://example.org/x.html", AN_ADDRESS),
         ("export net.h5 https://example.org/x.onnx --to onnx", AN_ADDRESS),
         ("convert net.h5 https://example.org/x.onnx", AN_ADDRESS),
+        ("export net.h5 net.onnx --to saved_model", "is a file, but a folder is to be written"),
+        ("export net.h5 /proc/x.onnx --to onnx", PROC),
+        ("report net.h5 --out /proc/x/x.html", PROC),
+        ("predict net.h5 net.h5 --csv /proc/x/a.csv", PROC),
+        ("predict net.h5 net.h5 --annotate /proc/x", PROC),
     ],
 )
 def test_a_place_that_cannot_be_is_said_as_early(
     words: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if told == PROC and not Path("/proc").is_dir():
+        pytest.skip("only Linux has /proc")
     said_at_once(words, 3, told, tmp_path, monkeypatch)
 
 
