@@ -18,7 +18,7 @@ from convert.checkpoint import Arrays, Checkpoint, Provenance
 from convert.layouts import LAYOUTS
 from convert.readers import read_checkpoint, read_named
 from ferplus_keras.applications.loading import kind_of
-from ferplus_keras.engines.keras_engine import load_model
+from ferplus_keras.engines.keras_engine import imported_for, load_model
 from ferplus_keras.errors import BadInputError, first_line
 from ferplus_keras.files.keras_files import KerasFile, open_keras_file
 from ferplus_keras.files.mapped_file import MappedFile
@@ -142,6 +142,7 @@ def open_model(path: Path) -> tuple[Any, Checkpoint | None]:
             "they are for. Load them into the model that they belong to and give the whole model (model.save)."
         )
     mine = read_checkpoint(path, check_graph=False) if ours else None
+    imported_for(path)
     if graph:
         return load_model(path, kind, graph, written_by), mine
     assert mine is not None

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from convert.checkpoint import Checkpoint, Provenance, Source
-from convert.readers import read_checkpoint
+from convert.readers import read_checkpoint, read_named
 from convert.readers.exports import is_export, read_export
 from ferplus_keras import HDF5_MAGIC
 from ferplus_keras.applications.loading import kind_of
@@ -115,11 +115,38 @@ def open_predictor(path: str | Path, card: Card = NO_CARD) -> Predictor:
     ``card`` says what its file does not, before what the card beside it says. Raises :class:`BadInputError` when there
     is no such file, no such format, or no emotions in it.
     """
-    path = network_file(Path(path))
+    path, kind = recognised(path)
     card = card.over(Card.beside(path))
+    if card.classes is not None:
+        _check_classes(path, card.classes, None)
+    predictor = kind.open(path, card)
+    labels = _check_classes(path, predictor.engine.labels, predictor.engine.classes)
+    notes = predictor.notes
+    if missing := predictor.missing:
+        notes += (
+            f"it has no class for {' and '.join(missing)}: it is wrong on all images of these, unless they are "
+            "left out",
+        )
+    if others := [label for label in labels if not emotion_of(label)]:
+        notes += (f"what it gives to {', '.join(others)[:200]} is left out, and the rest scaled to sum to 1",)
+    return replace(predictor, notes=notes)
+
+
+def recognised(path: str | Path) -> tuple[Path, Kind]:
+    """The network's file that ``path`` stands for, and of which kind it is; nothing large is imported for it.
+
+    Raises :class:`BadInputError` when it is none, and says what it is instead.
+    """
+    path = network_file(Path(path))
     head = b"" if path.is_dir() and is_export(path) else bytes(MappedFile(path).view[:512])
-    predictor = next(kind for kind in KINDS if kind.recognises(path, head)).open(path, card)
-    labels, classes = predictor.engine.labels, predictor.engine.classes
+    kind = next(kind for kind in KINDS if kind.recognises(path, head))
+    if kind.open is _open_torch:
+        read_named(MappedFile(path))
+    return path, kind
+
+
+def _check_classes(path: Path, labels: tuple[str, ...] | None, classes: int | None) -> tuple[str, ...]:
+    """The ``labels`` of a network that gives ``classes`` numbers (None: not known); raises :class:`BadInputError`."""
     if labels is None or classes not in (None, len(labels)):
         named = "" if labels is None else f", and {len(labels)} classes are named"
         raise BadInputError(
@@ -132,15 +159,7 @@ def open_predictor(path: str | Path, card: Card = NO_CARD) -> Predictor:
             f"{path} has the classes {', '.join(labels)[:200]}, each of which must be a different FERPlus emotion: "
             f"{', '.join(EMOTIONS)}."
         )
-    notes = predictor.notes
-    if missing := predictor.missing:
-        notes += (
-            f"it has no class for {' and '.join(missing)}: it is wrong on all images of these, unless they are "
-            "left out",
-        )
-    if others := [label for label in labels if not emotion_of(label)]:
-        notes += (f"what it gives to {', '.join(others)[:200]} is left out, and the rest scaled to sum to 1",)
-    return replace(predictor, notes=notes)
+    return labels
 
 
 @dataclass(frozen=True)
@@ -161,6 +180,7 @@ def _open_engine(path: Path, card: Card = NO_CARD) -> Predictor:
         kind = "torchscript" if is_torchscript(file) else "onnx" if is_onnx(bytes(file.view[:8])) else "keras"
         source = Source(path.name, file.size, file.sha256(), kind)
         return _predictor(open_engine(path, card=card), source, None)
+    _check_head(path, provenance, card)  # before Keras is imported
     return _predictor(open_engine(path, card=card), provenance.source, provenance)
 
 
@@ -202,11 +222,11 @@ def _open_export(path: Path, card: Card) -> Predictor:
 
 def _open_torch(path: Path, card: Card) -> Predictor:
     _refuse_card(path, card)
+    checkpoint = read_checkpoint(path)
     import torch
 
     from verify.references.torch_reference import as_torch, reference_module
 
-    checkpoint = read_checkpoint(path)
     module = reference_module(checkpoint, "float32")
 
     def call(images: np.ndarray) -> np.ndarray:
@@ -242,16 +262,23 @@ def _of_checkpoint(
     return _predictor(engine, provenance.source, provenance, notes)
 
 
+def _check_head(path: Path, provenance: Provenance, card: Card = NO_CARD) -> None:
+    """Raises :class:`BadInputError` when the head is no classifier of eight, or ``card`` names another number."""
+    if provenance.head != "classifier" or provenance.units != len(EMOTIONS):
+        what = {"none": "no head"}.get(provenance.head, f"a {provenance.head} of {provenance.units}")
+        raise BadInputError(
+            f"{path} is a {provenance.network} with {what}; accuracy on FERPlus needs a classifier of "
+            f"{len(EMOTIONS)} classes."
+        )
+    if card.classes is not None:
+        _check_classes(path, card.classes, provenance.units)
+
+
 def _predictor(engine: Engine, source: Source, provenance: Provenance | None, more: tuple[str, ...] = ()) -> Predictor:
     """Raises :class:`BadInputError` when the network has another head than a classifier of eight classes."""
     if provenance is None:
         return Predictor(engine, source, notes=(*engine.notes, *more))
-    if provenance.head != "classifier" or provenance.units != len(EMOTIONS):
-        what = {"none": "no head"}.get(provenance.head, f"a {provenance.head} of {provenance.units}")
-        raise BadInputError(
-            f"{engine.path} is a {provenance.network} with {what}; accuracy on FERPlus needs a classifier of "
-            f"{len(EMOTIONS)} classes."
-        )
+    _check_head(engine.path, provenance)
     notes = []
     if provenance.labels != EMOTIONS and provenance.labels is not None:
         notes.append(

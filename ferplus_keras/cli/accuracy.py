@@ -15,8 +15,7 @@ from ferplus_keras.cli.shared import (
     Commands,
     count,
     finish,
-    keras_settings,
-    start_keras,
+    need_keras,
     typed_again,
     verify_group,
 )
@@ -80,19 +79,19 @@ def _compare(options: argparse.Namespace) -> int:
     if options.html:
         need_page(options.html, *options.models)
         need("jinja2")
-    if with_keras:
-        keras_settings()
 
     from ferplus_keras.dataset import load_ferplus
     from verify.accuracy_text import compared_text
     from verify.comparing import compare, different
-    from verify.predictors import open_predictor
+    from verify.predictors import open_predictor, recognised
 
     different([Path(name) for name in options.models])
     say = Steps(quiet=options.json)
     dataset = load_ferplus(options.data, progress=say.passing)
+    for name in options.models:
+        recognised(name)  # all of them, before the first is opened
     if with_keras:
-        start_keras()
+        need_keras()
     result = compare(
         [open_predictor(name) for name in options.models], dataset, split=options.split, resize=options.resize,
         limit=options.limit, command=typed_again("verify compare", options, "html"), progress=say.step,
@@ -111,8 +110,7 @@ def _compare(options: argparse.Namespace) -> int:
 def _accuracy(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     names = [name for name in (options.model, options.versus) if name]
-    if with_keras := _need_networks(names):
-        keras_settings()
+    with_keras = _need_networks(names)
 
     from ferplus_keras.dataset import load_ferplus
     from ferplus_keras.dataset.protocols import PROTOCOLS
@@ -121,7 +119,7 @@ def _accuracy(options: argparse.Namespace) -> int:
     from verify.accuracy_gate import check_expect, expectations
     from verify.accuracy_result import as_result
     from verify.accuracy_text import as_text
-    from verify.predictors import open_predictor
+    from verify.predictors import open_predictor, recognised
 
     protocol = PROTOCOLS[options.protocol]
     splits = ["val", "test"] if options.split == "both" else [options.split]
@@ -132,8 +130,10 @@ def _accuracy(options: argparse.Namespace) -> int:
         need("jinja2")
     say = Steps(quiet=options.json)
     dataset = load_ferplus(options.data, progress=say.passing)
+    for name in names:
+        recognised(name)  # both, before the first is opened
     if with_keras:
-        start_keras()
+        need_keras()
     predictor = open_predictor(options.model, card) if card else open_predictor(options.model)
     if card and (kept := card.over(Card.beside(predictor.path)).keep(predictor.path)):
         say.line(f"the description of its input was saved in {kept}")

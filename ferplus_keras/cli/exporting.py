@@ -99,7 +99,6 @@ def _verdicts(sentences: Iterable[tuple[bool, str]]) -> list[str]:
 
 def verify_outputs(options: argparse.Namespace) -> int:
     """``ferplus verify parity`` of a file that has no layers to compare: its output."""
-    _tensorflow()
     from convert.readers import read_checkpoint
     from ferplus_keras.engines import open_engine
     from verify.images import Images
@@ -108,6 +107,7 @@ def verify_outputs(options: argparse.Namespace) -> int:
     source = read_checkpoint(options.against, key=options.key)
     folder = Path(options.images) if options.images else None
     images = Images.of(options.n, seed=options.seed, folder=folder, size=source.provenance.side)
+    _tensorflow()
     engine = open_engine(options.model)
     found = compare_outputs(engine, source, images)
     lines = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 import warnings
@@ -27,7 +26,7 @@ from ferplus_keras.cli.requirements import (
     need_network_before,
     need_place,
 )
-from ferplus_keras.cli.shared import SKIPPED, Commands, count, keras_settings
+from ferplus_keras.cli.shared import SKIPPED, Commands, count, need_keras
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.wording import counted
 
@@ -172,8 +171,7 @@ def open_classifier(model: str, runtime: str | None = None) -> EmotionClassifier
 
 def _need_keras_for(model: str) -> None:
     if model.lower().endswith((".h5", ".hdf5", ".keras", ".safetensors")):
-        keras_settings()
-        need("keras", os.environ["KERAS_BACKEND"])
+        need_keras()
 
 
 def _nothing_to_do(ahead: Ahead, options: argparse.Namespace) -> bool:

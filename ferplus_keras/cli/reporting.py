@@ -11,7 +11,7 @@ from ferplus_keras.cli.accuracy import PROTOCOL_NAMES
 from ferplus_keras.cli.parsing import option
 from ferplus_keras.cli.progress import Progress
 from ferplus_keras.cli.requirements import need, need_network, need_page
-from ferplus_keras.cli.shared import DATA, Commands, count, finish, in_the_way, start_keras, typed_again
+from ferplus_keras.cli.shared import DATA, Commands, count, finish, in_the_way, need_keras, typed_again
 from ferplus_keras.durations import duration
 from ferplus_keras.wording import counted
 
@@ -40,14 +40,9 @@ def _report(options: argparse.Namespace) -> int:
     need_page(target, options.model)
     need("PIL", "jinja2")
 
-    from ferplus_keras.dataset import find, load_ferplus
-
-    find(options.data)  # missing data are reported before Keras is imported
-    replaced = in_the_way(target)
-    start_keras()
-
     from datetime import UTC, datetime
 
+    from ferplus_keras.dataset import load_ferplus
     from ferplus_keras.dataset.protocols import PROTOCOLS
     from ferplus_keras.files.atomic import write_text
     from verify.gallery import groups, look, open_network
@@ -55,8 +50,10 @@ def _report(options: argparse.Namespace) -> int:
     from verify.report.page import render_page
 
     say = Progress()
-    network = open_network(options.model)
     dataset = load_ferplus(options.data, progress=say.passing)
+    replaced = in_the_way(target)
+    need_keras()
+    network = open_network(options.model)
 
     def tell(step: Step) -> None:
         say.passing(f"{step.title}: {step.done:,} of {step.total:,} images, {duration(step.left)} left")

@@ -127,10 +127,18 @@ def keras_settings(backend: str | None = None) -> None:
         os.environ["KERAS_BACKEND"] = backend or backend_of_environment()
 
 
-def start_keras(backend: str | None = None) -> None:
-    """Import Keras with these settings, unheard. Raises :class:`BadInputError` naming all packages that are missing."""
+def need_keras(backend: str | None = None) -> None:
+    """Have all that Keras with these settings needs, for whoever imports it once the files have been looked at.
+
+    Raises :class:`BadInputError` naming all packages that are missing.
+    """
     keras_settings(backend)
     need("keras", os.environ.get("KERAS_BACKEND", "tensorflow"))
+
+
+def start_keras(backend: str | None = None) -> None:
+    """Import Keras with these settings, unheard. Raises :class:`BadInputError` as :func:`need_keras` does."""
+    need_keras(backend)
     import_keras()
 
 

@@ -6,7 +6,6 @@ import argparse
 import os
 import shlex
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,6 @@ from ferplus_keras.cli.shared import (
     verify_group,
 )
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.quiet import import_keras
 from ferplus_keras.wording import all_printable
 
 #: Options of a parity check that change its result.
@@ -194,8 +192,6 @@ def _parity_here(options: argparse.Namespace, backend: str) -> dict[str, Any]:
     keras_settings(backend)
     # Two or three libraries take turns on the same cores: threads that wait in a busy loop would double the time.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    with suppress(ImportError):  # an ONNX file needs none
-        import_keras()
     from verify.parity import ParityOptions, check_parity
     from verify.result import as_result
 

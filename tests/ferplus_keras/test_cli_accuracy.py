@@ -39,6 +39,7 @@ def _seers(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFac
         "wrong.h5": seer(swapped("sadness", "anger"), path=Path("wrong.h5")),
     }
     monkeypatch.setattr("verify.predictors.open_predictor", lambda path, *_: networks[str(path)])
+    monkeypatch.setattr("verify.predictors.recognised", lambda _path: None)
 
 
 def test_the_names_on_the_command_line_are_the_protocols() -> None:

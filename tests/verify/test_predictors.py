@@ -215,6 +215,15 @@ def test_classes_that_are_not_the_emotions_are_a_sentence(tmp_path: Path, classe
         open_predictor(tmp_path / "mine.keras", Card.of(None, classes))
 
 
+@pytest.mark.parametrize(("classes", "told"), [("angry,cat", "different FERPlus emotion"), ("angry,sad", "2 classes")])
+def test_classes_that_cannot_be_right_are_refused_before_the_network_is_opened(
+    standin_h5: Path, classes: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("verify.predictors.open_engine", None)
+    with pytest.raises(BadInputError, match=told):
+        open_predictor(standin_h5, Card.of(None, classes))
+
+
 def test_a_card_for_a_network_that_needs_none_is_refused(seeded_pth: Path) -> None:
     with pytest.raises(BadInputError, match="leave --input and --classes out"):
         open_predictor(seeded_pth, Card.of("gray", None))

@@ -6,12 +6,14 @@ import json
 import sys
 from pathlib import Path
 
+import h5py
 import pytest
 from PIL import Image
 
 from ferplus_keras.cli import parsed, requirements
 from ferplus_keras.errors import BadInputError
 from tests.conftest import run_python, typed
+from tests.ferplus_files import small, write_pair
 
 
 @pytest.mark.parametrize(
@@ -175,6 +177,36 @@ def test_nothing_large_is_imported_by_these_checks(standin_pth: Path, tmp_path: 
         f"assert main(['verify', 'compare', {model}, 'README.md', '--html', {bad}]) == 3\n"
         "large = {'keras', 'tensorflow', 'torch', 'jax', 'onnxruntime'} & set(sys.modules)\nassert not large, large"
     )
+
+
+def test_what_is_no_network_is_refused_before_anything_large_is_imported(seeded_pth: Path, tmp_path: Path) -> None:
+    data = write_pair(small(), tmp_path / "data")
+    (tmp_path / "notes.txt").write_text("no network")
+    Image.new("L", (48, 48)).save(tmp_path / "face.png")
+    (tmp_path / "no-run").mkdir()
+    with h5py.File(tmp_path / "net.h5", "w"):  # what may be a network, until it is opened
+        pass
+    (tmp_path / "net.pth").symlink_to(seeded_pth)
+    commands = (
+        "verify accuracy {}", "verify accuracy net.h5 --versus {}", "verify compare net.h5 {}", "report {}",
+        "verify parity {} --against net.pth", "verify parity net.h5 --against {}",
+    )  # fmt: skip
+    asked = [(name, each.format(name)) for name in ("notes.txt", "face.png", "no-run") for each in commands]
+    told = said_without_large_imports([command for _, command in asked], tmp_path, data)
+    for (name, command), (code, error) in zip(asked, told, strict=True):
+        assert code == 2 and f"{name} is " in error, (command, error)
+
+
+def said_without_large_imports(commands: list[str], folder: Path, data: Path) -> list[tuple[int, str]]:
+    """The exit code of each, and what it said, in a new process in ``folder``, with the ``data`` at hand."""
+    said: list[tuple[int, str]] = json.loads(run_python(
+        "import json, os, sys\nfrom tests.conftest import typed\nos.chdir(sys.argv[1])\n"
+        "runs = [typed(*command.split()) for command in sys.argv[2:]]\n"
+        "large = {'keras', 'tensorflow', 'torch', 'jax', 'onnxruntime'} & set(sys.modules)\nassert not large, large\n"
+        "print(json.dumps([[run.returncode, run.stderr] for run in runs]))",
+        folder, *commands, FERPLUS_DATA=str(data), FERPLUS_CACHE="off",
+    ))  # fmt: skip
+    return said
 
 
 def test_all_packages_that_are_missing_are_named_with_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
