@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 import warnings
@@ -26,9 +25,8 @@ from ferplus_keras.cli.requirements import (
     need_network_before,
     need_place,
 )
-from ferplus_keras.cli.shared import SKIPPED, Commands, count, need_keras
+from ferplus_keras.cli.shared import Commands, count, need_keras
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.wording import counted
 
 if TYPE_CHECKING:
     from ferplus_keras.predict.classifier import EmotionClassifier
@@ -94,8 +92,8 @@ def _answered(options: argparse.Namespace, start: float) -> int:
 
     found = partial(find_sources, options.inputs, listed=_list_of_names(options), null=options.null)
     ahead = None if options.resume else look_ahead(found())  # what is done is known when the network is open
-    if ahead and _nothing_to_do(ahead, options):
-        return SKIPPED
+    if ahead and not ahead.readable and (outcome := _without_network(ahead, options, start)):
+        return outcome.finish()
     if options.engine == "ray":
         return _with_ray(options, start)
 
@@ -174,28 +172,24 @@ def _need_keras_for(model: str) -> None:
         need_keras()
 
 
-def _nothing_to_do(ahead: Ahead, options: argparse.Namespace) -> bool:
-    """Whether every input is broken, which is then reported without a network.
+def _without_network(ahead: Ahead, options: argparse.Namespace, start: float) -> Outcome | None:
+    """What becomes of inputs that are all broken; None where only the network itself can name a table's columns.
 
     Raises :class:`BadInputError` when there is nothing to look at.
     """
-    if ahead.readable:
-        return False
     if not ahead.broken:
         problems = "; ".join(f"{source.name}: {source.problem}" for source in ahead.problems[:SHOWN])
         more = f"; and {len(ahead.problems) - SHOWN:,} more" if len(ahead.problems) > SHOWN else ""
         raise BadInputError(f"There is no image to look at: {problems or 'the list is empty'}{more}.")
-    if options.csv:
-        return False  # where each has its row, in columns that the network names
-    if options.json:
-        from ferplus_keras.predict.records import Answer
+    from ferplus_keras.files.shipped import default_shipped
+    from ferplus_keras.networks.emotions import EMOTIONS
+    from ferplus_keras.predict.records import Answer
 
-        model = Path(options.model).name
-        screen.result(*(json.dumps(row) for each in ahead.problems
-                        for row in Answer(each.name, error=each.problem).rows(model)))  # fmt: skip
-    screen.notice(*(f"skipped: {source.name}: {source.problem}" for source in ahead.problems))
-    screen.notice(f"{counted(len(ahead.problems), 'image')} skipped, and none left")
-    return True
+    if options.csv and Path(options.model) != default_shipped().path:
+        return None
+    with Outcome(options, EMOTIONS, False, start) as outcome:
+        outcome.take([Answer(each.name, error=each.problem) for each in ahead.problems])
+    return outcome
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 
 from ferplus_keras.cli import parsed, requirements
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.networks.emotions import EMOTIONS
 from tests.conftest import run_python, typed
 from tests.ferplus_files import small, write_pair
 
@@ -160,6 +162,12 @@ def test_files_that_are_broken_are_told_without_a_network(tmp_path: Path, monkey
     assert run.returncode == 5 and "skipped: broken.png: not an image" in run.stderr and not run.stdout
     rows = [json.loads(line) for line in typed("predict", "net.onnx", "broken.png", "--json").stdout.splitlines()]
     assert [row["error"] for row in rows] == ["not an image that Pillow knows"]
+    for name in ("keras", "tensorflow"):
+        monkeypatch.setitem(sys.modules, name, None)
+    run = typed("predict", "broken.png", "--csv", "out.csv")  # the package's own network, whose columns are known
+    assert run.returncode == 5 and "1 skipped: out.csv" in run.stderr, run.stderr
+    (row,) = csv.DictReader((tmp_path / "out.csv").open())
+    assert row["error"] == "not an image that Pillow knows" and {*EMOTIONS} < row.keys()
 
 
 @pytest.mark.parametrize("network", ["resnet50"], scope="module")
