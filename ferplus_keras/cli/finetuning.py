@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ferplus_keras.cli import screen
 from ferplus_keras.cli.parsing import option
 from ferplus_keras.cli.progress import Progress
-from ferplus_keras.cli.requirements import BACKENDS, need, need_file
+from ferplus_keras.cli.requirements import BACKENDS, need, need_file, need_folder
 from ferplus_keras.cli.shared import DATA, Commands, count, finish, plain, seed, start_keras
 from ferplus_keras.durations import duration
 from ferplus_keras.errors import BadInputError, CheckFailedError
@@ -22,9 +22,9 @@ from ferplus_keras.wording import counted, percent
 if TYPE_CHECKING:
     from ferplus_keras.finetune.examples import Examples
     from ferplus_keras.finetune.folder import RunFolder
-    from ferplus_keras.finetune.network import Start
     from ferplus_keras.finetune.progress import Moment
     from ferplus_keras.finetune.recipe import Recipe
+    from ferplus_keras.finetune.start import Start
     from ferplus_keras.finetune.teacher import Teacher
     from ferplus_keras.finetune.training import Run
 
@@ -70,7 +70,10 @@ def _finetune(options: argparse.Namespace) -> int:
     # Everything that can be refused without Keras is refused before seconds go by for importing it.
     from ferplus_keras.finetune.distribution import parse, scope
 
-    parse(options.distribute)
+    spec = parse(options.distribute)
+    if folder is not None and not options.dry_run and not (spec and spec.process):  # the others write nothing
+        folder.check(resume=bool(options.resume), overwrite=options.overwrite)
+        need_folder(folder.path)
     formats, recipe = _formats(options), _recipe(options, folder)
     for name in ([options.weights] if options.weights else []) + (options.teacher or []):
         need_file(name, folder=True)
@@ -78,8 +81,8 @@ def _finetune(options: argparse.Namespace) -> int:
         need("jinja2")  # for the report at the end
     say = _Progress(quiet=options.json)
     examples, dataset = _examples(options, recipe, say)
-    start_keras(options.backend)
     start_from, teachers = _start(options, examples.classes), _teachers(options, examples.classes)
+    start_keras(options.backend)
     with scope(options.distribute) as world:
         from ferplus_keras.finetune.training import Hooks, Run
 
@@ -132,8 +135,7 @@ def _folder(options: argparse.Namespace) -> RunFolder | None:
         raise BadInputError("--resume continues a run and --overwrite replaces it: choose one.")
     folder = RunFolder(place) if place is not None else None
     if options.resume and folder is not None:
-        if not folder.started:
-            raise BadInputError(f"There is no run in {folder.path} to continue. Leave --resume out to start one.")
+        folder.check(resume=True, overwrite=False)
         remembered = folder.read_run().get("options", {})
         for name in REMEMBERED:
             if getattr(options, name) is None and isinstance(remembered, dict):
@@ -220,7 +222,7 @@ def _start(options: argparse.Namespace, classes: tuple[str, ...]) -> Start:
     """The checkpoint, run or released folder that ``--weights`` names, without its head if that has other classes."""
     from dataclasses import asdict
 
-    from ferplus_keras.finetune.network import Start
+    from ferplus_keras.finetune.start import Start
 
     if not options.weights:
         return Start()
@@ -240,8 +242,14 @@ def _start(options: argparse.Namespace, classes: tuple[str, ...]) -> Start:
         if "classifier" in arrays and arrays["classifier"]["bias"].shape != (len(classes),):
             del arrays["classifier"]
         return Start(arrays, {"name": best.name, "sha256": sha256_of(best), "format": "a run of this program"})
+    checkpoint = read_checkpoint(path)
+    network = checkpoint.architecture.network
     # SE-ResNet50 may start from either network: `with_gates` adds the gates that ResNet50 lacks.
-    checkpoint = read_checkpoint(path, network="auto" if options.arch == "senet50" else options.arch)
+    if network != options.arch and (network, options.arch) != ("resnet50", "senet50"):
+        raise BadInputError(
+            f"{path} is a {network} network and cannot start a {options.arch} one: give --arch {network}, or other "
+            "--weights."
+        )
     refuse_folded(checkpoint, "Give the file that it was folded from.")
     provenance = checkpoint.provenance
     kept = {layer: roles for layer, roles in checkpoint.arrays.items() if layer != "feat_extract"}

@@ -60,11 +60,8 @@ class RunFolder:
         """Whether a run was started here."""
         return is_file(self.run) or is_file(self.state)
 
-    def prepare(self, *, resume: bool, overwrite: bool) -> None:
-        """Make the folder, in which a run may stand that is not to be lost before the new one is known to be sound.
-
-        Raises :class:`BadInputError` when another one is there, or none to resume.
-        """
+    def check(self, *, resume: bool, overwrite: bool) -> None:
+        """Raise :class:`BadInputError` when another run is there, or none to resume, and ``OutputError`` at a file."""
         if resume:
             if not self.started:
                 raise BadInputError(f"There is no run in {self.path} to resume. Leave out --resume to start one.")
@@ -76,6 +73,13 @@ class RunFolder:
                 f"There is a run in {self.path} already: resume it with --resume, replace it with --overwrite, or give "
                 "another --out."
             )
+
+    def prepare(self, *, resume: bool, overwrite: bool) -> None:
+        """Make the folder, in which a run may stand that is not to be lost before the new one is known to be sound.
+
+        Raises as :meth:`check` does, and :class:`OutputError` when it cannot be made.
+        """
+        self.check(resume=resume, overwrite=overwrite)
         try:
             self.states.mkdir(parents=True, exist_ok=True)
         except OSError as error:

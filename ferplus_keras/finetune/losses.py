@@ -1,10 +1,11 @@
-"""Losses on logits that Keras does not have."""
+"""Losses on logits that Keras does not have, and the teachers' answer that one of them takes."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -47,3 +48,11 @@ class Distilled(keras.losses.Loss):  # type: ignore[misc]
         said = ops.log_softmax(student / self.temperature, axis=-1)
         taught = -ops.sum(likely * said, axis=-1) * self.temperature**2
         return (1 - self.share) * self.own.call(y_true, student) + self.share * taught
+
+
+class AverageAnswer(keras.layers.Layer):  # type: ignore[misc]
+    """The logarithm of the mean of several teachers' probabilities, given their logits."""
+
+    def call(self, inputs: Any) -> Any:
+        each = [ops.softmax(ops.cast(logits, "float32"), axis=-1) for logits in inputs]
+        return ops.log(ops.mean(ops.stack(each), axis=0) + np.float32(1e-8))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
@@ -15,27 +14,13 @@ from ferplus_keras.finetune.normalization import FusedBatchNormalization
 from ferplus_keras.finetune.optimizers import factors_by_layer, unmatched
 from ferplus_keras.finetune.recipe import Recipe
 from ferplus_keras.finetune.settings import NetworkSettings, OptimizerSettings
+from ferplus_keras.finetune.start import Start
 from ferplus_keras.networks import architecture as arch
 from ferplus_keras.networks.gates import Arrays, with_gates
 from ferplus_keras.networks.models import model_from_architecture
 
 #: After which layer "head" dropout stands.
 FEATURES = "pool5_7x7_s1"
-
-
-@dataclass(frozen=True)
-class Start:
-    """What a run starts from: arrays without a head of the right classes have it left out. Empty: from nothing.
-
-    ``source`` goes into every provenance: the file's name, SHA-256 and the like. ``standin``: made-up weights.
-    """
-
-    arrays: Arrays = field(default_factory=dict)
-    source: dict[str, Any] = field(default_factory=dict)
-    standin: bool = False
-
-    def __str__(self) -> str:
-        return str(self.source.get("name", "nothing: random weights"))
 
 
 def training_table(network: str, classes: int, settings: NetworkSettings) -> arch.Architecture:

@@ -13,9 +13,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
 from ferplus_keras.errors import BadInputError
@@ -23,8 +22,10 @@ from ferplus_keras.files.atomic import as_os_error, atomic_path
 from ferplus_keras.files.json_text import parse_json
 from ferplus_keras.files.network_folder import STATE_KEY
 from ferplus_keras.files.safetensors_file import read_tensors
-from ferplus_keras.finetune.averaging import copy_of
 from ferplus_keras.wording import counted
+
+if TYPE_CHECKING:
+    import keras
 
 #: Counts up when the file's form changes.
 VERSION = 1
@@ -63,6 +64,8 @@ def save_state(path: Path, model: keras.Model, record: Mapping[str, Any]) -> Non
 
 def state_of(model: keras.Model) -> Saved:
     """The state of ``model`` in memory of its own."""
+    from ferplus_keras.finetune.averaging import copy_of
+
     return Saved({name: copy_of(variable) for name, variable in variables_of(model).items()}, {"version": VERSION})
 
 

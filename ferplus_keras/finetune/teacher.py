@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
-from keras import ops
 
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.finetune.folder import RunFolder
-from ferplus_keras.finetune.network import set_arrays
 from ferplus_keras.finetune.recipe import load_recipe
 from ferplus_keras.finetune.state import arrays_by_layer, best_of
 from ferplus_keras.networks import architecture as arch
 from ferplus_keras.networks.gates import Arrays
-from ferplus_keras.networks.models import model_from_architecture
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,11 @@ class Teacher:
 
     def model(self) -> keras.Model:
         """Its network, from images to logits, which learns nothing."""
+        import keras
+
+        from ferplus_keras.finetune.network import set_arrays
+        from ferplus_keras.networks.models import model_from_architecture
+
         built = model_from_architecture(
             self.table, input_shape=(self.size, self.size, 3), activation=None, name=f"teacher_{self.sha256[:8]}"
         )
@@ -67,11 +71,3 @@ def load_teacher(path: Path, classes: int) -> Teacher:
     size = load_recipe(folder.recipe, network=network).legs[-1].recipe.network.size
     table = arch.architecture(network, arch.classifier(classes))
     return Teacher(path.name, sha256_of(weights), table, size, arrays)
-
-
-class AverageAnswer(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
-    """The logarithm of the mean of several teachers' probabilities, given their logits."""
-
-    def call(self, inputs: Any) -> Any:
-        each = [ops.softmax(ops.cast(logits, "float32"), axis=-1) for logits in inputs]
-        return ops.log(ops.mean(ops.stack(each), axis=0) + np.float32(1e-8))

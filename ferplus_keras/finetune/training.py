@@ -36,15 +36,16 @@ from ferplus_keras.finetune.distribution import World, logits
 from ferplus_keras.finetune.examples import Examples, Part
 from ferplus_keras.finetune.feeding import Feed, for_keras
 from ferplus_keras.finetune.folder import RunFolder
-from ferplus_keras.finetune.losses import Distilled
+from ferplus_keras.finetune.losses import AverageAnswer, Distilled
 from ferplus_keras.finetune.memory import PROCESS_BYTES, activation_bytes
-from ferplus_keras.finetune.network import Start, factor_of, get_arrays, training_network, training_table
+from ferplus_keras.finetune.network import factor_of, get_arrays, training_network, training_table
 from ferplus_keras.finetune.optimizers import make_optimizer
 from ferplus_keras.finetune.progress import Meter, Moment
 from ferplus_keras.finetune.recipe import Leg, Recipe
 from ferplus_keras.finetune.schedules import Rate, Row, Standing, make_schedule, standing
+from ferplus_keras.finetune.start import Start
 from ferplus_keras.finetune.state import load_arrays, restore, save_arrays, save_state, state_of
-from ferplus_keras.finetune.teacher import AverageAnswer, Teacher
+from ferplus_keras.finetune.teacher import Teacher
 
 #: Images of Valid that are looked at together: without gradients, more of them fit than in a training step.
 VALID_BATCH = 128

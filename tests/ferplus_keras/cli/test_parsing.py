@@ -205,6 +205,28 @@ def test_what_is_no_network_is_refused_before_anything_large_is_imported(seeded_
         assert code == 2 and f"{name} is " in error, (command, error)
 
 
+def test_a_training_that_cannot_begin_is_refused_as_early(seeded_pth: Path, tmp_path: Path) -> None:
+    for name in ("a-run", "no-run"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a-run" / "run.json").write_text("{}")
+    (tmp_path / "notes.txt").write_text("no network")
+    (tmp_path / "net.pth").symlink_to(seeded_pth)
+    refused = {
+        "--out a-run": (2, "There is a run in a-run already"),
+        "--out notes.txt": (3, "notes.txt is a file"),
+        "--out new --weights notes.txt": (2, "notes.txt is not a checkpoint"),
+        "--out new --weights no-run": (2, "no-run is not the folder of a run"),
+        "--out new --weights net.pth --arch compact": (2, "net.pth is a resnet50 network and cannot start a compact"),
+        "--out new --teacher notes.txt": (2, "notes.txt is not one"),
+        "--out new --teacher no-run": (2, "no-run is not one"),
+    }
+    data = write_pair(small(64), tmp_path / "data")
+    told = said_without_large_imports([f"finetune {options}" for options in refused], tmp_path, data)
+    for (options, (code, sentence)), (ended, error) in zip(refused.items(), told, strict=True):
+        assert ended == code and sentence in error, (options, error)
+    assert not (tmp_path / "new").exists()
+
+
 def said_without_large_imports(commands: list[str], folder: Path, data: Path) -> list[tuple[int, str]]:
     """The exit code of each, and what it said, in a new process in ``folder``, with the ``data`` at hand."""
     said: list[tuple[int, str]] = json.loads(run_python(

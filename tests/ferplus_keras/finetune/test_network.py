@@ -16,7 +16,6 @@ from ferplus_keras.errors import BadInputError
 from ferplus_keras.finetune.devices import cpu_has_bfloat16
 from ferplus_keras.finetune.losses import Distilled
 from ferplus_keras.finetune.network import (
-    Start,
     factor_of,
     freeze,
     get_arrays,
@@ -27,6 +26,7 @@ from ferplus_keras.finetune.network import (
 )
 from ferplus_keras.finetune.normalization import FusedBatchNormalization
 from ferplus_keras.finetune.recipe import Recipe, load_recipe
+from ferplus_keras.finetune.start import Start
 from ferplus_keras.networks import architecture as arch
 from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.networks.gates import with_gates
@@ -161,7 +161,7 @@ def test_a_gated_network_starts_from_any_file_of_the_one_without_gates(tmp_path:
     assert "conv2_1_1x1_down" in arrays["senet50", "senet50"]
     as_file = Namespace(weights=tmp_path / "resnet50" / "model.safetensors", arch="senet50")
     assert set(_start(as_file, EMOTIONS).arrays) == set(arrays["senet50", "resnet50"])
-    with pytest.raises(BadInputError, match="not a complete resnet50"):
+    with pytest.raises(BadInputError, match=r"is a senet50 network .* resnet50 one: give --arch senet50"):
         _start(Namespace(weights=tmp_path / "senet50", arch="resnet50"), EMOTIONS)
 
 
