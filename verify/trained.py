@@ -110,7 +110,7 @@ def repeat(
     splits = [split for split in SPLITS if any(each.split == split for each in network.accuracy)]
     with tempfile.TemporaryDirectory() as aside:
         path = Path(aside) / f"{network.name}.onnx"
-        convert(network.path, path)
+        convert(network.path, [path])
         now = {_key(each): each for each in measured(open_predictor(path), dataset, splits, progress)}
     if unknown := [each for each in network.accuracy if _key(each) not in now]:
         raise BadInputError(f"{network.name}: the protocol {unknown[0].protocol} in the manifest is not measured.")
