@@ -87,6 +87,7 @@ def test_what_it_wrote_is_read_as_what_it_is(program: ModuleType, tmp_path: Path
         torch.testing.assert_close(again, made(images), rtol=0, atol=0)
 
 
+@pytest.mark.slow  # the full width
 def test_it_trains_a_gated_network_under_a_teacher(tmp_path: Path) -> None:
     data, out = write_pair(small(80), tmp_path / "data"), tmp_path / "run"
     command = [

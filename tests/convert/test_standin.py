@@ -14,6 +14,7 @@ from ferplus_keras.networks.architecture import BatchNorm, architecture
 from tests.conftest import SECOND_SLOW
 
 
+@pytest.mark.slow  # the full size
 def test_it_is_as_large_as_the_published_file_and_in_its_format(standin_pth: Path, network: str) -> None:
     """The format before PyTorch 1.6 (a bare pickle, no zip), float32, and step counters at zero."""
     import torch

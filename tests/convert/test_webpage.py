@@ -165,6 +165,7 @@ def test_a_standin_says_so_beside_every_image(
     assert page.get_by_text("STAND-IN: the weights are made up").is_visible()
 
 
+@pytest.mark.slow  # packs ONNX Runtime Web
 @pytest.mark.parametrize("said", [False, True], ids=["by the numbers", "by the card"])
 def test_probabilities_add_up_to_1_as_in_python(
     said: bool, package: Path, pictures: list[Path], browser: Any, tmp_path: Path
@@ -183,6 +184,7 @@ def test_probabilities_add_up_to_1_as_in_python(
             shown.evaluate("probabilities([0.9, 0.9])")
 
 
+@pytest.mark.slow  # packs ONNX Runtime Web twice
 def test_the_command_writes_the_same_page_twice(package: Path, tmp_path: Path) -> None:
     network = write_onnx(tmp_path / "small.onnx", 48, first=False, softmax=True)
     for name in ("one.html", "two.html"):

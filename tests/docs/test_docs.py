@@ -63,6 +63,7 @@ def said_by_the_readme(desk: Path) -> Callable[[int], str]:
     return run
 
 
+@pytest.mark.slow  # starts Keras for each of the README's examples
 @pytest.mark.parametrize("number", range(len(README)))
 def test_the_readmes_python_runs(number: int, said_by_the_readme: Callable[[int], str]) -> None:
     said = said_by_the_readme(number)
@@ -77,6 +78,7 @@ def test_the_python_of_the_page_on_predict_runs(work: Path) -> None:
     assert said.count("'emotion'") == 2
 
 
+@pytest.mark.slow  # a network of full size in Keras 2
 def test_the_five_lines_run_in_keras_2_too(keras2: Path, desk: Path) -> None:
     run_python(f"import os, sys\nos.chdir(sys.argv[1])\n{README[0]}", desk, python=keras2)
 
@@ -86,6 +88,7 @@ def test_the_five_lines_are_five_without_the_import() -> None:
     assert len(lines) == 6 and lines[0] == "import keras"
 
 
+@pytest.mark.slow  # runs two of them
 def test_the_two_ways_in_the_readme_agree(said_by_the_readme: Callable[[int], str]) -> None:
     """Plain Keras with the mean by hand, and the package: one image, one answer."""
     emotions = [re.search("|".join(EMOTIONS), said_by_the_readme(number)) for number in (0, 1)]

@@ -158,6 +158,7 @@ def test_make_evaluates_every_model_and_fails_if_one_does(tmp_path: Path) -> Non
     assert make("b.h5 c.h5") == (0, ["b.h5", "c.h5"])
 
 
+@pytest.mark.slow  # a network of full size in a process of its own
 def test_a_network_on_the_disk_as_a_user_has_it(data: Path, seeded_pth: Path, tmp_path: Path) -> None:
     """The whole way in a process of its own, from files alone."""
     run = run_ferplus("verify", "accuracy", seeded_pth, "--limit", 2, "--json", FERPLUS_DATA=str(data))

@@ -377,6 +377,7 @@ def test_two_networks_that_are_each_undecided_between_two_are_not_near() -> None
 # --- real faces -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # trains on thousands of faces
 def test_real_faces_teach_a_linear_classifier_more_than_the_commonest_class(ferplus: Dataset) -> None:
     """Fitted on train in a second, judged on val: it learns only where images, votes and splits belong together."""
     targets = ALBANIE.apply(ferplus.votes)

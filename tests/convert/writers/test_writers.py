@@ -48,6 +48,7 @@ def test_a_file_reads_back_bit_for_bit_with_its_provenance(format, head: Head, t
     assert again.provenance.source.sha256 == written.sha256
 
 
+@pytest.mark.slow  # writes every format in a second process
 def test_the_same_network_gives_the_same_bytes(tmp_path: Path) -> None:
     """Whatever the process, the hour and the file's name: a second process writes them a second time."""
     code = (
@@ -162,6 +163,7 @@ def test_a_backend_that_is_not_there_is_named_beside_those_that_are(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow  # imports TensorFlow in a process of its own
 def test_a_keras_file_is_written_without_a_word_from_tensorflow(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom convert.writers import write\n"

@@ -282,7 +282,7 @@ def test_an_unknown_network_is_refused() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".weights.h5", ".keras"])
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", SECOND_SLOW)
 def test_every_weight_comes_from_the_file_and_the_head_where_there_is_a_top(
     network: str, suffix: str, files: Callable[..., Path]
 ) -> None:
@@ -403,6 +403,7 @@ def fine_tuning(network: str, side: int = 48) -> tuple[keras.Model, keras.Model,
     return base, model, images.astype(np.float32), labels
 
 
+@pytest.mark.slow  # trains for several epochs
 @pytest.mark.parametrize("network", SECOND_SLOW)
 def test_fine_tuning_learns_and_moves_the_statistics(network: str) -> None:
     base, model, images, labels = fine_tuning(network)
@@ -443,6 +444,7 @@ def test_frozen_layers_stay_as_they_are() -> None:
 # --- a keras.json that turns images around ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # imports Keras in a process of its own
 def test_channels_first_in_keras_json_changes_nothing(files: Callable[..., Path]) -> None:
     images = small_images(side=64)
 

@@ -148,7 +148,9 @@ def limited(kilobytes: int, *arguments: object) -> subprocess.CompletedProcess[s
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("suffix", [".h5", ".weights.h5", ".keras", ".pth", ".safetensors"])
+@pytest.mark.parametrize("suffix", [".h5", *(
+    pytest.param(suffix, marks=pytest.mark.slow) for suffix in (".weights.h5", ".keras", ".pth", ".safetensors")
+)])  # fmt: skip
 def test_a_file_that_cannot_be_finished_leaves_the_old_one(seeded_pth: Path, tmp_path: Path, suffix: str) -> None:
     target = tmp_path / f"x{suffix}"
     target.write_bytes(b"old")

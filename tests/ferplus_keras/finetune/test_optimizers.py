@@ -75,6 +75,7 @@ def found_on(backend: str) -> dict[str, list[float]]:
     return result
 
 
+@pytest.mark.slow  # a process of Keras for each backend
 @pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.slow),
                                      pytest.param("torch", marks=pytest.mark.slow)])  # fmt: skip
 def test_each_layer_learns_at_its_own_rate(backend: str) -> None:

@@ -63,7 +63,8 @@ def folder_of(path: Path) -> RunFolder:
     return folder
 
 
-@pytest.mark.parametrize("after", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow  # three runs; test_state.py resumes one in the small
+@pytest.mark.parametrize("after", [1, 2])
 def test_a_run_resumed_within_or_between_stages_ends_with_the_same_bits(
     after: int, recipe: Recipe, examples: Examples, teacher: Teacher, tmp_path: Path
 ) -> None:
