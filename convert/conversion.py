@@ -17,6 +17,7 @@ from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.atomic import claimed
 from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.networks.architecture import NO_HEAD, architecture
+from ferplus_keras.packages import naming_missing
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def convert(
         raise BadInputError(f"{path} is both source and target. Give the target another name.")
     if len(set(places)) < len(paths):
         raise BadInputError("Two targets have the same name; each needs its own.")
-    with claimed(*paths):
+    with naming_missing(), claimed(*paths):
         progress(f"reading {file.path}")
         file.begin_sha256()
         for format in formats:

@@ -24,6 +24,8 @@ from ferplus_keras.networks.keras_vggface import (
     turned,
     vggface_plan,
 )
+from ferplus_keras.packages import naming_missing
+from ferplus_keras.quiet import import_keras
 
 #: Name of a set of weights -> (names of the converted file without suffix, number of classes).
 KNOWN = {
@@ -137,7 +139,10 @@ def keras_of(tensor: Any = None) -> Any:
     legacy = os.environ.get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true")
     if tensor is not None:
         legacy = type(tensor).__module__.startswith("tf_keras")
-    return import_module("tf_keras" if legacy else "keras")
+    if not legacy:
+        import_keras()
+    with naming_missing():
+        return import_module("tf_keras" if legacy else "keras")
 
 
 def is_keras_3(keras: Any) -> bool:

@@ -14,6 +14,7 @@ from ferplus_keras.engines.engine import BATCH
 from ferplus_keras.errors import BadInputError, NetworkWarning, warn_of_standin
 from ferplus_keras.files.shipped import default_shipped
 from ferplus_keras.networks.emotions import EMOTIONS
+from ferplus_keras.packages import naming_missing
 from ferplus_keras.predict.given import is_one, items, name_of, opened
 from ferplus_keras.predict.records import Prediction
 from ferplus_keras.predict.streaming import Preparation, stream
@@ -43,7 +44,8 @@ class EmotionClassifier:
     ) -> None:
         if path is None:
             path = default_shipped().path
-        self.engine = engine = open_engine(path, threads, runtime=runtime)
+        with naming_missing():
+            self.engine = engine = open_engine(path, threads, runtime=runtime)
         if (
             engine.labels is None
             or len(set(engine.labels)) != len(engine.labels)

@@ -20,6 +20,7 @@ import numpy as np
 
 from ferplus_keras.errors import BadInputError, ShortageError, first_line
 from ferplus_keras.networks.architecture import INPUT_SIZE
+from ferplus_keras.packages import naming_missing
 from ferplus_keras.predict.room import room
 from ferplus_keras.predict.sixteen_bits import had_16_bits, is_wide, need_all_bits, need_bright_colours, to_8_bits
 
@@ -85,7 +86,8 @@ def decode(data: bytes | BinaryIO, name: str = "an image") -> Image:
 
     ``name`` is what it is called where memory does not suffice.
     """
-    from PIL import Image, UnidentifiedImageError
+    with naming_missing():
+        from PIL import Image, UnidentifiedImageError
 
     stream = io.BytesIO(data) if isinstance(data, bytes | bytearray | memoryview) else data
     taken = 0

@@ -14,6 +14,7 @@ import numpy as np
 
 from ferplus_keras.errors import BadInputError, first_line
 from ferplus_keras.networks.pixel_range import range_problem
+from ferplus_keras.packages import naming_missing
 from ferplus_keras.predict.decoding import MAX_FILE_BYTES, as_rgb, decode, read_image
 from ferplus_keras.predict.sixteen_bits import need_all_bits, to_8_bits
 from ferplus_keras.wording import counted
@@ -84,7 +85,8 @@ def from_array(array: Any) -> Image:
     other numbers must lie in 0..255. Raises :class:`BadInputError` on other shapes and on numbers that are no pixels,
     0..1 among them.
     """
-    from PIL import Image
+    with naming_missing():
+        from PIL import Image
 
     pixels = as_numpy(array)
     if problem := _wrong_shape(pixels.shape):

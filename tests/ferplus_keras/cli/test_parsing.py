@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ferplus_keras.cli import parsed, requirements
+from ferplus_keras import packages
+from ferplus_keras.cli import parsed
 from ferplus_keras.errors import BadInputError
 from tests.conftest import run_python, typed
 
@@ -171,17 +172,17 @@ def test_nothing_large_is_imported_by_these_checks(standin_pth: Path, tmp_path: 
 
 def test_all_packages_that_are_missing_are_named_with_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
     absent = {"keras", "torch", "cv2", "strange", "scipy"}
-    monkeypatch.setattr(requirements, "installed", lambda name: name not in absent)
+    monkeypatch.setattr(packages, "installed", lambda name: name not in absent)
     with pytest.raises(BadInputError) as caught:
-        requirements.need("tensorflow", "scipy", "cv2", "strange")
+        packages.need("tensorflow", "scipy", "cv2", "strange")
     told = str(caught.value)
     assert "needs scipy, cv2, strange, keras and torch, which are not installed" in told
     assert told.endswith("pip install 'ferplus-keras[faces,verify]' strange")
     with pytest.raises(BadInputError, match=r"pip install 'ferplus-keras\[predict\]'$"):  # PyTorch has no part in it
-        requirements.need("tensorflow", "keras")
+        packages.need("tensorflow", "keras")
 
 
 def test_a_file_of_a_packages_name_is_not_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ferplus_no_such_package.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert not requirements.installed("ferplus_no_such_package") and requirements.installed("numpy")
+    assert not packages.installed("ferplus_no_such_package") and packages.installed("numpy")
