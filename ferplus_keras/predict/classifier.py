@@ -75,7 +75,8 @@ class EmotionClassifier:
         Args:
             images: one image or several. An image is a path; an image file's bytes, or the file, open; a Pillow image;
                 or an array or tensor of pixels 0..255, height x width, or height x width x 3 in RGB. Several are a
-                list or any other iterable of these, or an array of n x height x width x 3.
+                list or any other iterable of these, or an array of n x height x width x 3; or, sorted by name, those
+                in a folder, or of a pattern such as ``faces/*.png``.
             batch: images at a time.
 
         Returns:
