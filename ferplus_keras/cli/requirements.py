@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from ferplus_keras.errors import BadInputError, OutputError
 from ferplus_keras.files.atomic import refuse_address
-from ferplus_keras.files.opening import is_file, is_folder
+from ferplus_keras.files.opening import is_file, is_folder, need_no_address
 from ferplus_keras.packages import BACKENDS as BACKENDS
 from ferplus_keras.packages import backend_of_environment as backend_of_environment
 from ferplus_keras.packages import need as need
 
-ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 NETWORK_SUFFIXES = (".h5", ".hdf5", ".keras", ".pth", ".pt", ".safetensors", ".onnx", ".mat", ".tflite")
 FILM_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".ogv", ".flv")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
@@ -26,8 +24,7 @@ def need_file(path: str, *, folder: bool = False) -> None:
 
     What it holds is for its reader to say.
     """
-    if ADDRESS.match(path):
-        raise BadInputError(f"{path} is a web address: download it first, and give the file's name.")
+    need_no_address(path)
     try:
         here, directory = os.path.lexists(path), Path(path).is_dir()
     except (OSError, ValueError) as error:

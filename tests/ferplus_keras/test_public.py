@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 import ferplus_keras
+from ferplus_keras.errors import BadInputError
 from tests.conftest import run_python
 
 
@@ -51,6 +54,15 @@ except Exception as error:
 def test_a_missing_package_is_named_with_what_installs_it(blocked: str, call: str, told: str) -> None:
     said = run_python(CALL, blocked, call)
     assert said.startswith("ModuleNotFoundError This needs ") and told in said
+
+
+@pytest.mark.parametrize("call", ["EmotionClassifier", "load_ferplus", "load_image", "convert", "ResNet50"])
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_web_address_is_to_be_downloaded_first(call: str, kind: type) -> None:
+    address = kind("https://example.org/a.png")
+    more = {"convert": {"targets": ["x.h5"]}, "ResNet50": {"weights": address}}.get(call, {})
+    with pytest.raises(BadInputError, match=r"^https://example.org/a.png is a web address; download it first"):
+        getattr(ferplus_keras, call)(*[address] * (call != "ResNet50"), **more)
 
 
 @pytest.mark.parametrize(
