@@ -29,6 +29,11 @@ class Conversion:
     written: tuple[Written, ...]
     seconds: float
 
+    def __repr__(self) -> str:
+        made_up = ", STAND-IN: made-up weights" if self.provenance.standin else ""
+        targets = ", ".join(each.path.name for each in self.written)
+        return f"<Conversion {self.source.name} to {targets}: {self.provenance.network}{made_up}>"
+
 
 class Options(TypedDict, total=False):
     """The options of a conversion; the comments give the defaults."""

@@ -39,6 +39,7 @@ from ferplus_keras.networks.keras_vggface import (
     turned,
     with_epsilon,
 )
+from ferplus_keras.wording import counted
 
 OURS, COMPAT, OTHER = "ours", "compat", "other"
 
@@ -66,13 +67,16 @@ class LoadReport:
     left_over: tuple[str, ...] = ()  #: layers of the file that the model has not
 
     def __str__(self) -> str:
-        parts = [f"{len(self.matched)} layers matched"]
+        parts = [f"{counted(len(self.matched), 'layer')} matched"]
         parts += [
             f"{len(names)} {what}: {_some(names)}"
             for names, what in ((self.missing, "missing in the file"), (self.left_over, "left over in the file"))
             if names
         ]
         return f"{self.path.name}: {'; '.join(parts)}"
+
+    def __repr__(self) -> str:
+        return f"<LoadReport {self}>"
 
 
 def load_weights(
