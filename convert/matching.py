@@ -120,6 +120,12 @@ def match(
     shapes = {name: array.shape for name, array in arrays.items()}
     expected_architecture = recognise(shapes, found.layout, where, network=network, dropout=found.dropout)
     slots = LAYOUTS[found.layout](expected_architecture)
+    for pattern in (allow_missing := tuple(allow_missing)):
+        if not any(_named(name, [pattern]) for name in slots):
+            raise BadInputError(
+                f'No tensor of {expected_architecture.network} is called "{pattern}", so none of that name can be '
+                f"allowed to be missing. The names are like {next(iter(slots))}; check it."
+            )
     mismatch = Mismatch()
     neutral: Arrays = {layer: {} for layer in expected_architecture.parameters}
     counters: dict[str, int] = {}

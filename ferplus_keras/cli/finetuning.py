@@ -195,7 +195,7 @@ def _formats(options: argparse.Namespace) -> tuple[str, ...]:
                 "run's folder, which --teacher takes."
             )
         return ()
-    wanted = tuple(filter(None, (options.formats or ",".join(RELEASE_FORMATS)).split(",")))
+    wanted = tuple((options.formats or ",".join(RELEASE_FORMATS)).split(","))
     if wrong := [name for name in wanted if name not in RELEASE_FORMATS]:
         raise BadInputError(f'--formats takes {", ".join(RELEASE_FORMATS)}, separated by commas, not "{wrong[0]}".')
     return wanted
