@@ -29,6 +29,7 @@ from ferplus_keras.files.atomic import atomic_folder, atomic_path
 from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.networks.architecture import INPUT_SIZE
 from ferplus_keras.networks.resizing import DEFAULT_RESIZER, RESIZERS
+from ferplus_keras.wording import counted
 from verify.accuracy import Progress as Steps
 from verify.accuracy import agreement, evaluate, run_second_network
 from verify.folding_check import FoldingComparison, check_folding
@@ -66,8 +67,8 @@ class DataComparison:
     def sentence(self) -> str:
         return (
             f"FERPlus {self.split}: {100 * self.accuracy:.2f} %, the source {100 * self.source_accuracy:.2f} %, on "
-            f"{self.count:,} images; {self.changed:,} decisions changed, {100 * self.changed / self.count:.2f} % "
-            f"(allowed {self.max_changed:g} %)"
+            f"{counted(self.count, 'image')}; {counted(self.changed, 'decision')} changed, "
+            f"{100 * self.changed / self.count:.2f} % (allowed {self.max_changed:g} %)"
         )
 
     def as_dict(self) -> dict[str, Any]:

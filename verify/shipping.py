@@ -41,8 +41,8 @@ class Halving:
 
     def __str__(self) -> str:
         changed = f"changes {counted(self.decisions, 'decision')}" if self.decisions else "changes no decision"
-        return (f"On the {self.images:,} images of {TITLE_OF[self.split]} that a protocol counts, float16 {changed}, "
-                f"and no probability by more than {self.probability:.1g}.")  # fmt: skip
+        return (f"On the {counted(self.images, 'image')} of {TITLE_OF[self.split]} that a protocol counts, "
+                f"float16 {changed}, and no probability by more than {self.probability:.1g}.")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -313,7 +313,7 @@ def _dry_run(run: Run, options: argparse.Namespace) -> int:
     return finish(options.json, asdict(found) | {"seconds": found.seconds}, (
         f"{options.arch}: {found.parameters:,} parameters, {found.trained_parameters:,} of them trained, in "
         f"{found.precision}",
-        f"{found.train_images:,} images to train on, {found.valid_images:,} to validate on",
+        f"{counted(found.train_images, 'image')} to train on, {found.valid_images:,} to validate on",
         *(
             f"{stage.size} x {stage.size}: {counted(stage.epochs, 'epoch')} of {stage.steps_per_epoch:,} steps, batch "
             f"{stage.batch}: {stage.step_seconds:.3f} s a step, {duration(stage.epoch_seconds)} an epoch, "
@@ -348,5 +348,5 @@ class _Progress(Progress):
         loss = "none" if row["val_loss"] is None else f"{row['val_loss']:.3f}"
         self.line(
             f"epoch {row['epoch']}: loss {row['loss']:.3f}; on Valid {percent(row['val_accuracy'])} right, "
-            f"loss {loss}; {row['seconds']:.0f} s, {row['images_per_second']:.0f} images/s"
+            f"loss {loss}; {row['seconds']:.0f} s, {row['images_per_second']:.1f} images/s"
         )

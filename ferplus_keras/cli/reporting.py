@@ -59,7 +59,7 @@ def _report(options: argparse.Namespace) -> int:
     dataset = load_ferplus(options.data, progress=say.passing)
 
     def tell(step: Step) -> None:
-        say.passing(f"{step.title}: {step.done:,} of {step.total:,} images, {duration(step.left)} left")
+        say.passing(f"{step.title}: {step.done:,} of {counted(step.total, 'image')}, {duration(step.left)} left")
 
     protocol = PROTOCOLS[options.protocol]
     looks = look(network, dataset, protocol, options.split, limit=options.limit, progress=tell)
