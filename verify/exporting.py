@@ -34,6 +34,7 @@ from verify.accuracy import Progress as Steps
 from verify.accuracy import agreement, evaluate, run_second_network
 from verify.folding_check import FoldingComparison, check_folding
 from verify.images import Images, image_paths
+from verify.metrics import in_words
 from verify.outputs import MAX_CHANGED, OutputComparison, compare_outputs
 from verify.parity import FOLDING_IMAGES, Parity, ParityOptions, check_parity
 from verify.predictors import Predictor, open_predictor
@@ -120,7 +121,7 @@ class ExportResult:
     def _layers_sentence(layers: Parity) -> str:
         if layers.diagnosis:
             return f"the layers first differ at {layers.diagnosis.layer}: {layers.diagnosis.cause}"
-        furthest = "; ".join(f"{run.dtype} off by {run.worst_layer.relative:.1e} at worst" for run in layers.runs)
+        furthest = "; ".join(f"{run.dtype} off by {in_words(run.worst_layer.relative)} at worst" for run in layers.runs)
         return f"{len(layers.runs[0].layers)} layers: {furthest}; numbers: {layers.tensors.summary.split('; ')[0]}"
 
     def as_dict(self) -> dict[str, Any]:
