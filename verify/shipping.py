@@ -14,6 +14,7 @@ from ferplus_keras.engines.keras_engine import engine_of_shipped
 from ferplus_keras.errors import BadInputError, OutputError
 from ferplus_keras.files.atomic import atomic_path, write_text
 from ferplus_keras.files.hashing import sha256_of
+from ferplus_keras.files.opening import is_file
 from ferplus_keras.files.shipped import RELEASED, TITLES, Recorded, Shipped
 from ferplus_keras.finetune.folder import RunFolder
 from ferplus_keras.finetune.recipe import load_recipe
@@ -69,6 +70,8 @@ class Release:
 
 def record_of(run: Path) -> dict[str, Any]:
     """The record of a ``run`` that can be shipped. Raises :class:`BadInputError` when it is not one."""
+    if not is_file(RunFolder(run).run):
+        raise BadInputError(f"{run} is not the folder of a training run: give one that `ferplus finetune --out` made.")
     record = RunFolder(run).read_run()
     if not RunFolder(run).read_release():
         raise BadInputError(f"The run in {run} is not finished: `ferplus finetune --resume {run}` goes on with it.")

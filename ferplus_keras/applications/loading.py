@@ -147,9 +147,10 @@ def assign(
     theirs, mine = (any(name.endswith(GATE) for name in names) for names in (file_names, keys.values()))
     if theirs != mine and _has_blocks(file_names) and _has_blocks(keys.values()):
         network = "SeNet50" if theirs else "ResNet50"
+        maker = f"VGGFace(model={network.lower()!r})" if model.name.startswith("vggface_") else network
         raise BadInputError(
             f"{path} holds the weights of {network}, and the model {model.name} is {SWAPPED[network]}: build "
-            f"{network} for them. Nothing was loaded."
+            f"{maker} for them. Nothing was loaded."
         )
     if problems or not values:
         more = f" (and {len(problems) - SHOWN} more)" if len(problems) > SHOWN else ""

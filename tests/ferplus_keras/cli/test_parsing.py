@@ -70,6 +70,8 @@ def test_wrong_words(words: str, usage: str, told: str) -> None:
         ("predict https://example.org/a.onnx face.png", "is a web address; download it first"),
         ("inspect nothing.pth", "There is no file nothing.pth"),
         ("inspect empty", "folder"),
+        ("release nothing --out x", "nothing is not the folder of a training run: give one that `ferplus finetune"),
+        ("release empty --out x", "empty is not the folder of a training run: give one that `ferplus finetune"),
         ("verify same net.onnx nothing.pth", "There is no file nothing.pth"),
         ("verify parity net.onnx --against nothing.pth", "There is no file nothing.pth"),
         ("verify parity net.onnx --against net.onnx --images nowhere", "There is no file nowhere"),
