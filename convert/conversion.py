@@ -18,6 +18,7 @@ from ferplus_keras.files.atomic import claimed
 from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.files.network_folder import open_checkpoint
 from ferplus_keras.networks.architecture import COMPACT, NO_HEAD, architecture
+from ferplus_keras.packages import naming_missing
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class Conversion:
     provenance: Provenance
     written: tuple[Written, ...]
     seconds: float
+
+    def __repr__(self) -> str:
+        made_up = ", STAND-IN: made-up weights" if self.provenance.standin else ""
+        targets = ", ".join(each.path.name for each in self.written)
+        return f"<Conversion {self.source.name} to {targets}: {self.provenance.network}{made_up}>"
 
 
 class Options(TypedDict, total=False):
@@ -86,7 +92,7 @@ def convert(
         raise BadInputError(f"{path} is both source and target. Give the target another name.")
     if len(set(places)) < len(paths):
         raise BadInputError("Two targets have the same name; each needs its own.")
-    with claimed(*paths):
+    with naming_missing(), claimed(*paths):
         progress(f"reading {file.path}")
         file.begin_sha256()
         for format in formats:

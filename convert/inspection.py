@@ -11,7 +11,7 @@ from typing import Any
 from convert.checkpoint import Provenance
 from convert.choice import SeveralNetworksError
 from convert.layouts import STEP_COUNTER
-from convert.match_report import by
+from convert.match_report import INSPECT, by
 from convert.matching import NamedArrays, match
 from convert.readers import graph_problem, read_named, valid_provenance, with_head
 from convert.readers.exports import inspect_export
@@ -67,7 +67,7 @@ def inspect(path: str | Path, *, key: str | None = None) -> dict[str, Any]:
     try:
         matched = match(found, file.path.name)
     except BadInputError as error:
-        result["problems"] = "\n".join(filter(None, (error.details, printable(str(error)))))
+        result["problems"] = "\n".join(filter(None, (error.details, printable(str(error).removesuffix(INSPECT)))))
         shapes = {name: list(array.shape) for name, array in found.arrays.items()}
         result["listing"] = dict(list(shapes.items())[:LISTED])
         return result

@@ -11,6 +11,9 @@ from ferplus_keras.wording import in_columns, printable
 #: Up to this many tensors may be missing or unexpected on purpose.
 A_FEW = 60
 
+#: Advice that `ferplus inspect` itself leaves out.
+INSPECT = " `ferplus inspect` lists what it holds."
+
 
 @dataclass
 class Mismatch:
@@ -38,7 +41,7 @@ class Mismatch:
     def advice(self) -> str:
         """What to do next: the options help only if a few tensors are missing or unexpected."""
         if self.wrong_shape or self.bad_values or len(self.missing) > A_FEW or len(self.unexpected) > A_FEW:
-            return "It is damaged, or belongs to another network: `ferplus inspect` lists what it holds."
+            return f"It is damaged, or belongs to another network.{INSPECT}"
         return "If this is intended, name the tensors with --allow-missing or --allow-unexpected."
 
     def rows(self) -> list[tuple[str, str, str]]:

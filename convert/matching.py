@@ -11,7 +11,7 @@ import numpy as np
 
 from convert.checkpoint import Arrays
 from convert.layouts import LAYOUTS, STEP_COUNTER, Slot, array_name, head_units, layer_of
-from convert.match_report import Mismatch
+from convert.match_report import INSPECT, Mismatch
 from convert.torchvision_names import MARKER
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.provenance_fields import MAX_COUNT
@@ -121,6 +121,12 @@ def match(
     shapes = {name: array.shape for name, array in arrays.items()}
     expected_architecture = recognise(shapes, found.layout, where, network=network, dropout=found.dropout)
     slots = LAYOUTS[found.layout](expected_architecture)
+    for pattern in (allow_missing := tuple(allow_missing)):
+        if not any(_named(name, [pattern]) for name in slots):
+            raise BadInputError(
+                f'No tensor of {expected_architecture.network} is called "{pattern}", so none of that name can be '
+                f"allowed to be missing. The names are like {next(iter(slots))}; check it."
+            )
     mismatch = Mismatch()
     neutral: Arrays = {layer: {} for layer in expected_architecture.parameters}
     counters: dict[str, int] = {}
@@ -231,8 +237,8 @@ def _looks_like(names: list[str]) -> str:
     if any(name.startswith(("conv1/7x7_s2", "conv2_1_1x1_reduce/")) or "/7x7_s2" in name for name in names):
         return f"its names ({shown}, ...) are keras_vggface's, but it is incomplete."
     return (
-        f"it holds {counted(len(names), 'tensor')} ({shown}{', ...' if len(names) > 3 else ''}), but no conv1_7x7_s2. "
-        "`ferplus inspect` lists what it holds."
+        f"it holds {counted(len(names), 'tensor')} ({shown}{', ...' if len(names) > 3 else ''}), but no conv1_7x7_s2."
+        f"{INSPECT}"
     )
 
 

@@ -148,7 +148,9 @@ def unpacked(package: Path) -> dict[str, bytes]:
         if missing := [file for name, (file, _) in FILES.items() if name not in found]:
             raise tarfile.ReadError(f"{missing[0]} is missing")
     except (OSError, EOFError, KeyError, zlib.error, tarfile.TarError) as error:
-        raise BadInputError(f"{package} is not npm's package {PACKAGE} {VERSION} ({str(error)[:80]}).") from None
+        # gzip shows the bytes that it met as Python writes them
+        said = "it is not gzipped" if isinstance(error, gzip.BadGzipFile) else str(error)[:80]
+        raise BadInputError(f"{package} is not npm's package {PACKAGE} {VERSION} ({said}).") from None
     return found
 
 

@@ -10,7 +10,6 @@ Names are loaded on first use: neither Keras nor a backend is imported by ``impo
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -36,8 +35,6 @@ _HOME = {
     "load_ferplus": "ferplus_keras.dataset",
     "convert": "convert.conversion",
 }
-#: What the extra ``predict`` brings, by the names that are imported.
-_PREDICT = ("keras", "tensorflow", "PIL")
 __all__ = [*_HOME, "__version__"]
 
 if TYPE_CHECKING:
@@ -62,18 +59,12 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        if _HOME[name].startswith("ferplus_keras.applications"):
-            from ferplus_keras.quiet import import_keras
+    if _HOME[name].startswith("ferplus_keras.applications"):
+        from ferplus_keras.quiet import import_keras
 
-            import_keras()
+        import_keras()
+    from ferplus_keras.packages import naming_missing
+
+    with naming_missing():
         module = import_module(_HOME[name])
-    except ModuleNotFoundError as error:
-        if error.name not in _PREDICT:
-            raise
-        missing = " and ".join(each for each in _PREDICT if find_spec(each) is None)
-        raise ModuleNotFoundError(
-            f"ferplus_keras.{name} needs {missing}, not installed here: pip install 'ferplus-keras[predict]'",
-            name=error.name,
-        ) from None
     return module if name == "architecture" else getattr(module, name)

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from ferplus_keras.packages import naming_missing, no_backend
+
 
 @contextmanager
 def silent_stderr() -> Iterator[None]:
@@ -31,15 +33,19 @@ def silent_stderr() -> Iterator[None]:
 def import_keras() -> None:
     """Import Keras and what it runs on, unheard: TensorFlow greets on standard error before it can be told not to.
 
-    Raises ``ImportError``, as ``import keras`` does.
+    Raises ``ImportError``, as ``import keras`` does, and :class:`BadInputError` for a backend that it has not.
     """
-    if "keras" in sys.modules:
+    if sys.modules.get("keras"):
         return
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of functions that are traced anew
-    with silent_stderr():
-        import keras
+    backend = os.environ["KERAS_BACKEND"]
+    with naming_missing("keras", backend), silent_stderr():
+        try:
+            import keras
+        except ValueError:  # and numpy, on which Keras only predicts, is one that it has
+            raise no_backend(backend) from None
 
-        # What TensorFlow says when it first computes is said here too.
-        keras.ops.convert_to_numpy(keras.ops.zeros(()) + 1)
+        if hasattr(keras, "ops"):  # Keras 3: what TensorFlow says when it first computes is said here too
+            keras.ops.convert_to_numpy(keras.ops.zeros(()) + 1)

@@ -11,6 +11,7 @@ from ferplus_keras.dataset import Dataset
 from ferplus_keras.dataset.protocols import PUBLISHED_PROTOCOL, Protocol
 from ferplus_keras.dataset.records import LABEL_FILE, OFFICIAL_ROWS, SPLITS
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.wording import counted
 from verify.accuracy import Evaluation, SplitEvaluation, agreement
 from verify.predictors import Predictor
 from verify.scores import mcnemar
@@ -131,7 +132,7 @@ def compared(evaluation: Evaluation) -> dict[str, Any] | None:
         right = theirs.decisions == each.labels
         found = agreement(each.predictions, theirs)
         test = mcnemar(each.correct, right)
-        sentence = f"the same decision on {found.same:,} of {found.n:,} {each.split} images"
+        sentence = f"the same decision on {found.same:,} of {counted(found.n, each.split + ' image')}"
         if found.near_ties:
             sentence += f"; {found.near_ties} more differ by no more than rounding"
         if not found.passed:

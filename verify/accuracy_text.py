@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ferplus_keras.wording import percent
+from ferplus_keras.wording import counted, percent
 from verify.result import Result
 
 WORDS = {True: "pass", False: "FAIL"}
@@ -76,9 +76,12 @@ def _split(split: dict[str, Any], protocol: str) -> list[str]:
     lines = [
         f"{split['split']}, {protocol}: {percent(split['accuracy'])}  {split['correct']:,} of {split['n']:,}  "
         f"(95 %: {interval(split)})",
-        f"  without the {split['copies']['n']:,} whose exact copy training may have seen: "
-        f"{percent(clean['accuracy'])}  {clean['correct']:,} of {clean['n']:,}",
     ]
+    if split["copies"]["n"]:
+        lines.append(
+            f"  without the {split['copies']['n']:,} whose exact copy training may have seen: "
+            f"{percent(clean['accuracy'])}  {clean['correct']:,} of {clean['n']:,}"
+        )
     if split["missing"]:
         theirs = split["without_missing"]
         lines.append(
@@ -87,7 +90,7 @@ def _split(split: dict[str, Any], protocol: str) -> list[str]:
         )
     if ties["tied"]["n"]:
         lines.append(
-            f"  two emotions tie on {ties['tied']['n']:,} images: accuracy "
+            f"  two emotions tie on {counted(ties['tied']['n'], 'image')}: accuracy "
             f"{percent(ties['tied']['accuracy'])}, or {percent(ties['tied_either']['accuracy'])} if either counts; "
             f"{percent(ties['untied']['accuracy'])} on the others"
         )

@@ -7,13 +7,16 @@ from typing import Any
 from ferplus_keras.dataset.protocols import Protocol
 from ferplus_keras.dataset.records import SPLITS
 from ferplus_keras.networks.emotions import EMOTIONS
-from ferplus_keras.wording import percent
+from ferplus_keras.wording import counted, percent
 from verify.accuracy import SplitEvaluation
 from verify.scores import better_order, guesswork, macro, per_class
 
 #: Another order of the classes is mentioned when it is right this often, and so much more often than the file's own.
 #: (The best of 40,320 orders always looks good: a network that guesses reaches 30 % or so with it.)
 SENSIBLE, CLEARLY = 0.6, 0.1
+
+#: Of fewer images nothing is concluded about the network: with ten, guesses look like a permuted head one time in four.
+ENOUGH = 100
 
 
 def standing(each: SplitEvaluation, protocol: Protocol) -> dict[str, Any]:
@@ -34,7 +37,7 @@ def standing(each: SplitEvaluation, protocol: Protocol) -> dict[str, Any]:
 
 def _order(each: SplitEvaluation) -> dict[str, Any] | None:
     """Another order of the classes under which the network would do clearly better: a head that was permuted."""
-    found = better_order(each.confusion)
+    found = better_order(each.confusion) if len(each.rows) >= ENOUGH else None
     if found is None or found[1] < max(SENSIBLE, (each.rate.accuracy or 0.0) + CLEARLY):
         return None
     return {"classes": [EMOTIONS[label] for label in found[0]], "accuracy": found[1]}
@@ -45,13 +48,15 @@ def of_images(split: dict[str, Any], protocol: str) -> list[str]:
     if split["complete"]:
         return []
     return [
-        f"{split['n']:,} {split['split']} images, where the protocol {protocol} keeps {split['official']:,} of the "
-        "published data: the figure is not comparable with others"
+        f"{counted(split['n'], split['split'] + ' image')}, where the protocol {protocol} keeps {split['official']:,} "
+        "of the published data: the figure is not comparable with others"
     ]
 
 
 def of_decisions(split: dict[str, Any]) -> list[str]:
     """Sentences where the network of a :func:`standing` hardly decides, or by classes in another order."""
+    if split["n"] < ENOUGH:
+        return []
     notes, where = [], split["split"]
     if split["order"]:
         notes.append(

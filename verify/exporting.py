@@ -29,10 +29,12 @@ from ferplus_keras.files.atomic import atomic_folder, atomic_path
 from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.networks.architecture import INPUT_SIZE
 from ferplus_keras.networks.resizing import DEFAULT_RESIZER, RESIZERS
+from ferplus_keras.wording import counted
 from verify.accuracy import Progress as Steps
 from verify.accuracy import agreement, evaluate, run_second_network
 from verify.folding_check import FoldingComparison, check_folding
 from verify.images import Images, image_paths
+from verify.metrics import in_words
 from verify.outputs import MAX_CHANGED, OutputComparison, compare_outputs
 from verify.parity import FOLDING_IMAGES, Parity, ParityOptions, check_parity
 from verify.predictors import Predictor, open_predictor
@@ -66,8 +68,8 @@ class DataComparison:
     def sentence(self) -> str:
         return (
             f"FERPlus {self.split}: {100 * self.accuracy:.2f} %, the source {100 * self.source_accuracy:.2f} %, on "
-            f"{self.count:,} images; {self.changed:,} decisions changed, {100 * self.changed / self.count:.2f} % "
-            f"(allowed {self.max_changed:g} %)"
+            f"{counted(self.count, 'image')}; {counted(self.changed, 'decision')} changed, "
+            f"{100 * self.changed / self.count:.2f} % (allowed {self.max_changed:g} %)"
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -119,7 +121,7 @@ class ExportResult:
     def _layers_sentence(layers: Parity) -> str:
         if layers.diagnosis:
             return f"the layers first differ at {layers.diagnosis.layer}: {layers.diagnosis.cause}"
-        furthest = "; ".join(f"{run.dtype} off by {run.worst_layer.relative:.1e} at worst" for run in layers.runs)
+        furthest = "; ".join(f"{run.dtype} off by {in_words(run.worst_layer.relative)} at worst" for run in layers.runs)
         return f"{len(layers.runs[0].layers)} layers: {furthest}; numbers: {layers.tensors.summary.split('; ')[0]}"
 
     def as_dict(self) -> dict[str, Any]:

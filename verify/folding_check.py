@@ -13,7 +13,7 @@ import numpy as np
 
 from convert.checkpoint import Checkpoint
 from convert.folding import fold, folded_arrays, folded_table, normalisation_of
-from verify.metrics import Difference, difference, worst
+from verify.metrics import Difference, difference, in_words, worst
 from verify.runs import TOLERANCES
 
 
@@ -34,9 +34,9 @@ class FoldingComparison:
     def summary(self) -> str:
         same, count = self.decisions
         return (
-            f"folding in float64 moves no layer by more than {_figure(self.exact)} of its largest value "
-            f"({self.exact.layer}, allowed {TOLERANCES['float64']:.0e}); rounding the folded numbers once moves a "
-            f"logit by {_figure(self.rounded)} of the largest, {same} of {count} decisions the same"
+            f"folding in float64: {self.exact.layer}, the furthest layer, is off by {_figure(self.exact)} of its "
+            f"largest value; rounding the folded numbers once: a logit is off by {_figure(self.rounded)} of the "
+            f"largest, {same} of {count} decisions the same"
         )
 
     def figures(self) -> dict[str, Any]:
@@ -70,4 +70,4 @@ def check_folding(checkpoint: Checkpoint, images: np.ndarray) -> FoldingComparis
 
 
 def _figure(found: Difference) -> str:
-    return f"{found.relative:.1e}" if found.finite else found.problem
+    return in_words(found.relative) if found.finite else found.problem

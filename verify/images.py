@@ -13,6 +13,7 @@ from ferplus_keras.networks.architecture import INPUT_SIZE
 from ferplus_keras.networks.natural import natural_images, natural_inputs, natural_pixels
 from ferplus_keras.networks.preprocessing import preprocess_input
 from ferplus_keras.predict.decoding import load_image
+from ferplus_keras.wording import counted
 
 #: What a folder is searched for; whatever else Pillow opens can be converted to one of these.
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
@@ -45,7 +46,7 @@ class Images:
             pixels = np.stack([load_image(paths[index], size) for index in chosen])
         except (OSError, BadInputError) as error:
             raise BadInputError(f"An image in {folder} cannot be read: {str(error).rstrip('.')}.") from None
-        return cls(pixels, f"{len(chosen)} of {len(paths)} images in {folder.name}, seed {seed}")
+        return cls(pixels, f"{len(chosen)} of {counted(len(paths), 'image')} in {folder.name}, seed {seed}")
 
     @property
     def count(self) -> int:

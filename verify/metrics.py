@@ -66,6 +66,13 @@ def difference(layer: str, reference: np.ndarray, ours: np.ndarray) -> Differenc
     )
 
 
+def in_words(share: float) -> str:
+    """A share as it is read aloud: ``3.2 %``, ``0.00005 %``; of what is next to nothing, nobody counts the zeros."""
+    if share < 1e-9:
+        return "less than a billionth"
+    return f"{np.format_float_positional(100 * share, precision=2, unique=False, fractional=False, trim='-')} %"
+
+
 def _largest(values: np.ndarray) -> float:
     """The largest magnitude; NaN when one is among them."""
     return max(float(values.max()), -float(values.min())) if values.size else 0.0

@@ -19,7 +19,7 @@ from ferplus_keras.engines.record import Record
 from ferplus_keras.networks.emotions import softmax
 from ferplus_keras.wording import counted
 from verify.images import Images
-from verify.metrics import Difference, difference
+from verify.metrics import Difference, difference, in_words
 from verify.runs import TOLERANCES
 
 #: Kind of numbers -> how far the output may be off, relative to its largest value; None: whatever it is, it is said.
@@ -67,8 +67,8 @@ class OutputComparison:
     @property
     def sentences(self) -> list[tuple[bool, str]]:
         """A verdict and a sentence on the output, and on the decisions where there are any."""
-        allowed = f"allowed {self.limit:.0e}" if self.limit is not None else "stated, not judged"
-        found = f"off by {self.apart.relative:.1e} of the largest" if self.apart.finite else self.apart.problem
+        allowed = f"allowed {in_words(self.limit)}" if self.limit is not None else "stated, not judged"
+        found = f"off by {in_words(self.apart.relative)} of the largest" if self.apart.finite else self.apart.problem
         first = f"{self.output}: {found} ({allowed})"
         if self.probability is None:
             return [(self.near, first)]
@@ -76,7 +76,7 @@ class OutputComparison:
             f"decisions: {self.changed} of {self.count} changed, {100 * self.changed / self.count:.1f} % (allowed "
             f"{self.max_changed:g} %); the source decides for {counted(self.classes, 'class', 'classes')} on these"
         )
-        return [(self.near, f"{first}, a probability by {self.probability:.1e}"), (self.decided_alike, decisions)]
+        return [(self.near, f"{first}, a probability by {in_words(self.probability)}"), (self.decided_alike, decisions)]
 
     def as_dict(self) -> dict[str, Any]:
         return {

@@ -60,6 +60,11 @@ class Same:
             f"their records name the classes otherwise: {_said(labels)} in {self.a.name}, {_said(theirs)} in "
             f"{self.b.name}"
         ]  # fmt: skip
+        apart += [
+            f"{path.name} is a STAND-IN with made-up weights"
+            for path, checkpoint in read
+            if checkpoint.provenance.standin
+        ]
         return apart + [f"{path.name}: {note}" for path, checkpoint in read for note in checkpoint.provenance.notes]
 
     @property

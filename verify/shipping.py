@@ -15,6 +15,7 @@ from ferplus_keras.errors import BadInputError, OutputError
 from ferplus_keras.files.atomic import atomic_path, write_text
 from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.files.network_folder import RELEASED
+from ferplus_keras.files.opening import is_file
 from ferplus_keras.files.shipped import TITLES, Recorded, Shipped
 from ferplus_keras.finetune.folder import RunFolder
 from ferplus_keras.finetune.recipe import load_recipe
@@ -42,8 +43,8 @@ class Halving:
 
     def __str__(self) -> str:
         changed = f"changes {counted(self.decisions, 'decision')}" if self.decisions else "changes no decision"
-        return (f"On the {self.images:,} images of {TITLE_OF[self.split]} that a protocol counts, float16 {changed}, "
-                f"and no probability by more than {self.probability:.1g}.")  # fmt: skip
+        return (f"On the {counted(self.images, 'image')} of {TITLE_OF[self.split]} that a protocol counts, "
+                f"float16 {changed}, and no probability by more than {self.probability:.1g}.")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ class Release:
 
 def record_of(run: Path) -> dict[str, Any]:
     """The record of a ``run`` that can be shipped. Raises :class:`BadInputError` when it is not one."""
+    if not is_file(RunFolder(run).run):
+        raise BadInputError(f"{run} is not the folder of a training run: give one that `ferplus finetune --out` made.")
     record = RunFolder(run).read_run()
     if not RunFolder(run).read_release():
         raise BadInputError(f"The run in {run} is not finished: `ferplus finetune --resume {run}` goes on with it.")

@@ -9,6 +9,7 @@ import numpy as np
 
 from convert.checkpoint import Arrays
 from convert.match_report import fold
+from ferplus_keras.wording import counted
 from verify.metrics import ulps
 
 if TYPE_CHECKING:
@@ -42,17 +43,20 @@ class TensorComparison:
         if not (self.different or self.missing or self.extra):
             source = " to the source's, folded" if self.folding else ""
             but = " but for known roundings" if self.remark else ""
-            return "; ".join([f"{self.compared} arrays, equal bit for bit{source}{but}", *parts])
+            return "; ".join([f"{counted(self.compared, 'array')}, equal bit for bit{source}{but}", *parts])
         if self.different:
             names = ", ".join(fold(self.different)[:4])
             furthest = max(self.different.values())
             steps = f"by up to {furthest:,} ulp{'s' if furthest > 1 else ''}" if furthest <= COUNTED else "by far"
-            parts.append(f"{len(self.different)} of {self.compared} arrays differ, {steps}: {names}")
+            parts.append(f"{len(self.different)} of {counted(self.compared, 'array')} differ, {steps}: {names}")
         if self.missing:
-            parts.append(f"{len(self.missing)} arrays are not there: {', '.join(fold(self.missing)[:4])}")
+            parts.append(
+                f"{counted(len(self.missing), 'array is', 'arrays are')} not there: {', '.join(fold(self.missing)[:4])}"
+            )
         if self.extra:
             parts.append(
-                f"{len(self.extra)} arrays are there that the checkpoint lacks: {', '.join(fold(self.extra)[:4])}"
+                f"{counted(len(self.extra), 'array is', 'arrays are')} there that the checkpoint lacks: "
+                f"{', '.join(fold(self.extra)[:4])}"
             )
         return "; ".join(parts)
 

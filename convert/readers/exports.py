@@ -23,6 +23,7 @@ from ferplus_keras.files.network_folder import is_saved_model
 from ferplus_keras.files.opening import is_folder
 from ferplus_keras.files.provenance import named_standin, provenance_of
 from ferplus_keras.files.tflite_file import is_tflite, read_tflite, shown
+from ferplus_keras.networks.architecture import Head
 
 MAX_FILES = 1000  #: in a SavedModel's folder; TensorFlow writes five
 
@@ -109,7 +110,7 @@ def inspect_export(path: str | Path) -> dict[str, Any] | None:
     result: dict[str, Any] = {
         "file": str(path), "size": found.source.size, "sha256": found.source.sha256, "format": found.source.format,
         "tensors": found.tensors, "step_counters": 0, "dtypes": found.dtypes,
-        "network": record.network if record else None, "head": f"{record.units} {record.head}" if record else None,
+        "network": record.network if record else None, "head": str(Head(record.head, record.units)) if record else None,
         "folded": record.folded if record else None, "parameters": None, "output": record.output if record else None,
         "inputs": found.inputs, "outputs": found.outputs,
         "standin": named_standin(Path(path).name) or bool(record and record.standin), "notes": found.notes,

@@ -17,7 +17,7 @@ import numpy as np
 
 from convert.checkpoint import Checkpoint
 from ferplus_keras import PROVENANCE_KEY, PROVENANCE_MEMBER
-from ferplus_keras.errors import OutputError
+from ferplus_keras.errors import BadInputError, OutputError
 from ferplus_keras.files.atomic import as_os_error
 from ferplus_keras.quiet import import_keras
 
@@ -69,7 +69,9 @@ def _model(checkpoint: Checkpoint, activation: str | None, model_name: str, pixe
     try:
         import_keras()
         from ferplus_keras.networks.models import model_from_architecture
-    except (ImportError, ValueError) as error:
+    except BadInputError as error:
+        raise OutputError(f"{error} A .h5 file needs no Keras.") from None
+    except ImportError as error:
         cannot = f".keras and .weights.h5 files are written by Keras 3, which cannot be imported here ({error})."
         if find_spec("keras") is None:
             advice = "Install it with: pip install keras."

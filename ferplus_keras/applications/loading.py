@@ -39,6 +39,7 @@ from ferplus_keras.networks.keras_vggface import (
     turned,
     with_epsilon,
 )
+from ferplus_keras.wording import counted
 
 OURS, COMPAT, OTHER = "ours", "compat", "other"
 
@@ -66,13 +67,16 @@ class LoadReport:
     left_over: tuple[str, ...] = ()  #: layers of the file that the model has not
 
     def __str__(self) -> str:
-        parts = [f"{len(self.matched)} layers matched"]
+        parts = [f"{counted(len(self.matched), 'layer')} matched"]
         parts += [
             f"{len(names)} {what}: {_some(names)}"
             for names, what in ((self.missing, "missing in the file"), (self.left_over, "left over in the file"))
             if names
         ]
         return f"{self.path.name}: {'; '.join(parts)}"
+
+    def __repr__(self) -> str:
+        return f"<LoadReport {self}>"
 
 
 def load_weights(
@@ -143,9 +147,10 @@ def assign(
     theirs, mine = (any(name.endswith(GATE) for name in names) for names in (file_names, keys.values()))
     if theirs != mine and _has_blocks(file_names) and _has_blocks(keys.values()):
         network = "SeNet50" if theirs else "ResNet50"
+        maker = f"VGGFace(model={network.lower()!r})" if model.name.startswith("vggface_") else network
         raise BadInputError(
             f"{path} holds the weights of {network}, and the model {model.name} is {SWAPPED[network]}: build "
-            f"{network} for them. Nothing was loaded."
+            f"{maker} for them. Nothing was loaded."
         )
     if problems or not values:
         more = f" (and {len(problems) - SHOWN} more)" if len(problems) > SHOWN else ""

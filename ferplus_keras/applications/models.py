@@ -15,7 +15,7 @@ import keras
 from ferplus_keras.applications.loading import HEADS, LoadReport, assign, load_weights
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.keras_files import open_keras_file
-from ferplus_keras.files.opening import is_file
+from ferplus_keras.files.opening import is_file, need_no_address
 from ferplus_keras.files.shipped import Shipped, shipped
 from ferplus_keras.networks import architecture as arch
 from ferplus_keras.networks.architecture import INPUT_SIZE, NO_HEAD, classifier, embedding
@@ -109,6 +109,7 @@ def build(
     """The model of ``network`` ("resnet50" or "senet50"); the other arguments are those of :func:`ResNet50`."""
     trained_here = _shipped(network) if weights == FERPLUS else None
     if weights is not None and not trained_here and not is_file(weights):
+        need_no_address(weights)
         raise ValueError(
             f"weights is 'ferplus', None or the path of a converted file, and there is no file {str(weights)!r}; "
             "`ferplus convert` makes one from a PyTorch checkpoint"

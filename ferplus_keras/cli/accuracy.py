@@ -182,5 +182,5 @@ class Steps(Progress):
     def step(self, step: Step) -> None:
         finished = step.done == step.total
         rest = f"in {step.seconds:.0f} s" if finished else f"{duration(step.left)} left"
-        text = f"{step.title}: {step.done:,} of {step.total:,} images, {step.per_second:.1f} images/s, {rest}"
+        text = f"{step.title}: {step.done:,} of {counted(step.total, 'image')}, {step.per_second:.1f} images/s, {rest}"
         (self.line if finished else self.passing)(text)

@@ -220,12 +220,11 @@ def _fetch(options: argparse.Namespace) -> int:
         results.append(plain(asdict(fetched)) | {"name": name})
         if not options.json:
             screen.news(f"{name}: {fetched.path}  {fetched.size:,} bytes  sha256 {fetched.sha256}  ({fetched.status})")
-    if options.json:
-        screen.result_json({"fetched": results, "errors": errors})
-        return DownloadError.exit_code if errors else 0
     if errors:
-        screen.notice(*(f"error: {error}" for error in errors[:-1]))
-        raise DownloadError(errors[-1])
+        done = [f"{each['name']}: {each['path']}" for each in results] if options.json else []
+        raise DownloadError(errors[-1], "\n".join([*done, *(f"error: {error}" for error in errors[:-1])]))
+    if options.json:
+        screen.result_json({"fetched": results})
     return 0
 
 

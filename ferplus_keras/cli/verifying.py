@@ -90,7 +90,6 @@ def add(commands: Commands) -> None:
 
 
 def _release(options: argparse.Namespace) -> int:
-    need_file(str(options.folder), folder=True)
     keras_settings()
     from ferplus_keras.cli.accuracy import Steps
     from ferplus_keras.dataset import load_ferplus

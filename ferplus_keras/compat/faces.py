@@ -198,8 +198,6 @@ def image_of(given: Any, number: int = 1) -> Image:
     try:
         if isinstance(given, str) and given.startswith("data:image/"):
             return opened(base64.b64decode(given.partition(",")[2].encode("ascii", "replace"), validate=True))
-        if isinstance(given, str) and given.startswith(("http://", "https://")):
-            raise BadInputError("a web address; download it first, and give the file's name")
         if getattr(given, "ndim", 0) == 3:
             pixels = as_numpy(given)
             given = pixels[..., [2, 1, 0]] if pixels.shape[-1] in (3, 4) else pixels

@@ -11,6 +11,7 @@ from ferplus_keras.applications.loading import HEADS, Arrays, LoadReport, assign
 from ferplus_keras.errors import BadInputError, warn_of_standin
 from ferplus_keras.files.folders import output_folder
 from ferplus_keras.files.keras_files import open_keras_file
+from ferplus_keras.files.opening import need_no_address
 from ferplus_keras.files.shipped import shipped, shipped_at
 from ferplus_keras.networks import architecture as arch
 from ferplus_keras.networks.architecture import INPUT_SIZE, NETWORKS, NO_HEAD, classifier
@@ -24,6 +25,8 @@ from ferplus_keras.networks.keras_vggface import (
     turned,
     vggface_plan,
 )
+from ferplus_keras.packages import naming_missing
+from ferplus_keras.quiet import import_keras
 
 #: Name of a set of weights -> (names of the converted file without suffix, number of classes).
 KNOWN = {
@@ -137,7 +140,10 @@ def keras_of(tensor: Any = None) -> Any:
     legacy = os.environ.get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true")
     if tensor is not None:
         legacy = type(tensor).__module__.startswith("tf_keras")
-    return import_module("tf_keras" if legacy else "keras")
+    if not legacy:
+        import_keras()
+    with naming_missing():
+        return import_module("tf_keras" if legacy else "keras")
 
 
 def is_keras_3(keras: Any) -> bool:
@@ -149,6 +155,7 @@ def _path(network: str, weights: str | Path) -> Path:
     if str(weights) not in KNOWN:
         if Path(weights).is_file():
             return Path(weights)
+        need_no_address(weights)
         raise BadInputError(
             f"weights is 'ferplus', 'vggface', None or the path of a file, and there is no file {str(weights)!r}. "
             "`ferplus convert` makes one."

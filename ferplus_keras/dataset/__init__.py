@@ -20,6 +20,7 @@ from ferplus_keras.dataset.labels import read_labels
 from ferplus_keras.dataset.pixels_csv import read_pixels
 from ferplus_keras.dataset.records import LABEL_FILE, SPLITS, VOTE_COLUMNS, Dataset, Labels, made_name
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.wording import counted
 
 Progress = Callable[[str], None]
 
@@ -49,7 +50,7 @@ def _read(found: Found, progress: Progress) -> Dataset:
         notes += remarks
     else:
         labels = _with_images(labels, found, notes)
-        images = read_images(found, labels, lambda done, total: progress(f"{done:,} of {total:,} images"))
+        images = read_images(found, labels, lambda done, total: progress(f"{done:,} of {counted(total, 'image')}"))
     names = tuple(name or made_name(row) for row, name in enumerate(labels.names))
     source = LABEL_FILE if found.labels is not None else labels.origin
     if source != LABEL_FILE:

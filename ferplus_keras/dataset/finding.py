@@ -11,7 +11,7 @@ from pathlib import Path
 from ferplus_keras.dataset.places import Archive, Entry, Folder, Place, joined
 from ferplus_keras.dataset.records import FOLDER_LABEL_FILE, LABEL_FILE, split_code
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.files.opening import open_regular, unreadable
+from ferplus_keras.files.opening import need_no_address, open_regular, unreadable
 
 #: The folder or file of the data, where none is named.
 DATA_VARIABLE = "FERPLUS_DATA"
@@ -55,6 +55,7 @@ def find(path: str | Path | None = None) -> Found:
     named = path or os.environ.get(DATA_VARIABLE)
     if not named:
         raise BadInputError(f"No data given: use --data PATH, or set {DATA_VARIABLE}. {EXPECTED}.")
+    need_no_address(named)
     try:
         path = Path(named).expanduser()
         if not path.exists():

@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from ferplus_keras.networks.emotions import EMOTIONS
+from ferplus_keras.wording import counted
 
 #: Side of the square grey images, in pixels.
 SIDE = 48
@@ -89,6 +90,10 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __repr__(self) -> str:
+        splits = ", ".join(f"{name} {len(self.rows_of(name)):,}" for name in SPLITS)
+        return f"<Dataset: {counted(len(self), 'image')} ({splits}) of {self.origin}>"
 
     @property
     def official(self) -> bool:

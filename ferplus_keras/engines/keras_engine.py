@@ -174,10 +174,8 @@ def imported_for(path: Path) -> None:
     try:
         import_keras()
     except ImportError as error:
-        raise BadInputError(
-            f"{path} needs Keras, which cannot be imported here ({first_line(error, 200)}): pip install "
-            "'ferplus-keras[predict]'."
-        ) from None
+        said = first_line(error, 200)
+        raise BadInputError(f"{path} needs Keras, which cannot be imported here. {said}") from None
 
 
 def running() -> str:

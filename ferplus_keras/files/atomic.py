@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ferplus_keras.errors import OutputError, first_line
 from ferplus_keras.files.locks import lock_of, sole_writer
-from ferplus_keras.files.opening import kind_of_entry
+from ferplus_keras.files.opening import is_address, kind_of_entry
 
 #: Bytes that one file and its temporary twin may need; with less left, an unexplained failure is a full disk.
 ROOM = 256 << 20
@@ -73,13 +73,9 @@ def claimed(*targets: Path) -> Iterator[None]:
         yield
 
 
-#: How a web address begins; ``C:/`` does not.
-ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")
-
-
 def refuse_address(target: Path) -> None:
     """Raise :class:`OutputError` when ``target`` is a web address, which would be a folder called ``https:``."""
-    if ADDRESS.match(str(target)):
+    if is_address(target):
         raise OutputError(f"{target} looks like a web address. Results are written to files: name one.")
 
 

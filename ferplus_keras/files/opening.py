@@ -7,6 +7,7 @@ of a model opens its file here, as a stream or, by :class:`~.mapped_file.MappedF
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 from typing import BinaryIO
@@ -15,6 +16,24 @@ from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.budget import TEXT_BYTES
 
 KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
+
+#: How a web address begins, also as a ``Path``, which keeps one slash of two; ``C:/`` is none.
+ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")
+
+#: What is said of one where something is to be read.
+AN_ADDRESS = "a web address; download it first, and give the file's name"
+
+
+def is_address(path: str | os.PathLike[str]) -> bool:
+    """Whether ``path`` looks like a web address, and no file is called so."""
+    return bool(ADDRESS.match(os.fsdecode(path))) and not os.path.lexists(path)
+
+
+def need_no_address(path: str | os.PathLike[str]) -> None:
+    """Raise :class:`BadInputError` when ``path``, which is to be read, is a web address."""
+    if is_address(path):
+        shown = re.sub(":/+", "://", os.fsdecode(path), count=1)
+        raise BadInputError(f"{shown} is {AN_ADDRESS}.")
 
 
 def open_regular(path: str | Path, *, buffering: int = -1) -> BinaryIO:
@@ -26,6 +45,7 @@ def open_regular(path: str | Path, *, buffering: int = -1) -> BinaryIO:
         # Without O_NONBLOCK the opening itself waits where ``path`` is a named pipe.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except FileNotFoundError:
+        need_no_address(path)
         raise BadInputError(f"There is no file {path}. Check the name.") from None
     except ValueError:  # a null character
         raise BadInputError(f"{str(path)!r} is not a valid file name.") from None

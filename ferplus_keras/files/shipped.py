@@ -16,6 +16,7 @@ from ferplus_keras.files.provenance import Provenance, Source
 from ferplus_keras.networks.architecture import Architecture, Conv, architecture, torch_name
 from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.networks.preprocessing import PUBLISHED
+from ferplus_keras.packages import naming_missing
 
 #: The protocol whose figure is quoted where there is room for one.
 QUOTED = "albanie"
@@ -92,8 +93,9 @@ class Shipped:
 
         Raises :class:`BadInputError` when the file is not there, damaged, or not the one that the manifest names.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
+        with naming_missing():
+            from safetensors import SafetensorError
+            from safetensors.numpy import load_file
 
         if sha256_of(self.path) != self.sha256:
             raise BadInputError(f"{self.path} is not the file that the manifest names: install the package again.")

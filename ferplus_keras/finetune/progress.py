@@ -32,7 +32,7 @@ class Moment:
     def __str__(self) -> str:
         return (
             f"epoch {self.epoch} of {self.epochs}, step {self.step} of {self.steps}: loss {self.loss:.3f}, "
-            f"{self.per_second:.0f} images/s, {duration(self.epoch_left)} left of the epoch and "
+            f"{self.per_second:.1f} images/s, {duration(self.epoch_left)} left of the epoch and "
             f"{duration(self.run_left)} of the run"
         )
 

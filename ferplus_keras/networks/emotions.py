@@ -41,8 +41,10 @@ def decode_predictions(
     """The ``top`` classes of each row of ``predictions`` (images x classes), best first, as (name, probability).
 
     Like ``keras.applications``' function of that name. Raises ``ValueError`` when the width is not the number of
-    labels, and when a value is not from 0 to 1, as logits are not.
+    labels, when ``top`` is not at least 1, and when a value is not from 0 to 1, as logits are not.
     """
+    if not hasattr(top, "__index__") or top < 1:
+        raise ValueError(f"top is how many classes to give, a whole number from 1 on, not {top!r}")
     scores = np.asarray(predictions)
     if scores.ndim != 2 or scores.shape[1] != len(labels):
         raise ValueError(
@@ -50,6 +52,11 @@ def decode_predictions(
             f"it was given the shape {scores.shape}"
         )
     scores = scores.astype(np.float64)  # minus an unsigned integer would be a large one, and the order wrong
+    if np.isnan(scores).any():
+        raise ValueError(
+            "decode_predictions takes probabilities, and some of these are NaN, which comes of damaged weights or "
+            "of pixels that are NaN: look at both"
+        )
     if not ((scores > -ROUNDING) & (scores < 1 + ROUNDING)).all():
         raise ValueError(
             f"decode_predictions takes probabilities, and these range from {scores.min():.4g} to {scores.max():.4g}. "

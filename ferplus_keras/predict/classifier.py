@@ -14,6 +14,7 @@ from ferplus_keras.engines.engine import BATCH
 from ferplus_keras.errors import BadInputError, NetworkWarning, warn_of_standin
 from ferplus_keras.files.shipped import default_shipped
 from ferplus_keras.networks.emotions import EMOTIONS
+from ferplus_keras.packages import naming_missing
 from ferplus_keras.predict.given import is_one, items, name_of, opened
 from ferplus_keras.predict.records import Prediction
 from ferplus_keras.predict.streaming import Preparation, stream
@@ -43,7 +44,8 @@ class EmotionClassifier:
     ) -> None:
         if path is None:
             path = default_shipped().path
-        self.engine = engine = open_engine(path, threads, runtime=runtime)
+        with naming_missing():
+            self.engine = engine = open_engine(path, threads, runtime=runtime)
         if (
             engine.labels is None
             or len(set(engine.labels)) != len(engine.labels)
@@ -73,7 +75,8 @@ class EmotionClassifier:
         Args:
             images: one image or several. An image is a path; an image file's bytes, or the file, open; a Pillow image;
                 or an array or tensor of pixels 0..255, height x width, or height x width x 3 in RGB. Several are a
-                list or any other iterable of these, or an array of n x height x width x 3.
+                list or any other iterable of these, or an array of n x height x width x 3; or, sorted by name, those
+                in a folder, or of a pattern such as ``faces/*.png``.
             batch: images at a time.
 
         Returns:

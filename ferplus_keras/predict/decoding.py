@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from ferplus_keras.errors import BadInputError, ShortageError, first_line
+from ferplus_keras.files.opening import AN_ADDRESS, is_address, need_no_address
 from ferplus_keras.networks.architecture import INPUT_SIZE
+from ferplus_keras.packages import naming_missing
 from ferplus_keras.predict.room import room
 from ferplus_keras.predict.sixteen_bits import had_16_bits, is_wide, need_all_bits, need_bright_colours, to_8_bits
 
@@ -75,7 +77,8 @@ def read_image(path: str | Path) -> Image:
     except OSError as error:
         if error.errno in SHORTAGES:
             raise _short(str(path), (error.strerror or "").lower()) from None
-        raise BadInputError((error.strerror or first_line(error)).lower()) from None
+        said = AN_ADDRESS if is_address(path) else (error.strerror or first_line(error)).lower()
+        raise BadInputError(said) from None
     except ValueError as error:  # a name with a NUL in it
         raise BadInputError(f"not a file name ({first_line(error)})") from None
 
@@ -85,7 +88,8 @@ def decode(data: bytes | BinaryIO, name: str = "an image") -> Image:
 
     ``name`` is what it is called where memory does not suffice.
     """
-    from PIL import Image, UnidentifiedImageError
+    with naming_missing():
+        from PIL import Image, UnidentifiedImageError
 
     stream = io.BytesIO(data) if isinstance(data, bytes | bytearray | memoryview) else data
     taken = 0
@@ -214,6 +218,7 @@ def load_image(path: str | Path, size: int = INPUT_SIZE) -> np.ndarray:
     resized straight to the square (a face crop is expected), bilinear as in Pillow. Raises ``FileNotFoundError`` when
     there is none, :class:`ferplus_keras.errors.BadInputError` when it is no image, damaged, or too large to be one.
     """
+    need_no_address(path)
     Path(path).stat()
     try:
         return as_input(read_image(path), side=size)

@@ -6,6 +6,7 @@ that hold bytes are refused, each in a sentence that says what came and what is 
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ferplus_keras.errors import BadInputError, first_line
+from ferplus_keras.files.opening import is_file, is_folder
 from ferplus_keras.networks.pixel_range import range_problem
+from ferplus_keras.packages import naming_missing
 from ferplus_keras.predict.decoding import MAX_FILE_BYTES, as_rgb, decode, read_image
 from ferplus_keras.predict.sixteen_bits import need_all_bits, to_8_bits
+from ferplus_keras.predict.sources import Source, find_sources
 from ferplus_keras.wording import counted
 
 if TYPE_CHECKING:
@@ -32,7 +36,9 @@ LONGEST = 16
 
 def is_one(images: Any) -> bool:
     """Whether ``images`` is one image, and no list of them. Raises :class:`BadInputError` on what is neither."""
-    if isinstance(images, str | os.PathLike | bytes | bytearray | memoryview) or _is_open(images) or _is_pillow(images):
+    if isinstance(images, str | os.PathLike):
+        return not _names_several(images)
+    if isinstance(images, bytes | bytearray | memoryview) or _is_open(images) or _is_pillow(images):
         return True
     if _is_array(images):
         return len(_shape(images)) != 4
@@ -45,7 +51,9 @@ def is_one(images: Any) -> bool:
 
 
 def items(images: Any) -> Iterable[Any]:
-    """The images of a stack n x height x width x channels, or of whatever holds several."""
+    """The images of a folder, a pattern, a stack n x height x width x channels, or of whatever holds several."""
+    if isinstance(images, str | os.PathLike):
+        return find_sources([os.fsdecode(images)])
     if not _is_array(images):
         return images  # type: ignore[no-any-return]
     stack: Iterable[Any] = as_numpy(images)
@@ -54,6 +62,8 @@ def items(images: Any) -> Iterable[Any]:
 
 def opened(image: Any) -> Image:
     """One image, upright, in RGB. Raises :class:`BadInputError` in a few words, without a name."""
+    if isinstance(image, Source):
+        return image.read()
     if isinstance(image, str | os.PathLike):
         return read_image(os.fspath(image))
     if isinstance(image, bytes | bytearray | memoryview):
@@ -74,6 +84,8 @@ def opened(image: Any) -> Image:
 
 def name_of(image: Any, number: int) -> str:
     """What an image is called in a message: its path, or its place, counted from 1."""
+    if isinstance(image, Source):
+        return image.name
     return os.fsdecode(image) if isinstance(image, str | os.PathLike) else f"image {number}"
 
 
@@ -84,7 +96,8 @@ def from_array(array: Any) -> Image:
     other numbers must lie in 0..255. Raises :class:`BadInputError` on other shapes and on numbers that are no pixels,
     0..1 among them.
     """
-    from PIL import Image
+    with naming_missing():
+        from PIL import Image
 
     pixels = as_numpy(array)
     if problem := _wrong_shape(pixels.shape):
@@ -150,6 +163,11 @@ def _kind(value: Any) -> str:
 def _is_array(value: Any) -> bool:
     """NumPy's arrays, and what can be made one: tensors of PyTorch, TensorFlow, JAX. Pillow's images are not meant."""
     return hasattr(value, "__array__") or hasattr(value, "__array_interface__") or hasattr(value, "__dlpack__")
+
+
+def _names_several(path: str | os.PathLike[str]) -> bool:
+    """Whether this is a folder, or a pattern: what `ferplus predict` takes for several images."""
+    return is_folder(name := os.fsdecode(path)) or (glob.has_magic(name) and not is_file(name))
 
 
 def _is_pillow(value: Any) -> bool:

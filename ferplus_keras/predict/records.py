@@ -23,7 +23,7 @@ from ferplus_keras.files.locks import sole_writer
 from ferplus_keras.files.opening import kind_of_entry
 from ferplus_keras.predict.origin import Origin
 from ferplus_keras.predict.seen import Seen
-from ferplus_keras.wording import printable
+from ferplus_keras.wording import percent, printable
 
 Box = tuple[int, int, int, int]
 
@@ -31,6 +31,9 @@ Box = tuple[int, int, int, int]
 #: spreadsheets have themselves; it goes before a text that begins with the mark as well.
 FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20", "\t", "\r", "\n", "'")
 MARK = "'"
+
+#: Emotions that the ``repr`` of a prediction shows.
+SHOWN = 3
 
 #: The number of a face, as it is written.
 COUNT = re.compile(r"[0-9]{1,9}")
@@ -41,6 +44,10 @@ class Prediction:
     """What a network says of one face: each emotion's probability, in the network's order."""
 
     probabilities: dict[str, float]
+
+    def __repr__(self) -> str:
+        first = sorted(self.probabilities.items(), key=lambda pair: -pair[1])[:SHOWN]
+        return f"<Prediction: {', '.join(f'{label} {percent(value, 1)}' for label, value in first)}>"
 
     @property
     def emotion(self) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import codecs
 import glob
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ferplus_keras.errors import BadInputError, first_line
+from ferplus_keras.files.opening import is_address
 from ferplus_keras.predict.decoding import decode, read_image
 from ferplus_keras.predict.seen import Seen
 
@@ -32,9 +32,6 @@ MAX_NAME_BYTES = 1 << 16
 
 #: Inputs that are tried before a network is loaded: if none can be read, there may be nothing to do.
 LOOKED_AT = 32
-
-#: What web addresses begin with.
-ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 
 #: Columns of a Parquet file in which images are looked for, and beside them their names.
 IMAGE_COLUMNS = ("image", "bytes", "picture", "data", "img")
@@ -152,7 +149,7 @@ def _of_list(listed: BinaryIO | None, null: bool) -> Iterator[Place]:
 
 
 def _of_input(given: str) -> Iterator[Place]:
-    if os.path.lexists(given) or not glob.has_magic(given):
+    if os.path.lexists(given) or not glob.has_magic(given) or is_address(given):
         yield from _of_place(given)
         return
     names = glob.iglob(given, recursive=True)  # noqa: PTH207
@@ -169,8 +166,6 @@ def _of_input(given: str) -> Iterator[Place]:
 def _of_place(name: str) -> Iterator[Place]:
     if not name or "\0" in name:
         yield Source(name, problem="not a file name")
-    elif ADDRESS.match(name) and not os.path.lexists(name):
-        yield Source(name, problem="a web address; download it first, and give the file's name")
     elif os.path.isdir(name):  # noqa: PTH112  (Path.is_dir raises on a name that is too long)
         found = False
         for place in _of_folder(name):

@@ -75,7 +75,9 @@ def test_without_top_and_with_weights_of_the_old_layout(standin_pth: Path, pixel
     assert np.abs(found - wanted).max() < 1e-5 * np.abs(wanted).max() * 10
     with pytest.raises(BadInputError, match="classifier has the shapes"):
         VGGFace(model="resnet50", weights=path, classes=7)
-    with pytest.raises(BadInputError, match="holds the weights of ResNet50"):
+    with pytest.raises(
+        BadInputError, match=r"holds the weights of ResNet50, .*: build VGGFace\(model='resnet50'\) for them"
+    ):
         VGGFace(model="senet50", weights=path)
 
 

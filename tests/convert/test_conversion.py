@@ -102,7 +102,9 @@ def test_targets_are_checked_before_the_first_is_written(seeded_pth: Path, tmp_p
 
 
 def test_one_target_need_not_be_a_list(seeded_pth: Path, tmp_path: Path) -> None:
-    assert [each.path for each in convert(seeded_pth, tmp_path / "a.h5").written] == [tmp_path / "a.h5"]
+    made = convert(seeded_pth, tmp_path / "a.h5")
+    assert [each.path for each in made.written] == [tmp_path / "a.h5"]
+    assert repr(made) == f"<Conversion {seeded_pth.name} to a.h5: {made.provenance.network}>"
 
 
 def test_an_option_that_it_does_not_take_is_not_passed_over(seeded_pth: Path, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from convert import pipeline
 from convert.checkpoint import Provenance, Source
 from convert.pipeline import TOOL, Made, convert_all, table
 from convert.writers import Written
-from ferplus_keras.cli import main, requirements
+from ferplus_keras import packages
+from ferplus_keras.cli import main
 from ferplus_keras.errors import CheckFailedError, OutputError
 from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.files.shipped import Recorded, Shipped
@@ -160,7 +161,7 @@ def test_what_the_check_needs_is_named_before_anything_is_converted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setenv("FERPLUS_WEIGHTS", str(tmp_path))
-    monkeypatch.setattr(requirements, "installed", lambda name: name not in ("torch", "jinja2"))
+    monkeypatch.setattr(packages, "installed", lambda name: name not in ("torch", "jinja2"))
     assert main(["convert-all", "--offline"]) == 2
     assert "needs torch and jinja2, which are not installed here: pip install 'ferplus-keras[verify]'" in (
         capsys.readouterr().err

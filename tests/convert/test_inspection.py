@@ -66,6 +66,15 @@ def test_a_foreign_checkpoint_is_listed(tmp_path: Path) -> None:
     assert result["listing"]["layer1.0.conv1.weight"] == [2, 3]
 
 
+def test_it_is_not_recommended_by_itself(tmp_path: Path) -> None:
+    import torch
+
+    path = save_state({"a": torch.zeros(2)}, tmp_path / "x.pth")
+    assert inspect(path)["problems"].endswith("no conv1_7x7_s2.")
+    with pytest.raises(BadInputError, match=r"no conv1_7x7_s2\. `ferplus inspect` lists what it holds\.$"):
+        convert(path, [tmp_path / "x.h5"])
+
+
 def test_no_checkpoint_at_all_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "x.pth").write_text("<!DOCTYPE html><html>404</html>")
     with pytest.raises(BadInputError, match="HTML page"):

@@ -161,6 +161,13 @@ def test_a_missing_kernel_cannot_be_allowed() -> None:
         match(found, "x", allow_missing=["*"])
 
 
+def test_a_name_that_no_tensor_has_cannot_be_allowed_to_be_missing() -> None:
+    with pytest.raises(
+        BadInputError, match=r'No tensor of resnet50 is called "conv2_1_3x3_bn\.bia".*conv1_7x7_s2\.weight'
+    ):
+        match(fresh(), "x", allow_missing=["conv2_1_3x3_bn.bias", "conv2_1_3x3_bn.bia"])
+
+
 @pytest.mark.parametrize("prefix", ["module.", "model.", "module.backbone.", "_orig_mod."])
 def test_a_prefix_before_every_name_is_taken_off(prefix: str) -> None:
     found = NamedArrays("a test", "torch", {prefix + name: array for name, array in TEMPLATE.arrays.items()}, {})

@@ -16,6 +16,7 @@ from convert.writers import FORMATS
 from ferplus_keras import cli
 from ferplus_keras.cli import converting
 from ferplus_keras.cli.endings import UNEXPECTED
+from ferplus_keras.errors import DownloadError
 from tests.conftest import ROOT, SECOND_SLOW, run_ferplus, run_python, typed
 from tests.seeded import save_state, seeded_state
 
@@ -198,6 +199,19 @@ def test_fetch_finds_what_is_there(tmp_path: Path, seeded_pth: Path) -> None:
     assert told["sha256"] in (tmp_path / "seen.toml").read_text()
     save_state(seeded_state("resnet50", seed=1), place)
     refused(typed("fetch", "resnet50_ferplus", FERPLUS_WEIGHTS=str(tmp_path)), 4, told["sha256"])
+
+
+def test_a_failed_download_is_an_error_as_of_any_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise DownloadError("nobody answers.")
+
+    monkeypatch.setattr("convert.fetch.fetch", fail)
+    names = ("resnet50_ferplus", "senet50_ferplus")
+    run = typed("fetch", *names, "--json", FERPLUS_WEIGHTS=str(tmp_path))
+    assert run.returncode == 4 and json.loads(run.stdout) == {
+        "error": {"code": 4, "message": f"{names[1]}: nobody answers.",
+                  "details": [f"error: {names[0]}: nobody answers."]}
+    }  # fmt: skip
 
 
 @pytest.mark.slow

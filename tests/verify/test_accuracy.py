@@ -59,7 +59,7 @@ def test_one_that_is_always_right() -> None:
 def test_one_that_does_not_beat_the_commonest_class_is_said_to_know_nothing(decision: int | None, warned: bool) -> None:
     """Three of ten are class 0: always class 3 is worse, always class 0 the same, and one that is right is better."""
     wanted = seer() if decision is None else seer(lambda logits: np.eye(8)[np.full(len(logits), decision)])
-    result = result_of(wanted, painted([0, 0, 0, 1, 2, 3, 4, 5, 6, 7]))
+    result = result_of(wanted, painted([0, 0, 0, 1, 2, 3, 4, 5, 6, 7] * 10))
     assert any("always deciding for the commonest class" in note for note in result["notes"]) == warned
 
 
@@ -262,6 +262,13 @@ def test_a_permuted_head_is_named() -> None:
     assert any("the head may be permuted" in note for note in result["notes"])
     guess = seer(call=lambda images: np.random.default_rng(0).normal(size=(len(images), 8)))
     assert result_of(guess, many())["splits"][0]["order"] is None
+
+
+def test_nothing_is_concluded_of_a_network_from_a_few_images() -> None:
+    result = result_of(seer(swapped("happiness", "fear")), painted([1, 6, 1]))
+    assert result["splits"][0]["order"] is None and len(result["notes"]) == 1 and "3 test images" in result["notes"][0]
+    one = result_of(seer(), painted([1]))
+    assert one["notes"][0].startswith("1 test image, where") and "without the 0" not in as_text(one)
 
 
 @pytest.mark.parametrize(

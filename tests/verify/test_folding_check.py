@@ -16,8 +16,9 @@ from convert.folding import folded_arrays
 from convert.readers import read_checkpoint
 from tests.conftest import SECOND_SLOW
 from verify import folding_check
-from verify.folding_check import check_folding
+from verify.folding_check import FoldingComparison, check_folding
 from verify.images import natural_inputs
+from verify.metrics import Difference
 from verify.parity import ParityOptions, check_parity
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -55,6 +56,13 @@ def test_a_wrong_fold_is_caught(
     monkeypatch.setattr(folding_check, "folded_arrays", faulty)
     found = check_folding(read_checkpoint(seeded_pth), images)
     assert not found.passed and found.exact.relative > 1e-12
+
+
+def test_the_summary_has_plain_figures() -> None:
+    near, far = (Difference("conv1", 0.0, relative, 0.0, 1.0) for relative in (3e-15, 4.56e-7))
+    said = FoldingComparison(near, far, (2, 2)).summary
+    assert "conv1, the furthest layer, is off by less than a billionth of its" in said
+    assert "off by 0.000046 % of the largest, 2 of 2" in said
 
 
 @pytest.mark.slow

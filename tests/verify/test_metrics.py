@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from verify.metrics import Difference, difference, ulps, worst
+from verify.metrics import Difference, difference, in_words, ulps, worst
 
 
 def test_a_difference_is_relative_to_the_references_largest_magnitude() -> None:
@@ -44,6 +44,14 @@ def test_another_shape_is_an_infinite_difference(theirs: tuple[int, ...], ours: 
 def test_another_type_is_a_difference_too() -> None:
     result = difference("x", np.zeros(3, np.float64), np.zeros(3, np.float32))
     assert not result.finite and "float32 where the reference has float64" in result.problem
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [(0.0, "less than a billionth"), (5e-5, "0.005 %"), (1e-2, "1 %"), (0.0321, "3.2 %"), (2.5, "250 %")],
+)
+def test_a_share_is_said_plainly(share: float, said: str) -> None:
+    assert in_words(share) == said
 
 
 def test_errors_do_not_cancel() -> None:

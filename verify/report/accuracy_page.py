@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ferplus_keras.wording import percent
+from ferplus_keras.wording import counted, percent
 from verify.accuracy_text import interval
 from verify.report import accuracy_plots as plots
 from verify.report import numbers, parts
@@ -70,7 +70,7 @@ def _verdict(result: Result) -> Verdict:
     accuracies = " and ".join(f"{percent(split['accuracy'])} on {split['split']}" for split in result["splits"])
     network = f" ({result['model']['network']})" if result["model"]["network"] else ""
     counts = "; ".join(
-        f"{split['correct']:,} of {split['n']:,} {split['split']} images are right" for split in result["splits"]
+        f"{split['correct']:,} of {counted(split['n'], split['split'] + ' image')} right" for split in result["splits"]
     )
     sentence = html(
         "<code>{}</code>{}, run by {}, under the protocol <strong>{}</strong>: {}.",
@@ -86,7 +86,7 @@ def _verdict(result: Result) -> Verdict:
         facts.append(
             Fact(f"Accuracy, {where}", percent(split["accuracy"]), note, expected["passed"] if expected else None)
         )
-        left_out = f"{split['copies']['n']:,} {where} images left out"
+        left_out = f"{counted(split['copies']['n'], where + ' image')} left out"
         facts.append(Fact("without duplicates", percent(clean["accuracy"]), left_out))
         if len(result["splits"]) == 1:
             average, loss = split["macro"], split["calibration"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ferplus_keras.wording import percent
+from ferplus_keras.wording import counted, percent
 from verify.accuracy_text import interval
 from verify.report import parts
 from verify.report.page import render
@@ -83,7 +83,8 @@ def reliability(id: str, split: dict[str, Any]) -> Markup:
         low, high = Rate(round(each["n"] * each["accuracy"]), each["n"]).interval or (0.0, 1.0)
         text = (
             f"{percent(each['low'], 0)} to {percent(each['high'], 0)} sure: right {percent(each['accuracy'], 1)} of "
-            f"the time, {percent(each['confidence'], 1)} sure on average; {each['n']:,} images ({percent(share, 1)})"
+            f"the time, {percent(each['confidence'], 1)} sure on average; {counted(each['n'], 'image')} "
+            f"({percent(share, 1)})"
         )
         bins.append(
             {"x": 100 * each["low"], "width": 100 * (each["high"] - each["low"]), "accuracy": 100 * each["accuracy"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ferplus_keras.wording import percent
+from ferplus_keras.wording import counted, percent
 from verify.accuracy_text import interval
 from verify.report import numbers, parts
 from verify.report.page import Page, Section, Verdict, html
@@ -42,7 +42,7 @@ def comparison_page(result: Result) -> Page:
         subject=", ".join(network["name"] for network in networks),
         verdict=Verdict(
             None, f"{best['name']}: {percent(rate['accuracy'])} under {first}",
-            html("The best of {} on {} images; 95 %: {}.", len(networks), f"{rate['n']:,}", interval(rate)),
+            html("The best of {} on {}; 95 %: {}.", len(networks), counted(rate["n"], "image"), interval(rate)),
         ),
         sections=sections,
         standin="At least one of the networks has made-up weights." if any(n["standin"] for n in networks) else "",

@@ -10,7 +10,7 @@ from ferplus_keras import __version__
 from ferplus_keras.dataset import VOTE_COLUMNS, Dataset
 from ferplus_keras.dataset.protocols import Protocol
 from ferplus_keras.networks.emotions import EMOTIONS
-from ferplus_keras.wording import percent
+from ferplus_keras.wording import counted, percent
 from verify.gallery import Looks, Network, groups
 from verify.report import numbers, parts
 from verify.report.page import Fact, Page, Section, Verdict, html, render
@@ -59,15 +59,15 @@ def _verdict(looks: Looks, network: Network, protocol: Protocol, split: str) -> 
     share = float(right.mean())
     overlap = float(np.minimum(looks.probabilities, looks.distribution).sum(axis=1).mean())
     facts = [
-        Fact("Right", percent(share), f"{int(right.sum()):,} of {len(right):,} images"),
+        Fact("Right", percent(share), f"{int(right.sum()):,} of {counted(len(right), 'image')}"),
         Fact("Confidence when right", _mean(looks.confidence[right]), "mean probability of its decision"),
         Fact("Confidence when wrong", _mean(looks.confidence[wrong]), "the lower the better"),
         Fact("Agrees with the votes", percent(overlap, 1), "overlap of the two distributions, on average"),
     ]
     sentence = html(
-        "What <code>{}</code> sees in {} images of the {} split, protocol <strong>{}</strong>: its probabilities "
+        "What <code>{}</code> sees in {} of the {} split, protocol <strong>{}</strong>: its probabilities "
         "beside people's votes, and where in the face they come from.",
-        network.path.name, f"{len(right):,}", split, protocol.name,
+        network.path.name, counted(len(right), "image"), split, protocol.name,
     )  # fmt: skip
     return Verdict(None, f"{percent(share, 1)} right, face by face", sentence, facts)
 

@@ -79,7 +79,7 @@ def test_a_tflite_file_says_what_it_is(tmp_path: Path) -> None:
     shown = inspect(path)
     assert shown["network"] == "senet50" and shown["format"] == "tflite" and not shown["problems"]
     json.dumps(shown)
-    assert "takes       int8 any x 224 x 224 x 3" in as_text(shown)
+    assert "takes       int8 any x 224 x 224 x 3" in as_text(shown) and "head        8 classes\n" in as_text(shown)
 
 
 def test_its_weights_are_not_read(tmp_path: Path) -> None:

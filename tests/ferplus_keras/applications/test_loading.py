@@ -15,7 +15,7 @@ import pytest
 
 from convert.writers import write
 from convert.writers.keras_h5 import functional_config
-from ferplus_keras.applications.loading import load_weights
+from ferplus_keras.applications.loading import LoadReport, load_weights
 from ferplus_keras.errors import BadInputError, StandInWarning
 from ferplus_keras.networks.architecture import NO_HEAD, architecture
 from ferplus_keras.networks.keras_plan import KerasLayer, keras_plan
@@ -134,6 +134,8 @@ def test_the_report_says_what_matched(files: dict[str, Path]) -> None:
     report = load_weights(mine, files["ours"])
     assert report.matched == tuple(layer.name for layer in mine.layers) and not report.missing + report.left_over
     assert str(report) == f"ours.h5: {len(mine.layers)} layers matched"
+    assert repr(report) == f"<LoadReport {report}>"
+    assert str(LoadReport(Path("a.h5"), ("prob",))) == "a.h5: 1 layer matched"
     assert all(layer.set for layer in mine.layers)
     np.testing.assert_array_equal(
         mine.layers[0].weights[0], seeded_checkpoint("resnet50").arrays["conv1_7x7_s2"]["kernel"]

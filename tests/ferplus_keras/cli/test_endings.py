@@ -146,6 +146,7 @@ def test_the_modules_of_commands_are_within_the_boundary(monkeypatch: pytest.Mon
         ("finetune --data {tmp} --out {tmp}/r --weights " + "n" * 300, {}, "is not a file name: File name too long"),
         ("finetune --data {tmp} --out {tmp}/r --teacher {tmp}/none", {}, "There is no file"),
         ("finetune --resume " + "n" * 300, {}, "There is no run"),
+        ("finetune --data {tmp} --out {tmp}/r --formats ,", {}, "--formats takes"),
         ("verify compare {tmp}/net.h5 {tmp}/loop --data {tmp}", {}, "{tmp}"),
         ("predict {tmp}/net.h5 {tmp}/face.png --margin nan --faces", {}, "a share from 0 to 2"),
         ("predict {tmp}/net.h5 {tmp} --annotate {tmp}", {}, "is to be read, and writing would replace it"),

@@ -11,7 +11,8 @@ import h5py
 import pytest
 from PIL import Image
 
-from ferplus_keras.cli import parsed, requirements
+from ferplus_keras import packages
+from ferplus_keras.cli import parsed
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.networks.emotions import EMOTIONS
 from tests.conftest import run_python, typed
@@ -37,6 +38,11 @@ def test_help(words: str, command: str) -> None:
         ("verify parityy a", "ferplus verify", 'did you mean "parity"?'),
         ("predict a b --topp 3", "ferplus predict", 'no option --topp; did you mean "--top"?'),
         ("predict a b --anotate=x", "ferplus predict", 'did you mean "--annotate"?'),
+        ("--verison", "ferplus", 'no option --verison; did you mean "--version"?'),
+        ("-v", "ferplus", 'no option -v; did you mean "--version"?'),
+        ("verify --halp", "ferplus verify", 'no option --halp; did you mean "--help"?'),
+        ("predict a b -t 3", "ferplus predict", 'no option -t; did you mean "--top"?'),
+        ("predict a b --top 3.5", "ferplus predict", '--top: a whole number is needed, not "3.5".'),
         ("inspect a b", "ferplus inspect", '"b" is one argument too many'),
         ("convert", "ferplus convert", "required: SOURCE"),
         ("convert a --to h6", "ferplus convert", '"h6" is none of h5, keras'),
@@ -64,10 +70,12 @@ def test_wrong_words(words: str, usage: str, told: str) -> None:
         ("predict empty net.onnx", "empty is no network, and net.onnx looks like one"),
         ("predict net.onnx empty --csv a.csv --parquet a.csv", "name the same file"),
         ("convert new.h5 net.onnx", "the source comes first, `ferplus convert net.onnx new.h5`"),
-        ("convert https://example.org/a.pth", "is a web address: download it first"),
-        ("predict https://example.org/a.onnx face.png", "is a web address: download it first"),
+        ("convert https://example.org/a.pth", "is a web address; download it first"),
+        ("predict https://example.org/a.onnx face.png", "is a web address; download it first"),
         ("inspect nothing.pth", "There is no file nothing.pth"),
         ("inspect empty", "folder"),
+        ("release nothing --out x", "nothing is not the folder of a training run: give one that `ferplus finetune"),
+        ("release empty --out x", "empty is not the folder of a training run: give one that `ferplus finetune"),
         ("verify same net.onnx nothing.pth", "There is no file nothing.pth"),
         ("verify parity net.onnx --against nothing.pth", "There is no file nothing.pth"),
         ("verify parity net.onnx --against net.onnx --images nowhere", "There is no file nowhere"),
@@ -75,12 +83,14 @@ def test_wrong_words(words: str, usage: str, told: str) -> None:
         ("verify accuracy net.h5 --data nowhere", "nothing at nowhere"),
         ("report nothing.h5", "There is no file nothing.h5"),
         ("report net.h5 --data nowhere", "nothing at nowhere"),
+        ("report net.h5 --data https://example.org/fer.zip", "fer.zip is a web address; download it first"),
         ("export nothing.pth x.onnx --to onnx", "There is no file nothing.pth"),
         ("export net.h5 x.tflite --to onnx", "ONNX files end in .onnx"),
         ("export net.h5 --to onnx --data nowhere", "There is no file nowhere"),
         ("predict net.h5 empty", "There is no image to look at: empty: a folder without images."),
         ("predict net.h5 nothing/*.png", "no file matches this pattern"),
         ("predict net.h5 https://example.org/face.png", "a web address; download it first"),
+        ("predict net.h5 https://example.org/face.png?a=b", "a web address; download it first"),
         ("predict net.h5 missing.png", "missing.png: no such file"),
         ("predict net.h5 empty --csv x.csv --json", "There is no image to look at"),
         ("predict net.h5 empty --engine ray --csv x.csv", "There is no image to look at"),
@@ -241,17 +251,17 @@ def said_without_large_imports(commands: list[str], folder: Path, data: Path) ->
 
 def test_all_packages_that_are_missing_are_named_with_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
     absent = {"keras", "torch", "cv2", "strange", "scipy"}
-    monkeypatch.setattr(requirements, "installed", lambda name: name not in absent)
+    monkeypatch.setattr(packages, "installed", lambda name: name not in absent)
     with pytest.raises(BadInputError) as caught:
-        requirements.need("tensorflow", "scipy", "cv2", "strange")
+        packages.need("tensorflow", "scipy", "cv2", "strange")
     told = str(caught.value)
     assert "needs scipy, cv2, strange, keras and torch, which are not installed" in told
     assert told.endswith("pip install 'ferplus-keras[faces,verify]' strange")
     with pytest.raises(BadInputError, match=r"pip install 'ferplus-keras\[predict\]'$"):  # PyTorch has no part in it
-        requirements.need("tensorflow", "keras")
+        packages.need("tensorflow", "keras")
 
 
 def test_a_file_of_a_packages_name_is_not_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ferplus_no_such_package.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert not requirements.installed("ferplus_no_such_package") and requirements.installed("numpy")
+    assert not packages.installed("ferplus_no_such_package") and packages.installed("numpy")

@@ -94,6 +94,8 @@ def test_new_labels_for_old_images_are_seen(folder: Path, tmp_path: Path) -> Non
     other.votes = np.roll(other.votes, 1, axis=1)
     (data / "fer2013new.csv").write_bytes(other.labels())
     np.testing.assert_array_equal(load_ferplus(data).votes, other.votes)
+    shown = repr(load_ferplus(data))
+    assert shown.startswith("<Dataset: 12 images (train ") and str(data) in shown and "[[" not in shown
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a zip", None, os.mkfifo])

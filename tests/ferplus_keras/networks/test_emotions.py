@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -29,10 +31,21 @@ def test_best_first_with_the_scores_as_they_are() -> None:
     assert second == [("sadness", 0.4), ("contempt", 0.25), ("neutral", 0.2)]
 
 
-@pytest.mark.parametrize("row", [np.arange(8.0), [0.5] * 7 + [-0.1], [np.nan] * 8])
+@pytest.mark.parametrize("row", [np.arange(8.0), [0.5] * 7 + [-0.1], [np.inf] * 8])
 def test_logits_are_refused(row: list[float]) -> None:
     with pytest.raises(ValueError, match=r"takes probabilities.*range from.*keras\.ops\.softmax"):
         decode_predictions([row])
+
+
+def test_nan_is_not_called_logits() -> None:
+    with pytest.raises(ValueError, match=r"takes probabilities, and some of these are NaN.*look at both$"):
+        decode_predictions([[0.5] * 7 + [np.nan]])
+
+
+@pytest.mark.parametrize("top", [0, -1, 2.5, None, "3"])
+def test_top_is_a_whole_number_from_one_on(top: Any) -> None:
+    with pytest.raises(ValueError, match="a whole number from 1 on, not"):
+        decode_predictions([[0.125] * 8], top=top)
 
 
 def test_ties_go_to_the_lower_index() -> None:

@@ -76,6 +76,18 @@ def test_arrays_and_generators(onnx: EmotionClassifier) -> None:
     assert onnx.predict([]) == []
 
 
+def test_a_folder_and_a_pattern_are_several(onnx: EmotionClassifier, faces: Path, tmp_path: Path) -> None:
+    found = onnx.predict([*sorted(faces.glob("*.png")), *sorted(faces.glob("more/*.png"))])
+    assert len(found) == 6 and onnx.predict(faces) == found and onnx.predict(f"{faces}/?.png") == found[:4]
+    (tmp_path / "a[1].png").write_bytes((faces / "0.png").read_bytes())
+    assert onnx.predict(tmp_path / "a[1].png") == found[0], "a file of that name is one"
+    with pytest.raises(BadInputError, match="no file matches this pattern"):
+        onnx.predict(f"{faces}/*.bmp")
+    (tmp_path / "none").mkdir()
+    with pytest.raises(BadInputError, match=r"none: a folder without images\.$"):
+        onnx.predict(tmp_path / "none")
+
+
 def test_it_says_what_it_is(onnx: EmotionClassifier, standin: dict[str, Path], tmp_path: Path) -> None:
     shown = repr(onnx)
     assert standin["onnx"].name in shown and "resnet50" in shown and "happiness" in shown and "STAND-IN" in shown

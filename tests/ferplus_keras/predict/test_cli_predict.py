@@ -325,9 +325,12 @@ def test_progress_has_a_total_and_the_time_left_and_leaves_the_first_batch_out(
 
     for number in range(5):
         (tmp_path / f"{number}.png").touch()
-    clock = iter([100.0, 102.0])
+    clock = iter([100.0, 102.0, 103.0, 104.0])
     monkeypatch.setattr(outcome.time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(outcome.threading.Thread, "start", lambda thread: thread.run())
     total = outcome.Total()
     total.count([str(tmp_path)], 1)
     assert [total.progress(1), total.progress(3)] == ["1 of 4 images", "3 of 4 images, 1.0 images/s, 1.0 s left"]
+    alone = outcome.Total()
+    alone.images = 1
+    assert [alone.progress(1), outcome.Total().progress(1)] == ["1 of 1 image", "1 image"]

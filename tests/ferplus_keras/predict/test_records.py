@@ -53,6 +53,8 @@ def test_a_prediction_speaks_in_names() -> None:
     assert found.as_dict() == {
         "emotion": found.emotion, "confidence": found.confidence, "probabilities": found.probabilities,
     }  # fmt: skip
+    one = Prediction({"neutral": 0.25, "fear": 0.6, "anger": 0.1, "joy": 0.05})
+    assert repr(one) == "<Prediction: fear 60.0 %, neutral 25.0 %, anger 10.0 %>"
 
 
 def test_the_file_takes_its_name_when_all_is_done(tmp_path: Path) -> None:
