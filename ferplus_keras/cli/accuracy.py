@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ferplus_keras.cli.parsing import number, option
 from ferplus_keras.cli.progress import Progress
-from ferplus_keras.cli.requirements import need, need_file, need_folder, need_page
+from ferplus_keras.cli.requirements import need_file, need_folder, need_page
 from ferplus_keras.cli.shared import (
     DATA,
     Commands,
@@ -20,6 +20,7 @@ from ferplus_keras.cli.shared import (
     verify_group,
 )
 from ferplus_keras.durations import duration
+from ferplus_keras.packages import need
 from ferplus_keras.wording import all_printable, counted
 
 if TYPE_CHECKING:

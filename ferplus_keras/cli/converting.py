@@ -15,7 +15,7 @@ from dataclasses import asdict
 from ferplus_keras.cli import screen
 from ferplus_keras.cli.parsing import did_you_mean, number, option, repeated
 from ferplus_keras.cli.progress import Progress
-from ferplus_keras.cli.requirements import backend_of_environment, need, need_network, need_network_before
+from ferplus_keras.cli.requirements import need_network, need_network_before
 from ferplus_keras.cli.shared import (
     CHANNELS,
     KEY,
@@ -31,6 +31,7 @@ from ferplus_keras.cli.shared import (
 )
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.networks.architecture import KNOWN
+from ferplus_keras.packages import backend_of_environment, need
 from ferplus_keras.wording import all_printable, counted
 
 #: Target formats by name; ``convert.writers.FORMATS`` has the same, and a test holds the two together.

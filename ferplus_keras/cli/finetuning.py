@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from ferplus_keras.cli import screen
 from ferplus_keras.cli.parsing import option
 from ferplus_keras.cli.progress import Progress
-from ferplus_keras.cli.requirements import BACKENDS, need, need_file, need_folder
+from ferplus_keras.cli.requirements import need_file, need_folder
 from ferplus_keras.cli.shared import DATA, Commands, count, finish, plain, seed, start_keras
 from ferplus_keras.durations import duration
 from ferplus_keras.errors import BadInputError, CheckFailedError
 from ferplus_keras.networks.architecture import COMPACT, KNOWN
+from ferplus_keras.packages import BACKENDS, need
 from ferplus_keras.wording import counted, percent
 
 if TYPE_CHECKING:

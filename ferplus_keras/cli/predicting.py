@@ -19,7 +19,6 @@ from ferplus_keras.cli.requirements import (
     IMAGE_SUFFIXES,
     NETWORK_SUFFIXES,
     may_be_network,
-    need,
     need_file,
     need_folder,
     need_network_before,
@@ -27,6 +26,7 @@ from ferplus_keras.cli.requirements import (
 )
 from ferplus_keras.cli.shared import Commands, count, need_keras
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.packages import need
 
 if TYPE_CHECKING:
     from ferplus_keras.predict.classifier import EmotionClassifier

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from ferplus_keras.cli.accuracy import PROTOCOL_NAMES
 from ferplus_keras.cli.parsing import option
 from ferplus_keras.cli.progress import Progress
-from ferplus_keras.cli.requirements import need, need_network, need_page
+from ferplus_keras.cli.requirements import need_network, need_page
 from ferplus_keras.cli.shared import DATA, Commands, count, finish, in_the_way, need_keras, typed_again
 from ferplus_keras.durations import duration
+from ferplus_keras.packages import need
 from ferplus_keras.wording import counted
 
 if TYPE_CHECKING:

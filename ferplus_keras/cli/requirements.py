@@ -12,9 +12,6 @@ from ferplus_keras.errors import BadInputError, OutputError
 from ferplus_keras.files.atomic import refuse_address, unwritable, writable_target
 from ferplus_keras.files.network_folder import is_network_folder, network_file
 from ferplus_keras.files.opening import is_folder, need_no_address
-from ferplus_keras.packages import BACKENDS as BACKENDS
-from ferplus_keras.packages import backend_of_environment as backend_of_environment
-from ferplus_keras.packages import need as need
 
 NETWORK_SUFFIXES = (".h5", ".hdf5", ".keras", ".pth", ".pt", ".safetensors", ".onnx", ".mat", ".tflite")
 FILM_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".ogv", ".flv")

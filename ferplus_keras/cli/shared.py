@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ferplus_keras.cli import screen
 from ferplus_keras.cli.parsing import Option, Parser, number, option
-from ferplus_keras.cli.requirements import backend_of_environment, need, need_folder
+from ferplus_keras.cli.requirements import need_folder
 from ferplus_keras.errors import CheckFailedError
+from ferplus_keras.packages import backend_of_environment, need
 from ferplus_keras.quiet import import_keras
 
 if TYPE_CHECKING:

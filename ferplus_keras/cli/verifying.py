@@ -13,7 +13,7 @@ from typing import Any
 from ferplus_keras.cli import screen
 from ferplus_keras.cli.parsing import option, repeated
 from ferplus_keras.cli.progress import Progress
-from ferplus_keras.cli.requirements import BACKENDS, backend_of_environment, need, need_file, need_folder, need_network
+from ferplus_keras.cli.requirements import need_file, need_folder, need_network
 from ferplus_keras.cli.shared import (
     DATA,
     KEY,
@@ -32,6 +32,7 @@ from ferplus_keras.cli.shared import (
     verify_group,
 )
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.packages import BACKENDS, backend_of_environment, need
 from ferplus_keras.wording import all_printable
 
 #: Options of a parity check that change its result.

@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 
 from ferplus_keras.cli.parsing import option
-from ferplus_keras.cli.requirements import need, need_file, need_network, need_page
+from ferplus_keras.cli.requirements import need_file, need_network, need_page
 from ferplus_keras.cli.shared import Commands, finish, in_the_way
+from ferplus_keras.packages import need
 
 
 def add(commands: Commands) -> None:
