@@ -23,6 +23,7 @@ from ferplus_keras.files.network_folder import network_file
 from ferplus_keras.files.shipped import shipped
 from ferplus_keras.networks.architecture import COMPACT
 from ferplus_keras.networks.emotions import EMOTIONS
+from tests.ferplus_files import small, write_pair
 
 TRAINED = shipped()[COMPACT]
 
@@ -171,8 +172,7 @@ def test_what_is_no_checkpoint_is_said_by_every_command(
     Path("out").mkdir()
     Path("folder").mkdir()
     shutil.copy(run / "best.h5", "x.h5")
-    for name in ("fer2013.csv", "fer2013new.csv"):  # looked for before the network is opened
-        Path("out", name).touch()
+    write_pair(small(), Path("out"))  # read before the network is opened
     path = Path("folder", made)
     if made == "state.safetensors":
         save_file({"a/kernel": np.zeros(3, np.float32)}, path, {"ferplus_keras_run": "{}"})
