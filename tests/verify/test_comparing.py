@@ -105,6 +105,7 @@ def test_the_command_writes_a_page(
 ) -> None:
     monkeypatch.setenv("FERPLUS_CACHE", "off")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("verify.predictors.recognised", lambda _name: None)
     monkeypatch.setattr("verify.predictors.open_predictor", lambda name: named(name, seer()))
     dataset = painted([*range(8)])
     data = write_pair(Small(dataset.images, dataset.votes, dataset.split, list(dataset.names)), tmp_path / "fer")
