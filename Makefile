@@ -19,7 +19,7 @@ KERAS_OLDEST := 3.4.1
 TENSORFLOW_OLDEST := 2.12.1
 # Two tests at a time, each file's in one process: they share what the file sets up. More would want more memory.
 JOBS ?= 2
-PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 WHEELS := $(if $(wildcard wheelhouse),--no-index --find-links wheelhouse)
 PIP_INSTALL = -m pip install -qq --disable-pip-version-check $(WHEELS)
 NO_PACKAGES = { echo "The packages could not be installed (see above). Without a network, run 'make wheelhouse' on a \

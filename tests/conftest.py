@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from importlib import import_module
@@ -86,6 +87,14 @@ def networks_folder(session_folder: Path) -> Path:
     folder = session_folder / f"stem-{BODIES['resnet50'].stem}"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+@pytest.hookimpl(trylast=True)  # when those that are left out are gone
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with the most long tests first: one that came last would keep one of the processes waiting for minutes."""
+    long = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    number = Counter(item.path for item in items)
+    items.sort(key=lambda item: (-long[item.path], -number[item.path]))
 
 
 #: For ``indirect`` parameters of :func:`network`: both, the second by `make test-all` only.

@@ -51,5 +51,5 @@ def test_other_peoples_networks_have_their_figures(
 @pytest.mark.parametrize("folder", ["compact", "resnet50_ferplus", "senet50_ferplus"])
 def test_the_folder_of_a_network_trained_here_is_a_network(folder: str, ferplus: Dataset) -> None:
     predictor = open_predictor(ROOT / "weights" / "trained" / folder)
-    found = compare([predictor], ferplus, split="val", limit=64)["networks"][0]["protocols"]["albanie"]["all"]
-    assert found["n"] == 64 and found["correct"] >= 48  # 85 to 87 % on all of Valid: `ferplus verify trained`
+    found = compare([predictor], ferplus, split="val", limit=16)["networks"][0]["protocols"]["albanie"]["all"]
+    assert found["n"] == 16 and found["correct"] >= 10  # 85 to 87 % on all of Valid: `ferplus verify trained`
