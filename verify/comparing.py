@@ -80,6 +80,7 @@ def compare(
                 first, ece = judged, calibration(of_protocol.predictions.probabilities, of_protocol.correct)["ece"]
         networks.append(
             predictor.as_dict()
+            | {"name": _name(predictor, predictors)}
             | {"takes": predictor.engine.takes.text, "missing": list(predictor.missing)}
             | {"notes": [*_standin(predictor), *predictor.notes, *of_decisions(first)], "protocols": scored}
             | {"classes": first["classes"], "macro": first["macro"], "ece": ece}
@@ -92,6 +93,13 @@ def compare(
         "data": dataset.origin, "images": len(rows), "resize": resize, "protocols": list(COMPARED),
         "networks": networks, "pairs": _pairs(networks, hits), "notes": notes,
     }  # fmt: skip
+
+
+def _name(predictor: Predictor, among: Sequence[Predictor]) -> str:
+    """The file's name, with its folder's where another file is called the same."""
+    name = predictor.source.name
+    alone = [each.source.name for each in among].count(name) == 1
+    return name if alone else f"{predictor.path.parent.name}/{name}"
 
 
 def _standin(predictor: Predictor) -> list[str]:

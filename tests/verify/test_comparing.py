@@ -94,6 +94,13 @@ def test_a_whole_split_needs_no_caution(monkeypatch: pytest.MonkeyPatch) -> None
     assert "1 test" in compare(networks, dataset, limit=1)["notes"][0]
 
 
+def test_files_of_one_name_are_told_apart_by_their_folders() -> None:
+    paths = Path("one/x.h5"), Path("two/x.h5"), Path("three/y.h5")
+    networks = [replace(named(path.name, seer()), engine=replace(seer().engine, path=path)) for path in paths]
+    result = compare(networks, painted([*range(8)]))
+    assert [each["name"] for each in result["networks"]] == ["one/x.h5", "two/x.h5", "y.h5"]
+
+
 @pytest.mark.parametrize("names", [["a.h5"], ["a.h5", "a.h5"], ["a.h5", "./a.h5"]])
 def test_a_network_is_not_compared_with_itself(names: list[str]) -> None:
     with pytest.raises(BadInputError, match="two or more different networks"):
