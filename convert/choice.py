@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from convert.matching import FIRST_LAYER, recognise
+from convert.matching import first_kernels, recognise
 from convert.torchvision_names import MARKER
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.networks.architecture import torch_name
 from ferplus_keras.wording import counted
 
 #: The tensors that identify one of these networks, under the published names and under torchvision's.
-FIRST_KERNELS = (*dict.fromkeys(torch_name(first, "kernel") for first in FIRST_LAYER.values()), MARKER)
+FIRST_KERNELS = first_kernels("torch")
 
 #: The key of tensors that are not in a dictionary of their own.
 TOP = "."

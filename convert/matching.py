@@ -242,10 +242,15 @@ def _looks_like(names: list[str]) -> str:
     )
 
 
+def first_kernels(layout: str) -> tuple[str, ...]:
+    """The tensors that identify one of these networks: under its own names and, in PyTorch's, under torchvision's."""
+    ours = dict.fromkeys(array_name(first, "kernel", layout) for first in FIRST_LAYER.values())
+    return (*ours, MARKER) if layout == "torch" else (*ours,)
+
+
 def without_prefix(found: NamedArrays) -> NamedArrays:
     """``found`` without the prefix of all names (``module.``, ``model.backbone.``), with a note about it."""
-    markers = {array_name(first, "kernel", found.layout) for first in FIRST_LAYER.values()}
-    markers |= {MARKER} if found.layout == "torch" else set()
+    markers = first_kernels(found.layout)
     prefixes = [name.removesuffix(marker) for marker in markers for name in found.arrays if name.endswith(marker)]
     prefix = min(prefixes, key=len, default="")
     if not prefix or not prefix.endswith((".", "/")):

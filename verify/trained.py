@@ -1,6 +1,6 @@
 """The trained networks that come with the package: how often they are right, and whether that is what was recorded.
 
-The record is Keras's (``ferplus release``). ONNX Runtime repeats it: a second opinion, and twice as fast.
+The record is Keras's (``ferplus release``). ONNX Runtime repeats it: a second opinion, and a faster one.
 """
 
 from __future__ import annotations
