@@ -193,12 +193,17 @@ def _in_the_size_in_use() -> str:
     return "" if BODIES["resnet50"].stages == STAGES else "from tests.small import make_small\nmake_small()\n"
 
 
-def run_ferplus(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command line as a user has it, in a process of its own."""
+def ferplus_words() -> list[str]:
+    """What starts the command line in a process of its own, with the networks in the size that is in use here."""
     small = _in_the_size_in_use()
     command = ["-c", f"{small}import sys\nfrom ferplus_keras.cli import main\nsys.exit(main())"]
+    return [sys.executable, *(command if small else ["-m", "ferplus_keras"])]
+
+
+def run_ferplus(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command line as a user has it, in a process of its own."""
     return subprocess.run(
-        [sys.executable, *(command if small else ["-m", "ferplus_keras"]), *map(str, arguments)],
+        [*ferplus_words(), *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, cwd=cwd or ROOT, capture_output=True, text=True,
     )  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,8 +14,10 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, ferplus_words
 from tests.docs.test_docs import blocks
+
+pytestmark = pytest.mark.usefixtures("small")
 
 WORKFLOWS = ROOT / ".github" / "workflows"
 PAGE = ROOT / "docs" / "ci.md"
@@ -127,7 +130,7 @@ class Runner:
         (workspace / "ferplus-keras").symlink_to(ROOT)
         tools = workspace / "bin"
         tools.mkdir()
-        (tools / "ferplus").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ferplus_keras "$@"\n')
+        (tools / "ferplus").write_text(f'#!/bin/sh\nexec {shlex.join(ferplus_words())} "$@"\n')
         (tools / "ferplus").chmod(0o755)
 
     def run(self, steps: list[dict[str, Any]]) -> Runner:
