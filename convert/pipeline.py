@@ -23,7 +23,7 @@ from convert.writers import FORMATS, Written
 from ferplus_keras import __version__
 from ferplus_keras.errors import BadInputError, CheckFailedError, DownloadError, OutputError
 from ferplus_keras.files.hashing import sha256_of
-from ferplus_keras.files.provenance import named_standin
+from ferplus_keras.files.provenance import Provenance, named_standin
 from ferplus_keras.files.shipped import Shipped, shipped
 from ferplus_keras.wording import in_columns
 
@@ -202,30 +202,34 @@ def _source(known: Known, offline: bool, say: Callable[[str], None]) -> Path:
 def verify_all(*, reports: Path | None = None, say: Callable[[str], None] = lambda _line: None) -> list[Made]:
     """Check every Keras file in ``weights/output`` against the checkpoint that its provenance names.
 
-    Each file's report goes into its own folder in ``reports``, if that is given.
+    Each file's report goes into its own folder in ``reports``, if that is given. Raises :class:`BadInputError` if the
+    checkpoint of any of them is not there, before any is checked.
     """
+    files = sorted(path for path in output_folder().glob("[!.]*") if path.name.endswith(CHECKED))
+    if not files:
+        raise BadInputError(f"There is no converted file in {output_folder()}. Run `make convert` first.")
     made = []
-    for path in sorted(output_folder().glob("*")):
-        if path.name.startswith(".") or not path.name.endswith(CHECKED):
-            continue
-        provenance = own_provenance(path)
-        if provenance is None:
-            raise BadInputError(f"{path} does not record what it was made from. Run `make convert` again.")
-        sources = [downloads_folder() / provenance.source.name, *(each.path for each in shipped().values())]
-        same = (each for each in sources if each.exists() and sha256_of(each) == provenance.source.sha256)
-        if (source := next(same, None)) is None:
-            raise BadInputError(
-                f"{path} was made from {provenance.source.name}, which is no longer in {downloads_folder()}, or has "
-                "changed. Run `make convert` again."
-            )
+    for path, (provenance, source) in [(path, _made_from(path)) for path in files]:
         say(f"{path.name}: against {source.name}")
         written = Written(path, provenance.source.format, path.stat().st_size, sha256_of(path))
         folder = _report_folder(reports, path) if reports else None
         parity = parity_in_own_process(path, source, options=("--report", str(folder)) if folder else ())
         made.append(Made(written, source, provenance.standin, parity, folder and folder / "report.html"))
-    if not made:
-        raise BadInputError(f"There is no converted file in {output_folder()}. Run `make convert` first.")
     return made
+
+
+def _made_from(path: Path) -> tuple[Provenance, Path]:
+    """What the file ``path`` says about its making, and the checkpoint that it was made from."""
+    if (provenance := own_provenance(path)) is None:
+        raise BadInputError(f"{path} does not record what it was made from. Run `make convert` again.")
+    sources = [downloads_folder() / provenance.source.name, *(each.path for each in shipped().values())]
+    for source in sources:
+        if source.exists() and sha256_of(source) == provenance.source.sha256:
+            return provenance, source
+    raise BadInputError(
+        f"{path} was made from {provenance.source.name}, which is no longer in {downloads_folder()}, or has changed. "
+        "Run `make convert` again."
+    )
 
 
 def parity_in_own_process(

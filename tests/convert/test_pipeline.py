@@ -84,24 +84,35 @@ def test_a_wrong_file_at_the_named_place_is_an_error_and_no_reason_to_make_one_u
         place.unlink()
 
 
-def test_verify_turns_red_when_a_file_was_changed(converted: str, weights: Path) -> None:
-    path = weights / "output" / "resnet50_ferplus-trained.h5"
+# --- `make verify`, with small networks ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def checked(weights: Path, tmp_path_factory: pytest.TempPathFactory, small: None) -> Path:
+    """The folder of two networks for which nothing was trained here, converted: both are stand-ins."""
+    folder = tmp_path_factory.mktemp("checked")
+    manifest = (weights / "manifest.toml").read_text()
+    (folder / "manifest.toml").write_text(manifest.replace("[resnet50_ferplus]", "[resnet50_untrained]"))
+    run = run_ferplus("convert-all", "--offline", FERPLUS_WEIGHTS=str(folder))
+    assert run.returncode == 0, run.stderr
+    return folder
+
+
+def test_verify_turns_red_when_a_file_was_changed(checked: Path) -> None:
+    path = checked / "output" / "resnet50_untrained-standin.h5"
     with h5py.File(path, "r+") as file:
         file["model_weights/conv4_1_3x3/conv4_1_3x3/kernel:0"][0, 0, 0, 0] += 1.0
-    run = run_ferplus("verify", "all", FERPLUS_WEIGHTS=str(weights))
+    run = run_ferplus("verify", "all", FERPLUS_WEIGHTS=str(checked))
     assert run.returncode == 1, run.stderr
     assert "DIFFERENT" in run.stdout and "do not use it" in run.stderr
     row = next(line for line in run.stdout.splitlines() if "senet50_untrained-standin.h5 " in line and "MB" in line)
     assert "same function" in row
-    page = weights / "reports" / "resnet50_ferplus-trained-h5" / "report.html"
+    page = checked / "reports" / "resnet50_untrained-standin-h5" / "report.html"
     assert "Not the same function" in page.read_text() and f"Report: {page}" in run.stdout
 
 
-def test_verify_refuses_a_file_whose_source_is_gone(converted: str, weights: Path) -> None:
-    source = weights / "downloads" / "senet50_ferplus_dag-standin.pth"
-    kept = source.rename(source.with_suffix(".kept"))
-    try:
-        run = run_ferplus("verify", "all", FERPLUS_WEIGHTS=str(weights))
-        assert run.returncode == 2 and "Run `make convert` again" in run.stderr
-    finally:
-        kept.rename(source)
+def test_verify_refuses_a_file_whose_source_is_gone_before_it_checks_the_others(checked: Path) -> None:
+    (checked / "downloads" / "senet50_ferplus_dag-standin.pth").unlink()  # so this is the last test
+    run = run_ferplus("verify", "all", FERPLUS_WEIGHTS=str(checked))
+    assert run.returncode == 2 and "Run `make convert` again" in run.stderr
+    assert "resnet50_untrained" not in run.stderr + run.stdout
