@@ -176,43 +176,34 @@ def hears_interrupts() -> None:
 
 def run_python(code: str, *arguments: object, python: object = sys.executable, **environment: str) -> str:
     """The standard output of ``code`` in a process of its own; fails the test with its error output otherwise."""
-    code = code if str(python) != sys.executable else _in_the_size_in_use() + code
+    from tests.small import python_path
+
     run = subprocess.run(
         [str(python), "-c", code, *map(str, arguments)],
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT), **environment}, cwd=ROOT,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": python_path(), **environment}, cwd=ROOT,
         capture_output=True, text=True,
     )  # fmt: skip
     assert run.returncode == 0, f"exit code {run.returncode}\n{run.stdout}\n{run.stderr}"
     return run.stdout
 
 
-def _in_the_size_in_use() -> str:
-    """What has another Python make its networks small, where they are so here."""
-    from ferplus_keras.networks.architecture import BODIES, STAGES
-
-    return "" if BODIES["resnet50"].stages == STAGES else "from tests.small import make_small\nmake_small()\n"
-
-
-def ferplus_words() -> list[str]:
-    """What starts the command line in a process of its own, with the networks in the size that is in use here."""
-    small = _in_the_size_in_use()
-    command = ["-c", f"{small}import sys\nfrom ferplus_keras.cli import main\nsys.exit(main())"]
-    return [sys.executable, *(command if small else ["-m", "ferplus_keras"])]
-
-
 def run_ferplus(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command line as a user has it, in a process of its own."""
+    from tests.small import python_path
+
     return subprocess.run(
-        [*ferplus_words(), *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, cwd=cwd or ROOT, capture_output=True, text=True,
+        [sys.executable, "-m", "ferplus_keras", *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": python_path(), **environment}, cwd=cwd or ROOT, capture_output=True, text=True,
     )  # fmt: skip
 
 
 def typed(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """The same in this process, which is a hundred times as fast."""
     from ferplus_keras.cli import main
+    from tests.small import python_path
 
     words, out, err = [str(word) for word in arguments], io.StringIO(), io.StringIO()
+    environment = {"PYTHONPATH": python_path()} | environment
     with patch.dict(os.environ, environment), redirect_stdout(out), redirect_stderr(err):
         code = main(words)
     gc.enable()  # `convert` lives too short to need it

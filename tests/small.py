@@ -5,9 +5,11 @@ A file of one has some 500 KB, and Keras makes one in a third of the time.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from unittest.mock import patch
 
 from ferplus_keras.networks.architecture import BODIES, Body
@@ -39,3 +41,10 @@ def small_networks() -> Iterator[None]:
     with patch.dict(BODIES):
         make_small()
         yield
+
+
+def python_path() -> str:
+    """PYTHONPATH for another Python: its networks, and those of all that it starts, have the size in use here."""
+    here = Path(__file__).resolve().parent
+    folders = [here.parent] if BODIES == PUBLISHED else [here / "small_site", here.parent]
+    return os.pathsep.join(map(str, folders))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -14,8 +13,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from tests.conftest import ROOT, ferplus_words
+from tests.conftest import ROOT
 from tests.docs.test_docs import blocks
+from tests.small import python_path
 
 pytestmark = pytest.mark.usefixtures("small")
 
@@ -130,7 +130,7 @@ class Runner:
         (workspace / "ferplus-keras").symlink_to(ROOT)
         tools = workspace / "bin"
         tools.mkdir()
-        (tools / "ferplus").write_text(f'#!/bin/sh\nexec {shlex.join(ferplus_words())} "$@"\n')
+        (tools / "ferplus").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ferplus_keras "$@"\n')
         (tools / "ferplus").chmod(0o755)
 
     def run(self, steps: list[dict[str, Any]]) -> Runner:
@@ -147,7 +147,7 @@ class Runner:
         written.write_text("")
         environment = os.environ | {name: self.text(value) for name, value in step.get("env", {}).items()}
         environment |= {
-            "GITHUB_OUTPUT": str(written), "GITHUB_STEP_SUMMARY": str(self.summary), "PYTHONPATH": str(ROOT),
+            "GITHUB_OUTPUT": str(written), "GITHUB_STEP_SUMMARY": str(self.summary), "PYTHONPATH": python_path(),
             "GITHUB_WORKSPACE": str(self.workspace), "PATH": f"{self.workspace / 'bin'}:{os.environ['PATH']}",
         }  # fmt: skip
         # What GitHub runs for `shell: bash`.

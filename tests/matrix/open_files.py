@@ -14,7 +14,7 @@ import numpy as np
 from ferplus_keras.applications.loading import load_weights
 from ferplus_keras.compat import VGGFace, get_layer, utils
 from ferplus_keras.compat.vggface import is_keras_3, keras_of
-from ferplus_keras.networks.architecture import architecture
+from ferplus_keras.networks.architecture import BODIES, architecture
 from ferplus_keras.networks.building import model_from_plan
 from ferplus_keras.networks.keras_vggface import keras3_name, their_name, vggface_plan
 from ferplus_keras.networks.preprocessing import preprocess_input
@@ -64,7 +64,7 @@ def by_name():
 
 def compat():
     model = VGGFace(model=network, weights=folder / "whole-standin.h5")
-    assert get_layer(model, "conv1/7x7_s2").weights[0].shape == (7, 7, 3, 64)
+    assert get_layer(model, "conv1/7x7_s2").weights[0].shape == (7, 7, 3, BODIES[network].stem)
     return model.predict(bgr, verbose=0)
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.small import python_path
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = Path(os.environ.get("MATRIX", ROOT / ".venv-matrix"))
 KERAS2 = Path(os.environ.get("KERAS2_PYTHON", ROOT / ".venv-keras2" / "bin" / "python"))
@@ -82,7 +84,7 @@ def make_files(source: Path, folder: Path) -> None:
 
 def run(environment: Environment, folder: Path) -> dict[str, Any]:
     """What ``environment`` makes of the files in ``folder``. Raises ``RuntimeError`` when it cannot even try."""
-    paths = [str(path) for path in (environment.packages, ROOT) if path]
+    paths = [*([str(environment.packages)] if environment.packages else []), python_path()]
     told = subprocess.run(
         [environment.python, ROOT / "tests" / "matrix" / "open_files.py", folder],
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": os.pathsep.join(paths), **environment.variables},

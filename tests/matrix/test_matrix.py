@@ -1,4 +1,7 @@
-"""`make matrix` in the small: the environments that are here open every file that is written, predict and agree."""
+"""`make matrix` in the small: the environments that are here open every file that is written, predict and agree.
+
+`make matrix` itself does it with a network of the published size.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,16 @@ import pytest
 from tests.conftest import ROOT, standin_of
 from tests.matrix.running import ENVIRONMENTS, Environment, failures, make_files, run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small")]
 
 #: The full-size tests of parity and of graphs cover the newest Keras on its backends; `make matrix` runs these too.
 ELSEWHERE = ("newest Keras 3, JAX", "newest Keras 3, PyTorch")
 
 
 @pytest.fixture(scope="module")
-def folder(session_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(networks_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("matrix")
-    make_files(standin_of("senet50", session_folder), made)
+    make_files(standin_of("senet50", networks_folder), made)
     return made
 
 

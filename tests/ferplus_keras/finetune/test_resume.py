@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT, ferplus_words, hears_interrupts, run_ferplus
+from tests.conftest import ROOT, hears_interrupts, run_ferplus
 from tests.ferplus_files import Small, write_pair
+from tests.small import python_path
 from tests.verify.oracles import painted
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -39,8 +41,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def begin(data: Path, out: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*ferplus_words(), "finetune", "--data", str(data), "--out", str(out), *OPTIONS],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT, text=True, stdout=subprocess.PIPE,
+        [sys.executable, "-m", "ferplus_keras", "finetune", "--data", str(data), "--out", str(out), *OPTIONS],
+        env={**os.environ, "PYTHONPATH": python_path()}, cwd=ROOT, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, preexec_fn=hears_interrupts,
     )  # fmt: skip
 
@@ -79,8 +81,8 @@ def test_killed_twice_and_gone_on_with_it_is_the_same_to_the_last_bit(
     first = json.loads((folder / "run.json").read_text())
     # Once more, in the midst of writing: the second checkpoint is half there under its temporary name.
     again = subprocess.Popen(
-        [*ferplus_words(), "finetune", "--resume", str(folder)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT, text=True, stderr=subprocess.PIPE,
+        [sys.executable, "-m", "ferplus_keras", "finetune", "--resume", str(folder)],
+        env={**os.environ, "PYTHONPATH": python_path()}, cwd=ROOT, text=True, stderr=subprocess.PIPE,
     )  # fmt: skip
     wait_for(lambda: bool(list(state.parent.glob(".partial-*"))) or (folder / "best.safetensors").exists(), again)
     again.send_signal(signal.SIGKILL)
