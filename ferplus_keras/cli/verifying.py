@@ -112,6 +112,8 @@ def _verify_trained(options: argparse.Namespace) -> int:
     from verify.predictors import open_predictor
     from verify.trained import as_toml, measure, repeat, table
 
+    if not options.record:
+        need("onnx", "onnxruntime")
     say = Steps(quiet=options.json)
     dataset = load_ferplus(options.data, progress=say.passing)
     if options.record:

@@ -13,7 +13,7 @@ from PIL import Image
 import ferplus_keras
 from convert.readers import read_checkpoint
 from convert.writers import write
-from ferplus_keras import EmotionClassifier
+from ferplus_keras import EmotionClassifier, packages
 from ferplus_keras.cli import main
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.hashing import sha256_of
@@ -205,3 +205,11 @@ def test_what_float16_changed_is_counted_and_said() -> None:
 def test_a_folder_without_a_run_is_no_release(tmp_path: Path, ferplus_data: Path) -> None:
     assert main(["release", str(tmp_path), "--out", str(tmp_path / "out"), "--data", str(ferplus_data)]) == 2
     assert not (tmp_path / "out").exists()
+
+
+def test_what_runs_the_networks_is_named_before_the_data_are_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(packages, "installed", lambda name: name != "onnxruntime")
+    assert main(["verify", "trained", "--data", str(tmp_path)]) == 2
+    assert "needs onnxruntime, which is not installed here" in capsys.readouterr().err

@@ -73,7 +73,7 @@ def empty(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("made", "times"), [(converting, 52), (predicting, 40), (training, 8)])
+@pytest.mark.parametrize(("made", "times"), [(converting, 56), (predicting, 40), (training, 4)])
 def test_killed_at_any_moment_nothing_is_half_there(
     made: Callable[[Path, Path], Killed], times: int, seeded_pth: Path, tmp_path: Path
 ) -> None:

@@ -41,10 +41,11 @@ def teacher() -> Teacher:
     return load_teacher(TRAINED, 8)
 
 
-@pytest.fixture
-def recipe(tmp_path: Path) -> Recipe:
-    (tmp_path / "staged.toml").write_text(STAGED)
-    return load_recipe(tmp_path / "staged.toml", network="compact")
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    path = tmp_path_factory.mktemp("recipes") / "staged.toml"
+    path.write_text(STAGED)
+    return load_recipe(path, network="compact")
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +64,22 @@ def folder_of(path: Path) -> RunFolder:
     return folder
 
 
-@pytest.mark.slow  # three runs; test_state.py resumes one in the small
+@pytest.fixture(scope="module")
+def uninterrupted(
+    recipe: Recipe, examples: Examples, teacher: Teacher, tmp_path_factory: pytest.TempPathFactory
+) -> RunFolder:
+    folder = folder_of(tmp_path_factory.mktemp("whole") / "run")
+    outcome = Run("compact", recipe, examples, teachers=(teacher,)).train(folder)
+    assert outcome.best_epoch == 3  # the best of the last stage, whatever the others had
+    return folder
+
+
+@pytest.mark.slow  # five runs; test_state.py resumes one in the small
 @pytest.mark.parametrize("after", [1, 2])
 def test_a_run_resumed_within_or_between_stages_ends_with_the_same_bits(
-    after: int, recipe: Recipe, examples: Examples, teacher: Teacher, tmp_path: Path
+    after: int, uninterrupted: RunFolder, recipe: Recipe, examples: Examples, teacher: Teacher, tmp_path: Path
 ) -> None:
-    whole, broken = folder_of(tmp_path / "whole"), folder_of(tmp_path / "broken")
-    outcome = Run("compact", recipe, examples, teachers=(teacher,)).train(whole)
+    broken = folder_of(tmp_path / "broken")
 
     def end(row: dict[str, object]) -> None:
         if row["epoch"] == after:
@@ -81,14 +91,13 @@ def test_a_run_resumed_within_or_between_stages_ends_with_the_same_bits(
         Run("compact", recipe, examples).train(broken, resume=True)
     Run("compact", recipe, examples, teachers=(teacher,)).train(broken, resume=True)
 
-    first, second = load_arrays(whole.state), load_arrays(broken.state)
+    first, second = load_arrays(uninterrupted.state), load_arrays(broken.state)
     assert first.arrays.keys() == second.arrays.keys()
     for name, array in first.arrays.items():
         np.testing.assert_array_equal(second.arrays[name], array, err_msg=name)
-    with whole.history.open() as file:
+    with broken.history.open() as file:
         rows = [(row["epoch"], row["stage"], row["size"]) for row in csv.DictReader(file)]
     assert rows == [("1", "1", "32"), ("2", "1", "32"), ("3", "2", "40")]
-    assert outcome.best_epoch == 3  # the best of the last stage, whatever the others had
 
 
 @pytest.mark.slow
