@@ -101,6 +101,7 @@ def test_it_trains_a_gated_network_under_a_teacher(tmp_path: Path) -> None:
     assert (out / "history.csv").read_text().startswith("epoch,size,learning_rate,loss,val_accuracy")
 
 
+@pytest.mark.slow
 def test_the_means_are_written(program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not the weights of the last step, which take the means' place again once they are written."""
     made = []

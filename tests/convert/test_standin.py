@@ -34,6 +34,7 @@ def test_it_is_as_large_as_the_published_file_and_in_its_format(standin_pth: Pat
     ReferenceNetwork(architecture(network)).load_state_dict(state, strict=True)
 
 
+@pytest.mark.parametrize("network", SECOND_SLOW, indirect=True)
 def test_it_says_what_it_is_under_any_name(standin_pth: Path, tmp_path: Path) -> None:
     assert "standin" in standin_pth.name
     renamed = tmp_path / "genuine.pth"

@@ -108,8 +108,8 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("kind", [
-    "features and logits, channels first", "probabilities, channels last",
-    pytest.param("shipped", marks=pytest.mark.slow),
+    "features and logits, channels first",
+    *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("probabilities, channels last", "shipped")),
 ])  # fmt: skip
 def test_the_browser_says_what_python_says_and_loads_nothing(
     kind: str, package: Path, pictures: list[Path], browser: Any, tmp_path: Path
@@ -156,6 +156,7 @@ def _ask(page: Any, path: Path, pictures: list[Path]) -> tuple[list[dict[str, fl
     return told, asked
 
 
+@pytest.mark.slow  # packs ONNX Runtime Web
 def test_a_standin_says_so_beside_every_image(
     package: Path, pictures: list[Path], browser: Any, tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ from ferplus_keras import cli
 from ferplus_keras.cli import converting
 from ferplus_keras.cli.endings import UNEXPECTED
 from ferplus_keras.errors import DownloadError
-from tests.conftest import ROOT, SECOND_SLOW, run_ferplus, run_python, typed
+from tests.conftest import ROOT, run_ferplus, run_python, typed
 from tests.seeded import save_state, seeded_state
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -223,7 +223,7 @@ def test_verify_parity(standin_h5: Path, standin_pth: Path, network: str) -> Non
     assert {entry["dtype"] for entry in result["runs"]} == {"float64", "float32"}
 
 
-@pytest.mark.parametrize("network", SECOND_SLOW, indirect=True)
+@pytest.mark.slow
 def test_verify_parity_fails_with_exit_code_1(standin_h5: Path, standin_pth: Path) -> None:
     few = ("--n", 1, "--no-onnx")
     run = typed("verify", "parity", standin_h5, "--against", standin_pth, *few, "--float64", 1e-30)

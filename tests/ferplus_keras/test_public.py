@@ -42,13 +42,15 @@ except Exception as error:
         ("keras tensorflow", "ferplus_keras.ResNet50",
          "needs keras and tensorflow, which are not installed here: pip install 'ferplus-keras[predict]'"),
         ("PIL", "ferplus_keras.load_image('README.md')", "pip install 'ferplus-keras[predict]'"),
-        ("PIL", "ferplus_keras.EmotionClassifier().predict('README.md')", "pip install 'ferplus-keras[predict]'"),
-        ("PIL", "ferplus_keras.EmotionClassifier().predict(grey)", "pip install 'ferplus-keras[predict]'"),
         ("h5py", "ferplus_keras.EmotionClassifier()", "h5py, which is not installed here: pip install h5py"),
-        ("h5py", "ferplus_keras.load_weights", "pip install h5py"),
         ("h5py", "ferplus_keras.convert('README.md', ['x.h5'])", "pip install h5py"),
         ("safetensors", "ferplus_keras.EmotionClassifier()", "pip install safetensors"),
-        ("safetensors", "ferplus_keras.ResNet50(weights='ferplus')", "pip install safetensors"),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in (  # import Keras
+            ("PIL", "ferplus_keras.EmotionClassifier().predict('README.md')", "pip install 'ferplus-keras[predict]'"),
+            ("PIL", "ferplus_keras.EmotionClassifier().predict(grey)", "pip install 'ferplus-keras[predict]'"),
+            ("h5py", "ferplus_keras.load_weights", "pip install h5py"),
+            ("safetensors", "ferplus_keras.ResNet50(weights='ferplus')", "pip install safetensors"),
+        )),
     ],
 )  # fmt: skip
 def test_a_missing_package_is_named_with_what_installs_it(blocked: str, call: str, told: str) -> None:

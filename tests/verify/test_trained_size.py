@@ -86,7 +86,9 @@ def test_predict_shows_a_network_images_of_its_own_size(name: str, tmp_path: Pat
     assert list(said.values()) == pytest.approx(wanted, abs=1e-4)
 
 
-@pytest.mark.parametrize("target", ["onnx", "saved_model", pytest.param("tflite", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "target", ["onnx", *(pytest.param(name, marks=pytest.mark.slow) for name in ("saved_model", "tflite"))]
+)
 def test_what_is_exported_takes_images_of_the_networks_size(target: str, tmp_path: Path) -> None:
     checkpoint = replace(seeded_checkpoint("resnet50"), provenance=trained(48))
     write(checkpoint, tmp_path / "small.safetensors")

@@ -337,6 +337,7 @@ def hostile73(path: Path, kind: str) -> None:
             group["out"].attrs["MATLAB_class"] = np.bytes_("uint8")
 
 
+@pytest.mark.slow  # a process for each kind
 @pytest.mark.parametrize(
     "kind",
     ["a loop of cells", "a loop of structs", "laughs", "a bomb", "a deflated bomb", "a bomb in one chunk",

@@ -324,6 +324,7 @@ def test_the_tool_of_these_tests_makes_good_tensors_too(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(path).tensors["a"], numbers[1:])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 def test_a_bomb_is_refused_before_it_grows(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"

@@ -89,6 +89,7 @@ def test_every_road_leads_to_pytorchs_logits(
     assert np.ptp(logits, axis=0).max() > 0.1  # the images lead to different answers: agreement means something
 
 
+@pytest.mark.slow  # a process of Keras 2 for each network
 def test_a_model_with_dropout_and_logits_opens_in_keras_2(keras2: Path, network: str, tmp_path: Path) -> None:
     from dataclasses import replace
 

@@ -76,7 +76,7 @@ def torchscript(folder: Path, *outputs: str) -> Path:
 
 MAKERS = pytest.mark.parametrize(
     "make",
-    [keras_file, onnx_file, torchscript, *(pytest.param(it, marks=pytest.mark.slow) for it in (tflite, saved_model))],
+    [keras_file, onnx_file, *(pytest.param(it, marks=pytest.mark.slow) for it in (torchscript, tflite, saved_model))],
 )
 
 

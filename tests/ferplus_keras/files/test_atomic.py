@@ -164,7 +164,14 @@ def test_the_same_limit_is_no_obstacle_when_it_is_large_enough(seeded_pth: Path,
     assert limited(200_000, "convert", seeded_pth, tmp_path / "x.h5").returncode == 0
 
 
-@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("stop", "code"),
+    [
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+        (signal.SIGKILL, -9),
+    ],
+)
 def test_a_stopped_process_leaves_the_old_file(seeded_pth: Path, tmp_path: Path, stop: int, code: int) -> None:
     target = tmp_path / "x.h5"
     target.write_bytes(b"old")

@@ -307,6 +307,7 @@ print(1024 * int(re.search(r"VmHWM:\s+(\d+)", pathlib.Path("/proc/self/status").
 """
 
 
+@pytest.mark.slow  # a process for each container
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is asked of Linux")
 @pytest.mark.parametrize("container", BOMBS)
 def test_it_is_refused_in_seconds_and_in_little_memory(container: str, tmp_path: Path) -> None:

@@ -311,7 +311,8 @@ def test_with_the_preprocessing_inside_bytes_go_in(tmp_path: Path) -> None:
     np.testing.assert_allclose(less.probabilities(pixels[:1])[0], shown / shown.sum(), rtol=1e-4)
 
 
-@pytest.mark.parametrize("batch", [None, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [None, 2])
 def test_tflite(tmp_path: Path, batch: int | None) -> None:
     """A small network through TensorFlow's own converter, against the Keras model that it came from."""
     import keras

@@ -14,6 +14,8 @@ from tests.verify.report.results import made_up, of_other_hands, poisoned, sever
 from tests.verify.report.test_accuracy_report import DATASET, result_of
 from verify.report import write_report
 
+pytestmark = pytest.mark.slow  # they start a browser
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 

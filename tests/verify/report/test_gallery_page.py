@@ -101,6 +101,7 @@ def test_the_command_makes_the_page(standin_h5: Path, tmp_path: Path, capsys: py
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
+@pytest.mark.slow  # a browser
 @pytest.mark.parametrize("width", [390, 1280])
 def test_it_fits_and_is_seen(tmp_path: Path, width: int) -> None:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
