@@ -60,6 +60,7 @@ def test_the_network_is_the_exact_one_fed_with_bgr(standin_h5: Path, pixels: np.
         load_weights(exact, tmp_path / "c-standin.h5")
 
 
+@pytest.mark.slow
 @ONE
 def test_without_top_and_with_weights_of_the_old_layout(standin_pth: Path, pixels: np.ndarray, tmp_path: Path) -> None:
     path = tmp_path / "old-standin.h5"

@@ -56,6 +56,7 @@ def test_counters_that_differ_come_back_one_by_one(tmp_path: Path) -> None:
     states_equal(start, tmp_path / "c.pth")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", SECOND_SLOW, indirect=True)
 def test_a_network_fine_tuned_in_keras_returns_to_pytorch(tmp_path: Path, network: str, standin_h5: Path) -> None:
     """Load, train a step, save with Keras, convert: PyTorch computes what Keras computes."""
@@ -113,6 +114,7 @@ def test_an_option_that_it_does_not_take_is_not_passed_over(seeded_pth: Path, tm
     assert not (tmp_path / "a.h5").exists()
 
 
+@pytest.mark.slow
 def test_logits_follow_the_source_when_it_is_a_keras_model(seeded_pth: Path, tmp_path: Path) -> None:
     convert(seeded_pth, [tmp_path / "a.h5"], logits=True)
     convert(tmp_path / "a.h5", [tmp_path / "b.keras"])

@@ -120,6 +120,7 @@ def test_eight_classes_of_ones_own_are_not_called_ferplus(h5: dict[str, Path], t
     )
 
 
+@pytest.mark.slow
 def test_a_head_that_is_more_than_a_classifier_is_refused(h5: dict[str, Path], tmp_path: Path) -> None:
     import keras
 
@@ -131,6 +132,7 @@ def test_a_head_that_is_more_than_a_classifier_is_refused(h5: dict[str, Path], t
         read_checkpoint(saved(scaled, tmp_path / "scaled.keras"))
 
 
+@pytest.mark.slow
 def test_two_networks_in_one_model_are_not_taken_for_one(h5: dict[str, Path], tmp_path: Path) -> None:
     import keras
 

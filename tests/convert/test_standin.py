@@ -63,6 +63,7 @@ def test_the_statistics_are_those_of_a_real_forward_pass(standin_pth: Path, netw
     assert 0.3 < float(logits.std()) < 10 and len(set(logits.argmax(1).tolist())) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", SECOND_SLOW, indirect=True)
 def test_the_same_seed_gives_the_same_kernels(standin_pth: Path, network: str, tmp_path: Path) -> None:
     known = read_manifest()[f"{network}_ferplus"]

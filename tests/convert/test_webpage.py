@@ -107,9 +107,9 @@ def browser() -> Iterator[Any]:
         opened.close()
 
 
+@pytest.mark.slow  # packs ONNX Runtime Web
 @pytest.mark.parametrize("kind", [
-    "features and logits, channels first",
-    *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("probabilities, channels last", "shipped")),
+    "features and logits, channels first", "probabilities, channels last", "shipped",
 ])  # fmt: skip
 def test_the_browser_says_what_python_says_and_loads_nothing(
     kind: str, package: Path, pictures: list[Path], browser: Any, tmp_path: Path

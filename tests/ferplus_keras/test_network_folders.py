@@ -87,7 +87,7 @@ def test_a_converted_compact_network_predicts_what_the_shipped_one_does(tmp_path
 
 
 @pytest.mark.parametrize("against", ["folder", "run"])
-@pytest.mark.parametrize("model", ["a.onnx", "run"])
+@pytest.mark.parametrize("model", ["a.onnx", pytest.param("run", marks=pytest.mark.slow)])
 def test_parity_takes_folders_on_both_sides(
     model: str, against: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

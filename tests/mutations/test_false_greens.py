@@ -60,6 +60,7 @@ def test_what_the_model_returns_is_held_against_what_it_should(
     assert "the model returns something other than its head computes" in as_text(data)
 
 
+@pytest.mark.slow
 @ONE
 def test_of_several_outputs_the_classes_are_held_against_the_source_and_that_is_said(
     standin_h5: Path, standin_pth: Path, tmp_path: Path
@@ -144,7 +145,7 @@ def test_no_tolerance_lets_everything_pass(value: str) -> None:
 
 
 @ONE
-@pytest.mark.parametrize("when", ["at once", "on an image"])
+@pytest.mark.parametrize("when", ["at once", pytest.param("on an image", marks=pytest.mark.slow)])
 def test_reference_code_cannot_end_the_check(when: str, standin_h5: Path, standin_pth: Path, tmp_path: Path) -> None:
     code = tmp_path / "ends.py"
     if when == "at once":

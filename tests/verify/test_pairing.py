@@ -86,6 +86,7 @@ def test_the_usual_mistakes_of_a_port_are_named(
     assert (result.diagnosis.fault, result.diagnosis.confidence) == (fault, "certain")
 
 
+@pytest.mark.slow
 @ONE
 def test_kernels_in_each_others_place_are_found_by_the_place(standin_pth: Path, tmp_path: Path) -> None:
     # Pairing by the numbers first would follow the numbers to the wrong place and call the rest of the graph wrong.
@@ -138,6 +139,7 @@ def test_a_model_of_keras_2_with_slashes_in_its_names(standin_pth: Path, tmp_pat
     assert result.diagnosis is not None and result.diagnosis.fault == "batchnorm-epsilon"
 
 
+@pytest.mark.slow
 @ONE
 def test_what_the_file_has_in_training_is_run_in_training(standin_pth: Path, standin_h5: Path, tmp_path: Path) -> None:
     """Keras 2's `predict` does, too; `convert` refuses such a file, and sends people here."""
@@ -157,6 +159,7 @@ def test_what_the_file_has_in_training_is_run_in_training(standin_pth: Path, sta
     assert result.diagnosis is not None and "as in training" in result.diagnosis.cause
 
 
+@pytest.mark.slow
 @ONE
 def test_a_head_of_other_classes_is_the_cause_and_no_crash(standin_pth: Path, tmp_path: Path) -> None:
     model = port(read_checkpoint(standin_pth), operators=False)

@@ -20,7 +20,7 @@ from convert.writers import write
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.networks.architecture import NO_HEAD, architecture, classifier, embedding
-from tests.conftest import run_ferplus, run_python
+from tests.conftest import SECOND_SLOW, run_ferplus, run_python
 from tests.seeded import save_state, seeded_checkpoint, seeded_state
 from verify import runs
 from verify.images import Images
@@ -55,6 +55,7 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 # --- on TensorFlow: the proof ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("network", SECOND_SLOW, indirect=True)
 def test_the_converted_file_is_the_same_function(standin_h5: Path, standin_pth: Path, compared: list[str]) -> None:
     steps: list[str] = []
 
@@ -156,6 +157,7 @@ def test_keras_own_formats_are_the_same_function(
     assert result.runs[0].logits.relative <= 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["resnet50"], indirect=True)
 def test_a_network_without_head_is_compared_by_its_features(
     standin_pth: Path, tmp_path: Path, compared: list[str]

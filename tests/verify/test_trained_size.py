@@ -98,6 +98,7 @@ def test_what_is_exported_takes_images_of_the_networks_size(target: str, tmp_pat
     assert open_engine(outcome.path).takes.side == 48
 
 
+@pytest.mark.slow
 def test_a_small_networks_file_is_opened_at_its_own_size(tmp_path: Path) -> None:
     """cases/small_input.py: in ``ResNet50`` as in Keras itself, and another size is not taken without a word."""
     import keras
@@ -113,7 +114,7 @@ def test_a_small_networks_file_is_opened_at_its_own_size(tmp_path: Path) -> None
         ferplus_keras.ResNet50(weights=path, input_shape=(224, 224, 3))
 
 
-@pytest.mark.parametrize("name", ["small.h5", "small.onnx"])
+@pytest.mark.parametrize("name", ["small.onnx", pytest.param("small.h5", marks=pytest.mark.slow)])
 def test_parity_is_measured_at_the_networks_size(name: str, tmp_path: Path) -> None:
     write(replace(seeded_checkpoint("resnet50"), provenance=trained(48)), tmp_path / "small.safetensors")
     write(read_checkpoint(tmp_path / "small.safetensors"), tmp_path / name)

@@ -71,7 +71,14 @@ FORMS: dict[str, Callable[[Path, Root], Path]] = {
 }
 
 
-@pytest.mark.parametrize(("network", "form"), [("resnet50", "5 compressed"), ("resnet50", "5"), ("senet50", "7.3")])
+@pytest.mark.parametrize(
+    ("network", "form"),
+    [
+        ("resnet50", "5 compressed"),
+        ("resnet50", "5"),
+        pytest.param("senet50", "7.3", marks=pytest.mark.slow),
+    ],
+)
 def test_networks_as_imported_and_fine_tuned(network: str, form: str, request: Any, tmp_path: Path) -> None:
     arrays = request.getfixturevalue(network.removesuffix("50"))
     checkpoint = holds(FORMS[form](tmp_path / "x.mat", imported(arrays, dropout=0.5, loss=True)), arrays)
@@ -190,7 +197,7 @@ def test_and_in_the_squeeze_and_excitation_network(quirk: Any, senet: Arrays, tm
 @pytest.mark.parametrize(
     ("network", "form", "head"),
     [*(("resnet50", "5", head) for head in (classifier(8631), embedding(128), embedding(256), NO_HEAD)),
-     ("senet50", "7.3", embedding(128))],
+     pytest.param("senet50", "7.3", embedding(128), marks=pytest.mark.slow)],
     ids=str,
 )  # fmt: skip
 def test_the_rest_of_the_family(network: str, form: str, head: Head, tmp_path: Path) -> None:
@@ -543,6 +550,7 @@ PLACES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(changes=st.lists(st.tuples(st.sampled_from(PLACES), st.sampled_from(JUNK)), min_size=1, max_size=3))
 def test_junk_anywhere_ends_in_a_sentence_or_in_a_reading(changes: Any, tmp_path_factory: Any) -> None:

@@ -99,6 +99,7 @@ def test_any_value_comes_back_from_level5(variables: dict[str, Any], compress: b
     assert ours.keys() == variables.keys() and all(same(variables[name], ours[name]) for name in variables)
 
 
+@pytest.mark.slow
 @QUIET
 @given(variables=st.dictionaries(names, values, min_size=1, max_size=3))
 def test_any_value_comes_back_from_level73(variables: dict[str, Any], tmp_path_factory: Any) -> None:

@@ -27,7 +27,8 @@ ONE = pytest.mark.parametrize("network", ["resnet50"], indirect=True)
 
 
 @ONE
-@pytest.mark.parametrize("suffix", [".h5", pytest.param(".keras", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
 def test_bytes_give_what_preprocessed_pixels_give(
     suffix: str, standin_pth: Path, standin_h5: Path, tmp_path: Path
 ) -> None:

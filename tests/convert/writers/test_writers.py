@@ -125,6 +125,7 @@ def test_pytorch_takes_our_safetensors(tmp_path: Path) -> None:
     assert all(torch.equal(state[name], wanted[name]) for name in wanted)
 
 
+@pytest.mark.slow
 def test_keras_takes_its_own_formats(tmp_path: Path) -> None:
     import keras
 

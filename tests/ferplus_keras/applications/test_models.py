@@ -132,6 +132,7 @@ def test_classes_activation_and_name() -> None:
         np.testing.assert_allclose(model(images), value, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_pooling_ends_a_model_without_top() -> None:
     images = small_images(side=64)
     bare = SeNet50(include_top=False, input_shape=(64, 64, 3))
@@ -178,6 +179,7 @@ def test_an_embedding_in_place_of_the_classifier(network: str) -> None:
     assert (model.layers[-1].name, len(model.layers[-1].weights)) == ("feat_extract", 1)
 
 
+@pytest.mark.slow
 def test_dropout_acts_in_training_alone() -> None:
     plain, dropped = (ResNet50(input_shape=SMALL, classifier_activation=None, dropout=rate) for rate in (0.0, 0.5))
     dropped.set_weights(plain.get_weights())
@@ -281,7 +283,9 @@ def test_an_unknown_network_is_refused() -> None:
 # --- weights from files -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("suffix", [".h5", ".weights.h5", ".keras"])
+@pytest.mark.parametrize(
+    "suffix", [".h5", *(pytest.param(suffix, marks=pytest.mark.slow) for suffix in (".weights.h5", ".keras"))]
+)
 @pytest.mark.parametrize("network", SECOND_SLOW)
 def test_every_weight_comes_from_the_file_and_the_head_where_there_is_a_top(
     network: str, suffix: str, files: Callable[..., Path]
@@ -292,6 +296,7 @@ def test_every_weight_comes_from_the_file_and_the_head_where_there_is_a_top(
         assert_holds(model, checkpoint_of(network).arrays)
 
 
+@pytest.mark.slow
 def test_a_headless_file_fits_a_model_without_top_and_no_other(files: Callable[..., Path]) -> None:
     path = files("senet50", head=NO_HEAD)
 
@@ -365,6 +370,7 @@ def test_files_of_another_kind_are_refused(seeded_pth: Path, tmp_path: Path) -> 
 # --- what people do with a model --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_saving_and_loading_gives_the_same_model(tmp_path: Path, files: Callable[..., Path]) -> None:
     images = small_images()
     model = SeNet50(weights=files("senet50"), input_shape=SMALL)
@@ -379,6 +385,7 @@ def test_saving_and_loading_gives_the_same_model(tmp_path: Path, files: Callable
         np.testing.assert_array_equal(loaded(images), model(images))
 
 
+@pytest.mark.slow
 def test_our_loader_reads_what_keras_saved(tmp_path: Path) -> None:
     # After fine-tuning, the user's own files come back through weights=...
     model, other = (ResNet50(input_shape=SMALL, classes=3) for _ in range(2))
@@ -422,6 +429,7 @@ def test_fine_tuning_learns_and_moves_the_statistics(network: str) -> None:
         assert all(moved), f"{name}: {moved}"
 
 
+@pytest.mark.slow
 def test_frozen_layers_stay_as_they_are() -> None:
     base, model, images, labels = fine_tuning("resnet50")
     for layer in base.layers:

@@ -161,6 +161,7 @@ def test_an_answer_does_not_depend_on_the_images_beside_it(tmp_path: Path) -> No
     np.testing.assert_array_equal(first, wrong.probabilities(pixels))
 
 
+@pytest.mark.slow
 def test_a_torchscript_file_is_run_in_a_process_of_its_own(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
 

@@ -118,6 +118,7 @@ def test_dropout_stands_where_the_recipe_has_it(network: str, name: str, places:
     assert table.parameters == arch.architecture(network).parameters
 
 
+@pytest.mark.slow
 def test_from_nothing_each_block_starts_as_the_identity_and_rates_follow_the_recipe() -> None:
     recipe = small("scratch", "precision=mixed_bfloat16", "body_factor=0.1", "layer_factors={'conv5_*'=0.5}")
     network = training_network("resnet50", 7, recipe, Start())

@@ -72,8 +72,8 @@ def test_another_process_goes_on_to_the_same_bits(saved: tuple[bool, Path, dict[
     assert bits(model) == wanted
 
 
-@pytest.mark.parametrize("part", ["augmentation/steps", "seed_generator_state", "moving_mean", "velocity", "iteration",
-                                  "weight_average/conv"])  # fmt: skip
+@pytest.mark.parametrize("part", ["augmentation/steps", *(pytest.param(part, marks=pytest.mark.slow) for part in (
+    "seed_generator_state", "moving_mean", "velocity", "iteration", "weight_average/conv"))])  # fmt: skip
 def test_without_any_part_of_it_they_are_others(part: str, saved: tuple[bool, Path, dict[str, bytes]]) -> None:
     scaled, path, wanted = saved
     stored = load_arrays(path)

@@ -99,6 +99,7 @@ def test_the_plan_is_the_table(network: str, folded: bool) -> None:
     assert matched.pairs.keys() == table_graph(table).nodes.keys() and set(matched.by.values()) <= {"name", "structure"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", SECOND_SLOW, indirect=True)
 def test_what_keras_3_saves_passes(network: str) -> None:
     full, bare = architecture(network), architecture(network, NO_HEAD)
@@ -358,6 +359,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(
     name=st.sampled_from(["conv1_7x7_s2", "conv1_7x7_s2_bn", "conv1_7x7_s2_pad", "pool1_3x3_s2", "data", "conv2_1",

@@ -83,6 +83,7 @@ def test_a_page_without_mistakes_is_a_page() -> None:
     assert looks.correct.all() and "face wrong" not in text and "100.0 % right" in text
 
 
+@pytest.mark.slow
 def test_the_command_makes_the_page(standin_h5: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = painted([0, 1, 2, 3, 4], [2, 2, 2, 1, 0])
     write_pair(Small(data.images, data.votes, data.split, list(data.names)), tmp_path / "fer2013")

@@ -194,8 +194,9 @@ def test_the_command_repeats_the_check_in_any_shell() -> None:
 # --- of a real check --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["resnet50"], indirect=True)
-@pytest.mark.parametrize("fault", [pytest.param(None, marks=pytest.mark.slow), "pool1 padded on all sides"])
+@pytest.mark.parametrize("fault", [None, "pool1 padded on all sides"])
 def test_a_real_check_leaves_its_report(standin_h5: Path, standin_pth: Path, tmp_path: Path, fault: str | None) -> None:
     """Green or red: the report is what a red check is needed for most."""
     from tests.mutations.test_parity_mutations import FAULTS, damaged
