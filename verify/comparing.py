@@ -23,6 +23,7 @@ from ferplus_keras.dataset import Dataset
 from ferplus_keras.dataset.duplicates import find_duplicates
 from ferplus_keras.dataset.protocols import PROTOCOLS
 from ferplus_keras.errors import BadInputError
+from ferplus_keras.files.network_folder import network_name
 from ferplus_keras.networks.resizing import DEFAULT_RESIZER
 from verify.accuracy import Progress, SplitEvaluation, predict
 from verify.cautions import of_decisions, of_images, standing
@@ -61,7 +62,7 @@ def compare(
     hits: list[np.ndarray] = []
     notes = list(dataset.notes)
     for predictor in predictors:
-        found = predict(predictor, dataset.images, rows, resize, progress, predictor.path.name)
+        found = predict(predictor, dataset.images, rows, resize, progress, network_name(predictor.path))
         scored = {}
         for name, each in targets.items():
             kept = each.kept[rows]
@@ -96,10 +97,10 @@ def compare(
 
 
 def _name(predictor: Predictor, among: Sequence[Predictor]) -> str:
-    """The file's name, with its folder's where another file is called the same."""
-    name = predictor.source.name
-    alone = [each.source.name for each in among].count(name) == 1
-    return name if alone else f"{predictor.path.parent.name}/{name}"
+    """Its name, with the name of the folder it is in where another one is called the same."""
+    name = network_name(predictor.path)
+    alone = [network_name(each.path) for each in among].count(name) == 1
+    return name if alone else network_name(predictor.path, 1)
 
 
 def _standin(predictor: Predictor) -> list[str]:

@@ -37,8 +37,6 @@ def release(
     before = {Path(each["path"]).name: each for each in known.get("files", [])}
     files: list[dict[str, Any]] = []
     for name, (weights, epoch) in outcome.kept.items():
-        if not formats:  # the compact network, whose weights stay in the run's state
-            break
         say.passing(f"writing {name} as {', '.join(formats)}")
         checkpoint = _checkpoint(run, folder, weights, epoch)
         for each in formats:
@@ -48,7 +46,7 @@ def release(
             else:
                 files.append(asdict(write(checkpoint, path)) | {"path": str(path)})
     say.passing("looking at Valid and Test")
-    reported = run.examples.classes == EMOTIONS and bool(files)
+    reported = run.examples.classes == EMOTIONS
     if known and (folder.accuracy.exists() or not reported):
         rates = known["accuracy"]
     elif reported:
@@ -144,7 +142,7 @@ def _accuracy_report(
 
 
 def _rates(run: Run, outcome: FinishedRun) -> list[dict[str, Any]]:
-    """Of networks and classes that the accuracy report does not know: the compact one, and FER2013's seven."""
+    """Of classes that the accuracy report does not know: FER2013's seven."""
     import numpy as np
 
     from ferplus_keras.finetune.network import set_arrays

@@ -92,7 +92,7 @@ def ship(run: Path, out: Path, dataset: Dataset, progress: Progress = lambda _st
     folder = RunFolder(run)
     network = str(record_of(run)["options"]["arch"])
     size = load_recipe(folder.recipe, network=network).legs[-1].recipe.network.size
-    # Of the large networks the release in PyTorch's names is taken, which `convert` reads; the compact one has none.
+    # In PyTorch's names, which `convert` reads, if the run was to write a .safetensors.
     best = run / "best.safetensors"
     best = best if best.exists() else best_of(run)
     original = Shipped(out.name, network, best, sha256_of(best), size)

@@ -16,7 +16,7 @@ from ferplus_keras.cli.requirements import need_file, need_folder
 from ferplus_keras.cli.shared import DATA, Commands, count, finish, plain, seed, start_keras
 from ferplus_keras.durations import duration
 from ferplus_keras.errors import BadInputError, CheckFailedError
-from ferplus_keras.networks.architecture import COMPACT, KNOWN
+from ferplus_keras.networks.architecture import KNOWN
 from ferplus_keras.packages import BACKENDS, need
 from ferplus_keras.wording import counted, percent
 
@@ -50,7 +50,7 @@ def add(commands: Commands) -> None:
         option("--size N", "train on N x N images (short for --set network.size=N)", count),
         option("--seed N", "random seed (short for --set training.seed=N)", seed),
         option("--weights START", "a checkpoint, or the folder of a run or released network (default: random weights)"),
-        option("--teacher DIR", "learn from a finished run's network too (may be repeated: they are averaged)",
+        option("--teacher DIR", "learn from a run's or a released network too (may be repeated: they are averaged)",
                action="append"),
         option("--out DIR", "folder for checkpoints, curves and results", Path),
         option("--resume DIR", "continue the run in DIR (or in --out)", nargs="?", const=True),
@@ -191,13 +191,6 @@ def _recipe(options: argparse.Namespace, folder: RunFolder | None) -> Recipe:
 
 
 def _formats(options: argparse.Namespace) -> tuple[str, ...]:
-    if options.arch == COMPACT:
-        if options.formats:
-            raise BadInputError(
-                "--formats is for resnet50 and senet50. The compact network is a teacher: its weights stay in the "
-                "run's folder, which --teacher takes."
-            )
-        return ()
     wanted = tuple((options.formats or ",".join(RELEASE_FORMATS)).split(","))
     if wrong := [name for name in wanted if name not in RELEASE_FORMATS]:
         raise BadInputError(f'--formats takes {", ".join(RELEASE_FORMATS)}, separated by commas, not "{wrong[0]}".')

@@ -61,13 +61,14 @@ class Outcome:
     def __init__(
         self, options: argparse.Namespace, labels: tuple[str, ...], standin: bool, start: float, *, film: bool = False
     ) -> None:
+        from ferplus_keras.files.network_folder import network_name
         from ferplus_keras.predict.records import CsvFile
 
         self.options, self.labels, self.standin = options, labels, standin
         self.ready, self.total = time.perf_counter(), Total()
         self.loading = self.ready - start
         self.say = Progress()
-        self.model = Path(options.model).name
+        self.model = network_name(Path(options.model))
         self.file: CsvFile | None = None
         if options.csv:
             self.file = CsvFile(options.csv, labels, _made(options, film), resume=options.resume, film=film)
@@ -163,7 +164,7 @@ def _made(options: argparse.Namespace, film: bool) -> str:
     """
     from ferplus_keras.engines.card import card_of
     from ferplus_keras.files.hashing import sha256_of
-    from ferplus_keras.files.network_folder import network_file
+    from ferplus_keras.files.network_folder import network_file, network_name
     from ferplus_keras.files.opening import is_file
     from ferplus_keras.predict.origin import CARD, origin_text
 
@@ -177,7 +178,7 @@ def _made(options: argparse.Namespace, film: bool) -> str:
     if film:
         settings |= {"step": options.step, "smooth": options.smooth}
     return origin_text(
-        f"{path.name}@{_sha256_of(path)[:12]}{f' {options.runtime}' if options.runtime else ''}", settings
+        f"{network_name(path)}@{_sha256_of(path)[:12]}{f' {options.runtime}' if options.runtime else ''}", settings
     )
 
 

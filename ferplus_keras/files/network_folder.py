@@ -38,17 +38,22 @@ def network_file(path: Path) -> Path:
     for name in (BEST, RELEASED):
         if is_file(path / name):
             return path / name
-    from ferplus_keras.files.shipped import shipped_at  # imports NumPy
-
-    for each in sorted(path.glob("state/best-*.safetensors")):  # the compact network's; a training's is not runnable
-        if shipped_at(each):
-            return each
     if is_file(path / RUN):
         raise BadInputError(
-            f"{path} is the folder of a training that has no network to run: it is not finished, or it is the compact "
-            "network's, which --teacher takes."
+            f"{path} is the folder of a training that has no network to run: it is not finished, or --formats did not "
+            "name h5."
         )
     raise BadInputError(f"{path} is a folder, neither a SavedModel nor a finished training. Name a file in it.")
+
+
+def network_name(path: Path, folders: int = 0) -> str:
+    """What the network at ``path``, a file or a folder, is called in tables, with so many of the ``folders`` it is in.
+
+    A run's ``best.h5`` and a released ``model.safetensors`` have their folder's name, others their own.
+    """
+    path = path.absolute()
+    named = path.parent if path.name in (BEST, RELEASED) and is_file(path.with_name(RUN)) else path
+    return "/".join(named.parts[-1 - folders :])
 
 
 def open_checkpoint(source: str | Path | MappedFile) -> MappedFile:

@@ -14,6 +14,9 @@ import numpy as np
 
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.hashing import sha256_of
+from ferplus_keras.files.network_folder import RELEASED
+from ferplus_keras.files.opening import is_file
+from ferplus_keras.files.shipped import Shipped
 from ferplus_keras.finetune.folder import RunFolder
 from ferplus_keras.finetune.recipe import load_recipe
 from ferplus_keras.finetune.state import arrays_by_layer, best_of
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Teacher:
-    """The best epoch of a run."""
+    """The best epoch of a run, or a released network."""
 
     name: str
     sha256: str
@@ -51,10 +54,10 @@ class Teacher:
 
 
 def load_teacher(path: Path, classes: int) -> Teacher:
-    """The teacher that the run in the folder ``path`` left behind.
+    """The best epoch of the run in the folder ``path``, or the network that was released into it.
 
     Raises:
-        BadInputError: it is no run's folder, or its network has other classes.
+        BadInputError: it is no such folder, or its network has other classes.
     """
     folder = RunFolder(path)
     if not folder.started:
@@ -63,11 +66,15 @@ def load_teacher(path: Path, classes: int) -> Teacher:
     network = str(options.get("arch")) if isinstance(options, dict) else ""
     if network not in arch.KNOWN:
         raise BadInputError(f"{folder.run} does not name a network of this project, so it cannot be a teacher.")
-    weights = best_of(path)
-    arrays = arrays_by_layer(weights)
+    size = load_recipe(folder.recipe, network=network).legs[-1].recipe.network.size
+    if is_file(weights := path / RELEASED):
+        sha256 = sha256_of(weights)
+        arrays = Shipped(path.name, network, weights, sha256, size).arrays()
+    else:
+        weights = best_of(path)
+        sha256, arrays = sha256_of(weights), arrays_by_layer(weights)
     found = np.size(arrays.get("classifier", {}).get("bias", ()))
     if found != classes:
         raise BadInputError(f"The teacher in {path} has {found} classes, and this run has {classes}.")
-    size = load_recipe(folder.recipe, network=network).legs[-1].recipe.network.size
     table = arch.architecture(network, arch.classifier(classes))
-    return Teacher(path.name, sha256_of(weights), table, size, arrays)
+    return Teacher(path.name, sha256, table, size, arrays)

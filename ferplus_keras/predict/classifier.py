@@ -12,6 +12,7 @@ import numpy as np
 from ferplus_keras.engines import open_engine
 from ferplus_keras.engines.engine import BATCH
 from ferplus_keras.errors import BadInputError, NetworkWarning, warn_of_standin
+from ferplus_keras.files.network_folder import network_name
 from ferplus_keras.files.shipped import default_shipped
 from ferplus_keras.networks.emotions import EMOTIONS
 from ferplus_keras.packages import naming_missing
@@ -60,12 +61,12 @@ class EmotionClassifier:
         if self.standin:
             warn_of_standin(self.path)
         for note in self.notes:
-            warnings.warn(f"{self.path.name}: {note}", NetworkWarning, stacklevel=2)
+            warnings.warn(f"{network_name(self.path)}: {note}", NetworkWarning, stacklevel=2)
 
     def __repr__(self) -> str:
         made_up = ", STAND-IN: made-up weights" if self.standin else ""
         return (
-            f"<EmotionClassifier {self.path.name}: {self.network or 'a network'}, {self.side} x {self.side}, "
+            f"<EmotionClassifier {network_name(self.path)}: {self.network or 'a network'}, {self.side} x {self.side}, "
             f"{len(self.labels)} classes ({', '.join(self.labels)}), run by {self.by}{made_up}>"
         )
 

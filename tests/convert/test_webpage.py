@@ -250,7 +250,7 @@ def test_a_page_is_made_of_a_networks_folder(tmp_path: Path, monkeypatch: pytest
     shown = []
     monkeypatch.setattr(webpage, "_write", lambda made, *_: (shown.append((made.name, read_checkpoint(made))), ())[1])
     trained = default_shipped()
-    write_webpage(trained.path.parents[1], tmp_path / "a.html")
+    write_webpage(trained.path.parent, tmp_path / "a.html")
     write_webpage(None, tmp_path / "a.html")
     for name, found in shown:
         assert name == f"{trained.name}.onnx" and found.provenance.side == trained.size

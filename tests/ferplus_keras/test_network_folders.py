@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from convert.checkpoint import Checkpoint
 from convert.conversion import convert, default_target
@@ -19,7 +20,7 @@ from ferplus_keras import EmotionClassifier
 from ferplus_keras.cli import main
 from ferplus_keras.cli.requirements import may_be_network
 from ferplus_keras.errors import BadInputError
-from ferplus_keras.files.network_folder import network_file
+from ferplus_keras.files.network_folder import network_file, network_name
 from ferplus_keras.files.shipped import shipped
 from ferplus_keras.networks.architecture import COMPACT
 from ferplus_keras.networks.emotions import EMOTIONS
@@ -28,7 +29,7 @@ from tests.ferplus_files import small, write_pair
 TRAINED = shipped()[COMPACT]
 
 #: Its folder in the package.
-FOLDER = TRAINED.path.parents[1]
+FOLDER = TRAINED.path.parent
 
 
 @pytest.fixture(scope="module")
@@ -202,3 +203,26 @@ def test_a_network_of_another_name_is_not_taken_for_the_compact_one(tmp_path: Pa
     assert read_checkpoint(tmp_path / "x.pth", network=COMPACT).architecture == TRAINED.table
     with pytest.raises(BadInputError, match="not a complete resnet50"):
         read_checkpoint(tmp_path / "x.pth", network="resnet50")
+
+
+@pytest.mark.parametrize("name", ["best.h5", "model.safetensors"])
+def test_a_network_is_called_by_its_folder_where_its_file_says_nothing(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / name).touch()
+    assert network_name(folder / name) == name  # anybody's file may be called that
+    (folder / "run.json").touch()
+    assert network_name(folder / name) == network_name(folder) == "mine"
+    assert network_name(folder / name, 1) == f"{tmp_path.name}/mine"
+    assert network_name(folder / "last.h5") == "last.h5" and network_name(folder / "last.h5", 1) == "mine/last.h5"
+
+
+def test_the_rows_of_predict_name_the_network_that_comes_with_the_package(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("keras")
+    Image.new("L", (48, 48), 99).save(tmp_path / "x.png")
+    for model in ([], [FOLDER], [TRAINED.path]):
+        assert main(["predict", *map(str, model), str(tmp_path / "x.png"), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["model"] == COMPACT
+    assert repr(EmotionClassifier(FOLDER)).startswith("<EmotionClassifier compact: ")

@@ -26,8 +26,9 @@ from verify.report.comparison_page import comparison_page
 from verify.report.page import render_page
 
 
-def named(name: str, predictor: Predictor) -> Predictor:
-    return replace(predictor, source=replace(predictor.source, name=name))
+def named(path: str, predictor: Predictor) -> Predictor:
+    source = replace(predictor.source, name=Path(path).name)
+    return replace(predictor, source=source, engine=replace(predictor.engine, path=Path(path)))
 
 
 def test_each_network_has_the_figures_that_it_has_alone() -> None:
@@ -95,8 +96,7 @@ def test_a_whole_split_needs_no_caution(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_files_of_one_name_are_told_apart_by_their_folders() -> None:
-    paths = Path("one/x.h5"), Path("two/x.h5"), Path("three/y.h5")
-    networks = [replace(named(path.name, seer()), engine=replace(seer().engine, path=path)) for path in paths]
+    networks = [named(path, seer()) for path in ("one/x.h5", "two/x.h5", "three/y.h5")]
     result = compare(networks, painted([*range(8)]))
     assert [each["name"] for each in result["networks"]] == ["one/x.h5", "two/x.h5", "y.h5"]
 

@@ -164,7 +164,9 @@ def test_a_finished_run_becomes_a_network_that_the_manifest_can_name(
     import tomllib
 
     run, out = tmp_path / "run", tmp_path / "trained" / "again"
-    shutil.copytree(COMPACT.path.parents[1], run)
+    shutil.copytree(COMPACT.path.parent, run)
+    (run / "state").mkdir()
+    (run / "model.safetensors").rename(run / "state" / "best-0071.safetensors")
     images = painted([0, 1, 2, 3] * 2, [1] * 4 + [2] * 4)
     with pytest.raises(BadInputError, match="run is not finished"):
         ship(run, out, images)

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from convert.conversion import convert
+from ferplus_keras import EmotionClassifier
 from ferplus_keras.dataset import Dataset
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.finetune.augmentation import Augmentation
@@ -17,7 +19,8 @@ from ferplus_keras.finetune.recipe import Recipe, load_recipe
 from ferplus_keras.finetune.state import load_arrays
 from ferplus_keras.finetune.teacher import Teacher, load_teacher
 from ferplus_keras.finetune.training import Hooks, Run
-from tests.conftest import ROOT
+from tests.conftest import ROOT, typed
+from tests.ferplus_files import Small, write_pair
 from tests.verify.oracles import painted
 
 TRAINED = ROOT / "weights" / "trained" / "compact"
@@ -115,6 +118,21 @@ def test_a_teacher_with_other_classes_is_refused(tmp_path: Path) -> None:
         load_teacher(TRAINED, 7)
     with pytest.raises(BadInputError, match="takes the folder of a `ferplus finetune` run"):
         load_teacher(tmp_path, 8)
+
+
+@pytest.mark.slow
+def test_a_run_of_the_compact_network_ends_in_files_like_every_run(tmp_path: Path) -> None:
+    data = painted(list(range(8)) * 3, [0] * 12 + [1] * 6 + [2] * 6)
+    write_pair(Small(data.images, data.votes, data.split, list(data.names)), tmp_path / "faces")
+    run, small = tmp_path / "run", ("--size", 32, "--set", "epochs=1", "--set", "batch=4", "--set", "warmup_epochs=0")
+    made = typed("finetune", "--arch", "compact", "--data", tmp_path / "faces", "--out", run, *small)
+    assert made.returncode == 0, made.stderr
+    assert {path.suffix for path in run.glob("best.*")} == {".h5", ".keras", ".pth", ".safetensors"}
+    assert "ferplus verify accuracy" in (run / "accuracy" / "accuracy.json").read_text()
+    for path in (run, run / "best.keras"):
+        assert (found := EmotionClassifier(path)).network == "compact" and found.side == 32
+    convert(run, tmp_path / "x.onnx")
+    assert load_teacher(run, 8).size == 32
 
 
 @pytest.mark.slow
