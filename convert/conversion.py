@@ -12,7 +12,8 @@ from typing import TypedDict, Unpack
 from convert.checkpoint import Checkpoint, Provenance
 from convert.folding import fold, refuse_folded
 from convert.readers import read_checkpoint
-from convert.writers import FORMATS, Written, check_target, format_of, write
+from convert.targets import BY_SUFFIX, FORMATS
+from convert.writers import Written, check_target, format_of, write
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.atomic import claimed
 from ferplus_keras.files.mapped_file import MappedFile
@@ -155,7 +156,7 @@ def default_target(source: str | Path, format: str, *, folded: bool = False) -> 
     source = Path(source)
     source = source if source.name not in ("", "..") else source.resolve()  # a folder's own name
     stem = source.name
-    for suffix in (*(each.suffix for each in FORMATS.values()), source.suffix):
+    for suffix in (*BY_SUFFIX, source.suffix):
         if suffix and stem.lower().endswith(suffix):
             stem = stem[: -len(suffix)]
             break

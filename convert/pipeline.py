@@ -19,7 +19,8 @@ from convert.conversion import convert
 from convert.manifest import Known, downloads_folder, output_folder, read_manifest
 from convert.readers import own_provenance
 from convert.standin import standin_path, write_standin
-from convert.writers import FORMATS, Written
+from convert.targets import FORMATS
+from convert.writers import Written
 from ferplus_keras import __version__
 from ferplus_keras.errors import BadInputError, CheckFailedError, DownloadError, OutputError
 from ferplus_keras.files.hashing import sha256_of

@@ -18,7 +18,8 @@ import numpy as np
 
 from convert.checkpoint import STANDIN, Checkpoint
 from convert.readers import read_checkpoint
-from convert.writers import FORMATS, PUBLISHED_ALONE, Format, format_of, write
+from convert.targets import FORMATS, Format
+from convert.writers import PUBLISHED_ALONE, format_of, write
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.network_folder import network_file
 from ferplus_keras.networks.architecture import COMPACT

@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,39 +19,18 @@ import numpy as np
 from convert.checkpoint import Checkpoint, check_standin_name, with_output
 from convert.conversion import default_target
 from convert.folding import fold, refuse_folded
+from convert.targets import EXPORTS, QUANTIZATIONS
 from ferplus_keras.errors import BadInputError
 
 #: Silences a library's output; the command line passes one because TensorFlow's converter prints a lot.
 Quiet = Callable[[], AbstractContextManager[None]]
-
-QUANTIZATIONS = ("none", "float16", "int8")
-
-
-@dataclass(frozen=True)
-class Target:
-    """An export format: its name on the command line, its suffix, and the function that writes it."""
-
-    name: str
-    suffix: str
-    exporter: str  # "module:function", imported when it is used
-    title: str
-
-
-TARGETS = {
-    target.name: target
-    for target in (
-        Target("onnx", ".onnx", "convert.exporters.onnx_model:export_onnx", "ONNX"),
-        Target("tflite", ".tflite", "convert.exporters.tflite:export_tflite", "TensorFlow Lite"),
-        Target("saved_model", ".saved_model", "convert.exporters.saved_model:export_saved_model", "SavedModel"),
-    )
-}
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How a network is exported."""
 
-    target: str  #: a name of :data:`TARGETS`
+    target: str  #: a name of :data:`EXPORTS`
     quantize: str = "none"  #: TensorFlow Lite only: "float16" (the weights) or "int8" (weights and activations)
     folded: bool = False  #: batch normalisation merged into the convolutions, in float64
     pixels: bool = False  #: preprocessing inside: RGB bytes in
@@ -64,20 +42,20 @@ class Recipe:
         return asdict(self)
 
     def __str__(self) -> str:
-        words = [TARGETS[self.target].title, "float32" if self.quantize == "none" else self.quantize]
+        words = [EXPORTS[self.target].title, "float32" if self.quantize == "none" else self.quantize]
         words += ["folded"] * self.folded + ["preprocessing inside"] * self.pixels
         return ", ".join([*words, f"batch {self.batch}" if self.batch else "any batch"])
 
 
 def checked(recipe: Recipe, calibrated: bool) -> None:
     """Raises :class:`BadInputError` if parts of ``recipe`` do not go together, before any work is done."""
-    if recipe.target not in TARGETS:
-        raise BadInputError(f"There is no target {recipe.target}: choose from {', '.join(TARGETS)}.")
+    if recipe.target not in EXPORTS:
+        raise BadInputError(f"There is no target {recipe.target}: choose from {', '.join(EXPORTS)}.")
     if recipe.quantize not in QUANTIZATIONS:
         raise BadInputError(f"There is no quantisation {recipe.quantize}: choose from {', '.join(QUANTIZATIONS[1:])}.")
     if recipe.quantize != "none" and recipe.target != "tflite":
         raise BadInputError(
-            f"--quantize {recipe.quantize} is for --to tflite; {TARGETS[recipe.target].title} files are written in "
+            f"--quantize {recipe.quantize} is for --to tflite; {EXPORTS[recipe.target].title} files are written in "
             "float32. Leave it out, or change the target."
         )
     if recipe.quantize == "int8" and not calibrated:
@@ -120,8 +98,7 @@ def export(
         refuse_folded(checkpoint, "To export it as it is, add --fold.")
     provenance = with_output(checkpoint.provenance, probabilities=not recipe.logits)
     checkpoint = replace(checkpoint, provenance=replace(provenance, preprocessing_inside=recipe.pixels, dropout=0.0))
-    module, function = TARGETS[recipe.target].exporter.split(":")
-    getattr(import_module(module), function)(checkpoint, recipe, path, calibration=calibration, quiet=quiet)
+    EXPORTS[recipe.target].load()(checkpoint, recipe, path, calibration=calibration, quiet=quiet)
     return checkpoint
 
 
@@ -136,12 +113,12 @@ def export_path(source: str | Path, recipe: Recipe, out: str | Path | None, *, s
     else:
         beside = default_target(source, "h5", folded=recipe.folded)
         marks = ([recipe.quantize] if recipe.quantize != "none" else []) + ["pixels"] * recipe.pixels
-        path = beside.with_name("-".join([beside.name.removesuffix(".h5"), *marks]) + TARGETS[recipe.target].suffix)
+        path = beside.with_name("-".join([beside.name.removesuffix(".h5"), *marks]) + EXPORTS[recipe.target].suffix)
     if os.path.realpath(path) == os.path.realpath(source):
         raise BadInputError(f"{path} is both source and target. Give the target another name.")
-    expected = TARGETS[recipe.target].suffix
+    expected = EXPORTS[recipe.target].suffix
     if expected != ".saved_model" and not path.name.lower().endswith(expected):
-        raise BadInputError(f"{path}: {TARGETS[recipe.target].title} files end in {expected}; give it such a name.")
+        raise BadInputError(f"{path}: {EXPORTS[recipe.target].title} files end in {expected}; give it such a name.")
     if standin:
         check_standin_name(source.name, path, path.suffix)
     return path

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from convert.halves import in_halves
 from convert.layouts import LAYOUTS, STEP_COUNTER, Slot
 from convert.matching import NamedArrays
 from convert.readers import read_named
+from convert.targets import BY_SUFFIX, FORMATS, Format
 from convert.writers.blocks import blocks
 from ferplus_keras.errors import BadInputError, OutputError
 from ferplus_keras.files.atomic import atomic_path, flush
@@ -29,37 +29,6 @@ RELEASE_EVERY = 4 << 20
 
 #: A generous estimate of what a file takes besides its numbers: names, shapes, the graph.
 METADATA_BYTES = 2 << 20
-
-
-@dataclass(frozen=True)
-class Format:
-    """A target format: its name on the command line, its suffix, and the module and function that write it."""
-
-    name: str
-    suffix: str
-    writer: str  # "module:function", imported when it is used
-    has_output: bool = False  # whether the file has a graph, which returns probabilities or logits
-
-    def load(self) -> Callable[..., None]:
-        """The function that writes this format."""
-        module, function = self.writer.split(":")
-        writer: Callable[..., None] = getattr(import_module(module), function)
-        return writer
-
-
-#: By suffix, the longer first: ``x.weights.h5`` also ends in ``.h5``.
-FORMATS = {
-    format.name: format
-    for format in (
-        Format("weights.h5", ".weights.h5", "convert.writers.keras_native:write_keras_weights", has_output=True),
-        Format("h5", ".h5", "convert.writers.keras_h5:write_h5", has_output=True),
-        Format("keras", ".keras", "convert.writers.keras_native:write_keras", has_output=True),
-        Format("pth", ".pth", "convert.writers.torch_files:write_pth"),
-        Format("safetensors", ".safetensors", "convert.writers.torch_files:write_safetensors"),
-        Format("onnx", ".onnx", "convert.writers.onnx_file:write_onnx", has_output=True),
-        Format("mat", ".mat", "convert.writers.mat_file:write_mat"),
-    )
-}
 
 
 #: Formats chosen by ``--layout`` and not by suffix: a .h5 of weights for another package's graph.
@@ -97,14 +66,12 @@ def format_of(path: str | Path, layout: str = "albanie") -> Format:
             f"{path}: weights in the layout {layout} go into a .h5 or .hdf5 file (not .weights.h5, which Keras 3 takes "
             "for its own)."
         )
-    for format in FORMATS.values():
-        if name.endswith(format.suffix):
+    for suffix, format in BY_SUFFIX.items():
+        if name.endswith(suffix):
             return format
     if name.endswith(".hdf5"):
         return FORMATS["h5"]
-    raise BadInputError(
-        f"{path}: its suffix is not a known format's. Targets end in {', '.join(f.suffix for f in FORMATS.values())}."
-    )
+    raise BadInputError(f"{path}: its suffix is not a known format's. Targets end in {', '.join(f.suffix for f in FORMATS.values())}.")
 
 
 def check_target(checkpoint: Checkpoint, path: Path, *, layout: str = "albanie", pixels: bool = False) -> Format:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 
+from convert.targets import FORMATS
 from ferplus_keras.cli import screen
 from ferplus_keras.cli.parsing import did_you_mean, number, option, repeated
 from ferplus_keras.cli.progress import Progress
@@ -34,9 +35,6 @@ from ferplus_keras.networks.architecture import KNOWN
 from ferplus_keras.packages import backend_of_environment, need
 from ferplus_keras.wording import all_printable, counted
 
-#: Target formats by name; ``convert.writers.FORMATS`` has the same, and a test holds the two together.
-FORMAT_NAMES = ("h5", "keras", "weights.h5", "pth", "safetensors", "onnx", "mat")
-
 #: Threads that compute outside of the interpreter come back to it often, and shall not wait for its usual 5 ms.
 SWITCH_SECONDS = 0.0005
 
@@ -53,7 +51,7 @@ def add(commands: Commands) -> None:
         "ferplus convert resnet50_ferplus_dag.pth resnet50_ferplus.h5 resnet50_ferplus.keras",
         option("source SOURCE", ".pth, .safetensors, .h5, .weights.h5, .keras, .onnx, .mat or a network's folder"),
         option("targets* TARGET", "files to write; the suffix chooses the format"),
-        repeated("--to", "write this format beside the source (may be repeated; default: h5)", FORMAT_NAMES),
+        repeated("--to", "write this format beside the source (may be repeated; default: h5)", tuple(FORMATS)),
         option("--arch", "the network (default: detected)", ("auto", *KNOWN), "auto"),
         option("--output", "what Keras and ONNX models return (default: what the source returns, else probabilities)",
                ("probabilities", "logits")),
@@ -74,7 +72,7 @@ def add(commands: Commands) -> None:
     commands.add(
         "convert-all", _convert_all, "Download, convert and check both FERPlus checkpoints (what `make convert` runs).",
         "ferplus convert-all --to h5 --to keras",
-        repeated("--to", "may be repeated (default: h5)", FORMAT_NAMES),
+        repeated("--to", "may be repeated (default: h5)", tuple(FORMATS)),
         option("--offline", "do not try to download"),
         REPORTS,
     )  # fmt: skip
@@ -88,7 +86,7 @@ def add(commands: Commands) -> None:
         "roundtrip", _roundtrip, "Convert a file through every pair of formats and back, and compare all numbers.",
         "ferplus roundtrip resnet50_ferplus_dag.pth",
         option("source SOURCE", "a checkpoint or model, in any supported format, or the folder of a network"),
-        repeated("--to", "may be repeated (default: all formats)", FORMAT_NAMES),
+        repeated("--to", "may be repeated (default: all formats)", tuple(FORMATS)),
         KEY,
     )  # fmt: skip
     commands.add(

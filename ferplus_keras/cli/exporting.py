@@ -8,16 +8,13 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from convert.targets import EXPORTS, QUANTIZATIONS
 from ferplus_keras.cli.accuracy import Steps
 from ferplus_keras.cli.parsing import number, option
 from ferplus_keras.cli.requirements import need_file, need_network, need_network_before, need_place
 from ferplus_keras.cli.shared import CHANNELS, Commands, count, finish, in_the_way, seed, standin_sentence, start_keras
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.quiet import silent_stderr
-
-#: Names of ``convert.exporters.TARGETS`` and ``QUANTIZATIONS``; a test holds them together.
-TARGET_NAMES = ("onnx", "tflite", "saved_model")
-QUANTIZATION_NAMES = ("float16", "int8")
 
 
 def add(commands: Commands) -> None:
@@ -27,9 +24,9 @@ def add(commands: Commands) -> None:
         "ferplus export senet50_ferplus.h5 --to tflite --quantize int8 --calibrate faces/ --fold",
         option("model MODEL", "a checkpoint or model, in any supported format, or the folder of a network"),
         option("out? OUT", "the file or folder (default: beside MODEL)"),
-        option("--to", "the format to write", TARGET_NAMES, required=True),
-        option("--quantize", "tflite: float16 weights, or int8 throughout (default: float32)", QUANTIZATION_NAMES,
-               "none"),
+        option("--to", "the format to write", tuple(EXPORTS), required=True),
+        option("--quantize", "tflite: float16 weights, or int8 throughout (default: float32)", QUANTIZATIONS[1:],
+               QUANTIZATIONS[0]),
         option("--calibrate PATH", "int8: images to calibrate on: a folder, or FERPlus (its train split)"),
         option("--calibration-images N", "how many of them (default: 100)", count, 100),
         option("--fold", "merge batch normalisation into the convolutions"),

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ferplus_keras.finetune.teacher import Teacher
     from ferplus_keras.finetune.training import Run
 
-#: The files that a release consists of; names of ``convert.writers.FORMATS``.
+#: The files that a release consists of; names of ``convert.targets.FORMATS``.
 RELEASE_FORMATS = ("h5", "keras", "pth", "safetensors")
 
 #: What a run is started with, and what ``--resume`` takes from there when it is not given again.

@@ -9,7 +9,8 @@ import pytest
 
 from convert.inspection import inspect
 from convert.readers import read_checkpoint
-from convert.writers import FORMATS, write
+from convert.targets import FORMATS
+from convert.writers import write
 from tests.seeded import seeded_checkpoint
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 
 from convert.conversion import convert
 from convert.inspection import as_text, inspect
-from convert.writers import FORMATS, Format
+from convert.targets import FORMATS, Format
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.networks.architecture import architecture

@@ -12,9 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from convert.writers import FORMATS
 from ferplus_keras import cli
-from ferplus_keras.cli import converting
 from ferplus_keras.cli.endings import UNEXPECTED
 from ferplus_keras.errors import DownloadError
 from tests.conftest import ROOT, run_ferplus, run_python, typed
@@ -77,10 +75,6 @@ def test_one_command_does_not_import_the_others() -> None:
         "families = {name for name in c.MODULES if f'ferplus_keras.cli.{name}' in sys.modules}\n"
         "assert families == {'converting'}, families"
     )
-
-
-def test_the_formats_on_the_command_line_are_the_writers() -> None:
-    assert set(converting.FORMAT_NAMES) == set(FORMATS)
 
 
 @pytest.mark.parametrize("as_module", [False, True])

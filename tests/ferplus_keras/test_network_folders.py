@@ -15,7 +15,8 @@ from convert.checkpoint import Checkpoint
 from convert.conversion import convert, default_target
 from convert.exporters import Recipe, export_path
 from convert.readers import own_provenance, read_checkpoint
-from convert.writers import FORMATS, write
+from convert.targets import FORMATS
+from convert.writers import write
 from ferplus_keras import EmotionClassifier
 from ferplus_keras.cli import main
 from ferplus_keras.cli.requirements import may_be_network

@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convert.exporters import QUANTIZATIONS, TARGETS, Recipe, checked, export, export_path
+from convert.exporters import Recipe, checked, export, export_path
 from convert.inspection import inspect
 from convert.readers import read_checkpoint
-from ferplus_keras.cli.exporting import QUANTIZATION_NAMES, TARGET_NAMES
 from ferplus_keras.engines import open_engine
 from ferplus_keras.errors import BadInputError
 from tests.conftest import run_ferplus, run_python, standin_of, typed
@@ -64,10 +63,6 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_does_not_go_together_is_said_first(recipe: Recipe, calibrated: bool, words: str) -> None:
     with pytest.raises(BadInputError, match=words):
         checked(recipe, calibrated)
-
-
-def test_the_command_line_has_the_programs_choices() -> None:
-    assert tuple(TARGETS) == TARGET_NAMES and ("none", *QUANTIZATION_NAMES) == QUANTIZATIONS
 
 
 def test_names_say_what_the_export_is() -> None:

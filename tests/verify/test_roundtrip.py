@@ -12,7 +12,8 @@ import pytest
 
 import verify.roundtrip
 from convert.checkpoint import Checkpoint
-from convert.writers import FORMATS, write
+from convert.targets import FORMATS
+from convert.writers import write
 from tests.conftest import run_ferplus, standin_of, typed
 from tests.seeded import save_state, seeded_checkpoint, seeded_state
 from verify.roundtrip import Leg, Way, _Walk, roundtrip

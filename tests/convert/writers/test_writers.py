@@ -12,7 +12,8 @@ import pytest
 
 from convert.checkpoint import Checkpoint
 from convert.readers import read_checkpoint, read_named
-from convert.writers import FORMATS, compare, format_of, write
+from convert.targets import FORMATS
+from convert.writers import compare, format_of, write
 from ferplus_keras.errors import BadInputError, OutputError
 from ferplus_keras.files.mapped_file import MappedFile
 from ferplus_keras.networks.architecture import FERPLUS_HEAD, NO_HEAD, Head, classifier, embedding
@@ -62,7 +63,7 @@ def test_the_same_network_gives_the_same_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["x.txt", "x", "x.tflite", "h5"])
 def test_an_unknown_suffix_is_refused(path: str) -> None:
-    with pytest.raises(BadInputError, match=r"\.weights\.h5, \.h5"):
+    with pytest.raises(BadInputError, match=r"\.h5, \.keras, \.weights\.h5"):
         format_of(path)
 
 
