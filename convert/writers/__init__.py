@@ -71,7 +71,9 @@ def format_of(path: str | Path, layout: str = "albanie") -> Format:
             return format
     if name.endswith(".hdf5"):
         return FORMATS["h5"]
-    raise BadInputError(f"{path}: its suffix is not a known format's. Targets end in {', '.join(f.suffix for f in FORMATS.values())}.")
+    raise BadInputError(
+        f"{path}: its suffix is not a known format's. Targets end in {', '.join(f.suffix for f in FORMATS.values())}."
+    )
 
 
 def check_target(checkpoint: Checkpoint, path: Path, *, layout: str = "albanie", pixels: bool = False) -> Format:

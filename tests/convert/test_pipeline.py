@@ -60,6 +60,20 @@ def test_each_file_has_its_report(converted: str, weights: Path) -> None:
         assert "The same function" in page.read_text() and path.name in page.read_text()
 
 
+@pytest.mark.parametrize(("name", "layers"), [("resnet50_ferplus-trained", 174), ("senet50_untrained-standin", 270)])
+def test_each_network_is_the_same_function_at_its_published_size(
+    name: str, layers: int, converted: str, weights: Path
+) -> None:
+    told = json.loads((weights / "reports" / f"{name}-h5" / "parity.json").read_text())
+    runs = [run for run in told["runs"] if run["reference"] == "torch"]
+    assert told["passed"] and [run["dtype"] for run in runs] == ["float64", "float32"]
+    for run, tolerance in zip(runs, (1e-12, 5e-5), strict=True):
+        assert run["logits"]["relative"] <= run["tolerance"] == tolerance and run["decisions"]["agreement"] == 1.0
+        assert len(run["layers"]) == layers
+        assert all(layer["relative"] <= layer["bound"] for layer in run["layers"])
+        assert 0 < run["layers"][-1]["bound"] < 10 * tolerance
+
+
 def test_a_real_file_at_the_named_place_is_used_instead(converted: str, weights: Path, seeded_pth: Path) -> None:
     place = weights / "downloads" / "resnet50_ferplus_dag.pth"
     shutil.copy(seeded_pth, place)

@@ -86,7 +86,7 @@ def test_the_converted_file_is_the_same_function(standin_h5: Path, standin_pth: 
     assert (result.backend, result.images.count) == ("tensorflow", 2)
     assert result.seconds > 0
     # Rounding explains what is left, at every layer, in both precisions; and it is no blank cheque. (The bounds are
-    # made for hundreds of channels: at full size they hold as they are, see test_published_size.py.)
+    # made for hundreds of channels: at full size they hold as they are, see tests/convert/test_pipeline.py.)
     for each in result.runs:
         for layer in each.layers:
             assert layer.relative <= 2 * each.bounds[layer.layer], layer
