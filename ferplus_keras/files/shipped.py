@@ -89,22 +89,28 @@ class Shipped:
         return f"{TITLES[self.network]} trained here, {self.size} x {self.size}, {self.figure}"
 
     def arrays(self) -> dict[str, dict[str, np.ndarray]]:
-        """Layer -> role -> float32 array, kernels height x width x in x out.
-
-        Raises :class:`BadInputError` when the file is not there, damaged, or not the one that the manifest names.
-        """
-        with naming_missing():
-            from safetensors import SafetensorError
-            from safetensors.numpy import load_file
-
+        """:func:`released_arrays`. Raises :class:`BadInputError` too when the file is not the one in the manifest."""
         if sha256_of(self.path) != self.sha256:
             raise BadInputError(f"{self.path} is not the file that the manifest names: install the package again.")
-        try:
-            stored = load_file(self.path)
-            return {layer: {role: _read(self.table, stored, layer, role) for role in roles}
-                    for layer, roles in self.table.parameters.items()}  # fmt: skip
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
-            raise BadInputError(f"{self.path} is not a {self.network} of eight emotions ({error}).") from None
+        return released_arrays(self.path, self.network)
+
+
+def released_arrays(path: Path, network: str) -> dict[str, dict[str, np.ndarray]]:
+    """Layer -> role -> float32 array of a released ``network``'s file, kernels height x width x in x out.
+
+    Raises :class:`BadInputError` when it is not there, damaged, or another network's.
+    """
+    with naming_missing():
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+    table = architecture(network)
+    try:
+        stored = load_file(path)
+        return {layer: {role: _read(table, stored, layer, role) for role in roles}
+                for layer, roles in table.parameters.items()}  # fmt: skip
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise BadInputError(f"{path} is not a {network} of eight emotions ({error}).") from None
 
 
 def _read(table: Architecture, stored: dict[str, np.ndarray], layer: str, role: str) -> np.ndarray:

@@ -16,7 +16,7 @@ from ferplus_keras.errors import BadInputError
 from ferplus_keras.files.hashing import sha256_of
 from ferplus_keras.files.network_folder import RELEASED
 from ferplus_keras.files.opening import is_file
-from ferplus_keras.files.shipped import Shipped
+from ferplus_keras.files.shipped import released_arrays
 from ferplus_keras.finetune.folder import RunFolder
 from ferplus_keras.finetune.recipe import load_recipe
 from ferplus_keras.finetune.state import arrays_by_layer, best_of
@@ -66,15 +66,14 @@ def load_teacher(path: Path, classes: int) -> Teacher:
     network = str(options.get("arch")) if isinstance(options, dict) else ""
     if network not in arch.KNOWN:
         raise BadInputError(f"{folder.run} does not name a network of this project, so it cannot be a teacher.")
-    size = load_recipe(folder.recipe, network=network).legs[-1].recipe.network.size
     if is_file(weights := path / RELEASED):
-        sha256 = sha256_of(weights)
-        arrays = Shipped(path.name, network, weights, sha256, size).arrays()
+        arrays = released_arrays(weights, network)
     else:
         weights = best_of(path)
-        sha256, arrays = sha256_of(weights), arrays_by_layer(weights)
+        arrays = arrays_by_layer(weights)
     found = np.size(arrays.get("classifier", {}).get("bias", ()))
     if found != classes:
         raise BadInputError(f"The teacher in {path} has {found} classes, and this run has {classes}.")
+    size = load_recipe(folder.recipe, network=network).legs[-1].recipe.network.size
     table = arch.architecture(network, arch.classifier(classes))
-    return Teacher(path.name, sha256, table, size, arrays)
+    return Teacher(path.name, sha256_of(weights), table, size, arrays)
