@@ -74,6 +74,7 @@ def test_the_recipe_comes_back_to_pytorch_with_every_number(h5: dict[str, Path],
     assert inspect(tuned)["problems"] == "" and inspect(tuned)["head"] == "7 classes"
 
 
+@pytest.mark.slow
 def test_the_file_computes_what_the_model_computes(h5: dict[str, Path], tmp_path: Path) -> None:
     import torch
 

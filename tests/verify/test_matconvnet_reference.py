@@ -77,6 +77,7 @@ def test_the_stored_graph_is_the_same_function_as_our_module(
     assert difference(head, exact[head], single[head].astype(np.float64)).relative < 5e-5
 
 
+@pytest.mark.slow
 def test_the_squeeze_and_excitation_of_the_stored_graph(patch: np.ndarray, tmp_path: Path) -> None:
     path = save_level5(tmp_path / "x.mat", imported(calm("senet50", NO_HEAD), dropout=0.5))
     checkpoint = read_checkpoint(path)

@@ -247,6 +247,7 @@ def test_float64_is_refused_where_keras_has_none(standin_h5: Path, standin_pth: 
 # --- what is refused ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_another_network_is_refused(seeded_pth: Path, tmp_path: Path) -> None:
     write(seeded_checkpoint("senet50"), tmp_path / "senet50.h5")
     write(seeded_checkpoint("resnet50", classifier(7)), tmp_path / "seven.h5")

@@ -64,6 +64,7 @@ def dag_code(network: str, *, stride_on_3x3: bool = False) -> str:
     return "\n".join([*lines, "", "    def forward(self, data):", *body, end, ""])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", SECOND_SLOW, indirect=True)
 def test_the_published_kind_of_file_is_the_same_function(
     network: str, standin_pth: Path, standin_h5: Path, tmp_path: Path

@@ -575,6 +575,7 @@ def test_junk_anywhere_ends_in_a_sentence_or_in_a_reading(changes: Any, tmp_path
         assert "junk.mat" in str(error) and "\n" not in str(error) and len(str(error)) < 1000
 
 
+@pytest.mark.slow
 def test_the_command_line_converts_and_inspects(senet: Arrays, tmp_path: Path) -> None:
     save_level5(tmp_path / "senet50-ferplus.mat", imported(senet, dropout=0.5, loss=True))
     run = run_ferplus("convert", "senet50-ferplus.mat", "out.h5", "back.mat", cwd=tmp_path)

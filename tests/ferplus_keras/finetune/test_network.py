@@ -42,6 +42,7 @@ def wtomin() -> keras.Model:
     return training_network("resnet50", 8, small("wtomin"), Start(seeded_arrays("resnet50")))
 
 
+@pytest.mark.slow
 def test_wtomin_trains_from_the_layer_on_that_he_did(wtomin: keras.Model) -> None:
     names = [layer.name for layer in wtomin.layers]
     first = names.index("conv4_5_1x1_increase")
