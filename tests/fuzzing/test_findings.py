@@ -28,6 +28,7 @@ def test_what_was_found_is_a_sentence_or_a_reading(path: Path, tmp_path: Path) -
         TARGETS[name].read(path.read_bytes(), tmp_path / "x")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 @settings(max_examples=100)
 @given(data=st.data())

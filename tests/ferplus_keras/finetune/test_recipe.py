@@ -22,6 +22,7 @@ def test_the_resolved_recipe_is_itself_a_recipe(name: str, network: str, tmp_pat
     assert load_recipe(tmp_path / "recipe.toml") == recipe
 
 
+@pytest.mark.slow
 @given(st.text(max_size=30))
 @settings(max_examples=50, deadline=None)
 def test_any_text_in_a_recipe_survives_the_round_trip(text: str) -> None:

@@ -46,7 +46,9 @@ from tests.ferplus_keras.graph.configs import (
 )
 
 RESNET = architecture("resnet50")
-BOTH_STYLES = pytest.mark.parametrize("style", ["resnet50-keras2", "resnet50-keras3"])
+BOTH_STYLES = pytest.mark.parametrize(
+    "style", [pytest.param("resnet50-keras2", marks=pytest.mark.slow), "resnet50-keras3"]
+)
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,7 @@ def inside(face: Face) -> bool:
     return any(left < x < left + side and top < y < top + side for left, top, side in PLACES)
 
 
+@pytest.mark.slow
 @with_weights
 def test_blazeface_finds_all_real_faces_and_frames_them_as_they_were(ferplus: object) -> None:
     found = face_finder("blazeface")(sheet_of(ferplus))
