@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ferplus_keras.dataset.records import VOTE_COLUMNS
+from ferplus_keras.dataset.records import VOTE_COLUMNS, Dataset
 
 USAGE = ("Training", "PublicTest", "PrivateTest")
 FOLDERS = ("FER2013Train", "FER2013Valid", "FER2013Test")
@@ -27,6 +27,10 @@ class Small:
     split: np.ndarray
     names: list[str]
     emotions: list[int] | None = None  #: Kaggle's labels; 0 everywhere where there are none
+
+    @classmethod
+    def of(cls, data: Dataset) -> Small:
+        return cls(data.images, data.votes, data.split, list(data.names))
 
     def label_rows(self) -> list[list[str]]:
         return [

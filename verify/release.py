@@ -164,7 +164,7 @@ def _card(run: Run, outcome: FinishedRun, folder: RunFolder, made: dict[str, Any
     if examples.classes == EMOTIONS:
         data = "FER+ (Barsoum et al. 2016)"
         judges, protocol, rare = "ten people", f"protocol `{recipe.data.protocol}`, ", "disgust, contempt"
-        see = "; see the table by class in the accuracy report" if made["accuracy_report"] else ""
+        see = "; see the table by class in the accuracy report"
     else:
         data = "FER2013 (Goodfellow et al. 2013)"
         judges, protocol, rare, see = "one person", "", "disgust", ""

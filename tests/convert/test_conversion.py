@@ -13,7 +13,7 @@ from convert.readers import read_checkpoint
 from convert.standin import write_standin
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.networks.architecture import architecture, classifier
-from tests.conftest import SECOND_SLOW, run_python
+from tests.conftest import run_python
 from tests.seeded import save_state, seeded_state
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -57,7 +57,6 @@ def test_counters_that_differ_come_back_one_by_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", SECOND_SLOW, indirect=True)
 def test_a_network_fine_tuned_in_keras_returns_to_pytorch(tmp_path: Path, network: str, standin_h5: Path) -> None:
     """Load, train a step, save with Keras, convert: PyTorch computes what Keras computes."""
     import keras

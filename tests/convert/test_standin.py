@@ -64,7 +64,6 @@ def test_the_statistics_are_those_of_a_real_forward_pass(standin_pth: Path, netw
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", SECOND_SLOW, indirect=True)
 def test_the_same_seed_gives_the_same_kernels(standin_pth: Path, network: str, tmp_path: Path) -> None:
     known = read_manifest()[f"{network}_ferplus"]
     path = standin_path(known, tmp_path)

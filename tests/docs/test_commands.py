@@ -55,7 +55,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     old = run_ferplus("convert", "resnet50_ferplus_dag.pth", "tuned_compat.h5", "--layout", "keras-vggface", cwd=folder)
     assert old.returncode == 0
     data = painted([0, 1, 2, 3], [0, 1, 2, 2])
-    write_pair(Small(data.images, data.votes, data.split, list(data.names)), folder / "fer2013")
+    write_pair(Small.of(data), folder / "fer2013")
     shutil.copytree(ROOT / "weights" / "trained" / "compact", folder / "weights" / "trained" / "compact")
     (folder / "faces").mkdir()
     for number, pixels in enumerate(natural_pixels(4, seed=7)):
@@ -98,7 +98,7 @@ def test_every_finetune_command_is_one(words: list[str]) -> None:
 def test_a_finetune_command_of_the_docs_runs(work: Path) -> None:
     """The first of them in the small, and going on with it."""
     data = painted(list(range(8)) * 3, [0] * 12 + [1] * 6 + [2] * 6)
-    write_pair(Small(data.images, data.votes, data.split, list(data.names)), work / "faces")
+    write_pair(Small.of(data), work / "faces")
     words = next(words for words in finetuning() if words[-1] == "runs/scratch" and "--resume" not in words)
     words[words.index("--data") + 1] = "faces"
     small = ["--size", "32", "--set", "epochs=1", "--set", "warmup_epochs=0", "--set", "batch=4"]

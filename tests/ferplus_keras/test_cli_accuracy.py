@@ -24,7 +24,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Kaggle's pair, of images as bright as their class."""
     monkeypatch.setenv("FERPLUS_CACHE", "off")
     dataset = painted([*range(8)] * 4, [0, 1, 2, 2] * 8)
-    small = Small(dataset.images, dataset.votes, dataset.split, list(dataset.names))
+    small = Small.of(dataset)
     return write_pair(small, tmp_path / "fer")
 
 

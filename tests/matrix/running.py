@@ -84,7 +84,7 @@ def make_files(source: Path, folder: Path) -> None:
 
 def run(environment: Environment, folder: Path) -> dict[str, Any]:
     """What ``environment`` makes of the files in ``folder``. Raises ``RuntimeError`` when it cannot even try."""
-    paths = [*([str(environment.packages)] if environment.packages else []), python_path()]
+    paths = [str(path) for path in (environment.packages, python_path()) if path]
     told = subprocess.run(
         [environment.python, ROOT / "tests" / "matrix" / "open_files.py", folder],
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": os.pathsep.join(paths), **environment.variables},

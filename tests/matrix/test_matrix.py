@@ -15,7 +15,7 @@ from tests.matrix.running import ENVIRONMENTS, Environment, failures, make_files
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small")]
 
-#: The full-size tests of parity and of graphs cover the newest Keras on its backends; `make matrix` runs these too.
+#: The tests of parity and of graphs cover the newest Keras on its backends; `make matrix` runs these too.
 ELSEWHERE = ("newest Keras 3, JAX", "newest Keras 3, PyTorch")
 
 

@@ -62,7 +62,7 @@ def test_what_makes_a_figure_worthless_is_said_as_of_a_single_network(
 ) -> None:
     monkeypatch.setenv("FERPLUS_CACHE", "off")
     data = painted([*range(8)] * 30)
-    files = Small(data.images, data.votes, data.split, list(data.names)).files()
+    files = Small.of(data).files()
     dataset = load_ferplus(write_files({name: files[name] for name in files if "FER2013Test" in name}, tmp_path))
     guess = seer(call=lambda images: np.eye(8)[np.full(len(images), 7)])
     networks = [named("a.h5", seer(swapped("sadness", "anger"))), named("b<i>.h5", guess)]
@@ -115,7 +115,7 @@ def test_the_command_writes_a_page(
     monkeypatch.setattr("verify.predictors.recognised", lambda _name: None)
     monkeypatch.setattr("verify.predictors.open_predictor", lambda name: named(name, seer()))
     dataset = painted([*range(8)])
-    data = write_pair(Small(dataset.images, dataset.votes, dataset.split, list(dataset.names)), tmp_path / "fer")
+    data = write_pair(Small.of(dataset), tmp_path / "fer")
     for name in ("a.h5", "b.h5"):
         Path(name).touch()
     assert main(["verify", "compare", "a.h5", "b.h5", "--data", str(data), "--html", "c.html"]) == 0

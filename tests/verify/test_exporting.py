@@ -79,7 +79,7 @@ def test_names_say_what_the_export_is() -> None:
 
 def test_calibration_takes_ferplus_train_images_or_a_folder(tmp_path: Path, faces: Path) -> None:
     data = painted([0, 1, 2, 3], [0, 1, 2, 2])
-    write_pair(Small(data.images, data.votes, data.split, list(data.names)), tmp_path / "fer2013")
+    write_pair(Small.of(data), tmp_path / "fer2013")
     checks, found = draw_calibration_images(tmp_path / "fer2013", 16, 100)
     assert "val" in checks.origin and "train" in found.origin
     assert found.pixels.dtype == np.uint8 and found.pixels.shape[1:] == (224, 224, 3)
@@ -284,7 +284,7 @@ def test_a_saved_model_that_would_write_a_file_is_not_run(tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_accuracy_and_parity_take_a_tflite_file(int8: Path, resnet_pth: Path, tmp_path: Path) -> None:
     data = painted([0, 1, 2, 3], [0, 1, 2, 2])
-    write_pair(Small(data.images, data.votes, data.split, list(data.names)), tmp_path / "fer2013")
+    write_pair(Small.of(data), tmp_path / "fer2013")
     run = run_ferplus("verify", "accuracy", int8, "--data", tmp_path / "fer2013", "--json")
     assert run.returncode == 0, run.stderr
     assert "TensorFlow Lite" in json.loads(run.stdout)["model"]["run_by"]

@@ -11,7 +11,7 @@ from convert.readers import read_checkpoint
 from ferplus_keras.errors import BadInputError
 from ferplus_keras.networks import architecture as arch
 from ferplus_keras.networks.architecture import architecture
-from tests.conftest import SECOND_SLOW, run_ferplus
+from tests.conftest import run_ferplus
 from tests.convert.test_foreign_names import TORCHVISION
 from verify.parity import ParityOptions, check_parity
 from verify.references.torch_reference import TorchReference
@@ -65,7 +65,6 @@ def dag_code(network: str, *, stride_on_3x3: bool = False) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", SECOND_SLOW, indirect=True)
 def test_the_published_kind_of_file_is_the_same_function(
     network: str, standin_pth: Path, standin_h5: Path, tmp_path: Path
 ) -> None:

@@ -56,7 +56,7 @@ def training(folder: Path, _pth: Path) -> Killed:
     from ferplus_keras.finetune.state import load_arrays
 
     found = painted([0, 1, 2, 3, 4, 5, 6, 7] * 3, [0] * 12 + [1] * 6 + [2] * 6)
-    write_pair(Small(found.images, found.votes, found.split, list(found.names)), folder.parent / "data")
+    write_pair(Small.of(found), folder.parent / "data")
     small = ("--arch", "compact", "--size", 32, "--set", "epochs=4", "--set", "batch=4", "--backend", "tensorflow")
 
     def whole() -> None:

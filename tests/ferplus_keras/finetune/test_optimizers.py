@@ -76,8 +76,7 @@ def found_on(backend: str) -> dict[str, list[float]]:
 
 
 @pytest.mark.slow  # a process of Keras for each backend
-@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.slow),
-                                     pytest.param("torch", marks=pytest.mark.slow)])  # fmt: skip
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_each_layer_learns_at_its_own_rate(backend: str) -> None:
     found = found_on(backend)
     for case in ("sgd", "decay", "accumulate", "clipped"):

@@ -123,7 +123,7 @@ def test_a_teacher_with_other_classes_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_run_of_the_compact_network_ends_in_files_like_every_run(tmp_path: Path) -> None:
     data = painted(list(range(8)) * 3, [0] * 12 + [1] * 6 + [2] * 6)
-    write_pair(Small(data.images, data.votes, data.split, list(data.names)), tmp_path / "faces")
+    write_pair(Small.of(data), tmp_path / "faces")
     run, small = tmp_path / "run", ("--size", 32, "--set", "epochs=1", "--set", "batch=4", "--set", "warmup_epochs=0")
     made = typed("finetune", "--arch", "compact", "--data", tmp_path / "faces", "--out", run, *small)
     assert made.returncode == 0, made.stderr

@@ -28,7 +28,6 @@ from ferplus_keras.networks.architecture import (
 )
 from ferplus_keras.networks.keras_plan import keras_plan
 from ferplus_keras.networks.keras_vggface import same_name, vggface_plan
-from tests.conftest import SECOND_SLOW
 from tests.ferplus_keras.graph.configs import (
     Model,
     appended,
@@ -102,7 +101,6 @@ def test_the_plan_is_the_table(network: str, folded: bool) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", SECOND_SLOW, indirect=True)
 def test_what_keras_3_saves_passes(network: str) -> None:
     full, bare = architecture(network), architecture(network, NO_HEAD)
     assert departure(keras3(network), full) == ""

@@ -86,7 +86,7 @@ def test_a_page_without_mistakes_is_a_page() -> None:
 @pytest.mark.slow
 def test_the_command_makes_the_page(standin_h5: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = painted([0, 1, 2, 3, 4], [2, 2, 2, 1, 0])
-    write_pair(Small(data.images, data.votes, data.split, list(data.names)), tmp_path / "fer2013")
+    write_pair(Small.of(data), tmp_path / "fer2013")
     out = tmp_path / "new" / "faces.html"
     command = ["report", str(standin_h5), "--data", str(tmp_path / "fer2013"), "--out", str(out)]
     assert main([*command, "--json"]) == 0
